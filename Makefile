@@ -1,0 +1,42 @@
+# From a bare Python 3.11 or newer, every target makes what it needs:
+#   make run      the main job: DupMAE on the embedded collection, to a row in a table
+#   make test     the tests, offline once installed
+#   make check    formatting, lint, types, and that the rendered tables are current
+#   make clean    forget the environment and what was built; the store of results stays
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+INSTALLED := $(VENV)/installed
+# Not ./leaderboards: the rows of a trial run are nobody's published results.
+ROWS := out/leaderboards
+
+.PHONY: run test check clean
+
+run: $(INSTALLED)
+	@mkdir -p $(ROWS)
+	$(BIN)/retrobench run --objective dupmae --leaderboard $(ROWS)
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m retrobench.readme --check leaderboards
+
+# The stamp is touched last: an installation that was cut short is taken up again.
+# torch goes first and pinned: a build already on disk (PIP_FIND_LINKS, a cache) is used instead of the newest from the net.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "retrobench needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV); the first time this takes minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable '.[cpu,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache
+	find harness plugins tests -name __pycache__ -prune -exec rm -rf {} +

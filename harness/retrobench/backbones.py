@@ -1,0 +1,118 @@
+"""A transformers masked language model with its parts under one set of names, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from retrobench.errors import unknown
+from retrobench.objective import Step
+
+__all__ = ["FAMILIES", "Backbone", "Pretraining"]
+
+
+class _Bert:
+    """BERT: absolute positions, `cls.predictions` as head."""
+
+    def embeddings(self, lm: Any) -> nn.Module:
+        return cast(nn.Module, lm.base_model.embeddings)
+
+    def positions(self, lm: Any) -> Tensor | None:
+        return cast(Tensor, lm.base_model.embeddings.position_embeddings.weight)
+
+    def transform(self, lm: Any, hidden: Tensor) -> Tensor:
+        return cast(Tensor, lm.cls.predictions.transform(hidden))
+
+
+class _Roberta(_Bert):
+    """RoBERTa and XLM-R: positions start after the padding id, the head is `lm_head`."""
+
+    def positions(self, lm: Any) -> Tensor | None:
+        embeddings = lm.base_model.embeddings
+        return cast(Tensor, embeddings.position_embeddings.weight[embeddings.padding_idx + 1 :])
+
+    def transform(self, lm: Any, hidden: Tensor) -> Tensor:
+        head = lm.lm_head
+        return cast(Tensor, head.layer_norm(nn.functional.gelu(head.dense(hidden))))
+
+
+class _ModernBert(_Bert):
+    """ModernBERT: rotary positions inside the layers, so there is no table to lend."""
+
+    def positions(self, lm: Any) -> Tensor | None:
+        return None
+
+    def transform(self, lm: Any, hidden: Tensor) -> Tensor:
+        return cast(Tensor, lm.head(hidden))
+
+
+FAMILIES: dict[str, _Bert] = {
+    "bert": _Bert(),
+    "roberta": _Roberta(),
+    "xlm-roberta": _Roberta(),
+    "modernbert": _ModernBert(),
+}
+
+
+class Backbone(nn.Module):
+    """The encoder and its masked-language-modelling head. D is the hidden size, V the rows of the word matrix."""
+
+    def __init__(self, lm: nn.Module) -> None:
+        """Wrap `lm`, a transformers ...ForMaskedLM; RetrobenchError if its family has no adapter."""
+        super().__init__()
+        config = cast(Any, lm).config
+        if config.model_type not in FAMILIES:
+            raise unknown("backbone family", config.model_type, FAMILIES, "Choose a base model of one of these.")
+        self.lm = cast(Any, lm)
+        self.config = config
+        self._family = FAMILIES[config.model_type]
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens."""
+        output = self.lm.base_model(input_ids=input_ids, attention_mask=attention_mask)
+        return cast(Tensor, output.last_hidden_state)
+
+    def embed(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
+        """The whole embedding module (words, positions, types, LayerNorm, dropout) -> [B, L, D]."""
+        module = self._family.embeddings(self.lm)
+        return cast(Tensor, module(input_ids=input_ids, inputs_embeds=inputs_embeds))
+
+    @property
+    def positions(self) -> Tensor | None:
+        """The table of absolute positions, [P, D], or None where the family has none."""
+        return self._family.positions(self.lm)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """The head's dense layer, activation and LayerNorm: [..., D] -> [..., D]."""
+        return self._family.transform(self.lm, hidden)
+
+    @property
+    def word_matrix(self) -> Tensor:
+        """The tied word embeddings, [V, D]."""
+        return cast(Tensor, self.lm.get_output_embeddings().weight)
+
+    @property
+    def word_bias(self) -> Tensor | None:
+        """The output bias of each word, [V], or None."""
+        return cast("Tensor | None", self.lm.get_output_embeddings().bias)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The whole head: [..., D] -> [..., V]."""
+        return cast(Tensor, self.lm.get_output_embeddings()(self.transform(hidden)))
+
+
+class Pretraining(nn.Module):
+    """A backbone and what an objective adds; `step(model, progress, **batch)` is the objective's forward."""
+
+    def __init__(self, backbone: Backbone, step: Callable[..., Step], **added: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._step = step
+        for name, module in added.items():
+            module.apply(backbone.lm._init_weights)
+            self.add_module(name, module)
+
+    def forward(self, progress: float, **batch: Tensor) -> Step:
+        return self._step(self, progress, **batch)

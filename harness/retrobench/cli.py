@@ -1,0 +1,194 @@
+"""
+The commands: each parses, makes one call and prints. Nothing heavy is imported before it is called for.
+
+* run           objectives, trained and measured under one track
+* objectives    what is installed, and what is wrong with what is not usable
+* leaderboard   the rows measured so far
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrobench.errors import RetrobenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from retrobench.plugins import Found
+
+__all__ = ["main"]
+
+# Rich would cost half of the time in which --help has to answer.
+app = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Objectives = Annotated[
+    list[str],
+    typer.Option(
+        "--objective", "-o", metavar="NAME[:PRESET]", help="An objective or a .toml file; repeatable."
+    ),
+]
+Track = Annotated[str, typer.Option(metavar="NAME", help="A track or a .toml file.")]
+Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml file.")]
+Seeds = Annotated[
+    list[int],
+    typer.Option(
+        "--seed",
+        default_factory=lambda: [0],
+        show_default=False,
+        min=0,
+        metavar="N",
+        help="A seed, 0 if none is given; repeatable.",
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        default_factory=list,
+        show_default=False,
+        metavar="KEY=VALUE",
+        help="A setting to override; repeatable.",
+    ),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        default_factory=list,
+        show_default=False,
+        metavar="FILE",
+        help="A .py file with objectives; repeatable.",
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where finished stages are kept, if not $RETROBENCH_HOME or ~/.cache/retrobench."
+    ),
+]
+Leaderboard = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where rows are, and tracks are looked up first, if not ./leaderboards."
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Make every stage again.")]
+Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="How the tables are written.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"retrobench {version('retrobench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Compare pre-training objectives for retrieval: one recipe, nothing but the objective changed."""
+
+
+@app.command()
+def run(
+    objective: Objectives,
+    seed: Seeds,
+    overrides: Overrides,
+    plugin: Plugins,
+    track: Track = "mini",
+    store: Store = None,
+    leaderboard: Leaderboard = None,
+    fresh: Fresh = False,
+) -> None:
+    """Train and measure objectives under one track."""
+    from retrobench import pipeline, tables
+
+    rows = pipeline.sweep(objective, track, seed, overrides, store, leaderboard, plugin, fresh)
+    _print(tables.summary(rows))
+
+
+@app.command()
+def objectives(plugin: Plugins, json: AsJson = False) -> None:
+    """List the objectives found, and why one cannot be used."""
+    from retrobench import plugins
+
+    found = plugins.discover(plugin)
+    if json:
+        print(_as_json(found))
+    else:
+        _print(_table(found))
+
+
+@app.command()
+def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Leaderboard = None) -> None:
+    """Print the rows of a track as tables."""
+    from retrobench import tables
+
+    print(tables.show(track, leaderboard, format))
+
+
+def _as_json(found: Sequence[Found]) -> str:
+    import json
+
+    columns = ("name", "distribution", "version", "paper", "status", "reason")
+    rows = [{column: getattr(row, column) or None for column in columns} for row in found]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def _table(found: Sequence[Found]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = ["name", "distribution", "version", "paper", "status"]
+    columns += ["reason"] if any(row.reason for row in found) else []
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("name", "version", "status"), overflow="fold")
+    for row in found:
+        table.add_row(*(Text(getattr(row, column)) for column in columns))
+    return table
+
+
+def _print(what: object) -> None:
+    from rich.console import Console
+
+    # A pipe or a file has no edge to fold at.
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(what)
+
+
+def main() -> None:
+    """Run the command line. A user's error is one line on standard error; all else keeps its traceback."""
+    try:
+        app(prog_name="retrobench")
+    except RetrobenchError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SystemExit as stop:
+        # Typer makes exits of both: of an interrupt silently, of a truncated file (EOFError) as "Aborted!".
+        cause = getattr(stop.__context__, "__cause__", None)
+        if isinstance(cause, EOFError):
+            raise cause from None
+        if isinstance(cause, KeyboardInterrupt):
+            print(
+                "Interrupted. Finished stages are kept; the same command goes on from them.", file=sys.stderr
+            )
+        raise

@@ -1,0 +1,150 @@
+"""What is run: a track fixes everything but the objective, an entrant is one configured objective."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Entrant", "Experiment", "Optimisation", "Track"]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW with warm-up, decay and clipping. Steps are optimizer steps."""
+
+    steps: int
+    batch: int  # examples per forward and process
+    learning_rate: float
+    warmup: float = 0.1  # share of the steps
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    floor: float = 0.0  # share of the learning rate that the decay ends at
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest gradient norm; 0 leaves gradients as they are
+    accumulation: int = 1  # forwards per step
+    bucket: int = 32  # batches sorted by length together; 0 draws them at random, as the papers did
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        warm = max(1, round(self.warmup * self.steps)) if self.warmup else 0
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        shape = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[self.schedule]
+        return self.learning_rate * (self.floor + (1 - self.floor) * shape)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base that every objective starts from."""
+
+    base: str  # a folder, a hub id, or retrobench/base; its tokenizer is used as it is
+    layers: int = 0  # with these four, a random BERT of this shape on the base's tokenizer, to train a base from nothing
+    hidden: int = 0
+    heads: int = 0
+    intermediate: int = 0
+
+
+@dataclass(frozen=True)
+class Pretrain(Optimisation):
+    """Further pre-training, the only stage in which objectives differ."""
+
+    corpus: tuple[str, ...] = ()  # dataset ids, their documents read one after the other
+    titles: bool = True
+    max_length: int = 512
+
+
+@dataclass(frozen=True)
+class Finetune(Optimisation):
+    """Contrastive fine-tuning on the training queries (InfoNCE over all passages of the batch)."""
+
+    queries: str = ""  # a dataset id
+    titles: bool = True
+    query_length: int = 32
+    passage_length: int = 144
+    temperature: float = 1.0
+    negatives: int = 0  # mined negatives per query in the second round; in-batch ones come on top
+
+
+@dataclass(frozen=True)
+class Mine:
+    """Hard negatives from the encoder of the first round."""
+
+    depth: int = 0  # candidates per query; 0 leaves out mining and the second round
+    skip: int = 0  # highest ranks passed over
+    queries: int = 0  # how many training queries are mined for, the same ones for every entrant; 0 for all
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Datasets and measures; the first measure of the first dataset ranks the table."""
+
+    datasets: tuple[str, ...] = ()
+    select: str = ""  # the dataset on which the better of the two rounds is chosen; empty takes the last
+    measures: tuple[str, ...] = ("MRR@10", "nDCG@10", "Recall@100")
+    depth: int = 1000  # documents kept per query
+
+
+@dataclass(frozen=True)
+class Representations:
+    """Sizes of the representations; which one is used is the entrant's to say."""
+
+    dense: int = 384  # width of the projected [CLS] in cls+terms (DupMAE, section 3.4)
+    terms: int = 384  # terms kept per document
+    activation: Literal["log1p", "raw"] = "log1p"  # on the pooled logits; the paper is silent
+    scale: float = 1.0  # weight of the terms' inner product beside the dense one's
+    normalize: bool = False  # unit vectors, for the dense representations
+
+
+@dataclass(frozen=True)
+class Track:
+    """Everything but the objective, held equal for all entrants."""
+
+    name: str
+    model: Model
+    pretrain: Pretrain
+    finetune: Finetune
+    evaluate: Evaluate
+    mine: Mine = Mine()
+    representation: Representations = Representations()
+    title: str = ""
+    description: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # what the command line changed
+
+    @property
+    def identity(self) -> str:
+        """Tells tracks apart whose rows may not stand in one column."""
+        parts = {k: v for k, v in asdict(self).items() if k not in ("name", "title", "description", "overrides")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One configured objective, or a released checkpoint that takes the place of pre-training."""
+
+    name: str  # as the tables show it
+    objective: Any  # an Objective
+    representation: str
+    checkpoint: str = ""  # a folder or hub id to fine-tune instead of pre-training
+    plugin: str = ""  # distribution and version, or a hash of the source
+    distribution: str = ""
+    version: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.objective)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A track, an entrant and a seed: all that a row depends on."""
+
+    track: Track
+    entrant: Entrant
+    seed: int

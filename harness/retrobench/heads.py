@@ -1,0 +1,147 @@
+"""Losses over the vocabulary that hold logits only for the rows they need. B texts, L tokens, D wide, V words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from retrobench.backbones import Backbone
+
+__all__ = ["bag_loss", "bag_of_words", "pooled_logits", "token_loss"]
+
+
+def token_loss(backbone: Backbone, hidden: Tensor, positions: Tensor, ids: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of the words `ids` [M] at the flattened `positions` [M] of `hidden` [B, L, D].
+
+    The mean over the M positions; "sum" adds them up and divides by the B texts, as the papers write it. Nothing to
+    predict gives 0, connected to the graph, so that a batch of empty texts is trained around.
+    """
+    rows = _computed(backbone.transform(hidden.flatten(0, 1).index_select(0, positions)))  # [M, D]
+    total: Tensor = _TokenLoss.apply(rows, backbone.word_matrix, backbone.word_bias, ids)
+    return total / (max(positions.numel(), 1) if reduction == "mean" else hidden.shape[0])
+
+
+def pooled_logits(backbone: Backbone, hidden: Tensor, keep: Tensor, transform: bool = True) -> Tensor:
+    """The largest logit of every word over the kept tokens, [B, V] float32 (DupMAE, equations 6 and 7).
+
+    `keep` [B, L] is True where a token takes part. Without `transform` the word matrix alone projects. A text that
+    keeps nothing gives zeros.
+    """
+    rows = _computed(backbone.transform(hidden) if transform else hidden)  # [B, L, D]
+    bias = backbone.word_bias if transform else None
+    pooled: Tensor = _PooledLogits.apply(rows, backbone.word_matrix, bias, keep)
+    return pooled
+
+
+def _computed(rows: Tensor) -> Tensor:
+    """Rows in the precision that a matrix product would take here."""
+    kind = rows.device.type
+    return rows.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else rows
+
+
+def _rows_at_once(rows: Tensor, words: int) -> int:
+    """How many rows of logits to hold: what a CPU's cache holds, and on a GPU what keeps its products busy."""
+    return max(1, (2**30 if rows.is_cuda else 2**23) // (4 * words))
+
+
+class _TokenLoss(torch.autograd.Function):
+    """Sum of cross-entropies [M] -> scalar. Loss and gradients are made together, a block of rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor) -> Tensor:
+        words = weight.to(rows.dtype)  # [V, D]
+        total = torch.zeros((), device=rows.device)
+        d_rows, d_weight = torch.empty_like(rows), torch.zeros_like(weight)
+        d_bias = None if bias is None else torch.zeros_like(bias)
+        size = _rows_at_once(rows, len(weight))
+        for first in range(0, len(rows), size):
+            part, target = rows[first : first + size], ids[first : first + size, None]
+            logits = (part @ words.T).float()  # [block, V]
+            if bias is not None:
+                logits += bias
+            peak = logits.amax(1, keepdim=True)
+            chosen = logits.gather(1, target)
+            slope = logits.sub_(peak).exp_()  # in place: the block stays in the cache
+            mass = slope.sum(1, keepdim=True)
+            total += (mass.log() + peak - chosen).sum()
+            if any(ctx.needs_input_grad):
+                slope.div_(mass).scatter_add_(1, target, torch.full_like(target, -1.0, dtype=slope.dtype))
+                if d_bias is not None:
+                    d_bias += slope.sum(0)
+                slope = slope.to(rows.dtype)
+                d_rows[first : first + size] = slope @ words
+                d_weight += slope.T @ part
+        ctx.save_for_backward(d_rows, d_weight, d_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_rows, d_weight, d_bias = ctx.saved_tensors
+        return d_rows * grads[0], d_weight * grads[0], None if d_bias is None else d_bias * grads[0], None
+
+
+class _PooledLogits(torch.autograd.Function):
+    """Max over tokens of the logits, [B, L, D] -> [B, V]; only which token won is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, keep: Tensor) -> Tensor:
+        words = weight.to(rows.dtype)  # [V, D]
+        pooled = torch.empty(len(rows), len(weight), device=rows.device)
+        winners = torch.empty(len(rows), len(weight), device=rows.device, dtype=torch.int32)
+        size = max(1, _rows_at_once(rows, len(weight)) // rows.shape[1])
+        for first in range(0, len(rows), size):
+            logits = rows[first : first + size] @ words.T  # [block, L, V]
+            logits.masked_fill_(~keep[first : first + size, :, None], torch.finfo(logits.dtype).min)
+            best = logits.max(dim=1)
+            pooled[first : first + size], winners[first : first + size] = best.values, best.indices
+        if bias is not None:
+            pooled += bias
+        empty = ~keep.any(1, keepdim=True)
+        ctx.save_for_backward(rows, words, winners, empty)
+        ctx.has_bias = bias is not None
+        return pooled.masked_fill_(empty, 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, words, winners, empty = ctx.saved_tensors
+        slope = grads[0].masked_fill(empty, 0.0)  # [B, V]
+        d_rows, d_weight = torch.empty_like(rows), torch.zeros(words.shape, device=rows.device)
+        size = max(1, _rows_at_once(rows, len(words)) // rows.shape[1])
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            dense = torch.zeros(*part.shape[:2], len(words), dtype=rows.dtype, device=rows.device)  # [block, L, V]
+            won = winners[first : first + size, None].long()
+            dense.scatter_(1, won, slope[first : first + size, None].to(rows.dtype))
+            d_rows[first : first + size] = dense @ words
+            d_weight += dense.flatten(0, 1).T @ part.flatten(0, 1)
+        return d_rows, d_weight, slope.sum(0) if ctx.has_bias else None, None
+
+
+def bag_of_words(rows: list[np.ndarray], weight: str) -> tuple[Tensor, Tensor]:
+    """Distinct ids [B, U] of each text, and their weights [B, U]; short rows are filled up with weight 0.
+
+    `weight` is "unique" (1 / distinct ids), "length" (1 / ids, counting repeats), "frequency" (its share of the ids) or
+    "one" (1 each). A text without words has weights 0 and so no loss.
+    """
+    bags = [np.unique(row, return_counts=True) for row in rows]
+    width = max(1, *(len(ids) for ids, _ in bags))
+    ids_of = np.zeros((len(bags), width), dtype=np.int64)
+    weights = np.zeros((len(bags), width), dtype=np.float32)
+    for row, (ids, counts) in enumerate(bags):
+        ids_of[row, : len(ids)] = ids
+        each = {"unique": 1 / max(len(ids), 1), "length": 1 / max(counts.sum(), 1), "one": 1.0}
+        weights[row, : len(ids)] = counts / max(counts.sum(), 1) if weight == "frequency" else each[weight]
+    return torch.from_numpy(ids_of), torch.from_numpy(weights)
+
+
+def bag_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Mean over texts of -sum_u weights[u] log softmax(logits)[ids[u]]: logits [B, V], ids and weights [B, U]."""
+    log_p = F.log_softmax(logits.float(), dim=-1).gather(1, ids)  # [B, U]
+    return -(weights * log_p).sum(-1).mean()

@@ -1,0 +1,98 @@
+"""Tokenised texts on disk: flat ids and offsets, memory-mapped, so that no step tokenises and no corpus need fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrobench.errors import RetrobenchError
+from retrobench.objective import Passage, Vocabulary
+
+__all__ = ["TokenisedTexts", "vocabulary", "write"]
+
+_UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
+_AT_ONCE = 4096
+
+
+def vocabulary(tokenizer: Any, size: int) -> Vocabulary:
+    """The facts of a fast tokenizer beside a model with `size` word vectors, never a constant of one vocabulary."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise RetrobenchError("The base model has no fast tokenizer; choose a base that ships a tokenizer.json.")
+    words = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_ids) | set(range(len(tokenizer), size))
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= {i for token, i in words.items() if _UNUSED.fullmatch(token)}
+    cls = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
+    sep = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    ids = {"pad": tokenizer.pad_token_id, "cls": cls, "sep": sep, "mask": tokenizer.mask_token_id}
+    missing = [name for name, value in ids.items() if value is None]
+    if missing:
+        raise RetrobenchError(f"The base model's tokenizer has no {missing[0]} token; choose a masked language model.")
+    return Vocabulary(size=size, special=frozenset(special), **ids)
+
+
+def write(folder: Path, texts: Iterable[tuple[str, str, str]], tokenizer: Any, advance: Any = None) -> dict[str, float]:
+    """Tokenise (id, title, text) triples into `folder`; gives the number of texts and tokens."""
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    ids: list[str] = []
+    lengths: list[tuple[int, int]] = []
+    with open(folder / "tokens.bin", "wb") as tokens, open(folder / "starts.bin", "wb") as starts:
+        source = iter(texts)
+        while part := list(islice(source, _AT_ONCE)):
+            ids += [identifier for identifier, _, _ in part]
+            titles = _encode(tokenizer, [title for _, title, _ in part])
+            bodies = _encode(tokenizer, [text for _, _, text in part])
+            for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
+                lengths.append((len(title), len(body)))
+                tokens.write(np.asarray([*title, *body], dtype).tobytes())
+                starts.write(np.asarray([*title_starts, *body_starts], np.bool_).tobytes())
+            if advance is not None:
+                advance(len(part))
+    np.save(folder / "lengths.npy", np.asarray(lengths, np.int64).reshape(-1, 2))
+    (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name, "ids": ids}))
+    return {"texts": float(len(ids)), "tokens": float(sum(map(sum, lengths)))}
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], list[bool]]]:
+    """Ids and word starts of each text; a word is what the tokenizer itself calls one."""
+    for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
+        words = encoding.word_ids
+        yield encoding.ids, [i == 0 or word != words[i - 1] for i, word in enumerate(words)]
+
+
+@dataclass(frozen=True)
+class TokenisedTexts:
+    """Passages by row number, with their ids and lengths in tokens [N]."""
+
+    ids: list[str]
+    tokens: np.ndarray
+    starts: np.ndarray
+    title_lengths: np.ndarray
+    lengths: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenisedTexts:
+        head = json.loads((folder / "texts.json").read_text())
+        lengths = np.load(folder / "lengths.npy")
+        total = lengths.sum(1)
+        empty = int(total.sum()) == 0  # an empty file cannot be mapped
+        tokens = np.zeros(0, head["dtype"]) if empty else np.memmap(folder / "tokens.bin", head["dtype"], "r")
+        starts = np.zeros(0, np.bool_) if empty else np.memmap(folder / "starts.bin", np.bool_, "r")
+        return cls(head["ids"], tokens, starts, lengths[:, 0], total, np.concatenate([[0], total.cumsum()]))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> Passage:
+        first, last = self.offsets[row], self.offsets[row + 1]
+        middle = first + self.title_lengths[row]
+        tokens, starts = self.tokens, self.starts
+        return Passage(tokens[first:middle], starts[first:middle], tokens[middle:last], starts[middle:last])

@@ -1,0 +1,232 @@
+"""The one training loop, for pre-training and fine-tuning alike. Batch and randomness at a step depend on it alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from retrobench.errors import DivergedError
+from retrobench.experiment import Optimisation
+from retrobench.objective import Step
+from retrobench.progress import bar, say
+
+__all__ = ["Batches", "device", "resolve_precision", "seeded", "train"]
+
+
+def resolve_precision(asked: str) -> str:
+    """ "bf16" or "fp32": what `asked` ("auto", "bf16" or "fp32") means on this machine."""
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def device() -> torch.device:
+    """Where models run: the first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seeded(*numbers: int) -> int:
+    """One seed below 2**63 from a few small integers, different for different ones."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Batches:
+    """Which rows make up which batch: a function of (seed, number of the batch), so that any step can be made again."""
+
+    def __init__(self, lengths: np.ndarray, batch: int, bucket: int, seed: int) -> None:
+        """`lengths` [N] in tokens; `bucket` batches are sorted by length together, 0 keeps the random order."""
+        self.lengths, self.bucket, self.seed = lengths, bucket, seed
+        self.size = min(batch, len(lengths))
+        self._held: tuple[int, np.ndarray] = (-1, np.zeros((0, 0), np.int64))
+
+    def rows(self, number: int) -> np.ndarray:
+        """Row numbers of batch `number`; every epoch is a new permutation, whose last incomplete batch is dropped."""
+        epoch, index = divmod(number, len(self.lengths) // self.size)
+        if self._held[0] != epoch:
+            self._held = (epoch, self._epoch(epoch))
+        return self._held[1][index]  # type: ignore[no-any-return]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """All batches of an epoch, [batches, size]."""
+        random = np.random.default_rng([self.seed, epoch])
+        count = len(self.lengths) // self.size
+        rows = random.permutation(len(self.lengths))[: count * self.size]
+        if not self.bucket:
+            return rows.reshape(count, self.size)
+        span = self.bucket * self.size
+        windows = [rows[at : at + span] for at in range(0, len(rows), span)]
+        ordered = [window[np.argsort(self.lengths[window], kind="stable")] for window in windows]
+        return random.permutation(np.concatenate(ordered).reshape(count, self.size))
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    collate: Callable[[np.ndarray, torch.Generator], dict[str, Tensor]],
+    settings: Optimisation,
+    folder: Path,
+    seed: int,
+    names: Callable[[np.ndarray], Sequence[str]],
+    label: str,
+) -> dict[str, float]:
+    """Minimise the sum of the losses of `model(progress, **batch)` for `settings.steps` optimizer steps.
+
+    `collate(rows, generator)` makes the batch of some rows, `names(rows)` their document ids. Checkpoints go to
+    `folder`, and the last one found there is continued from, bit for bit. Gives the cost: seconds, tokens, tokens per
+    second, seconds spent waiting for data, peak memory in bytes. DivergedError at a loss that is not finite.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a guard for debugging that writes all memory twice
+    accelerator = Accelerator(mixed_precision="bf16" if resolve_precision(settings.precision) == "bf16" else "no")
+    model.to(accelerator.device).train()
+    optimizer = torch.optim.AdamW(_decayed(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+    done, cost = _load(folder, model, optimizer, accelerator.device)
+    prepared, adam = accelerator.prepare(model, optimizer)
+    ledger = _Ledger(folder, settings, label)
+    began = time.perf_counter() - cost["seconds"]
+    with bar(label, settings.steps, "steps") as advance:
+        advance(done)
+        for step in range(done, settings.steps):
+            for group in adam.param_groups:
+                group["lr"] = settings.rate(step)
+            for micro in range(settings.accumulation):
+                waited = time.perf_counter()
+                rank = accelerator.process_index
+                number = (step * settings.accumulation + micro) * accelerator.num_processes + rank
+                rows, draw = batches.rows(number), seeded(seed, step, micro, rank)
+                batch = collate(rows, torch.Generator().manual_seed(draw))
+                cost["tokens"] += float(batch["attention_mask"].sum())
+                batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+                cost["data_seconds"] += time.perf_counter() - waited
+                torch.manual_seed(draw)
+                out: Step = prepared(step / settings.steps, **batch)
+                total = torch.stack([value.float() for value in out.losses.values()]).sum()
+                accelerator.backward(total / settings.accumulation)
+                ledger.add(step, out, names(rows))
+            if settings.clip:
+                accelerator.clip_grad_norm_(prepared.parameters(), settings.clip)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            advance(1)
+            saves = (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps
+            if saves or (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
+                ledger.settle()
+            cost["seconds"] = time.perf_counter() - began
+            if saves:
+                _save(folder, step + 1, model, optimizer, cost)
+    for checkpoint in _checkpoints(folder):
+        shutil.rmtree(checkpoint)
+    return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
+
+
+class _Ledger:
+    """Losses of the last steps, left on the device until they are read together: reading waits for the device."""
+
+    def __init__(self, folder: Path, settings: Optimisation, label: str) -> None:
+        self.folder, self.settings, self.label = folder, settings, label
+        self.pending: list[tuple[int, dict[str, Tensor], dict[str, Tensor], Sequence[str]]] = []
+
+    def add(self, step: int, out: Step, names: Sequence[str]) -> None:
+        losses, metrics = ({k: v.detach() for k, v in part.items()} for part in out)
+        self.pending.append((step, losses, metrics, names))
+
+    def settle(self) -> None:
+        """Log what is due, and stop at the first loss that is not finite."""
+        with open(self.folder / "log.jsonl", "a") as log:
+            for step, losses, metrics, names in self.pending:
+                values = {name: float(value) for name, value in losses.items()}
+                if not all(map(np.isfinite, values.values())):
+                    raise _diverged(self.label, step, values, names, self.folder)
+                if step % self.settings.log_every == 0 or step == self.settings.steps - 1:
+                    values |= {name: float(value) for name, value in metrics.items()}
+                    log.write(json.dumps({"step": step, "rate": self.settings.rate(step), **values}) + "\n")
+        self.pending.clear()
+
+
+def memory() -> dict[str, float]:
+    """Peak memory of this process so far, in bytes: the device's where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return {"peak_memory_bytes": float(torch.cuda.max_memory_allocated())}
+    return {"peak_memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+
+
+def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups; biases and norms, the vectors among the parameters, do not decay (transformers' rule)."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*[0-9]"))
+
+
+def _save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, cost: dict[str, float]) -> None:
+    """Weights, buffers and moments as safetensors, written aside and renamed; the previous checkpoint goes last."""
+    aside = folder / f"step-{step:09d}.new"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, aside / "state.safetensors")
+    (aside / "state.json").write_text(json.dumps({"step": step, "cost": cost}))
+    earlier = _checkpoints(folder)
+    os.replace(aside, folder / f"step-{step:09d}")
+    for old in earlier:
+        shutil.rmtree(old)
+
+
+def _load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, where: torch.device
+) -> tuple[int, dict[str, float]]:
+    """Continue from the last checkpoint in `folder`, if any; gives the steps done and the cost so far."""
+    found = _checkpoints(folder)
+    if not found:
+        return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
+    state = json.loads((found[-1] / "state.json").read_text())
+    tensors = load_file(found[-1] / "state.safetensors", device=str(where))
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    for name, parameter in model.named_parameters():
+        suffix = f".{name}"
+        moments = {k[len("optimizer.") : -len(suffix)]: v for k, v in tensors.items() if _is_moment(k, suffix)}
+        if moments:
+            optimizer.state[parameter] = moments
+    log = folder / "log.jsonl"
+    if log.exists():  # lines of steps that will be made again would stand there twice
+        kept = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < state["step"]]
+        log.write_text("".join(line + "\n" for line in kept))
+    say(f"continuing at step {state['step']}")
+    return state["step"], state["cost"]
+
+
+def _is_moment(key: str, suffix: str) -> bool:
+    return key.startswith("optimizer.") and key.endswith(suffix) and key[len("optimizer.") : -len(suffix)].isidentifier()
+
+
+def _diverged(label: str, step: int, values: dict[str, float], names: Sequence[str], folder: Path) -> DivergedError:
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    last = _checkpoints(folder)
+    kept = f"the last good checkpoint is {last[-1]}" if last else "no checkpoint was written yet"
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return DivergedError(
+        f"{label}: the loss of step {step} is not finite ({losses}); the batch held {shown}; {kept}. "
+        "Lower the learning rate or look at these texts."
+    )

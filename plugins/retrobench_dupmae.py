@@ -1,0 +1,118 @@
+"""DupMAE: RetroMAE's decoding from [CLS], and a bag of words predicted by the ordinary tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from retrobench import Passage, Step, Vocabulary, hookimpl
+
+if TYPE_CHECKING:
+    import torch
+
+    from retrobench.backbones import Backbone, Pretraining
+
+
+@dataclass(frozen=True)
+class DupMAE:
+    """The [CLS] vector rebuilds the text; the max-pooled vocabulary vector of the other tokens predicts its words.
+
+    Adds a transformer layer, thrown away in the export; the masked-language-modelling head stays, since the
+    representation `cls+terms` reads it. Loss: masked language modelling + decoding + 0.1 * bag of words.
+    """
+
+    mask_ratio: float = 0.3
+    decoder_mask_ratio: float = 0.5
+    mask_pool: int = 256
+    query_form: Literal["positions", "embedding"] = "embedding"
+    corruption: Literal["80/10/10", "mask"] = "80/10/10"
+    decoder_reduction: Literal["mean", "sum"] = "mean"
+    bow_weight: float = 0.1
+    bag: Literal["length", "one", "unique", "frequency"] = "length"  # the released weight is 1 / tokens per distinct id
+    pooled: Literal["all", "unmasked"] = "all"  # section 3.3 leaves masked tokens out; the code pools [MASK] and [SEP] too
+    projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"  # equation 6 has one linear map; here tied to the words
+
+    name: ClassVar[str] = "dupmae"
+    paper: ClassVar[str] = "Liu et al., ACL 2023, arXiv:2305.02564"
+    pretrains: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = False
+    representation: ClassVar[str] = "cls+terms"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "as_released": {},
+        "paper": {
+            "query_form": "positions",
+            "corruption": "mask",
+            "decoder_reduction": "sum",
+            "bow_weight": 1.0,
+            "bag": "one",
+            "pooled": "unmasked",
+            "projection": "tied_embedding",
+        },
+    }
+
+    def collate(
+        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        from retrobench.heads import bag_of_words
+        from retrobench.masking import masked_batch, pack
+
+        packed = pack(passages, vocabulary, max_length)
+        batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
+        content = packed.words >= 0
+        batch["clean_ids"], batch["words"] = packed.input_ids, packed.words
+        batch["content_positions"] = content.flatten().nonzero().flatten()
+        pooled = packed.attention_mask.bool()
+        pooled[:, 0] = False
+        if self.pooled == "unmasked":
+            pooled = content & (batch["input_ids"] != vocabulary.mask)
+        batch["pooled"] = pooled
+        rows = [ids[kept] for ids, kept in zip(packed.input_ids.numpy(), content.numpy(), strict=True)]
+        batch["bag"], batch["bag_weights"] = bag_of_words(rows, self.bag)
+        return batch
+
+    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+        from retrobench.backbones import Pretraining
+        from retrobench.decoder import EnhancedDecoder
+
+        decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
+        return Pretraining(backbone, self.step, decoder=decoder)
+
+    def step(
+        self,
+        model: Pretraining,
+        progress: float,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        masked_positions: torch.Tensor,
+        masked_ids: torch.Tensor,
+        clean_ids: torch.Tensor,
+        words: torch.Tensor,
+        content_positions: torch.Tensor,
+        pooled: torch.Tensor,
+        bag: torch.Tensor,
+        bag_weights: torch.Tensor,
+        visible: torch.Tensor | None = None,
+    ) -> Step:
+        """`visible` [B, L, L] is drawn here, on the batch's device, unless given."""
+        from retrobench.heads import bag_loss, pooled_logits, token_loss
+        from retrobench.masking import decoder_visibility
+
+        hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
+        if visible is None:
+            visible = decoder_visibility(words, attention_mask.sum(1), self.decoder_mask_ratio, self.mask_pool)
+        rebuilt = model.decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
+        content_ids = clean_ids.flatten()[content_positions]
+        decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
+        terms = pooled_logits(model.backbone, hidden, pooled, self.projection == "mlm_head")  # [B, V]
+        losses = {
+            "mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids),
+            "decoder": decoding,
+            "bow": self.bow_weight * bag_loss(terms, bag, bag_weights),
+        }
+        return Step(losses, {})
+
+
+@hookimpl
+def retrobench_objectives() -> Sequence[type[DupMAE]]:
+    return [DupMAE]

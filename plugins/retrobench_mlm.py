@@ -1,0 +1,59 @@
+"""Masked language modelling on the same corpus for the same steps: the control that the papers lack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from retrobench import Passage, Step, Vocabulary, hookimpl
+
+if TYPE_CHECKING:
+    import torch
+
+    from retrobench.backbones import Backbone, Pretraining
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelling:
+    """Predict the masked words of a text from the rest; adds nothing, throws nothing away."""
+
+    mask_ratio: float = 0.3  # that of the objectives it is the control for; BERT's own was 0.15
+
+    name: ClassVar[str] = "mlm"
+    paper: ClassVar[str] = "Devlin et al., NAACL 2019, arXiv:1810.04805, section 3.1"
+    pretrains: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = False
+    representation: ClassVar[str] = "cls"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bert": {"mask_ratio": 0.15}}
+
+    def collate(
+        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        from retrobench.masking import masked_batch, pack
+
+        return masked_batch(pack(passages, vocabulary, max_length), vocabulary, self.mask_ratio, generator)
+
+    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+        from retrobench.backbones import Pretraining
+
+        return Pretraining(backbone, self.step)
+
+    def step(
+        self,
+        model: Pretraining,
+        progress: float,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        masked_positions: torch.Tensor,
+        masked_ids: torch.Tensor,
+    ) -> Step:
+        from retrobench.heads import token_loss
+
+        hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
+        return Step({"mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids)}, {})
+
+
+@hookimpl
+def retrobench_objectives() -> Sequence[type[MaskedLanguageModelling]]:
+    return [MaskedLanguageModelling]

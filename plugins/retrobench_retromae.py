@@ -1,0 +1,88 @@
+"""RetroMAE: rebuild a text from its sentence vector and a heavily masked view of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from retrobench import Passage, Step, Vocabulary, hookimpl
+
+if TYPE_CHECKING:
+    import torch
+
+    from retrobench.backbones import Backbone, Pretraining
+
+
+@dataclass(frozen=True)
+class RetroMAE:
+    """A one-layer enhanced decoder predicts every word from the [CLS] vector and half of the text.
+
+    Adds a transformer layer, thrown away in the export. Loss: masked language modelling + decoding, both with weight 1.
+    """
+
+    mask_ratio: float = 0.3
+    decoder_mask_ratio: float = 0.5
+    mask_pool: int = 256  # decoder masks drawn per text; every row picks one of them
+    query_form: Literal["positions", "embedding"] = "positions"
+    corruption: Literal["80/10/10", "mask"] = "80/10/10"
+    decoder_reduction: Literal["mean", "sum"] = "mean"  # equation 6 sums over a text's tokens; the code averages
+
+    name: ClassVar[str] = "retromae"
+    paper: ClassVar[str] = "Xiao et al., EMNLP 2022, arXiv:2205.12035"
+    pretrains: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = False
+    representation: ClassVar[str] = "cls"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "as_released": {},
+        "paper": {"corruption": "mask", "decoder_reduction": "sum"},
+        "flagembedding": {"query_form": "embedding", "mask_pool": 128},
+    }
+
+    def collate(
+        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        from retrobench.masking import masked_batch, pack
+
+        packed = pack(passages, vocabulary, max_length)
+        batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
+        batch["clean_ids"], batch["words"] = packed.input_ids, packed.words
+        batch["content_positions"] = (packed.words >= 0).flatten().nonzero().flatten()
+        return batch
+
+    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+        from retrobench.backbones import Pretraining
+        from retrobench.decoder import EnhancedDecoder
+
+        decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
+        return Pretraining(backbone, self.step, decoder=decoder)
+
+    def step(
+        self,
+        model: Pretraining,
+        progress: float,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        masked_positions: torch.Tensor,
+        masked_ids: torch.Tensor,
+        clean_ids: torch.Tensor,
+        words: torch.Tensor,
+        content_positions: torch.Tensor,
+        visible: torch.Tensor | None = None,
+    ) -> Step:
+        """`visible` [B, L, L] is drawn here, on the batch's device, unless given."""
+        from retrobench.heads import token_loss
+        from retrobench.masking import decoder_visibility
+
+        hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
+        if visible is None:
+            visible = decoder_visibility(words, attention_mask.sum(1), self.decoder_mask_ratio, self.mask_pool)
+        rebuilt = model.decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
+        content_ids = clean_ids.flatten()[content_positions]
+        decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
+        return Step({"mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids), "decoder": decoding}, {})
+
+
+@hookimpl
+def retrobench_objectives() -> Sequence[type[RetroMAE]]:
+    return [RetroMAE]

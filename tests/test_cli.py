@@ -1,0 +1,212 @@
+"""The command line as a user meets it: real processes, their exit codes and what they print where."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import retrobench
+from retrobench import cli
+
+HEAVY = {"torch", "transformers", "ir_datasets", "ranx", "numpy", "scipy", "rich"}
+COMMAND = [sys.executable, "-c", "from retrobench.cli import main; main()"]
+PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrobench import hookimpl
+
+@dataclass(frozen=True)
+class Toy:
+    name: ClassVar[str] = "[toy]"
+    paper: ClassVar[str] = ""
+    pretrains: ClassVar[bool] = False
+    couples_batch: ClassVar[bool] = False
+    representation: ClassVar[str] = "cls"
+    presets: ClassVar[dict[str, dict[str, str]]] = {}
+
+@hookimpl
+def retrobench_objectives():
+    return [Toy]
+"""
+
+
+def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def loaded_after(*arguments: str) -> set[str]:
+    script = f"""
+import sys
+from retrobench.cli import main
+sys.argv[1:] = {list(arguments)!r}
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_help_answers_within_three_tenths_of_a_second() -> None:
+    seconds = []
+    for _ in range(5):  # processor time, which a busy machine does not stretch
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert call("--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime)
+    assert statistics.median(seconds) < 0.3
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    loaded = loaded_after(*arguments)
+    assert "retrobench.cli" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_listing_objectives_imports_no_library_that_trains_or_scores() -> None:
+    loaded = loaded_after("objectives")
+    assert "retrobench.plugins" in loaded
+    assert loaded & HEAVY == {"rich"}
+
+
+def test_help_names_the_commands_and_the_options_of_run() -> None:
+    overview, options = call("--help").stdout, call("run", "-h").stdout
+    assert all(f"\n  {name} " in overview for name in ("run", "objectives", "leaderboard"))
+    names = ("--objective", "--track", "--seed", "--store", "--leaderboard", "--set", "--plugin", "--fresh")
+    assert all(f"{name} " in options for name in names)
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"retrobench {version('retrobench')}\n"
+
+
+def test_objectives_as_json_is_one_sorted_array_with_null_for_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "bad.py").write_text("print('loud')\nimport absent_module")
+    done = call("objectives", "--json", "--plugin", "mine.py", "--plugin", "bad.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "loud\n")
+    rows = json.loads(done.stdout)
+    assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)
+    assert [row for row in rows if row["distribution"].endswith(".py")] == [
+        {
+            "name": "[toy]",
+            "distribution": "mine.py",
+            "version": None,
+            "paper": None,
+            "status": "failed",
+            "reason": "Toy.name is '[toy]'; use letters, digits and . _ + - (no .toml).",
+        },
+        {
+            "name": "bad",
+            "distribution": "bad.py",
+            "version": None,
+            "paper": None,
+            "status": "failed",
+            "reason": "ModuleNotFoundError: No module named 'absent_module'",
+        },
+    ]
+
+
+def test_objectives_as_a_table_shows_reasons_only_where_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    sound, broken = call("objectives"), call("objectives", "--plugin", "mine.py", cwd=tmp_path)
+    assert sound.returncode == broken.returncode == 0
+    assert sound.stdout.split()[:5] == ["name", "distribution", "version", "paper", "status"]
+    assert broken.stdout.split()[:6] == ["name", "distribution", "version", "paper", "status", "reason"]
+    (line,) = [line for line in broken.stdout.splitlines() if "mine.py" in line]
+    assert line.split()[:4] == ["[toy]", "mine.py", "failed", "Toy.name"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["objectives", "--plugin", "absent.py"],
+            "Plugin file 'absent.py' is missing or no .py file. Give --plugin",
+        ),
+        (["leaderboard", "absent"], "Unknown track 'absent'."),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], line: str) -> None:
+    done = call(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {line}") and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "-o", "bert", "--seed", "-1"], ["rum"]])
+def test_a_wrong_call_is_exit_code_2(arguments: list[str]) -> None:
+    done = call(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text("import sys, time\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
+    with subprocess.Popen(
+        [*COMMAND, "objectives", "--plugin", slow], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr and process.stderr.readline() == "ready\n"
+        os.kill(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said == "Interrupted. Finished stages are kept; the same command goes on from them.\n"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrobench import tables
+
+    def truncated(*_: Any) -> str:
+        raise EOFError("file ended early")  # Typer alone would swallow this one
+
+    monkeypatch.setattr(tables, "show", truncated)
+    monkeypatch.setattr(sys, "argv", ["retrobench", "leaderboard"])
+    with pytest.raises(EOFError, match="file ended early"):
+        cli.main()
+
+
+def test_run_hands_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def sweep(*arguments: Any) -> list[Any]:
+        calls.append(arguments)
+        return []
+
+    monkeypatch.setattr(retrobench, "pipeline", SimpleNamespace(sweep=sweep), raising=False)
+    one = "run --objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
+    two = f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh"
+    for line in (f"{one} {two}", "run --objective bert"):
+        monkeypatch.setattr(sys, "argv", ["retrobench", *line.split()])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 0
+    everything = (["bert", "dupmae:paper"], "t.toml", [1, 2], ["a.b=1", "c=x=y"])
+    assert calls[0] == (*everything, tmp_path, Path("boards"), [Path("mine.py")], True)
+    assert calls[1] == (["bert"], "mini", [0], [], None, None, [], False)
+
+
+def test_a_command_is_short() -> None:
+    lengths = {}
+    for node in ast.parse(inspect.getsource(cli)).body:
+        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+            lengths[node.name] = (node.end_lineno or 0) - node.lineno + 1
+    assert {"run", "objectives", "leaderboard"} <= set(lengths)
+    assert {name: length for name, length in lengths.items() if length > 15} == {}
