@@ -119,10 +119,11 @@ def run(
     fresh: Fresh = False,
 ) -> None:
     """Train and measure objectives under one track."""
-    from retrobench import pipeline, tables
+    from retrobench import sweep, tables
 
-    rows = pipeline.sweep(objective, track, seed, overrides, store, leaderboard, plugin, fresh)
-    _print(tables.summary(rows))
+    asked = sweep.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh)
+    rows, folder, where = sweep.sweep(asked)
+    _print(tables.summary(rows, tables.loader(folder, rows), where))
 
 
 @app.command()

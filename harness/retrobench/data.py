@@ -91,11 +91,14 @@ class Dataset(ABC):
         """SHA-256 over the ids, titles and texts of the documents in order, as 64 hexadecimal digits."""
         return _digest([document.id, document.title, document.text] for document in self.documents())
 
+    def queries_fingerprint(self) -> str:
+        """SHA-256 over the ids and texts of the queries in order."""
+        return _digest([query.id, query.text] for query in self.queries())
+
     def fingerprint(self) -> str:
         """SHA-256 over documents, queries and judgements, wherever they are kept."""
-        queries = _digest([query.id, query.text] for query in self.queries())
         qrels = _digest([query, sorted(grades.items())] for query, grades in self.qrels().items())
-        return _digest([self.corpus_fingerprint(), queries, qrels])
+        return _digest([self.corpus_fingerprint(), self.queries_fingerprint(), qrels])
 
 
 def _digest(rows: Iterable[object]) -> str:

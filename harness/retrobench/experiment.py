@@ -7,9 +7,21 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-__all__ = ["Entrant", "Experiment", "Optimisation", "Track"]
+__all__ = [
+    "Bm25",
+    "Entrant",
+    "Evaluate",
+    "Experiment",
+    "Finetune",
+    "Mine",
+    "Model",
+    "Optimisation",
+    "Pretrain",
+    "Representations",
+    "Track",
+]
 
 
 @dataclass(frozen=True)
@@ -45,10 +57,12 @@ class Model:
     """The base that every objective starts from."""
 
     base: str  # a folder, a hub id, or retrobench/base; its tokenizer is used as it is
-    layers: int = 0  # with these four, a random BERT of this shape on the base's tokenizer, to train a base from nothing
-    hidden: int = 0
-    heads: int = 0
-    intermediate: int = 0
+    layers: int = 0  # above 0: a random BERT of this shape on the base's tokenizer, to train a base from nothing
+    hidden: int = 128
+    heads: int = 4
+    intermediate: int = 512
+    positions: int = 512
+    dropout: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ class Representations:
     terms: int = 384  # terms kept per document
     activation: Literal["log1p", "raw"] = "log1p"  # on the pooled logits; the paper is silent
     scale: float = 1.0  # weight of the terms' inner product beside the dense one's
-    normalize: bool = False  # unit vectors, for the dense representations
+    normalize: bool = False  # unit vectors, for `cls` and `mean`
 
 
 @dataclass(frozen=True)
@@ -125,20 +139,35 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Bm25:
+    """The lexical baseline of the bm25s library, Lucene's variant. It stands in tables but is no objective."""
+
+    k1: float = 1.5
+    b: float = 0.75
+
+    name: ClassVar[str] = "bm25"
+    pretrains: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class Entrant:
-    """One configured objective, or a released checkpoint that takes the place of pre-training."""
+    """One configured objective, a released checkpoint in place of its pre-training, or BM25."""
 
     name: str  # as the tables show it
-    objective: Any  # an Objective
+    objective: Any  # an Objective, or Bm25
     representation: str
     checkpoint: str = ""  # a folder or hub id to fine-tune instead of pre-training
-    plugin: str = ""  # distribution and version, or a hash of the source
-    distribution: str = ""
+    distribution: str = "retrobench"
     version: str = ""
+    code: str = ""  # distribution and version, or a hash of source that may change under them
 
     @property
     def settings(self) -> dict[str, Any]:
         return asdict(self.objective)
+
+    @property
+    def pretrains(self) -> bool:
+        return bool(self.objective.pretrains) and not self.checkpoint
 
 
 @dataclass(frozen=True)

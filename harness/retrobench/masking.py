@@ -142,4 +142,4 @@ def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) 
     column = torch.arange(length, device=words.device)
     real = column < lengths[:, None]  # [B, L]
     visible = ~hidden & (column[:, None] != column) & real[:, None, :]
-    return visible | (~real[:, :, None] & (column == 0))
+    return torch.where(real[:, :, None], visible, column == 0)

@@ -3,6 +3,7 @@ Finds installed objectives. A broken or duplicate one is a row with its reason, 
 
 * discover          every objective of the entry-point group `retrobench`, and of the files named
 * get               the one asked for, or the line that says why it cannot be used
+* checked           a class when it keeps the contract, or the line that says what it breaks
 * parse_objective   `NAME:PRESET` taken apart
 * preset            the settings that a preset stands for
 * configure         settings to a frozen objective
@@ -33,7 +34,7 @@ from retrobench.fingerprint import fingerprint
 from retrobench.objective import Objective
 from retrobench.settings import build
 
-__all__ = ["Found", "configure", "discover", "get", "parse_objective", "preset"]
+__all__ = ["Found", "checked", "configure", "discover", "get", "parse_objective", "preset"]
 
 HOOK = "retrobench_objectives"
 MEMBERS: dict[str, tuple[type, str]] = {
@@ -187,13 +188,13 @@ def _row(failed: Found, candidate: object, code: str) -> Found:
     name = getattr(candidate, "name", None)
     failed = replace(failed, name=name) if isinstance(name, str) and name else failed
     try:
-        objective = _checked(candidate)
+        objective = checked(candidate)
     except Exception as error:
         return replace(failed, reason=_one_line(error))
     return replace(failed, paper=objective.paper, status="ok", objective=objective, code=code)
 
 
-def _checked(candidate: object) -> type[Objective]:
+def checked(candidate: object) -> type[Objective]:
     """`candidate` when it keeps the contract; else RetrobenchError names the first member that does not."""
     if not isinstance(candidate, type):
         raise RetrobenchError(f"{HOOK}() must return classes; {candidate!r} is none.")

@@ -82,6 +82,7 @@ class Store:
     def __init__(self, root: Path, fresh: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
+        self.used: list[Artifact] = []  # what `ensure` gave, in order; emptied by whoever reads it
         self._began = time.time_ns()
         self._known: dict[Path, tuple[Artifact, str]] = {}  # made or checked by this object, and what to say
         self._open(self.root)
@@ -113,7 +114,8 @@ class Store:
         with self._disk(stage), _locked(folder, label):
             found, why = self._find(folder, recipe, resumes)
             say(f"{label}: {why}")
-            return found or self._make(folder, recipe, make, resumes)
+            self.used.append(found or self._make(folder, recipe, make, resumes))
+            return self.used[-1]
 
     def _find(self, folder: Path, recipe: _Recipe, resumes: bool) -> tuple[Artifact | None, str]:
         """The entry if it can be used, and the reason for what happens next. A damaged one is moved away."""

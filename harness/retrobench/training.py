@@ -90,6 +90,7 @@ def train(
     second, seconds spent waiting for data, peak memory in bytes. DivergedError at a loss that is not finite.
     """
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())  # despite its name this rules the CPU's kernel too
     torch.utils.deterministic.fill_uninitialized_memory = False  # a guard for debugging that writes all memory twice
     accelerator = Accelerator(mixed_precision="bf16" if resolve_precision(settings.precision) == "bf16" else "no")
     model.to(accelerator.device).train()
@@ -98,8 +99,7 @@ def train(
     prepared, adam = accelerator.prepare(model, optimizer)
     ledger = _Ledger(folder, settings, label)
     began = time.perf_counter() - cost["seconds"]
-    with bar(label, settings.steps, "steps") as advance:
-        advance(done)
+    with bar(label, settings.steps, "steps", done) as advance:
         for step in range(done, settings.steps):
             for group in adam.param_groups:
                 group["lr"] = settings.rate(step)
@@ -109,7 +109,7 @@ def train(
                 number = (step * settings.accumulation + micro) * accelerator.num_processes + rank
                 rows, draw = batches.rows(number), seeded(seed, step, micro, rank)
                 batch = collate(rows, torch.Generator().manual_seed(draw))
-                cost["tokens"] += float(batch["attention_mask"].sum())
+                cost["tokens"] += float(sum(v.sum() for k, v in batch.items() if k.endswith("attention_mask")))
                 batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
                 cost["data_seconds"] += time.perf_counter() - waited
                 torch.manual_seed(draw)

@@ -190,3 +190,29 @@ def text(text_folder: Source, out: Path) -> None:
 
 if __name__ == "__main__":
     app()
+
+
+@app.command()
+def base(passages: Source) -> None:
+    """Train the base model by track `base` on SQuAD and on what `text` wrote, and put it here with its card."""
+    import shutil
+    from dataclasses import replace
+
+    from retrobench import leaderboard, provenance, reading
+    from retrobench.experiment import Experiment
+    from retrobench.plugins import discover
+    from retrobench.stages import pretrain
+    from retrobench.store import Store, default_root
+
+    track = reading.read_track(leaderboard.locate("base"), "base", [])
+    corpus = (*track.pretrain.corpus, str(passages))
+    track = replace(track, pretrain=replace(track.pretrain, corpus=corpus))
+    made = pretrain(Experiment(track, reading.read_entrant("mlm", discover(), []), 0), Store(default_root()))
+    folder = HERE / "base"
+    folder.mkdir(exist_ok=True)
+    for file in [*made.path.glob("*.json"), *made.path.glob("*.safetensors"), *made.path.glob("*.txt")]:
+        if file.name != "entry.json":
+            shutil.copyfile(file, folder / file.name)
+    shutil.copyfile(made.path / "log.jsonl", folder / "training_log.jsonl")
+    facts = {"commit": provenance.commit(), "seed": 0, **made.cost, **provenance.hardware(), **provenance.libraries()}
+    (folder / "made.json").write_text(json.dumps({"pretrain": made.key, **facts}, indent=1) + "\n")

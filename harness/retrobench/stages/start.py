@@ -1,0 +1,91 @@
+"""Where an entrant starts: the track's base model, or a released checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrobench.backbones import Backbone
+from retrobench.collections import path
+from retrobench.errors import RetrobenchError
+from retrobench.experiment import Experiment, Model
+from retrobench.objective import Vocabulary
+from retrobench.store import Artifact, tree_hash
+from retrobench.tokens import vocabulary
+
+__all__ = ["load_backbone", "load_tokenizer", "start"]
+
+SHIPPED = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+def start(x: Experiment) -> Artifact:
+    """The folder that training starts from. Its key is a hash of the files, so a changed model is another one."""
+    name = x.entrant.checkpoint or x.track.model.base
+    folder = _folder(name)
+    files = [file for pattern in FILES for file in folder.glob(pattern)]
+    if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
+        raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
+    return Artifact("start", tree_hash(files), folder, True, {})
+
+
+def _folder(name: str) -> Path:
+    if name in SHIPPED:
+        return path(SHIPPED[name])
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except Exception as error:  # a wrong id, no network and no permission all come as types of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RetrobenchError(
+            f"Model {name!r} is neither a folder, nor one of {', '.join(SHIPPED)}, nor to be had from the hub "
+            f"({reason}). Check the name, or download it and give the folder."
+        ) from error
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False) -> tuple[Backbone, Vocabulary]:
+    """The model in `folder`, safetensors only and no code of its own, in float32; or a random one of a given shape."""
+    from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # a checkpoint without its head is reported at length, and is fine
+    logging.disable_progress_bar()
+    tokenizer = load_tokenizer(folder)
+    if shape is not None and shape.layers:
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            intermediate_size=shape.intermediate,
+            max_position_embeddings=shape.positions,
+            hidden_dropout_prob=shape.dropout,
+            attention_probs_dropout_prob=shape.dropout,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        lm: Any = BertForMaskedLM(config)
+    else:
+        if not list(folder.glob("*.safetensors")):
+            raise RetrobenchError(
+                f"The model folder {folder} holds no safetensors, and nothing pickled is loaded. "
+                "Convert it with transformers' save_pretrained first."
+            )
+        lm = AutoModelForMaskedLM.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
+        )
+    if trains and not torch.cuda.is_available():
+        # On a CPU the backward pass of torch's fused attention takes longer than all the rest of a step.
+        lm.set_attn_implementation("eager")
+    return Backbone(lm), vocabulary(tokenizer, lm.get_output_embeddings().weight.shape[0])

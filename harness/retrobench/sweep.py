@@ -1,0 +1,132 @@
+"""Several objectives and seeds in one go: everything is read and refused before the first stage runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from retrobench import leaderboard as board
+from retrobench import pipeline, provenance, reading
+from retrobench.experiment import Entrant, Experiment, Track
+from retrobench.leaderboard import PerQuery, Row
+from retrobench.plugins import discover
+from retrobench.progress import say
+from retrobench.stages.score import per_query, scores
+from retrobench.store import Artifact, Store, default_root, retrobench_version
+
+__all__ = ["Request", "Swept", "sweep"]
+
+
+class Request(NamedTuple):
+    """What the command line asked for."""
+
+    objectives: Sequence[str]
+    track: str = "mini"
+    seeds: Sequence[int] = (0,)
+    overrides: Sequence[str] = ()
+    store: Path | None = None
+    leaderboard: Path | None = None
+    plugins: Sequence[Path] = ()
+    fresh: bool = False
+
+
+class Swept(NamedTuple):
+    """The rows, the folder they stand in, and where the last encoder lies."""
+
+    rows: list[Row]
+    folder: Path
+    where: dict[str, Path]
+
+
+def sweep(asked: Request) -> Swept:
+    """Run every objective under every seed; a row is appended as soon as it is measured."""
+    file = board.locate(asked.track, asked.leaderboard)
+    track = reading.read_track(file, board.track_name(file), asked.overrides)
+    found = discover(asked.plugins)
+    entrants = [reading.read_entrant(name, found, asked.overrides) for name in dict.fromkeys(asked.objectives)]
+    folder = board.rows_folder(track.name, asked.leaderboard)
+    board.read(folder)  # a damaged file is told of now, not after the training
+    store = Store(asked.store or default_root(), asked.fresh)
+    rows: list[Row] = []
+    where = {"rows": folder / "rows.jsonl", "store": store.root}
+    for seed in dict.fromkeys(asked.seeds):
+        for name, entrant in zip(dict.fromkeys(asked.objectives), entrants, strict=True):
+            say(f"== {entrant.name}, {entrant.representation}, seed {seed}, track {track.name}")
+            store.used.clear()
+            result = pipeline.run(Experiment(track, entrant, seed), store)
+            where |= {f"run of {entrant.name}": _run(store.used)}
+            where |= {f"encoder of {entrant.name}": result.encoder.path} if result.encoder else {}
+            row, values = _row(track, entrant, seed, result, store.used, _command(asked, name, seed))
+            rows.append(board.append(folder, row, values))
+    return Swept(rows, folder, where)
+
+
+def _run(used: Sequence[Artifact]) -> Path:
+    return [artifact.path for artifact in used if artifact.stage == "search"][-1] / "run.trec"
+
+
+def _row(
+    track: Track, entrant: Entrant, seed: int, result: pipeline.Result, used: Sequence[Artifact], command: str
+) -> tuple[Row, PerQuery]:
+    drawn = entrant.representation != "bm25"
+    row = Row(
+        track=track.name,
+        identity=track.identity,
+        overrides=dict(track.overrides),
+        entrant=entrant.name,
+        objective=entrant.objective.name,
+        settings=entrant.settings,
+        representation=entrant.representation,
+        checkpoint=entrant.checkpoint or None,
+        seed=seed if drawn else None,
+        chosen=result.chosen,
+        measures={name: scores(scored) for name, scored in result.scored.items()},
+        selection=result.selection,
+        artifacts=_numbered(used),
+        commit=provenance.commit(),
+        version=retrobench_version(),
+        plugin={"distribution": entrant.distribution, "version": entrant.version or retrobench_version()},
+        libraries=provenance.libraries(),
+        hardware=provenance.hardware(),
+        cost=_cost(used),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+    )
+    return row, {name: per_query(scored) for name, scored in result.scored.items()}
+
+
+def _numbered(used: Sequence[Artifact]) -> dict[str, str]:
+    """Stage -> key; the second artifact of a stage is `STAGE 2`."""
+    found: dict[str, str] = {}
+    for artifact in used:
+        if artifact.key not in found.values():
+            number = sum(name.split(" ")[0] == artifact.stage for name in found) + 1
+            found[artifact.stage if number == 1 else f"{artifact.stage} {number}"] = artifact.key
+    return found
+
+
+def _cost(used: Sequence[Artifact]) -> dict[str, dict[str, float]]:
+    """Stage -> what its artifacts cost when they were made: seconds and tokens added up, the largest memory."""
+    found: dict[str, dict[str, float]] = {}
+    for artifact in {artifact.key: artifact for artifact in used}.values():
+        total = found.setdefault(artifact.stage, {"seconds": 0.0, "peak_memory_bytes": 0.0})
+        for name in ("seconds", "tokens", "data_seconds"):
+            if name in artifact.cost:
+                total[name] = total.get(name, 0.0) + artifact.cost[name]
+        total["peak_memory_bytes"] = max(total["peak_memory_bytes"], artifact.cost.get("peak_memory_bytes", 0.0))
+    for total in found.values():
+        if "tokens" in total and total["seconds"]:
+            total["tokens_per_second"] = total["tokens"] / total["seconds"]
+    return found
+
+
+def _command(asked: Request, objective: str, seed: int) -> str:
+    words = ["retrobench", "run", "--objective", objective, "--track", asked.track, "--seed", str(seed)]
+    for text in asked.overrides:
+        words += ["--set", text]
+    for file in asked.plugins:
+        words += ["--plugin", str(file)]
+    return shlex.join(words)

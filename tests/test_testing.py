@@ -1,0 +1,190 @@
+"""check_objective tells the author of an objective what it breaks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retrobench import Step
+from retrobench.backbones import Backbone, Pretraining
+from retrobench.masking import masked_batch, pack
+from retrobench.testing import check_objective
+from retrobench_mlm import MaskedLanguageModelling
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def broken(**members: Any) -> Any:
+    """Masked language modelling, which is sound, with some members replaced."""
+    made = type("Broken", (MaskedLanguageModelling,), {"__doc__": "Predicts masked words.", **members})
+    return dataclass(frozen=True)(made)
+
+
+def collated(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Any:
+    def collate(self: Any, *given: Any) -> dict[str, Tensor]:
+        return change(MaskedLanguageModelling.collate(self, *given))
+
+    return broken(collate=collate)
+
+
+def stepped(change: Callable[[Pretraining, Step], Step]) -> Any:
+    def step(self: Any, model: Pretraining, progress: float, **batch: Tensor) -> Step:
+        return change(model, MaskedLanguageModelling.step(self, model, progress, **batch))
+
+    return broken(step=step)
+
+
+def from_the_default_generator(self: Any, passages: Any, vocabulary: Any, max_length: int, _: Any) -> dict[str, Tensor]:
+    return masked_batch(pack(passages, vocabulary, max_length), vocabulary, 0.3, torch.default_generator)
+
+
+def too_long(self: Any, passages: Any, vocabulary: Any, max_length: int, generator: Any) -> dict[str, Tensor]:
+    return masked_batch(pack(passages, vocabulary, 40), vocabulary, 0.3, generator)
+
+
+def divides_by_length(self: Any, passages: Any, *given: Any) -> dict[str, Tensor]:
+    batch = MaskedLanguageModelling.collate(self, passages, *given)
+    batch["shares"] = torch.tensor([1 / len(passage.text) for passage in passages])
+    return batch
+
+
+def mean_of_nothing(
+    self: Any, model: Any, progress: float, input_ids: Tensor, attention_mask: Tensor, **labels: Tensor
+) -> Step:
+    hidden = model.backbone.hidden(input_ids, attention_mask).flatten(0, 1)
+    logits = model.backbone.logits(hidden[labels["masked_positions"]])
+    return Step({"mlm": F.cross_entropy(logits, labels["masked_ids"])}, {})
+
+
+def at_random(model: Pretraining, out: Step) -> Step:
+    return Step({"mlm": out.losses["mlm"] * (1 + np.random.random())}, {})
+
+
+def counted(model: Pretraining, out: Step) -> Step:
+    object.__setattr__(model, "seen", getattr(model, "seen", 0) + 1)
+    return Step({"mlm": out.losses["mlm"] * model.seen}, {})  # type: ignore[operator]
+
+
+def hidden_parameters(self: Any, backbone: Backbone) -> nn.Module:
+    width = backbone.config.hidden_size
+    projections = [nn.Linear(width, width)]
+
+    def step(model: Pretraining, progress: float, **batch: Tensor) -> Step:
+        out = MaskedLanguageModelling.step(self, model, progress, **batch)
+        hidden = model.backbone.hidden(batch["input_ids"], batch["attention_mask"])
+        return Step({**out.losses, "more": projections[0](hidden).square().mean()}, {})
+
+    return Pretraining(backbone, step)
+
+
+def grafted(self: Any, backbone: Backbone) -> nn.Module:
+    backbone.lm.more = nn.Linear(2, 2)
+    return Pretraining(backbone, self.step)
+
+
+def unsaved_teacher(self: Any, backbone: Backbone) -> nn.Module:
+    """A moving mean of the words that no checkpoint holds."""
+    teacher = [backbone.word_matrix.detach().clone()]
+
+    def step(model: Pretraining, progress: float, **batch: Tensor) -> Step:
+        out = MaskedLanguageModelling.step(self, model, progress, **batch)
+        words = backbone.word_matrix
+        teacher[0].lerp_(words.detach(), 0.1)
+        return Step({**out.losses, "drift": (words - teacher[0]).square().mean()}, {})
+
+    return Pretraining(backbone, step)
+
+
+def decoupled(model: Pretraining, out: Step) -> Step:
+    return Step({"mlm": model.added.weight.square().sum()}, {})  # type: ignore[union-attr,operator]
+
+
+def with_a_layer(self: Any, backbone: Backbone) -> nn.Module:
+    return Pretraining(backbone, self.step, added=nn.Linear(2, 2))
+
+
+def unlearnable(model: Pretraining, out: Step) -> Step:
+    loss = out.losses["mlm"]
+    return Step({"mlm": loss - loss.detach() + 1}, {})
+
+
+BREAKS = [
+    (broken(__doc__=""), "mlm has no docstring; say its idea in a sentence."),
+    (broken(paper=""), "mlm.paper is empty;"),
+    (broken(representation="csl"), "mlm.representation is 'csl'; known: cls, mean, terms, cls+terms."),
+    (broken(presets={"paper": {"ratio": 0.5}}), "Unknown mlm setting 'ratio'. Did you mean 'mask_ratio'?"),
+    (type("Thawed", (MaskedLanguageModelling,), {}), "Thawed is not a frozen dataclass"),
+    (broken(collate=from_the_default_generator), "collate() must draw from its generator alone; differs at one seed:"),
+    (broken(collate=too_long), "mlm: collate() made 40 tokens of at most 24."),
+    (broken(collate=divides_by_length), "mlm: collate() raised ZeroDivisionError: division by zero"),
+    (collated(lambda batch: {**batch, "count": 3}), "mlm: collate() must give a dict of tensors by name."),  # type: ignore[dict-item]
+    (collated(lambda batch: {"input_ids": batch["input_ids"]}), "mlm: collate() gives no 'attention_mask'"),
+    (collated(lambda batch: {**batch, "more": batch["input_ids"]}), "mlm: forward() at progress 0 raised TypeError:"),
+    (broken(step=mean_of_nothing), "mlm: 'mlm' is nan at progress 0.5."),
+    (stepped(lambda model, out: Step({}, {})), "mlm: forward() must give a Step with losses."),
+    (
+        stepped(lambda model, out: Step({"mlm": out.losses["mlm"][None]}, {})),
+        "mlm: 'mlm' must be a tensor without dimensions",
+    ),
+    (
+        stepped(lambda model, out: Step({"mlm": out.losses["mlm"].detach()}, {})),
+        "mlm: the losses depend on no parameter.",
+    ),
+    (stepped(at_random), "mlm: two forwards from one state and one seed differ"),
+    (stepped(counted), "mlm: two forwards from one state and one seed differ"),
+    (
+        broken(wrap=hidden_parameters),
+        "mlm: the losses depend on parameters that are not registered: [(32,), (32, 32)].",
+    ),
+    (broken(wrap=grafted), "mlm: wrap() changed the backbone's parts"),
+    (broken(wrap=lambda self, backbone: nn.Linear(2, 2)), "mlm: wrap() must give a module that holds the backbone."),
+    (
+        broken(wrap=with_a_layer, step=lambda self, model, progress, **batch: decoupled(model, Step({}, {}))),
+        "mlm: no gradient reaches the backbone.",
+    ),
+    (broken(wrap=unsaved_teacher), "mlm: its state_dict() does not restore the losses; keep state in buffers."),
+    (stepped(unlearnable), "mlm: 20 steps on one batch took the loss from 1 to 1."),
+]
+
+
+def test_the_sound_one_passes() -> None:
+    check_objective(broken())
+
+
+@pytest.mark.parametrize(("objective", "message"), BREAKS, ids=[message for _, message in BREAKS])
+def test_a_broken_objective_is_told_what_it_breaks(objective: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as told:
+        check_objective(objective)
+    assert message in str(told.value) and "\n" not in str(told.value)
+
+
+def test_of_an_objective_without_pretraining_only_the_declaration_is_checked() -> None:
+    never = broken(pretrains=False, collate=None, wrap=None)
+    check_objective(never)
+    with pytest.raises(AssertionError, match="has no docstring"):
+        check_objective(broken(pretrains=False, __doc__=""))
+
+
+def test_checking_leaves_the_random_generators_alone() -> None:
+    def states() -> tuple[Any, ...]:
+        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+
+    before = states()
+    check_objective(MaskedLanguageModelling)
+    with pytest.raises(AssertionError):
+        check_objective(stepped(at_random))
+    assert states() == before
