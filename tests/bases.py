@@ -38,7 +38,7 @@ def sentences(count: int) -> list[tuple[str, str, str]]:
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     words = ["".join(draw.choices(syllables, k=draw.choice([1, 2, 2, 3, 5]))) for _ in range(150)]
     texts = [" ".join(draw.choices(words, k=draw.randrange(4, 60))) for _ in range(count)]
-    made = [(str(row), draw.choice(words).title() if row % 3 else "", text) for row, text in enumerate(texts)]
+    made = [(str(row), draw.choice(words) if row % 3 else "", text) for row, text in enumerate(texts)]
     return [*made, ("empty", "", ""), ("one", "", "ba")]
 
 

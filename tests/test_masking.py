@@ -161,6 +161,19 @@ def test_filling_goes_through_the_words_in_order() -> None:
         assert found == expected
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_fills_as_a_cpu_does() -> None:
+    """It runs a fixed number of rounds, which must be enough for words of up to 9 pieces."""
+    drawn = random.Random(2)
+    words, lengths = rows_of([[drawn.choice([1, 1, 2, 3, 5, 9]) for _ in range(40)]])
+    cpu = whole_word_mask(words, lengths, 0.3, copies=4000)[0].sum(1)
+    gpu = whole_word_mask(words.cuda(), lengths.cuda(), 0.3, copies=4000)[0].sum(1)
+    assert int(gpu.max()) <= round(int(lengths) * 0.3)
+    assert agrees(cpu, gpu.double().mean().item(), len(gpu))
+    visible = decoder_visibility(words.cuda(), lengths.cuda(), 0.5, 256)[0]
+    assert not visible.diagonal().any() and visible[1:, 0].all()
+
+
 # Labels
 
 

@@ -109,8 +109,8 @@ def unsaved_teacher(self: Any, backbone: Backbone) -> nn.Module:
     return Pretraining(backbone, step)
 
 
-def decoupled(model: Pretraining, out: Step) -> Step:
-    return Step({"mlm": model.added.weight.square().sum()}, {})  # type: ignore[union-attr,operator]
+def without_the_backbone(self: Any, model: Any, progress: float, **batch: Tensor) -> Step:
+    return Step({"mlm": model.added.weight.square().sum()}, {})
 
 
 def with_a_layer(self: Any, backbone: Backbone) -> nn.Module:
@@ -146,16 +146,10 @@ BREAKS = [
     ),
     (stepped(at_random), "mlm: two forwards from one state and one seed differ"),
     (stepped(counted), "mlm: two forwards from one state and one seed differ"),
-    (
-        broken(wrap=hidden_parameters),
-        "mlm: the losses depend on parameters that are not registered: [(32,), (32, 32)].",
-    ),
+    (broken(wrap=hidden_parameters), "mlm: the losses depend on parameters that are not registered: "),
     (broken(wrap=grafted), "mlm: wrap() changed the backbone's parts"),
     (broken(wrap=lambda self, backbone: nn.Linear(2, 2)), "mlm: wrap() must give a module that holds the backbone."),
-    (
-        broken(wrap=with_a_layer, step=lambda self, model, progress, **batch: decoupled(model, Step({}, {}))),
-        "mlm: no gradient reaches the backbone.",
-    ),
+    (broken(wrap=with_a_layer, step=without_the_backbone), "mlm: no gradient reaches the backbone."),
     (broken(wrap=unsaved_teacher), "mlm: its state_dict() does not restore the losses; keep state in buffers."),
     (stepped(unlearnable), "mlm: 20 steps on one batch took the loss from 1 to 1."),
 ]
@@ -181,7 +175,7 @@ def test_of_an_objective_without_pretraining_only_the_declaration_is_checked() -
 
 def test_checking_leaves_the_random_generators_alone() -> None:
     def states() -> tuple[Any, ...]:
-        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
 
     before = states()
     check_objective(MaskedLanguageModelling)

@@ -3,6 +3,7 @@
     python -m retrobench.collections.make squad SOURCE           a BEIR-layout SQuAD -> squad/
     python -m retrobench.collections.make tokenizer TEXT_FOLDER  books, wiki and squad/ -> tokenizer/
     python -m retrobench.collections.make text TEXT_FOLDER OUT   books and wiki as passages -> OUT/
+    python -m retrobench.collections.make base OUT               squad/ and OUT, by track `base` -> base/
 
 Every command gives the same bytes for the same input, so that what is shipped can be traced to its source.
 """
@@ -188,12 +189,8 @@ def text(text_folder: Source, out: Path) -> None:
     (out / "corpus.jsonl").write_bytes(jsonl(cut) + (text_folder / "wiki.jsonl").read_bytes())
 
 
-if __name__ == "__main__":
-    app()
-
-
 @app.command()
-def base(passages: Source) -> None:
+def base(text_passages: Source) -> None:
     """Train the base model by track `base` on SQuAD and on what `text` wrote, and put it here with its card."""
     import shutil
     from dataclasses import replace
@@ -205,7 +202,7 @@ def base(passages: Source) -> None:
     from retrobench.store import Store, default_root
 
     track = reading.read_track(leaderboard.locate("base"), "base", [])
-    corpus = (*track.pretrain.corpus, str(passages))
+    corpus = (*track.pretrain.corpus, str(text_passages))
     track = replace(track, pretrain=replace(track.pretrain, corpus=corpus))
     made = pretrain(Experiment(track, reading.read_entrant("mlm", discover(), []), 0), Store(default_root()))
     folder = HERE / "base"
@@ -216,3 +213,7 @@ def base(passages: Source) -> None:
     shutil.copyfile(made.path / "log.jsonl", folder / "training_log.jsonl")
     facts = {"commit": provenance.commit(), "seed": 0, **made.cost, **provenance.hardware(), **provenance.libraries()}
     (folder / "made.json").write_text(json.dumps({"pretrain": made.key, **facts}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app()
