@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from retrobench import Passage, Step, Vocabulary, hookimpl
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from retrobench.backbones import Backbone, Pretraining
+    from retrobench.decoder import EnhancedDecoder
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,12 @@ class DupMAE:
     decoder_reduction: Literal["mean", "sum"] = "mean"
     bow_weight: float = 0.1
     bag: Literal["length", "one", "unique", "frequency"] = "length"  # the released weight is 1 / tokens per distinct id
-    pooled: Literal["all", "unmasked"] = "all"  # section 3.3 leaves masked tokens out; the code pools [MASK] and [SEP] too
-    projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"  # equation 6 has one linear map; here tied to the words
+    pooled: Literal["all", "unmasked"] = (
+        "all"  # section 3.3 leaves masked tokens out; the code pools [MASK] and [SEP] too
+    )
+    projection: Literal["mlm_head", "tied_embedding"] = (
+        "mlm_head"  # equation 6 has one linear map; here tied to the words
+    )
 
     name: ClassVar[str] = "dupmae"
     paper: ClassVar[str] = "Liu et al., ACL 2023, arXiv:2305.02564"
@@ -101,7 +106,8 @@ class DupMAE:
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         if visible is None:
             visible = decoder_visibility(words, attention_mask.sum(1), self.decoder_mask_ratio, self.mask_pool)
-        rebuilt = model.decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
+        decoder = cast("EnhancedDecoder", model.decoder)
+        rebuilt = decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
         content_ids = clean_ids.flatten()[content_positions]
         decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
         terms = pooled_logits(model.backbone, hidden, pooled, self.projection == "mlm_head")  # [B, V]

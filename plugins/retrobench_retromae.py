@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from retrobench import Passage, Step, Vocabulary, hookimpl
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from retrobench.backbones import Backbone, Pretraining
+    from retrobench.decoder import EnhancedDecoder
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class RetroMAE:
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         if visible is None:
             visible = decoder_visibility(words, attention_mask.sum(1), self.decoder_mask_ratio, self.mask_pool)
-        rebuilt = model.decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
+        decoder = cast("EnhancedDecoder", model.decoder)
+        rebuilt = decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
         content_ids = clean_ids.flatten()[content_positions]
         decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
         return Step({"mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids), "decoder": decoding}, {})

@@ -21,9 +21,7 @@ def mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def row(
-    entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (0.25,), **changed: Any
-) -> Row:
+def row(entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (0.25,), **changed: Any) -> Row:
     """A row with the measures MRR@10, nDCG@10, ... in this order."""
     measures = dict(zip(("MRR@10", "nDCG@10"), values, strict=False))
     plain = Row(

@@ -177,9 +177,7 @@ def test_worse_than_the_baseline_and_near_the_best_are_said(tmp_path: Path) -> N
 
 def test_unlike_queries_are_refused(tmp_path: Path) -> None:
     filled(tmp_path, {"bert": BERT, "mlm": {**MLM, "q30": 0.5}})
-    with pytest.raises(
-        RetrobenchError, match=r"bert \(seed 0\) has 30 queries and mlm \(seed 0\) 31, .* q30\."
-    ):
+    with pytest.raises(RetrobenchError, match=r"bert \(seed 0\) has 30 queries and mlm \(seed 0\) 31, .* q30\."):
         compare(read(tmp_path), partial(load_per_query, tmp_path))
 
 

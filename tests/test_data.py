@@ -127,9 +127,7 @@ def test_reading_a_folder_prints_nothing(folder: Path, capfd: pytest.CaptureFixt
         ("qrels/test.tsv", [*QRELS[:2], "q1\td1\t1", *QRELS[3:]], False),
     ],
 )
-def test_fingerprint_changes_with_any_content(
-    folder: Path, file: str, lines: list[Any], corpus: bool
-) -> None:
+def test_fingerprint_changes_with_any_content(folder: Path, file: str, lines: list[Any], corpus: bool) -> None:
     dataset = load(str(folder))
     before = dataset.fingerprint(), dataset.corpus_fingerprint()
     assert before == (dataset.fingerprint(), dataset.corpus_fingerprint())

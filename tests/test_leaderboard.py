@@ -157,9 +157,7 @@ def test_a_damaged_per_query_file_is_named_with_the_command_that_remakes_it(tmp_
     mini = entrants(tmp_path)
     first = read(mini)[0]
     (mini / first.per_query).write_bytes(gzip.compress(b"{"))
-    with pytest.raises(
-        RetrobenchError, match=r"per_query/.*json.gz, .*bert: .*rerun: retrobench run --objective bert"
-    ):
+    with pytest.raises(RetrobenchError, match=r"per_query/.*json.gz, .*bert: .*rerun: retrobench run --objective bert"):
         load_per_query(mini, first)
 
 

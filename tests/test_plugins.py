@@ -151,9 +151,7 @@ def test_a_name_provided_twice_names_both_distributions(install: Install) -> Non
     rows = rows_of("acme", "bolt")
     assert [(row.distribution, row.status) for row in rows] == [("acme", "duplicate"), ("bolt", "duplicate")]
     assert {row.reason for row in rows} == {"provided 2 times, by acme 1.0 and bolt 1.0"}
-    with pytest.raises(
-        RetrobenchError, match=r"'toy' cannot be used: provided 2 times, by acme 1.0 and bolt 1.0\. "
-    ):
+    with pytest.raises(RetrobenchError, match=r"'toy' cannot be used: provided 2 times, by acme 1.0 and bolt 1.0\. "):
         get("toy", discover())
 
 
@@ -174,13 +172,9 @@ def test_a_failed_plugin_concerns_only_the_name_it_claims(install: Install) -> N
     install("bolt")
     found = discover()
     assert get("toy", found).status == "ok"
-    with pytest.raises(
-        RetrobenchError, match=r"^Objective 'broken' cannot be used: acme 1.0 failed: ModuleNotFound"
-    ):
+    with pytest.raises(RetrobenchError, match=r"^Objective 'broken' cannot be used: acme 1.0 failed: ModuleNotFound"):
         get("broken", found)
-    with pytest.raises(
-        RetrobenchError, match=r"Unknown objective 'tyo'. Did you mean 'toy'\? .*Not loaded: broken of"
-    ):
+    with pytest.raises(RetrobenchError, match=r"Unknown objective 'tyo'. Did you mean 'toy'\? .*Not loaded: broken of"):
         get("tyo", found)
 
 
@@ -247,9 +241,7 @@ def test_a_broken_file_is_a_row_and_a_missing_one_an_error(tmp_path: Path) -> No
     assert (row.name, row.status) == ("mine", "failed")
     assert row.reason == "ModuleNotFoundError: No module named 'absent_module'"
     for name in ("absent.py", "."):
-        with pytest.raises(
-            RetrobenchError, match=r"^Plugin file '.*' is missing or no \.py file\. Give --plugin"
-        ):
+        with pytest.raises(RetrobenchError, match=r"^Plugin file '.*' is missing or no \.py file\. Give --plugin"):
             discover([tmp_path / name])
 
 
@@ -271,17 +263,13 @@ def test_presets_and_settings_make_a_frozen_objective(install: Install) -> None:
     assert plugins.preset(toy, None) == {}
     objective = plugins.configure(toy, {**plugins.preset(toy, "paper"), "form": "sum"})
     assert repr(objective) == "Toy(ratio=0.5, form='sum')"
-    with pytest.raises(
-        RetrobenchError, match=r"^Unknown toy preset 'papre'\. Did you mean 'paper'\? Known: paper\."
-    ):
+    with pytest.raises(RetrobenchError, match=r"^Unknown toy preset 'papre'\. Did you mean 'paper'\? Known: paper\."):
         plugins.preset(toy, "papre")
     with pytest.raises(
         RetrobenchError, match=r"^Unknown toy setting 'rati'\. Did you mean 'ratio'\? Known: form, ratio"
     ):
         plugins.configure(toy, {"rati": 1})
-    with pytest.raises(
-        RetrobenchError, match=r"^toy setting 'form' is 'max'; expected one of 'mean', 'sum'\.$"
-    ):
+    with pytest.raises(RetrobenchError, match=r"^toy setting 'form' is 'max'; expected one of 'mean', 'sum'\.$"):
         plugins.configure(toy, {"form": "max"})
     with pytest.raises(RetrobenchError, match=r"^toy refuses its settings: ratio is a share, at most 1$"):
         plugins.configure(toy, {"ratio": 2})
@@ -295,9 +283,7 @@ def test_half_an_objective_is_refused(text: str) -> None:
 
 def test_every_built_in_is_usable() -> None:
     built_in = {
-        point.name
-        for point in entry_points(group="retrobench")
-        if point.dist and point.dist.name == "retrobench"
+        point.name for point in entry_points(group="retrobench") if point.dist and point.dist.name == "retrobench"
     }
     rows = rows_of("retrobench")
     assert built_in and {row.name for row in rows} == built_in

@@ -53,9 +53,7 @@ def test_a_long_bar_in_a_log_is_a_line_now_and_then(
     for line in between:
         assert re.fullmatch(rf"pretrain: \d\d/40 steps, {RATE}, \d\.\d s left", line)
     rate = re.fullmatch(rf"pretrain: 40/40 steps, ({RATE}), \d\.\d s", last)
-    assert (
-        rate and 1 <= float(rate[1].split()[0]) <= 100
-    )  # 30 steps of at least 0.01 s: not the 10 done before
+    assert rate and 1 <= float(rate[1].split()[0]) <= 100  # 30 steps of at least 0.01 s: not the 10 done before
 
 
 def test_a_bar_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:

@@ -283,9 +283,7 @@ def test_killed_and_started_again(resumes: bool, root: Path) -> None:
     root.with_name("go").touch()
     output, errors = child(root, resumes).communicate()
     assert output == ("found checkpoint\nmade\n" if resumes else "found\nmade\n")
-    assert (
-        errors == f"pretrain: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}\n"
-    )
+    assert errors == f"pretrain: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}\n"
     assert sorted(path.suffix for path in (root / "pretrain").iterdir()) == ["", ".lock"]
 
 

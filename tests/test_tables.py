@@ -150,9 +150,7 @@ def test_the_end_of_a_run_fits_a_terminal_and_says_where_everything_lies(mini: P
     rows = read(mini)
     out = io.StringIO()
     console = Console(file=out, width=80)
-    console.print(
-        summary(rows, loader(mini, rows), {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")})
-    )
+    console.print(summary(rows, loader(mini, rows), {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")}))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     assert " ".join(lines[4].split()) == "a retromae cls 1 0.4500 ± - bc 0:03:35"
@@ -191,10 +189,7 @@ def test_the_readme_is_current_until_a_row_is_added(mini: Path, capsys: pytest.C
     append(mini, row("bert", 1), {DATASET: {"MRR@10": BERT}})
     capsys.readouterr()
     assert main(["--check", str(mini.parent)]) == 1
-    assert (
-        capsys.readouterr().err
-        == f"{mini / 'README.md'} is not current: run python -m retrobench.readme {mini}\n"
-    )
+    assert capsys.readouterr().err == f"{mini / 'README.md'} is not current: run python -m retrobench.readme {mini}\n"
     assert write_readme(mini) == mini / "README.md"
     assert sorted(path.name for path in mini.iterdir()) == [
         "README.md",
@@ -243,9 +238,7 @@ def test_the_readme_of_a_track_without_rows(tmp_path: Path) -> None:
         readme(tmp_path)
 
 
-def test_checking_a_folder_without_tracks_is_a_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_checking_a_folder_without_tracks_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check", str(tmp_path)]) == 2
     assert "No track in " in capsys.readouterr().err
     assert main(["--check"]) == 2

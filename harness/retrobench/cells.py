@@ -27,9 +27,7 @@ class Grid:
     numbers: int
 
 
-def grid(
-    table: Table, escape: Callable[[str], str] = str, mark: Callable[[str, str], str] | None = None
-) -> Grid:
+def grid(table: Table, escape: Callable[[str], str] = str, mark: Callable[[str, str], str] | None = None) -> Grid:
     """The cells of a table. `mark` joins the main measure with the letters of the lines that are beaten.
 
     Without `mark` the letters have a column of their own. `escape` makes a text fit for the format.

@@ -36,9 +36,7 @@ app = typer.Typer(
 
 Objectives = Annotated[
     list[str],
-    typer.Option(
-        "--objective", "-o", metavar="NAME[:PRESET]", help="An objective or a .toml file; repeatable."
-    ),
+    typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="An objective or a .toml file; repeatable."),
 ]
 Track = Annotated[str, typer.Option(metavar="NAME", help="A track or a .toml file.")]
 Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml file.")]
@@ -75,15 +73,11 @@ Plugins = Annotated[
 ]
 Store = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR", help="Where finished stages are kept, if not $RETROBENCH_HOME or ~/.cache/retrobench."
-    ),
+    typer.Option(metavar="DIR", help="Where finished stages are kept, if not $RETROBENCH_HOME or ~/.cache/retrobench."),
 ]
 Leaderboard = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR", help="Where rows are, and tracks are looked up first, if not ./leaderboards."
-    ),
+    typer.Option(metavar="DIR", help="Where rows are, and tracks are looked up first, if not ./leaderboards."),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Make every stage again.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="How the tables are written.")]
@@ -189,7 +183,5 @@ def main() -> None:
         if isinstance(cause, EOFError):
             raise cause from None
         if isinstance(cause, KeyboardInterrupt):
-            print(
-                "Interrupted. Finished stages are kept; the same command goes on from them.", file=sys.stderr
-            )
+            print("Interrupted. Finished stages are kept; the same command goes on from them.", file=sys.stderr)
         raise

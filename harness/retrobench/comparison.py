@@ -176,9 +176,7 @@ def _settings(row: Row) -> dict[str, Any]:
 
 def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
     """What tells an entrant from others of the same name: the settings in which they differ."""
-    names = sorted(
-        {name for other in alike for name in other if any(each.get(name) != other[name] for each in alike)}
-    )
+    names = sorted({name for other in alike for name in other if any(each.get(name) != other[name] for each in alike)})
     return f" ({', '.join(f'{name}={_shown(settings.get(name))}' for name in names)})" if names else ""
 
 

@@ -116,9 +116,7 @@ class CatalogueDataset(Dataset):
         dataset = ir_datasets.load(self.id)
         if not dataset.has(entity):
             subsets = [name for name in ir_datasets.registry if name.startswith(f"{self.id}/")]
-            raise RetrobenchError(
-                f"Dataset {self.id!r} has no {entity}. Its subsets: {', '.join(subsets) or 'none'}."
-            )
+            raise RetrobenchError(f"Dataset {self.id!r} has no {entity}. Its subsets: {', '.join(subsets) or 'none'}.")
         return dataset
 
     def documents(self) -> Iterator[Document]:

@@ -18,10 +18,14 @@ __all__ = [
     "Mine",
     "Model",
     "Optimisation",
+    "Precision",
     "Pretrain",
     "Representations",
     "Track",
 ]
+
+
+Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Optimisation:
     clip: float = 1.0  # largest gradient norm; 0 leaves gradients as they are
     accumulation: int = 1  # forwards per step
     bucket: int = 32  # batches sorted by length together; 0 draws them at random, as the papers did
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     checkpoint_every: int = 100
     log_every: int = 10
 

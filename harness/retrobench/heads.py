@@ -22,7 +22,7 @@ def token_loss(backbone: Backbone, hidden: Tensor, positions: Tensor, ids: Tenso
     predict gives 0, connected to the graph, so that a batch of empty texts is trained around.
     """
     rows = _computed(backbone.transform(hidden.flatten(0, 1).index_select(0, positions)))  # [M, D]
-    total: Tensor = _TokenLoss.apply(rows, backbone.word_matrix, backbone.word_bias, ids)
+    total: Tensor = _TokenLoss.apply(rows, backbone.word_matrix, backbone.word_bias, ids)  # type: ignore[no-untyped-call]
     return total / (max(positions.numel(), 1) if reduction == "mean" else hidden.shape[0])
 
 
@@ -34,7 +34,7 @@ def pooled_logits(backbone: Backbone, hidden: Tensor, keep: Tensor, transform: b
     """
     rows = _computed(backbone.transform(hidden) if transform else hidden)  # [B, L, D]
     bias = backbone.word_bias if transform else None
-    pooled: Tensor = _PooledLogits.apply(rows, backbone.word_matrix, bias, keep)
+    pooled: Tensor = _PooledLogits.apply(rows, backbone.word_matrix, bias, keep)  # type: ignore[no-untyped-call]
     return pooled
 
 

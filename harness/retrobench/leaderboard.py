@@ -69,10 +69,7 @@ class Row:
     def to_json(self) -> str:
         """One line of JSON, keys sorted, save in `measures` and `cost`, whose order has a meaning."""
         names = sorted(field.name for field in fields(self))
-        members = (
-            f'"{name}": {_dumps(getattr(self, name), sort=name not in ("measures", "cost"))}'
-            for name in names
-        )
+        members = (f'"{name}": {_dumps(getattr(self, name), sort=name not in ("measures", "cost"))}' for name in names)
         return "{" + ", ".join(members) + "}"
 
     @property
@@ -99,11 +96,7 @@ def locate(track: str, leaderboard: Path | None = None) -> Path:
                 f"No track file {str(file)!r}. Name a .toml file that exists, or a track by its name."
             )
         return file
-    found = {
-        file.parent.name: file
-        for place in reversed(places(leaderboard))
-        for file in place.glob("*/track.toml")
-    }
+    found = {file.parent.name: file for place in reversed(places(leaderboard)) for file in place.glob("*/track.toml")}
     if track not in found:
         raise unknown("track", track, found, "Other folders of tracks are given by --leaderboard DIR.")
     return found[track]
@@ -187,9 +180,7 @@ def _parse(line: str, where: str) -> Row:
             f"{where}: not JSON ({error}). Restore the line: rows are appended, never edited."
         ) from error
     if not isinstance(document, dict):
-        raise RetrobenchError(
-            f"{where}: not a JSON object. Restore the line: rows are appended, never edited."
-        )
+        raise RetrobenchError(f"{where}: not a JSON object. Restore the line: rows are appended, never edited.")
     known = {field.name for field in fields(Row)}
     wrong = [f"unknown {name!r}" for name in sorted(document.keys() - known)]
     wrong += [f"missing {name!r}" for name in sorted(known - document.keys())]

@@ -12,13 +12,20 @@ from retrobench.errors import RetrobenchError, unknown
 __all__ = ["check", "deepest", "measure"]
 
 _RANX = {"nDCG": "ndcg", "MRR": "mrr", "RR": "mrr", "Recall": "recall", "Success": "hit_rate", "MAP": "map"}
-_TREC = {"nDCG": "ndcg_cut", "MRR": "recip_rank", "RR": "recip_rank", "Recall": "recall", "Success": "success", "MAP": "map"}
+_TREC = {
+    "nDCG": "ndcg_cut",
+    "MRR": "recip_rank",
+    "RR": "recip_rank",
+    "Recall": "recall",
+    "Success": "success",
+    "MAP": "map",
+}
 _AGREE = 1e-6
 _AT_ONCE = 1000  # queries whose hits stand in Python objects at a time
 
 
 def _parse(name: str) -> tuple[str, int | None]:
-    found = re.fullmatch(r"([A-Za-z]+)(?:@(\d+))?", name)
+    found = re.fullmatch(r"([A-Za-z]+)(?:@([1-9]\d*))?", name)
     if not found or found[1] not in _RANX or (found[2] is None and found[1] not in ("RR", "MAP")):
         raise unknown("measure", name, [f"{kind}@10" for kind in _RANX] + ["RR", "MAP"])
     return found[1], int(found[2]) if found[2] else None
@@ -31,7 +38,11 @@ def deepest(names: Sequence[str]) -> int | None:
 
 
 def measure(
-    queries: Sequence[str], hits: np.ndarray, ids: Sequence[str], qrels: Mapping[str, Mapping[str, int]], names: Sequence[str]
+    queries: Sequence[str],
+    hits: np.ndarray,
+    ids: Sequence[str],
+    qrels: Mapping[str, Mapping[str, int]],
+    names: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Measure -> query -> value for every query of the qrels, 0 for one that the ranking lacks.
 
@@ -64,7 +75,8 @@ def _by_ranx(
     width = max(map(len, grades))
     judged = np.full((len(grades), width, 2), (-3.0, 0.0))
     for query, of in enumerate(grades):
-        for place, (document, grade) in enumerate(of.items()):
+        # ranx takes the judgements of an array, as they stand, for the ideal ranking.
+        for place, (document, grade) in enumerate(sorted(of.items(), key=lambda item: -item[1])):
             judged[query, place] = row_of.get(document, -4 - place), max(grade, 0)
     asked = {name: _RANX[_parse(name)[0]] + (f"@{_parse(name)[1]}" if _parse(name)[1] else "") for name in names}
     found = ranx.evaluate(judged, run, list(asked.values()), return_mean=False)
@@ -73,7 +85,11 @@ def _by_ranx(
 
 
 def _by_trec_eval(
-    block: Sequence[str], rows: np.ndarray, ids: Sequence[str], qrels: Mapping[str, Mapping[str, int]], names: Sequence[str]
+    block: Sequence[str],
+    rows: np.ndarray,
+    ids: Sequence[str],
+    qrels: Mapping[str, Mapping[str, int]],
+    names: Sequence[str],
 ) -> dict[str, np.ndarray]:
     import pytrec_eval
 

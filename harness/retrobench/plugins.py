@@ -119,9 +119,7 @@ def _installed() -> Iterator[_Plugin]:
         name = version = "unknown"
         with suppress(Exception):  # metadata may be damaged in more ways than importlib names
             name, version = distribution.name or name, distribution.version or version
-        yield _Plugin(
-            point.name, name, version, point.load, partial(_code, point, distribution, f"{name} {version}")
-        )
+        yield _Plugin(point.name, name, version, point.load, partial(_code, point, distribution, f"{name} {version}"))
 
 
 def _code(point: EntryPoint, distribution: Distribution, released: str) -> str:
@@ -135,9 +133,7 @@ def _code(point: EntryPoint, distribution: Distribution, released: str) -> str:
 def _from_files(files: Sequence[Path]) -> Iterator[_Plugin]:
     for file, path in {path.resolve(): path for path in reversed(files)}.items():
         if file.suffix != ".py" or not file.is_file():
-            raise RetrobenchError(
-                f"Plugin file {str(path)!r} is missing or no .py file. Give --plugin another."
-            )
+            raise RetrobenchError(f"Plugin file {str(path)!r} is missing or no .py file. Give --plugin another.")
         yield _Plugin(path.stem, str(path), "", partial(_load_file, file), partial(fingerprint, file))
 
 
@@ -208,9 +204,7 @@ def checked(candidate: object) -> type[Objective]:
         if member in settings or not isinstance(getattr(candidate, member, None), kind):
             raise RetrobenchError(f"{label}.{member} must be {text}, declared as a ClassVar.")
     if not re.fullmatch(r"[\w.+-]+", objective.name) or objective.name.endswith(".toml"):
-        raise RetrobenchError(
-            f"{label}.name is {objective.name!r}; use letters, digits and . _ + - (no .toml)."
-        )
+        raise RetrobenchError(f"{label}.name is {objective.name!r}; use letters, digits and . _ + - (no .toml).")
     for method in ("collate", "wrap") if objective.pretrains else ():
         if getattr(candidate, method, None) in (None, getattr(Objective, method)):
             raise RetrobenchError(f"{label}.{method}() is missing; an objective that pre-trains needs it.")

@@ -17,7 +17,7 @@ LIBRARIES = (
 
 
 def commit() -> str:
-    """The commit of the checkout this package runs from, `+` behind it if files differ; empty for an installed wheel."""
+    """The commit of the checkout this package runs from, `+` behind it if files differ; empty for a wheel."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""One ranking for every engine: score descending, then document id descending as UTF-8 bytes, ties at the cut included."""
+"""One ranking for every engine: score descending, then document id descending as bytes, ties at the cut included."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> e.Track:
         raise unknown(f"section in {file}", key, SECTIONS)
     heading = build(_Heading, {k: v for k, v in document.items() if k not in tables}, str(file))
     changed = _sections(overrides)
-    parts, differences = {}, {}
+    parts: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for section, record in SECTIONS.items():
         typed = from_text(record, changed.get(section, {}))
         table = {**tables.get(section, {}), **typed}
@@ -67,7 +68,7 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> e.Track:
 
 
 def read_entrant(text: str, found: Iterable[Found], overrides: Sequence[str]) -> e.Entrant:
-    """The entrant that `text` names: NAME, NAME:PRESET, `bm25`, or a TOML file; `objective.KEY` settings are changed."""
+    """The entrant that `text` names (NAME, NAME:PRESET, `bm25` or a TOML file), as `objective.KEY=VALUE` changes it."""
     changed = _sections(overrides)
     if text.endswith(".toml"):
         document = _load(Path(text))
@@ -126,4 +127,4 @@ def _sections(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _keys(record: type) -> list[str]:
-    return list(record.__dataclass_fields__)  # type: ignore[attr-defined, no-any-return]
+    return list(record.__dataclass_fields__)  # type: ignore[attr-defined]

@@ -60,9 +60,7 @@ def write_readme(folder: Path) -> Path:
 def check(folder: Path) -> list[str]:
     """The READMEs that are missing or not what their rows say, of the track or tracks in `folder`."""
     files = [(track, track / "README.md") for track in _tracks(folder)]
-    return [
-        str(file) for track, file in files if not file.exists() or file.read_text("utf-8") != readme(track)
-    ]
+    return [str(file) for track, file in files if not file.exists() or file.read_text("utf-8") != readme(track)]
 
 
 def main(arguments: Sequence[str]) -> int:

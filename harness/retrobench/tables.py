@@ -62,9 +62,7 @@ def loader(folder: Path, rows: Sequence[Row]) -> Load | None:
     return partial(load_per_query, folder) if here else None
 
 
-def summary(
-    rows: Sequence[Row], load: Load | None = None, where: Mapping[str, Path] | None = None
-) -> RenderableType:
+def summary(rows: Sequence[Row], load: Load | None = None, where: Mapping[str, Path] | None = None) -> RenderableType:
     """What ends a run: the tables of its rows, and under each name in `where` the place to look at."""
     from rich.console import Group
     from rich.text import Text
@@ -104,9 +102,7 @@ def _text(tables: Sequence[Table]) -> str:
     from rich.console import Console, Group
 
     out = io.StringIO()  # as wide as needs be: a pipe has no edge
-    Console(file=out, width=1000, color_system=None).print(
-        Group(*(part for table in tables for part in _rich(table)))
-    )
+    Console(file=out, width=1000, color_system=None).print(Group(*(part for table in tables for part in _rich(table))))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
 
@@ -184,9 +180,7 @@ def _document(table: Table) -> dict[str, Any]:
 def _latex(tables: Sequence[Table]) -> str:
     parts = [r"% needs \usepackage{booktabs}"]
     for table in tables:
-        cells = grid(
-            table, _escape, lambda cell, beaten: rf"{cell}$^{{\mathrm{{{beaten}}}}}$" if beaten else cell
-        )
+        cells = grid(table, _escape, lambda cell, beaten: rf"{cell}$^{{\mathrm{{{beaten}}}}}$" if beaten else cell)
         header, *body = [" & ".join(row) + r" \\" for row in (cells.header, *cells.body)]
         layout = "l" * cells.numbers + "r" * (len(cells.header) - cells.numbers)
         parts += [

@@ -23,8 +23,7 @@ _AT_ONCE = 4096
 
 def vocabulary(tokenizer: Any, size: int) -> Vocabulary:
     """The facts of a fast tokenizer beside a model with `size` word vectors, never a constant of one vocabulary."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise RetrobenchError("The base model has no fast tokenizer; choose a base that ships a tokenizer.json.")
+    _backend(tokenizer)
     words = tokenizer.get_vocab()
     special = set(tokenizer.all_special_ids) | set(range(len(tokenizer), size))
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -40,6 +39,10 @@ def vocabulary(tokenizer: Any, size: int) -> Vocabulary:
 
 def write(folder: Path, texts: Iterable[tuple[str, str, str]], tokenizer: Any, advance: Any = None) -> dict[str, float]:
     """Tokenise (id, title, text) triples into `folder`; gives the number of texts and tokens."""
+    backend = _backend(tokenizer)
+    # Many a tokenizer.json carries the truncation and padding of the model's last training run.
+    backend.no_truncation()
+    backend.no_padding()
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     ids: list[str] = []
     lengths: list[tuple[int, int]] = []
@@ -47,8 +50,8 @@ def write(folder: Path, texts: Iterable[tuple[str, str, str]], tokenizer: Any, a
         source = iter(texts)
         while part := list(islice(source, _AT_ONCE)):
             ids += [identifier for identifier, _, _ in part]
-            titles = _encode(tokenizer, [title for _, title, _ in part])
-            bodies = _encode(tokenizer, [text for _, _, text in part])
+            titles = _encode(backend, [title for _, title, _ in part])
+            bodies = _encode(backend, [text for _, _, text in part])
             for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
                 lengths.append((len(title), len(body)))
                 tokens.write(np.asarray([*title, *body], dtype).tobytes())
@@ -60,9 +63,16 @@ def write(folder: Path, texts: Iterable[tuple[str, str, str]], tokenizer: Any, a
     return {"texts": float(len(ids)), "tokens": float(sum(map(sum, lengths)))}
 
 
-def _encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], list[bool]]]:
+def _backend(tokenizer: Any) -> Any:
+    """What a fast tokenizer works with, and tells words apart by; RetrobenchError for a slow one."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise RetrobenchError("The base model has no fast tokenizer; choose a base that ships a tokenizer.json.")
+    return tokenizer.backend_tokenizer
+
+
+def _encode(backend: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], list[bool]]]:
     """Ids and word starts of each text; a word is what the tokenizer itself calls one."""
-    for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
+    for encoding in backend.encode_batch(texts, add_special_tokens=False):
         words = encoding.word_ids
         yield encoding.ids, [i == 0 or word != words[i - 1] for i, word in enumerate(words)]
 

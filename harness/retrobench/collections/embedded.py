@@ -173,7 +173,5 @@ def register() -> list[str]:
         docs = SquadDocs()
         ir_datasets.registry.register(SQUAD, Dataset(docs))
         for split in SPLITS:
-            ir_datasets.registry.register(
-                f"{SQUAD}/{split}", Dataset(docs, SquadQueries(split), SquadQrels(split))
-            )
+            ir_datasets.registry.register(f"{SQUAD}/{split}", Dataset(docs, SquadQueries(split), SquadQrels(split)))
     return names

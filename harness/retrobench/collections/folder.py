@@ -51,9 +51,7 @@ def queries(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """Id and text of each query that the split judges, in the order of its judgements."""
     file = folder / "queries.jsonl"
     if not file.is_file():
-        raise RetrobenchError(
-            f"Folder {folder} has no queries.jsonl, so no queries; BEIR's layout is {LAYOUT}."
-        )
+        raise RetrobenchError(f"Folder {folder} has no queries.jsonl, so no queries; BEIR's layout is {LAYOUT}.")
     _check_records(file)
     for _ in judgements(folder, split):
         pass  # so that a faulty row is named here rather than met by beir

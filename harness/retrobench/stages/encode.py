@@ -72,7 +72,9 @@ def _arrays(vectors: Vectors, kind: Kind, terms: int) -> dict[str, np.ndarray]:
     arrays = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise FloatingPointError(f"{name} vectors of a {kind} batch are not finite; the encoder's weights are unusable")
+            raise FloatingPointError(
+                f"{name} vectors of a {kind} batch are not finite; the encoder's weights are unusable"
+            )
     return arrays
 
 
@@ -109,7 +111,7 @@ class _Writer:
     def add(self, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():
             if name not in self.open:
-                self.open[name] = self.files.enter_context(open(self.folder / f"{name}.npy", "wb"))
+                self.open[name] = self.files.enter_context((self.folder / f"{name}.npy").open("wb"))
                 head = {"shape": (self.rows, array.shape[1]), "fortran_order": False}
                 descr = np.lib.format.dtype_to_descr(array.dtype)
                 np.lib.format.write_array_header_1_0(self.open[name], {**head, "descr": descr})

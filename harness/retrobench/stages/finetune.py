@@ -31,7 +31,7 @@ def finetune(x: Experiment, store: Store, pretrained: Artifact, negatives: Artif
     settings = replace(x.track.finetune, precision=resolve_precision(x.track.finetune.precision))
     if settings.accumulation > 1:
         raise RetrobenchError(
-            "finetune.accumulation must be 1: in-batch negatives compare the examples of a batch. Change finetune.batch."
+            "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Change finetune.batch."
         )
     beginning = start(x)
     documents = tokenise(store, beginning, settings.queries, "documents", settings.titles)
@@ -45,7 +45,9 @@ def finetune(x: Experiment, store: Store, pretrained: Artifact, negatives: Artif
         examples = Examples(queries.path, documents.path, settings.queries, candidates)
         round_ = _Round(examples, vocabulary, settings.query_length, settings.passage_length, settings.negatives)
         # Sorted by the positive's length; its padding is what a batch wastes.
-        batches = Batches(np.minimum(examples.lengths, settings.passage_length), settings.batch, settings.bucket, x.seed)
+        batches = Batches(
+            np.minimum(examples.lengths, settings.passage_length), settings.batch, settings.bucket, x.seed
+        )
         model = _Contrastive(encoder, settings.temperature)
         label = f"finetune {x.entrant.name}"
         cost = train(model, batches, round_.collate, settings, folder, x.seed, examples.names, label)

@@ -33,7 +33,9 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
         most = max(len(found) for found in examples.positives)
         depth, found = settings.skip + settings.depth + most, []
         with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
-            for rows, _ in blocks(asked.path, passages.path, examples.documents.ids, depth, x.track.representation.scale):
+            for rows, _ in blocks(
+                asked.path, passages.path, examples.documents.ids, depth, x.track.representation.scale
+            ):
                 found.append(rows)
                 advance(len(rows))
         ranked = np.concatenate(found)[examples.query_rows]

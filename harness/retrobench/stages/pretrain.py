@@ -63,9 +63,7 @@ def pretrain(x: Experiment, store: Store) -> Artifact:
         "seed": x.seed,
     }
     label = f"pretrain {x.entrant.name} seed {x.seed}"
-    return store.ensure(
-        "pretrain", recipe, [beginning, *sources], make, code=x.entrant.code, resumes=True, label=label
-    )
+    return store.ensure("pretrain", recipe, [beginning, *sources], make, code=x.entrant.code, resumes=True, label=label)
 
 
 class _Corpus:

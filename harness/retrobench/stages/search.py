@@ -34,7 +34,7 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
 
     def make(folder: Path) -> dict[str, float]:
         names, ids = TokenisedTexts.open(queries.path).ids, TokenisedTexts.open(documents.path).ids
-        hits = [], []
+        hits: tuple[list[np.ndarray], list[np.ndarray]] = [], []
         with bar(f"search {dataset_id}", len(names), "queries") as advance:
             for rows, scores in blocks(asked.path, passages.path, ids, depth, x.track.representation.scale):
                 hits[0].append(rows)
@@ -58,7 +58,9 @@ Hits = Iterator[tuple[np.ndarray, np.ndarray]]
 def blocks(queries: Path, passages: Path, ids: list[str], depth: int, scale: float) -> Hits:
     """Rows and scores [q, k] of a few queries at a time, exact and in the total order of `ranking`."""
     if len(set(ids)) != len(ids):
-        raise RetrobenchError("The collection holds a document id twice; a run could not tell them apart. Mend its file.")
+        raise RetrobenchError(
+            "The collection holds a document id twice; a run could not tell them apart. Mend its file."
+        )
     places = ranking.precedence(ids)
     if (passages / "term_ids.npy").exists():
         return _with_terms(queries, passages, places, depth, scale)
@@ -103,9 +105,7 @@ def _with_terms(queries: Path, passages: Path, places: np.ndarray, depth: int, s
         yield rows.astype(np.int32), kept
 
 
-def write_run(
-    folder: Path, queries: list[str], ids: list[str], rows: np.ndarray, scores: np.ndarray, tag: str
-) -> None:
+def write_run(folder: Path, queries: list[str], ids: list[str], rows: np.ndarray, scores: np.ndarray, tag: str) -> None:
     """A TREC run of hits [Q, k], and the same as arrays with names, which are read a hundred times faster."""
     (folder / "names.json").write_text(json.dumps({"queries": queries, "documents": ids}))
     np.save(folder / "rows.npy", rows)
@@ -115,5 +115,3 @@ def write_run(
         for query, hits, values in zip(queries, rows.tolist(), scores.tolist(), strict=True):
             ranked = enumerate(zip(hits, values, strict=True), 1)
             file.write("".join(f"{query} Q0 {ids[row]} {rank} {value:.9g} {tag}\n" for rank, (row, value) in ranked))
-
-

@@ -60,8 +60,8 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
     from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # a checkpoint without its head is reported at length, and is fine
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a checkpoint without its head is reported at length, and is fine
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(folder)
     if shape is not None and shape.layers:
         config = BertConfig(

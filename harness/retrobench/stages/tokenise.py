@@ -36,7 +36,9 @@ def tokenise(
         with bar(f"tokenise {dataset_id} {kind}", total, kind) as advance:
             counted = write(folder, _texts(dataset, kind, titles, sample), tokenizer, advance)
         if not counted["texts"]:
-            raise RetrobenchError(f"Dataset {dataset_id!r} holds no {kind}; there is nothing to run on. Check its files.")
+            raise RetrobenchError(
+                f"Dataset {dataset_id!r} holds no {kind}; there is nothing to run on. Check its files."
+            )
         return counted
 
     settings = {

@@ -1,9 +1,9 @@
-"""Makes what this folder ships, and the text its base model was trained on, from the public sources.
+"""Makes what `collections` ships, and the text its base model was trained on, from the public sources.
 
-    python -m retrobench.collections.make squad SOURCE           a BEIR-layout SQuAD -> squad/
-    python -m retrobench.collections.make tokenizer TEXT_FOLDER  books, wiki and squad/ -> tokenizer/
-    python -m retrobench.collections.make text TEXT_FOLDER OUT   books and wiki as passages -> OUT/
-    python -m retrobench.collections.make base OUT               squad/ and OUT, by track `base` -> base/
+    python -m retrobench.make squad SOURCE           a BEIR-layout SQuAD -> squad/
+    python -m retrobench.make tokenizer TEXT_FOLDER  books, wiki and squad/ -> tokenizer/
+    python -m retrobench.make text TEXT_FOLDER OUT   books and wiki as passages -> OUT/
+    python -m retrobench.make base OUT               squad/ and OUT, by track `base` -> base/
 
 Every command gives the same bytes for the same input, so that what is shipped can be traced to its source.
 """
@@ -21,7 +21,7 @@ import typer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "collections"
 SPLITS = ("train", "fit", "val", "test")
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY_SIZE = 8192
@@ -34,7 +34,7 @@ STOP = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[\u2
 NO_STOP = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Messrs|Mme|Mlle|Prof|Rev|Gen|Capt|Col|Lieut|No|vol|p|[A-Z])\.$")
 CLAUSE = re.compile(r"[;:,\u2014]\s+")
 
-app = typer.Typer(add_completion=False, help="Makes what this folder ships, from public sources.")
+app = typer.Typer(add_completion=False, help="Makes what `collections` ships, from public sources.")
 Source = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 
 
@@ -112,9 +112,7 @@ def write_tokenizer(pieces: dict[str, int], folder: Path) -> None:
     pieces = dict(sorted(pieces.items(), key=lambda item: item[1]))
     tokenizer = empty_tokenizer()
     tokenizer.model = models.WordPiece(pieces, unk_token="[UNK]", max_input_chars_per_word=100)
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"])
-    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"]))
     tokenizer.add_special_tokens([AddedToken(piece, special=True) for piece in SPECIALS])
     named = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIALS}
     config = {
@@ -142,9 +140,7 @@ def tokenizer(text_folder: Source) -> None:
 def sentence_starts(text: str) -> list[int]:
     """Offsets in `text` at which a sentence or a paragraph starts, 0 first."""
     ends = (
-        stop
-        for stop in STOP.finditer(text)
-        if not NO_STOP.search(text, max(0, stop.start() - 8), stop.start() + 1)
+        stop for stop in STOP.finditer(text) if not NO_STOP.search(text, max(0, stop.start() - 8), stop.start() + 1)
     )
     return [0, *(stop.end() for stop in ends)]
 
