@@ -79,8 +79,8 @@ def _by_ranx(
         for place, (document, grade) in enumerate(sorted(of.items(), key=lambda item: -item[1])):
             judged[query, place] = row_of.get(document, -4 - place), max(grade, 0)
     asked = {name: _RANX[_parse(name)[0]] + (f"@{_parse(name)[1]}" if _parse(name)[1] else "") for name in names}
-    found = ranx.evaluate(judged, run, list(asked.values()), return_mean=False)
-    found = found if isinstance(found, dict) else {next(iter(asked.values())): found}
+    texts = list(asked.values())  # ranx fails on a single measure with a cut-off: it is asked for twice
+    found = ranx.evaluate(judged, run, texts if len(texts) > 1 else texts * 2, return_mean=False)
     return {name: np.asarray(found[text], np.float64) for name, text in asked.items()}
 
 
