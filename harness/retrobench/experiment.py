@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
+from retrobench.errors import RetrobenchError
+from retrobench.measures import deepest
+
 __all__ = [
     "Bm25",
     "Entrant",
@@ -28,6 +31,12 @@ __all__ = [
 Precision = Literal["auto", "bf16", "fp32"]
 
 
+def _at_least(record: object, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(record, name) < least:
+            raise ValueError(f"{name} is {getattr(record, name)}; the least is {least}.")
+
+
 @dataclass(frozen=True)
 class Optimisation:
     """AdamW with warm-up, decay and clipping. Steps are optimizer steps."""
@@ -45,6 +54,10 @@ class Optimisation:
     precision: Precision = "auto"
     checkpoint_every: int = 100
     log_every: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "steps", "bucket", "learning_rate", "clip")
+        _at_least(self, 1, "batch", "accumulation", "checkpoint_every", "log_every")
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
@@ -77,6 +90,10 @@ class Pretrain(Optimisation):
     titles: bool = True
     max_length: int = 512
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 3, "max_length")
+
 
 @dataclass(frozen=True)
 class Finetune(Optimisation):
@@ -89,6 +106,13 @@ class Finetune(Optimisation):
     temperature: float = 1.0
     negatives: int = 0  # mined negatives per query in the second round; in-batch ones come on top
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 3, "query_length", "passage_length")
+        _at_least(self, 0, "negatives")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
+
 
 @dataclass(frozen=True)
 class Mine:
@@ -97,6 +121,9 @@ class Mine:
     depth: int = 0  # candidates per query; 0 leaves out mining and the second round
     skip: int = 0  # highest ranks passed over
     queries: int = 0  # how many training queries are mined for, the same ones for every entrant; 0 for all
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "depth", "skip", "queries")
 
 
 @dataclass(frozen=True)
@@ -108,6 +135,12 @@ class Evaluate:
     measures: tuple[str, ...] = ("MRR@10", "nDCG@10", "Recall@100")
     depth: int = 1000  # documents kept per query
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "depth")
+        if not self.datasets or not self.measures:
+            raise ValueError("datasets and measures may not be empty.")
+        deepest(self.measures)
+
 
 @dataclass(frozen=True)
 class Representations:
@@ -118,6 +151,9 @@ class Representations:
     activation: Literal["log1p", "raw"] = "log1p"  # on the pooled logits; the paper is silent
     scale: float = 1.0  # weight of the terms' inner product beside the dense one's
     normalize: bool = False  # unit vectors, for `cls` and `mean`
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "dense", "terms")
 
 
 @dataclass(frozen=True)
@@ -176,8 +212,25 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A track, an entrant and a seed: all that a row depends on."""
+    """A track, an entrant and a seed: all that a row depends on. RetrobenchError where they do not go together."""
 
     track: Track
     entrant: Entrant
     seed: int
+
+    def __post_init__(self) -> None:
+        track, objective = self.track, self.entrant.objective
+        if self.entrant.pretrains and not track.pretrain.corpus:
+            raise RetrobenchError(f"Track {track.name} names no pretrain.corpus; give one or more dataset ids.")
+        if self.entrant.pretrains and objective.couples_batch and track.pretrain.accumulation > 1:
+            raise RetrobenchError(
+                f"{objective.name} compares the examples of a batch, so gradients cannot be accumulated over "
+                f"{track.pretrain.accumulation} of them. Set pretrain.accumulation=1 and a larger pretrain.batch."
+            )
+        if self.entrant.representation != "bm25" and not track.finetune.queries:
+            raise RetrobenchError(f"Track {track.name} names no finetune.queries; give a dataset id.")
+        if self.entrant.representation != "bm25" and track.finetune.accumulation > 1:
+            raise RetrobenchError(
+                "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Change finetune.batch."
+            )
+

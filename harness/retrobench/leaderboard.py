@@ -116,9 +116,13 @@ def rows_folder(name: str, leaderboard: Path | None = None) -> Path:
 
 
 def already(rows: Iterable[Row], row: Row) -> Row | None:
-    """The row among `rows` that came of the same artifacts, entrant and seed, if there is one."""
-    same = (row.artifacts, row.entrant, row.seed)
-    return next((other for other in rows if (other.artifacts, other.entrant, other.seed) == same), None)
+    """The row among `rows` that came of the same artifacts, track, entrant and seed, if there is one."""
+
+    # The track too: an entrant that does not pre-train has the same artifacts under a changed `pretrain`.
+    def key(of: Row) -> tuple[object, ...]:
+        return of.artifacts, of.identity, of.entrant, of.seed
+
+    return next((other for other in rows if key(other) == key(row)), None)
 
 
 def append(folder: Path, row: Row, per_query: PerQuery) -> Row:

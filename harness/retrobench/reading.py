@@ -59,11 +59,11 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> e.Track:
     parts: dict[str, Any] = {}
     differences: dict[str, Any] = {}
     for section, record in SECTIONS.items():
-        typed = from_text(record, changed.get(section, {}))
-        table = {**tables.get(section, {}), **typed}
-        before = {**tables.get(section, {})}
-        parts[section] = _build(record, table, f"{section} section of track {name}")
-        differences |= {f"{section}.{key}": value for key, value in typed.items() if before.get(key) != value}
+        table, typed = tables.get(section, {}), from_text(record, changed.get(section, {}))
+        parts[section] = _build(record, {**table, **typed}, f"{section} section of track {name}")
+        before = asdict(_build(record, table, f"{section} section of track {name}"))
+        after = {key: value for key, value in asdict(parts[section]).items() if value != before[key]}
+        differences |= {f"{section}.{key}": list(v) if isinstance(v, tuple) else v for key, v in after.items()}
     return e.Track(name=name, overrides=differences, **asdict(heading), **parts)
 
 

@@ -16,6 +16,8 @@ from retrobench.heads import pooled_logits
 
 __all__ = ["Encoder", "Vectors", "keep_largest"]
 
+_PROJECTION = "2_Dense/model.safetensors"  # where sentence-transformers looks for it
+
 
 class Vectors(NamedTuple):
     """Embeddings of B texts. Either part may be missing."""
@@ -81,16 +83,13 @@ class Encoder(nn.Module):
         """
         self.backbone.lm.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        if self.projection is not None:
-            weight = self.projection.weight.detach().cpu().contiguous()
-            save_file({"linear.weight": weight}, folder / "projection.safetensors")
         if self.representation != "terms":
             _write_sentence_transformers(folder, self, max_length)
 
     def restore(self, folder: Path) -> None:
         """Read the projection that `save` wrote beside the backbone."""
         if self.projection is not None:
-            self.projection.load_state_dict({"weight": load_file(folder / "projection.safetensors")["linear.weight"]})
+            self.projection.load_state_dict({"weight": load_file(folder / _PROJECTION)["linear.weight"]})
 
 
 def keep_largest(terms: Tensor, count: int) -> torch.return_types.topk:
@@ -99,34 +98,31 @@ def keep_largest(terms: Tensor, count: int) -> torch.return_types.topk:
 
 
 def _write_sentence_transformers(folder: Path, encoder: Encoder, max_length: int) -> None:
-    """modules.json and the modules it names, written by sentence-transformers' own classes where they hold weights."""
-    from sentence_transformers import __version__
-    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
-
+    """modules.json and what it names, in the words of sentence-transformers 2, which later versions read too."""
     width = encoder.backbone.config.hidden_size
-    modules: list[Any] = [Pooling(width, pooling_mode="mean" if encoder.representation == "mean" else "cls")]
+    mean = encoder.representation == "mean"
+    pooling = {"word_embedding_dimension": width, "pooling_mode_cls_token": not mean, "pooling_mode_mean_tokens": mean}
+    modules: dict[str, dict[str, Any]] = {"Pooling": pooling}
     if encoder.projection is not None:
-        dense = Dense(width, encoder.sizes.dense, bias=False, activation_function=nn.Identity())
-        dense.linear.weight.data.copy_(encoder.projection.weight.detach())
-        modules.append(dense)
+        modules["Dense"] = {"in_features": width, "out_features": encoder.sizes.dense, "bias": False}
+        modules["Dense"]["activation_function"] = "torch.nn.modules.linear.Identity"
     elif encoder.sizes.normalize:
-        modules.append(Normalize())
+        modules["Normalize"] = {}
     listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    for number, module in enumerate(modules, 1):
-        name = f"{number}_{type(module).__name__}"
-        (folder / name).mkdir()
-        module.save(str(folder / name))
-        kind = f"sentence_transformers.models.{type(module).__name__}"
-        listed.append({"idx": number, "name": str(number), "path": name, "type": kind})
+    for number, (kind, settings) in enumerate(modules.items(), 1):
+        name = f"{number}_{kind}"
+        (folder / name).mkdir(exist_ok=True)  # it is there if an earlier attempt was cut short right here
+        (folder / name / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        listed.append(
+            {"idx": number, "name": str(number), "path": name, "type": f"sentence_transformers.models.{kind}"}
+        )
+    if encoder.projection is not None:
+        weight = encoder.projection.weight.detach().cpu().contiguous()
+        save_file({"linear.weight": weight}, folder / _PROJECTION)
     texts = {
         "modules.json": listed,
         "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
-        "config_sentence_transformers.json": {
-            "__version__": {"sentence_transformers": __version__},
-            "similarity_fn_name": "dot",
-            "prompts": {},
-            "default_prompt_name": None,
-        },
+        "config_sentence_transformers.json": {"similarity_fn_name": "dot", "prompts": {}, "default_prompt_name": None},
     }
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")

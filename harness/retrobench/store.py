@@ -113,7 +113,8 @@ class Store:
         self._open(folder.parent)
         with self._disk(stage), _locked(folder, label):
             found, why = self._find(folder, recipe, resumes)
-            say(f"{label}: {why}")
+            if found not in self.used:  # what one experiment reads several times is told of once
+                say(f"{label}: {why}")
             self.used.append(found or self._make(folder, recipe, make, resumes))
             return self.used[-1]
 

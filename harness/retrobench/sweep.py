@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench import leaderboard as board
-from retrobench import pipeline, provenance, reading
+from retrobench import pipeline, provenance, reading, stages
+from retrobench.data import load
+from retrobench.errors import RetrobenchError
 from retrobench.experiment import Entrant, Experiment, Track
 from retrobench.leaderboard import PerQuery, Row
 from retrobench.plugins import discover
@@ -46,22 +48,40 @@ def sweep(asked: Request) -> Swept:
     file = board.locate(asked.track, asked.leaderboard)
     track = reading.read_track(file, board.track_name(file), asked.overrides)
     found = discover(asked.plugins)
-    entrants = [reading.read_entrant(name, found, asked.overrides) for name in dict.fromkeys(asked.objectives)]
+    entrants = {name: reading.read_entrant(name, found, asked.overrides) for name in asked.objectives}
+    experiments = {(name, seed): Experiment(track, entrants[name], seed) for seed in asked.seeds for name in entrants}
+    for entrant in entrants.values():
+        _look(track, entrant)
     folder = board.rows_folder(track.name, asked.leaderboard)
     board.read(folder)  # a damaged file is told of now, not after the training
     store = Store(asked.store or default_root(), asked.fresh)
     rows: list[Row] = []
     where = {"rows": folder / "rows.jsonl", "store": store.root}
-    for seed in dict.fromkeys(asked.seeds):
-        for name, entrant in zip(dict.fromkeys(asked.objectives), entrants, strict=True):
-            say(f"== {entrant.name}, {entrant.representation}, seed {seed}, track {track.name}")
-            store.used.clear()
-            result = pipeline.run(Experiment(track, entrant, seed), store)
-            where |= {f"run of {entrant.name}": _run(store.used)}
-            where |= {f"encoder of {entrant.name}": result.encoder.path} if result.encoder else {}
-            row, values = _row(track, entrant, seed, result, store.used, _command(asked, name, seed))
-            rows.append(board.append(folder, row, values))
+    for (name, seed), experiment in experiments.items():
+        entrant = experiment.entrant
+        say(f"== {entrant.name}, {entrant.representation}, seed {seed}, track {track.name}")
+        store.used.clear()
+        result = pipeline.run(experiment, store)
+        where |= {f"run of {entrant.name}": _run(store.used)}
+        where |= {f"encoder of {entrant.name}": result.encoder.path} if result.encoder else {}
+        row, values = _row(track, entrant, seed, result, store.used, _command(asked, name, seed))
+        row = board.append(folder, row, values)
+        rows += [] if row in rows else [row]  # BM25 draws nothing, so all seeds have one row
     return Swept(rows, folder, where)
+
+
+def _look(track: Track, entrant: Entrant) -> None:
+    """Open what the stages will read: a wrong name or an empty file is told of now, not after the training."""
+    lexical = entrant.representation == "bm25"
+    judged = [*track.evaluate.datasets, *([] if lexical else [track.finetune.queries, track.evaluate.select])]
+    for name in filter(None, judged):
+        if next(iter(load(name).judgements()), None) is None:
+            raise RetrobenchError(f"Dataset {name!r} holds no judgements; there is nothing to run on. Check its files.")
+    for name in [*filter(None, judged), *(track.pretrain.corpus if entrant.pretrains else [])]:
+        if not load(name).document_count():
+            raise RetrobenchError(f"Dataset {name!r} holds no documents; there is nothing to run on. Check its files.")
+    if not lexical:
+        stages.start(Experiment(track, entrant, 0))
 
 
 def _run(used: Sequence[Artifact]) -> Path:
@@ -88,7 +108,7 @@ def _row(
         artifacts=_numbered(used),
         commit=provenance.commit(),
         version=retrobench_version(),
-        plugin={"distribution": entrant.distribution, "version": entrant.version or retrobench_version()},
+        plugin={"distribution": entrant.distribution, "version": entrant.version or entrant.code[:16] or retrobench_version()},
         libraries=provenance.libraries(),
         hardware=provenance.hardware(),
         cost=_cost(used),

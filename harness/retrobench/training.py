@@ -23,7 +23,7 @@ from retrobench.experiment import Optimisation, Precision
 from retrobench.objective import Step
 from retrobench.progress import bar, say
 
-__all__ = ["Batches", "device", "resolve_precision", "seeded", "train"]
+__all__ = ["Batches", "device", "discard_checkpoints", "resolve_precision", "seeded", "train"]
 
 
 def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
@@ -87,8 +87,9 @@ def train(
     """Minimise the sum of the losses of `model(progress, **batch)` for `settings.steps` optimizer steps.
 
     `collate(rows, generator)` makes the batch of some rows, `names(rows)` their document ids. Checkpoints go to
-    `folder`, and the last one found there is continued from, bit for bit. Gives the cost: seconds, tokens, tokens per
-    second, seconds spent waiting for data, peak memory in bytes. DivergedError at a loss that is not finite.
+    `folder`, where they stay until `discard_checkpoints`, and the last one found there is continued from, bit for bit.
+    Gives the cost: seconds, tokens, tokens per second, seconds spent waiting for data, peak memory in bytes.
+    DivergedError at a loss or gradient that is not finite.
     """
     _keep_memory()
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
@@ -121,8 +122,7 @@ def train(
                 total = torch.stack([value.float() for value in out.losses.values()]).sum()
                 accelerator.backward(total / settings.accumulation)
                 ledger.add(step, out, names(rows))
-            if settings.clip:
-                accelerator.clip_grad_norm_(prepared.parameters(), settings.clip)
+            ledger.gradient(accelerator.clip_grad_norm_(prepared.parameters(), settings.clip or float("inf")))
             adam.step()
             adam.zero_grad(set_to_none=True)
             advance(1)
@@ -132,8 +132,6 @@ def train(
             cost["seconds"] = time.perf_counter() - began
             if saves:
                 _save(folder, step + 1, model, optimizer, cost)
-    for checkpoint in _checkpoints(folder):
-        shutil.rmtree(checkpoint)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
 
 
@@ -148,8 +146,12 @@ class _Ledger:
         losses, metrics = ({k: v.detach() for k, v in part.items()} for part in out)
         self.pending.append((step, losses, metrics, names))
 
+    def gradient(self, norm: Tensor) -> None:
+        """The gradient's norm before clipping: not finite, it would spoil the weights though the loss still looked good."""
+        self.pending[-1][1]["gradient_norm"] = norm.detach()
+
     def settle(self) -> None:
-        """Log what is due, and stop at the first loss that is not finite."""
+        """Log what is due, and stop at the first loss or gradient that is not finite."""
         with open(self.folder / "log.jsonl", "a") as log:
             for step, losses, metrics, names in self.pending:
                 values = {name: float(value) for name, value in losses.items()}
@@ -191,10 +193,22 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*[0-9]"))
 
 
+def discard_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints in `folder`, once what they led to is written."""
+    for checkpoint in _checkpoints(folder):
+        _discard(checkpoint)
+
+
+def _discard(checkpoint: Path) -> None:
+    """Renamed first, so that no name of a checkpoint ever stands over half of one."""
+    aside = checkpoint.with_suffix(".old")
+    os.replace(checkpoint, aside)
+    shutil.rmtree(aside)
+
+
 def _save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, cost: dict[str, float]) -> None:
     """Weights, buffers and moments as safetensors, written aside and renamed; the previous checkpoint goes last."""
     aside = folder / f"step-{step:09d}.new"
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
@@ -205,15 +219,18 @@ def _save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Opti
     earlier = _checkpoints(folder)
     os.replace(aside, folder / f"step-{step:09d}")
     for old in earlier:
-        shutil.rmtree(old)
+        _discard(old)
 
 
 def _load(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, where: torch.device
 ) -> tuple[int, dict[str, float]]:
     """Continue from the last checkpoint in `folder`, if any; gives the steps done and the cost so far."""
+    for half in (*folder.glob("step-*.new"), *folder.glob("step-*.old")):
+        shutil.rmtree(half)
     found = _checkpoints(folder)
     if not found:
+        (folder / "log.jsonl").unlink(missing_ok=True)
         return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
     state = json.loads((found[-1] / "state.json").read_text())
     tensors = load_file(found[-1] / "state.safetensors", device=str(where))
@@ -247,6 +264,6 @@ def _diverged(label: str, step: int, values: dict[str, float], names: Sequence[s
     kept = f"the last good checkpoint is {last[-1]}" if last else "no checkpoint was written yet"
     losses = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     return DivergedError(
-        f"{label}: the loss of step {step} is not finite ({losses}); the batch held {shown}; {kept}. "
+        f"{label}: step {step} is not finite ({losses}); the batch held {shown}; {kept}. "
         "Lower the learning rate or look at these texts."
     )

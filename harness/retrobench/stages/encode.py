@@ -12,6 +12,7 @@ from typing import IO, Literal
 import numpy as np
 import torch
 
+from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
 from retrobench.masking import pack
 from retrobench.progress import bar
@@ -37,6 +38,7 @@ def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind
     sizes = x.track.representation
     recipe = {"kind": kind, "representation": x.entrant.representation, **asdict(sizes)}
     recipe |= {"max_length": lengths[kind], "precision": precision}
+    label = f"encode {x.entrant.name} ({'queries' if kind == 'query' else 'passages'})"
 
     def make(folder: Path) -> dict[str, float]:
         source = TokenisedTexts.open(texts.path)
@@ -52,13 +54,13 @@ def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind
         (folder / "ids.json").write_text(json.dumps(source.ids))
         real = np.minimum(source.lengths + 2, lengths[kind])
         with ExitStack() as files, torch.inference_mode():
-            advance = files.enter_context(bar(f"encode {x.entrant.name} ({kind}s)", len(source), "texts"))
+            advance = files.enter_context(bar(label, len(source), "texts"))
             writer = _Writer(folder, len(source), files)
             for first in range(0, len(source), WINDOW):
                 writer.add(_window(real[first : first + WINDOW], first, embed, advance))
         return {"texts": float(len(source)), "tokens": float(real.sum()), **memory()}
 
-    return store.ensure("encode", recipe, [encoder, texts], make, label=f"encode {x.entrant.name} ({kind}s)")
+    return store.ensure("encode", recipe, [encoder, texts], make, label=label)
 
 
 def _arrays(vectors: Vectors, kind: Kind, terms: int) -> dict[str, np.ndarray]:
@@ -72,8 +74,9 @@ def _arrays(vectors: Vectors, kind: Kind, terms: int) -> dict[str, np.ndarray]:
     arrays = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise FloatingPointError(
-                f"{name} vectors of a {kind} batch are not finite; the encoder's weights are unusable"
+            raise RetrobenchError(
+                f"The {kind} vectors ({name}) of a batch are not finite: the encoder's weights are unusable. Lower the "
+                "learning rate, or start from another checkpoint."
             )
     return arrays
 

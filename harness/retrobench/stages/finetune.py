@@ -21,7 +21,7 @@ from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
-from retrobench.training import Batches, resolve_precision, seeded, train
+from retrobench.training import Batches, discard_checkpoints, resolve_precision, seeded, train
 
 __all__ = ["finetune", "load_encoder"]
 
@@ -29,10 +29,6 @@ __all__ = ["finetune", "load_encoder"]
 def finetune(x: Experiment, store: Store, pretrained: Artifact, negatives: Artifact | None = None) -> Artifact:
     """The encoder fine-tuned from `pretrained` on the training queries, or on those that `negatives` were mined for."""
     settings = replace(x.track.finetune, precision=resolve_precision(x.track.finetune.precision))
-    if settings.accumulation > 1:
-        raise RetrobenchError(
-            "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Change finetune.batch."
-        )
     beginning = start(x)
     documents = tokenise(store, beginning, settings.queries, "documents", settings.titles)
     queries = tokenise(store, beginning, settings.queries, "queries", sample=x.track.mine.queries if negatives else 0)
@@ -52,6 +48,7 @@ def finetune(x: Experiment, store: Store, pretrained: Artifact, negatives: Artif
         label = f"finetune {x.entrant.name}"
         cost = train(model, batches, round_.collate, settings, folder, x.seed, examples.names, label)
         encoder.save(folder, load_tokenizer(beginning.path), settings.passage_length)
+        discard_checkpoints(folder)
         return cost
 
     sizes = asdict(x.track.representation)

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
 from retrobench.objective import Passage
 from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
-from retrobench.training import Batches, resolve_precision, seeded, train
+from retrobench.training import Batches, discard_checkpoints, resolve_precision, seeded, train
 
 __all__ = ["pretrain"]
 
@@ -28,11 +27,6 @@ def pretrain(x: Experiment, store: Store) -> Artifact:
         return beginning
     settings = replace(x.track.pretrain, precision=resolve_precision(x.track.pretrain.precision))
     objective = x.entrant.objective
-    if objective.couples_batch and settings.accumulation > 1:
-        raise RetrobenchError(
-            f"{objective.name} compares the examples of a batch, so gradients cannot be accumulated over "
-            f"{settings.accumulation} of them. Set pretrain.accumulation=1 and a larger pretrain.batch."
-        )
     sources = [tokenise(store, beginning, name, "documents", settings.titles) for name in settings.corpus]
 
     def make(folder: Path) -> dict[str, float]:
@@ -52,6 +46,7 @@ def pretrain(x: Experiment, store: Store) -> Artifact:
         cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, f"pretrain {x.entrant.name}")
         backbone.lm.save_pretrained(folder)
         load_tokenizer(beginning.path).save_pretrained(folder)
+        discard_checkpoints(folder)
         return cost
 
     recipe = {
@@ -70,8 +65,6 @@ class _Corpus:
     """Several tokenised collections, read one after the other."""
 
     def __init__(self, parts: list[TokenisedTexts]) -> None:
-        if not parts:
-            raise RetrobenchError("The track names no pretrain.corpus; give one or more dataset ids.")
         self.parts = parts
         self.lengths = np.concatenate([part.lengths for part in parts])
         self.ends = np.cumsum([len(part) for part in parts])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from retrobench.backbones import Backbone
+from retrobench.backbones import FAMILIES, Backbone
 from retrobench.collections import path
-from retrobench.errors import RetrobenchError
+from retrobench.errors import RetrobenchError, unknown
 from retrobench.experiment import Experiment, Model
 from retrobench.objective import Vocabulary
 from retrobench.store import Artifact, tree_hash
@@ -22,13 +23,34 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def start(x: Experiment) -> Artifact:
-    """The folder that training starts from. Its key is a hash of the files, so a changed model is another one."""
+    """The folder that training starts from. Its key is a hash of the files, so a changed model is another one.
+
+    RetrobenchError where its files are not those of a model that can be trained here.
+    """
     name = x.entrant.checkpoint or x.track.model.base
     folder = _folder(name)
     files = [file for pattern in FILES for file in folder.glob(pattern)]
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
+    if not (x.track.model.layers and x.entrant.pretrains):
+        _check_weights(name, folder)
     return Artifact("start", tree_hash(files), folder, True, {})
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    if not list(folder.glob("*.safetensors")):
+        raise RetrobenchError(
+            f"The model folder {name!r} holds no safetensors, and nothing pickled is loaded. "
+            "Convert it with transformers' save_pretrained first."
+        )
+    try:
+        family = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RetrobenchError(
+            f"The model folder {name!r} holds no config.json that names a model_type; give a transformers folder."
+        ) from error
+    if family not in FAMILIES:
+        raise unknown(f"backbone family of {name}", family, FAMILIES, "Choose a base model of one of these.")
 
 
 def _folder(name: str) -> Path:
@@ -77,11 +99,6 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
         )
         lm: Any = BertForMaskedLM(config)
     else:
-        if not list(folder.glob("*.safetensors")):
-            raise RetrobenchError(
-                f"The model folder {folder} holds no safetensors, and nothing pickled is loaded. "
-                "Convert it with transformers' save_pretrained first."
-            )
         lm = AutoModelForMaskedLM.from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
         )
