@@ -42,7 +42,7 @@ def test_top_equals_a_plain_sort(values: list[float], dtype: type) -> None:
     for _ in range(60):
         documents, queries = draw.randrange(1, 40), draw.randrange(1, 5)
         ids = random_ids(draw, documents)
-        scores = np.asarray([draw.choices(values, k=documents) for _ in range(queries)], dtype)
+        scores: np.ndarray = np.asarray([draw.choices(values, k=documents) for _ in range(queries)], dtype)
         scores.flags.writeable = False
         for depth in {1, 2, documents - 1 or 1, documents, documents + 7, draw.randrange(1, 40)}:
             rows, kept = top(scores, depth, precedence(ids))

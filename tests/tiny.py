@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from bases import word_piece
-from transformers import BertConfig, BertForMaskedLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 DOCUMENTS, QUERIES = 60, 80
+CONSONANTS, VOWELS = "bdfgklmnprst", "aeiou"
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPLITS = {"train": range(50), "val": range(50, 65), "test": range(65, 80)}
 
 TRACK = """
@@ -98,10 +101,12 @@ def make(folder: Path) -> Tiny:
 def write_collection(folder: Path) -> None:
     """60 documents of invented words, two of them without a word to learn from, and queries of their words."""
     draw = random.Random(1)
-    words = ["".join(draw.choices("bdfgklmnprst", k=1) + draw.choices("aeiou", k=1)) * n for n in (1, 2) for _ in "x" * 60]
+    syllables = [a + b for a in CONSONANTS for b in VOWELS]
+    words = [*syllables, *("".join(draw.choices(syllables, k=2)) for _ in range(60))]
     texts = [" ".join(draw.choices(words, k=draw.randrange(6, 40))) for _ in range(DOCUMENTS - 2)]
     documents = [{"_id": f"d{row}", "title": draw.choice(words), "text": text} for row, text in enumerate(texts)]
-    documents += [{"_id": "specials", "title": "", "text": "[SEP] [MASK] [CLS] [PAD]"}, {"_id": "empty", "title": "", "text": ""}]
+    documents += [{"_id": "specials", "title": "", "text": "[SEP] [MASK] [CLS] [PAD]"}]
+    documents += [{"_id": "empty", "title": "", "text": ""}]
     of = [draw.sample(range(len(texts)), k=2 if query % 5 == 0 else 1) for query in range(QUERIES)]
     asked = [" ".join(draw.sample(texts[found[0]].split(), k=4)) for found in of]
     (folder / "qrels").mkdir(parents=True)
@@ -116,11 +121,23 @@ def write_lines(file: Path, rows: Sequence[object]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def tokenizer() -> PreTrainedTokenizerFast:
+    """WordPiece over syllables. Written down, as a trained vocabulary differs from process to process."""
+    pieces = [f"{mark}{a}{b}" for mark in ("", "##") for a in CONSONANTS for b in ("", *VOWELS)]
+    vocabulary = {piece: number for number, piece in enumerate([*SPECIALS, "[unused0]", *pieces])}
+    words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.decoder = decoders.WordPiece()
+    names = {f"{name[1:-1].lower()}_token": name for name in SPECIALS}
+    return PreTrainedTokenizerFast(tokenizer_object=words, **names)  # type: ignore[no-untyped-call]
+
+
 def write_base(folder: Path) -> None:
     """A BERT of two layers, 16 wide, with random weights and dropout."""
-    tokenizer = word_piece()
+    words = tokenizer()
     torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    config = BertConfig(vocab_size=400, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, **shape)
-    BertForMaskedLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": words.pad_token_id}
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    BertForMaskedLM(BertConfig(vocab_size=len(words) + 3, **shape)).save_pretrained(folder)
+    words.save_pretrained(folder)

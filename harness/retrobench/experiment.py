@@ -233,4 +233,3 @@ class Experiment:
             raise RetrobenchError(
                 "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Change finetune.batch."
             )
-

@@ -73,6 +73,8 @@ def read_entrant(text: str, found: Iterable[Found], overrides: Sequence[str]) ->
     if text.endswith(".toml"):
         document = _load(Path(text))
         settings = document.pop("settings", {})
+        if not isinstance(settings, dict):
+            raise RetrobenchError(f"In the entrant file {text} settings is {settings!r}; expected a table [settings].")
         asked = _build(_EntrantFile, document, f"entrant file {text}")
         asked = replace(asked, name=asked.name or Path(text).stem)
     else:

@@ -108,7 +108,7 @@ def _row(
         artifacts=_numbered(used),
         commit=provenance.commit(),
         version=retrobench_version(),
-        plugin={"distribution": entrant.distribution, "version": entrant.version or entrant.code[:16] or retrobench_version()},
+        plugin={"distribution": entrant.distribution, "version": _version(entrant)},
         libraries=provenance.libraries(),
         hardware=provenance.hardware(),
         cost=_cost(used),
@@ -116,6 +116,11 @@ def _row(
         command=command,
     )
     return row, {name: per_query(scored) for name, scored in result.scored.items()}
+
+
+def _version(entrant: Entrant) -> str:
+    """The distribution's; of a file, which has none, the start of its source's hash."""
+    return entrant.version or entrant.code[:16] or retrobench_version()
 
 
 def _numbered(used: Sequence[Artifact]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ def device() -> torch.device:
 
 
 def seeded(*numbers: int) -> int:
-    """One seed below 2**63 from a few small integers, different for different ones."""
+    """One seed below 2**63 from a few small integers, different for different ones save for zeros at the end."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -74,6 +74,24 @@ class Batches:
         return random.permutation(np.concatenate(ordered).reshape(count, self.size))
 
 
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """torch's deterministic algorithms while training; what a process encodes may not depend on its having trained."""
+    guard: Any = torch.utils.deterministic
+    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    flash, fill = torch.backends.cuda.flash_sdp_enabled(), guard.fill_uninitialized_memory  # type: ignore[no-untyped-call]
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())  # despite its name this rules the CPU's kernel too
+    guard.fill_uninitialized_memory = False  # meant for debugging, it writes all memory twice
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        torch.backends.cuda.enable_flash_sdp(flash)
+        guard.fill_uninitialized_memory = fill
+
+
+@_deterministic()
 def train(
     model: nn.Module,
     batches: Batches,
@@ -92,9 +110,6 @@ def train(
     DivergedError at a loss or gradient that is not finite.
     """
     _keep_memory()
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())  # despite its name this rules the CPU's kernel too
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a guard for debugging that writes all memory twice
     accelerator = Accelerator()
     halved = resolve_precision(settings.precision) == "bf16"
     model.to(accelerator.device).train()
@@ -147,7 +162,7 @@ class _Ledger:
         self.pending.append((step, losses, metrics, names))
 
     def gradient(self, norm: Tensor) -> None:
-        """The gradient's norm before clipping: not finite, it would spoil the weights though the loss still looked good."""
+        """The norm before clipping: where it is not finite it spoils the weights, however good the loss looked."""
         self.pending[-1][1]["gradient_norm"] = norm.detach()
 
     def settle(self) -> None:

@@ -118,4 +118,4 @@ class _Writer:
                 head = {"shape": (self.rows, array.shape[1]), "fortran_order": False}
                 descr = np.lib.format.dtype_to_descr(array.dtype)
                 np.lib.format.write_array_header_1_0(self.open[name], {**head, "descr": descr})
-            self.open[name].write(np.ascontiguousarray(array).tobytes())
+            array.tofile(self.open[name])

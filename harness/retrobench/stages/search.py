@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _with_terms(queries: Path, passages: Path, places: np.ndarray, depth: int, s
         best, kept = np.empty((len(block), 0), np.int64), np.empty((len(block), 0), np.float32)
         for number, part in enumerate(parts):
             at, end = number * DOCUMENTS, number * DOCUMENTS + part.shape[0]
-            scores = scale * (part @ block.T).T  # [q, n]
+            scores = (scale * (part @ block.T)).T.contiguous()  # [q, n]; ranked a row at a time
             if vectors is not None and dense_asked is not None:
                 scores += torch.from_numpy(dense_asked[first : first + QUERIES]) @ vectors[at:end].T
             rows, found = ranking.top(scores.numpy(), depth, places[at:end])
@@ -117,7 +118,10 @@ def _sparse(weights: torch.Tensor, columns: torch.Tensor, words: int) -> torch.T
     """Rows of k weights and their columns, both [n, k], as a sparse matrix [n, V]."""
     starts = torch.arange(len(weights) + 1, dtype=torch.int32) * weights.shape[1]
     shape = (len(weights), words)
-    return torch.sparse_csr_tensor(starts, columns.flatten(), weights.flatten(), shape, check_invariants=False)
+    with warnings.catch_warnings():
+        # torch calls the layout a beta once in each process; a product of it is held against a dense one by test.
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns.flatten(), weights.flatten(), shape, check_invariants=False)
 
 
 def write_run(

@@ -32,25 +32,40 @@ def start(x: Experiment) -> Artifact:
     files = [file for pattern in FILES for file in folder.glob(pattern)]
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
-    if not (x.track.model.layers and x.entrant.pretrains):
-        _check_weights(name, folder)
+    random = x.track.model.layers and x.entrant.pretrains
+    _check_lengths(x, name, x.track.model.positions if random else _positions(name, folder))
     return Artifact("start", tree_hash(files), folder, True, {})
 
 
-def _check_weights(name: str, folder: Path) -> None:
+def _positions(name: str, folder: Path) -> int:
+    """How many tokens the model in `folder` takes, once its files are seen to be usable."""
     if not list(folder.glob("*.safetensors")):
         raise RetrobenchError(
             f"The model folder {name!r} holds no safetensors, and nothing pickled is loaded. "
             "Convert it with transformers' save_pretrained first."
         )
     try:
-        family = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        family, positions = config["model_type"], int(config["max_position_embeddings"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RetrobenchError(
-            f"The model folder {name!r} holds no config.json that names a model_type; give a transformers folder."
+            f"The model folder {name!r} holds no config.json with model_type and max_position_embeddings; "
+            "give the folder of a transformers model."
         ) from error
     if family not in FAMILIES:
         raise unknown(f"backbone family of {name}", family, FAMILIES, "Choose a base model of one of these.")
+    # RoBERTa's table of positions starts behind its padding id.
+    return positions - (config.get("pad_token_id", 1) + 1 if "roberta" in family else 0)
+
+
+def _check_lengths(x: Experiment, name: str, positions: int) -> None:
+    track = x.track
+    asked = {"finetune.query_length": track.finetune.query_length}
+    asked |= {"finetune.passage_length": track.finetune.passage_length}
+    asked |= {"pretrain.max_length": track.pretrain.max_length} if x.entrant.pretrains else {}
+    for key, length in asked.items():
+        if length > positions:
+            raise RetrobenchError(f"{key} is {length}, and the model {name!r} takes {positions} tokens. Set it lower.")
 
 
 def _folder(name: str) -> Path:

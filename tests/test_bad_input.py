@@ -1,0 +1,287 @@
+"""What a user gets wrong is one line and exit code 2, before anything is trained, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from retrobench import cli
+
+COMMAND = [sys.executable, "-c", "from retrobench.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
+    """The parts that every test copies."""
+    return tiny.make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def place(original: tiny.Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tiny.Tiny:
+    """A collection, a base and a track that may be spoilt, in the working directory."""
+    shutil.copytree(original.data, tmp_path / "data")
+    shutil.copytree(original.base, tmp_path / "base")
+    (tmp_path / "tiny.toml").write_text(tiny.TRACK.format(base="base", data="data"))
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    return tiny.Tiny(*(Path(name) for name in ("data", "base", "tiny.toml", "store", "boards")))
+
+
+@pytest.fixture
+def refuse(place: tiny.Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command line in this process; its last line, once nothing but that is seen to have happened."""
+
+    def call(*words: str, objectives: Sequence[str] = ("mlm",), stages: Sequence[str] = ()) -> str:
+        monkeypatch.setattr(sys, "argv", ["retrobench", *place.options(*objectives), *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capfd.readouterr()
+        assert stop.value.code == 2
+        *earlier, last = said.err.splitlines()
+        assert said.out == "" and last.startswith("Error: ") and "Traceback" not in said.err
+        finished = {path.parent.name for path in place.store.glob("*/*") if path.is_dir() and not path.suffix}
+        assert finished == set(stages)
+        assert bool(earlier) == bool(stages), "without a stage the error is all there is"
+        assert not list(Path("boards").rglob("*.jsonl"))
+        return last.removeprefix("Error: ")
+
+    return call
+
+
+def spoil(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+Refuse = Callable[..., str]
+
+
+def test_an_unknown_objective_suggests_the_nearest(refuse: Refuse) -> None:
+    text = refuse(objectives=["bert", "retromea"])
+    assert text == (
+        "Unknown objective 'retromea'. Did you mean 'retromae'? Known: bert, bow-mae, dupmae, mlm, retromae. "
+        "`retrobench objectives` lists them."
+    )
+
+
+def test_an_unknown_preset_names_the_known_ones(refuse: Refuse) -> None:
+    assert refuse(objectives=["dupmae:papr"]) == (
+        "Unknown dupmae preset 'papr'. Did you mean 'paper'? Known: as_released, paper."
+    )
+
+
+def test_an_unknown_track_names_the_known_ones(refuse: Refuse) -> None:
+    text = refuse("--track", "minni")
+    assert text.startswith("Unknown track 'minni'. Did you mean 'mini'? Known: base, mini.")
+    assert refuse("--track", "gone.toml").startswith("No track file 'gone.toml'.")
+
+
+SETTINGS = {
+    "pretrain.step=3": "Unknown pretrain key 'pretrain.step'. Did you mean 'pretrain.steps'? Known: pretrain.accum",
+    "pretain.steps=3": "Unknown track key 'pretain.steps'. Did you mean 'pretrain.steps'? Known: evaluate.datasets,",
+    "steps=3": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'steps=3'.",
+    "pretrain.steps": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'pretrain.steps'.",
+    "pretrain.steps=many": "pretrain section of track tiny setting 'steps' is 'many'; expected a whole number.",
+    "pretrain.batch=0": "pretrain section of track tiny refuses its settings: batch is 0; the least is 1.",
+    "mine.depth=-1": "mine section of track tiny refuses its settings: depth is -1; the least is 0.",
+    "finetune.temperature=0": "finetune section of track tiny refuses its settings: temperature is 0.0; it must be ab",
+    "evaluate.measures=['MRR@10', 'NDCG@10']": "Unknown measure 'NDCG@10'. Did you mean 'nDCG@10'? Known: MAP, MAP@10",
+    "evaluate.measures=[]": "evaluate section of track tiny refuses its settings: datasets and measures may not be em",
+    "entrant.representation=csl": "Unknown representation 'csl'. Did you mean 'cls'? Known: cls, cls+terms, mean, t",
+    "objective.mask_rate=0.2": "Unknown mlm setting 'mask_rate'. Did you mean 'mask_ratio'? Known: mask_ratio.",
+    "entrant.chekpoint=x": "Unknown entrant setting 'chekpoint'. Did you mean 'checkpoint'? Known: checkpoint, name,",
+    "finetune.accumulation=2": "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Chan",
+    "pretrain.corpus=[]": "Track tiny names no pretrain.corpus; give one or more dataset ids.",
+    "finetune.queries=''": "Track tiny names no finetune.queries; give a dataset id.",
+    "evaluate.select=no/such": "Unknown dataset 'no/such'. Known: retrobench/squad, retrobench/squad/fit, ",
+    "model.base=no-such-folder": "Model 'no-such-folder' is neither a folder, nor one of retrobench/base, retrobench/",
+    "pretrain.max_length=100": "pretrain.max_length is 100, and the model 'base' takes 64 tokens. Set it lower.",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_wrong_override(setting: str, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    objectives = ["mlm"] if setting.startswith("objective") else ["bert", "mlm"]
+    assert refuse("--set", setting, objectives=objectives).startswith(SETTINGS[setting])
+
+
+FILES = {
+    "pretrain key": (
+        "learning_rate = 1e-3",
+        "learnin_rate = 1e-3",
+        "Unknown pretrain section of track tiny setting '",
+    ),
+    "section": ("[mine]", "[mines]", "Unknown section in tiny.toml 'mines'. Did you mean 'mine'? Known: evaluate, fin"),
+    "heading": ("title =", "titel =", "Unknown tiny.toml setting 'titel'. Did you mean 'title'? Known: description, t"),
+    "type": ("depth = 10", "depth = 'ten'", "mine section of track tiny setting 'depth' is 'ten'; expected a whole nu"),
+    "lacking": ("learning_rate = 2e-3\n", "", "finetune section of track tiny lacks a value: "),
+    "toml": ("[mine]", "[mine", "tiny.toml is not valid TOML: "),
+    "measure": ('"MAP"]', '"P@3"]', "Unknown measure 'P@3'. "),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_wrong_track_file(kind: str, refuse: Refuse, place: tiny.Tiny) -> None:
+    old, new, text = FILES[kind]
+    spoil(place.track, old, new)
+    assert refuse().startswith(text)
+
+
+def test_an_unknown_key_in_the_file_names_the_known_ones(refuse: Refuse, place: tiny.Tiny) -> None:
+    spoil(place.track, "queries = 40", "querys = 40")
+    assert refuse() == (
+        "Unknown mine section of track tiny setting 'querys'. Did you mean 'queries'? Known: depth, queries, skip."
+    )
+
+
+def test_a_wrong_entrant_file(refuse: Refuse, place: tiny.Tiny) -> None:
+    file = place.track.with_name("mine.toml")
+    for text, error in {
+        'objective = "mlm"\nseed = 1': "Unknown entrant file mine.toml setting 'seed'.",
+        'name = "x"': "entrant file mine.toml lacks a value: ",
+        'objective = "mlm"\n[settings]\nmask = 1': "Unknown mlm setting 'mask'. Did you mean 'mask_ratio'?",
+        'objective = "mlm"\nsettings = 3': "In the entrant file mine.toml settings is 3; expected a table [settings].",
+    }.items():
+        file.write_text(text)
+        assert refuse(objectives=["bert", "mine.toml"]).startswith(error)
+    assert refuse(objectives=["gone.toml"]).startswith("Cannot read gone.toml: No such file or directory.")
+
+
+def empty_corpus(data: Path) -> None:
+    (data / "corpus.jsonl").write_text("")
+
+
+def no_judgements(data: Path) -> None:
+    (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
+
+
+def no_split(data: Path) -> None:
+    (data / "qrels" / "val.tsv").unlink()
+
+
+COLLECTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty corpus": (empty_corpus, "Dataset 'data:test' holds no documents; there is nothing to run on. Check its f"),
+    "no judgements": (no_judgements, "Dataset 'data:test' holds no judgements; there is nothing to run on."),
+    "no split": (no_split, "No file data/qrels/val.tsv. Splits there: test, train; name one as data:SPLIT."),
+    "no folder": (shutil.rmtree, "Unknown dataset 'data:test'. Known: "),
+    "no corpus": (lambda data: (data / "corpus.jsonl").unlink(), "Folder data has no corpus.jsonl; BEIR's layout is"),
+}
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_a_wrong_collection(kind: str, refuse: Refuse, place: tiny.Tiny) -> None:
+    damage, text = COLLECTIONS[kind]
+    damage(place.data)
+    assert refuse().startswith(text)
+    if kind != "no split":  # BM25 chooses nothing
+        assert refuse(objectives=["bm25"]).startswith(text)
+
+
+def other_family(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "distilbert"}))
+
+
+def pickled(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+
+
+BASES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "family": (other_family, "Unknown backbone family of base 'distilbert'. Did you mean 'bert'? Known: bert, modern"),
+    "pickled": (pickled, "The model folder 'base' holds no safetensors, and nothing pickled is loaded. Convert it"),
+    "no config": (lambda base: (base / "config.json").unlink(), "The model folder 'base' holds no config.json with"),
+    "no tokenizer": (lambda base: (base / "tokenizer.json").unlink(), "The model folder 'base' holds no tokenizer; a"),
+}
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_wrong_base(kind: str, refuse: Refuse, place: tiny.Tiny) -> None:
+    damage, text = BASES[kind]
+    damage(place.base)
+    assert refuse().startswith(text)
+    # The same of a checkpoint that is fine-tuned.
+    spoil(place.track, 'base = "base"', 'base = "retrobench/tokenizer"')
+    assert refuse("--set", "entrant.checkpoint=base").startswith(text)
+
+
+COUPLED = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrobench import hookimpl
+from retrobench_mlm import MaskedLanguageModelling
+
+@dataclass(frozen=True)
+class Coupled(MaskedLanguageModelling):
+    name: ClassVar[str] = "coupled"
+    couples_batch: ClassVar[bool] = True
+
+@hookimpl
+def retrobench_objectives():
+    return [Coupled]
+"""
+
+
+def test_accumulation_for_an_objective_that_couples_its_batch(refuse: Refuse) -> None:
+    Path("coupled.py").write_text(COUPLED)
+    words = ("--plugin", "coupled.py", "--set", "pretrain.accumulation=2")
+    assert refuse(*words, objectives=["bert", "coupled"]) == (
+        "coupled compares the examples of a batch, so gradients cannot be accumulated over 2 of them. "
+        "Set pretrain.accumulation=1 and a larger pretrain.batch."
+    )
+
+
+def test_damaged_rows_are_refused_before_the_training(place: tiny.Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = place.boards / "tiny" / "rows.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text('{"track": "tiny"')
+    done = call(place.options("mlm"))
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"Error: {rows}:1: not JSON (") and done.stderr.count("\n") == 1
+    assert not place.store.exists() and rows.read_text() == '{"track": "tiny"'
+
+
+def call(words: Sequence[str], *before: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*before, *COMMAND, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_a_file_where_the_store_should_be(place: tiny.Tiny) -> None:
+    place.store.write_text("mine")
+    done = call(place.options("mlm"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"Error: The store {place.store.absolute()} cannot be used: it is a file. "
+        "Name a folder that can be written with --store DIR, or set RETROBENCH_HOME.\n"
+    )
+    assert place.store.read_text() == "mine" and not place.boards.exists()
+
+
+def test_a_full_disk(place: tiny.Tiny) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("needs util-linux's unshare to mount a small disk")
+    place.store.mkdir()
+    # The tokens fit; the weights, of 40 kB without the moments, do not. What is left is listed before the disk goes.
+    inside = 'mount -t tmpfs -o size=128k tmpfs store && echo mounted && "$@"; code=$?; find store -type d; exit $code'
+    done = call(place.options("mlm"), "unshare", "-rm", "sh", "-c", inside, "sh")
+    if not done.stdout.startswith("mounted"):
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: The disk is full: pretrain could not write to the store {place.store.absolute()}")
+    assert last.endswith("run the same command again, or name another disk with --store DIR.")
+    assert "Traceback" not in done.stderr
+    left = [Path(line) for line in done.stdout.splitlines()[1:]]
+    assert {path.parent.name for path in left if len(path.parts) == 3 and not path.suffix} == {"tokenise"}
+    assert not place.boards.exists()
