@@ -83,9 +83,9 @@ def test_changed_text_is_not(tmp_path: Path) -> None:
 
 
 @needs_git
-def test_a_wheel_inside_somebodys_checkout_has_no_commit(tmp_path: Path) -> None:
-    """An environment's folder often lies in the checkout of another project."""
-    package = ".venv/lib/python3/site-packages/retrobench"
+@pytest.mark.parametrize("package", [".venv/lib/python3/site-packages/retrobench", "vendored/retrobench"])
+def test_a_copy_inside_somebodys_checkout_has_no_commit(package: str, tmp_path: Path) -> None:
+    """The commit there is another project's."""
     assert commit(checkout(tmp_path, package), package) == ""
 
 

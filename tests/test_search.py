@@ -148,6 +148,16 @@ def test_terms_equal_the_dense_product(
     assert scores.tolist() == np.take_along_axis(exact, rows, 1).tolist()
 
 
+@pytest.mark.parametrize("part", [1, 7, 15, 100])
+def test_terms_that_all_documents_share(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every score is equal, so the ids alone say which documents of a block go on."""
+    monkeypatch.setattr(stage, "DOCUMENTS", part)
+    queries = lay(tmp_path / "q", terms=np.ones((2, 4), np.float32))
+    shared = {"term_ids": np.zeros((40, 1), np.int32), "term_weights": np.ones((40, 1), np.float32)}
+    rows, scores = hits(queries, lay(tmp_path / "p", **shared), random_ids(40), 5)
+    assert rows.tolist() == naive(np.ones((2, 40)), random_ids(40), 5) and (scores == SCALE).all()
+
+
 def test_an_id_used_twice_is_refused(tmp_path: Path) -> None:
     one = np.ones((1, 2), np.float32)
     queries, passages = lay(tmp_path / "q", dense=one), lay(tmp_path / "p", dense=np.ones((3, 2), np.float32))

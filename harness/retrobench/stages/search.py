@@ -124,9 +124,7 @@ def _sparse(weights: torch.Tensor, columns: torch.Tensor, words: int) -> torch.T
         return torch.sparse_csr_tensor(starts, columns.flatten(), weights.flatten(), shape, check_invariants=False)
 
 
-def write_run(
-    folder: Path, queries: list[str], ids: list[str], rows: np.ndarray, scores: np.ndarray, tag: str
-) -> None:
+def write_run(folder: Path, queries: list[str], ids: list[str], rows: np.ndarray, scores: np.ndarray, tag: str) -> None:
     """A TREC run of hits [Q, k], and the same as arrays with names, which are read a hundred times faster."""
     (folder / "names.json").write_text(json.dumps({"queries": queries, "documents": ids}))
     np.save(folder / "rows.npy", rows)

@@ -1,0 +1,143 @@
+"""A stranger's distribution, of which nothing here knows, adds an objective that runs through to a row."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from retrobench.plugins import discover, get
+from retrobench.sweep import Request, sweep
+
+PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "first-words"
+version = "1.2.3"
+[project.entry-points.retrobench]
+first-words = "first_words"
+[tool.hatch.build.targets.wheel]
+only-include = ["first_words.py"]
+"""
+
+MODULE = '''\
+"""[CLS] predicts the words its text begins with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrobench import Step, hookimpl
+
+
+@dataclass(frozen=True)
+class FirstWords:
+    """[CLS] predicts the first `count` tokens as a bag. Adds nothing and throws nothing away."""
+
+    count: int = 8
+
+    name: ClassVar[str] = "first-words"
+    paper: ClassVar[str] = "unpublished"
+    pretrains: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = False
+    representation: ClassVar[str] = "cls"
+    presets: ClassVar[dict] = {"three": {"count": 3}}
+
+    def collate(self, passages, vocabulary, max_length, generator):
+        from retrobench.heads import bag_of_words
+        from retrobench.masking import pack
+
+        packed = pack(passages, vocabulary, max_length)
+        rows = zip(packed.input_ids.numpy(), packed.words.numpy() >= 0)
+        bag, weights = bag_of_words([ids[words][: self.count] for ids, words in rows], "unique")
+        return {"input_ids": packed.input_ids, "attention_mask": packed.attention_mask, "bag": bag, "weights": weights}
+
+    def wrap(self, backbone):
+        from retrobench.backbones import Pretraining
+
+        return Pretraining(backbone, self.step)
+
+    def step(self, model, progress, input_ids, attention_mask, bag, weights):
+        from retrobench.heads import bag_loss
+
+        hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
+        return Step({"words": bag_loss(model.backbone.logits(hidden[:, 0]), bag, weights)}, {})
+
+
+@hookimpl
+def retrobench_objectives():
+    return [FirstWords]
+'''
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the stranger's distribution is installed into, offline."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    assert len(PYPROJECT.splitlines()) == 10
+    (source / "pyproject.toml").write_text(PYPROJECT)
+    (source / "first_words.py").write_text(MODULE)
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-qq"]
+    command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(target), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tiny.Tiny:
+    torch.set_num_threads(1)
+    return tiny.make(tmp_path)
+
+
+def test_a_distribution_of_a_strangers_runs_to_a_row(installed: Path, made: tiny.Tiny) -> None:
+    words = [*made.options("first-words:three"), "--set", "pretrain.steps=3"]
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from retrobench.cli import main; main()", *words]
+    done = subprocess.run(command, env=environment, cwd=made.data, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (row,) = made.rows()
+    assert (row["entrant"], row["objective"], row["settings"]) == ("first-words:three", "first-words", {"count": 3})
+    assert row["plugin"] == {"distribution": "first-words", "version": "1.2.3"}
+    assert row["measures"][f"{made.data}:test"]["Recall@100"] > 0
+    (pretrained,) = made.finished("pretrain")
+    assert json.loads((pretrained / "entry.json").read_text())["code"] == "first-words 1.2.3"
+    lines = [json.loads(line) for line in (pretrained / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2] and all(line["words"] > 0 for line in lines)
+    assert "first-words:three" in done.stdout
+
+
+def test_it_keeps_the_contract_and_is_listed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrobench.testing import check_objective
+
+    monkeypatch.syspath_prepend(str(installed))
+    check_objective(importlib.import_module("first_words").FirstWords)
+    row = get("first-words", discover())
+    assert (row.distribution, row.version, row.paper, row.status) == ("first-words", "1.2.3", "unpublished", "ok")
+
+
+def test_a_file_runs_to_a_row_without_packaging(made: tiny.Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    file = made.track.with_name("mine.py")
+    request = Request(["first-words"], str(made.track), (0,), (), made.store, made.boards, (file,))
+    file.write_text(MODULE)
+    (first,) = sweep(request).rows
+    assert first.plugin == {"distribution": str(file), "version": get("first-words", discover([file])).code[:16]}
+    assert first.command.endswith(f"--seed 0 --plugin {file}")
+    # The same settings by other code: what was trained with the old code is not taken for it.
+    file.write_text(
+        MODULE.replace("bag, weights = bag_of_words([ids[words]", "bag, weights = bag_of_words([ids[words][2:]")
+    )
+    capfd.readouterr()
+    (second,) = sweep(request).rows
+    assert "pretrain first-words seed 0: new (code " in capfd.readouterr().err
+    assert first.settings == second.settings == {"count": 8}
+    assert first.plugin["version"] != second.plugin["version"]
+    assert first.artifacts["pretrain"] != second.artifacts["pretrain"]
