@@ -204,9 +204,7 @@ def test_fewer_rows_than_a_batch_make_one_of_all() -> None:
 
 
 def test_every_forward_has_a_seed_of_its_own() -> None:
-    numbers = [
-        (seed, step, micro, rank) for seed in (0, 1) for step in range(50) for micro in (0, 1) for rank in (0, 1)
-    ]
+    numbers = list(product((0, 1), range(50), (0, 1), (0, 1)))  # seed, step, micro-batch, rank
     seeds = {seeded(*four) for four in numbers}
     assert len(seeds) == len(numbers) == 400 and max(seeds) < 2**63
 
