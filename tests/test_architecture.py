@@ -32,7 +32,7 @@ FLOORS = (
     ("cells",),
     ("comparison",),
     ("plugins", "store", "data", "leaderboard"),
-    ("masking", "heads", "decoder", "tokens"),
+    ("masking", "heads", "decoder", "tokens", "checkpoints"),
     ("backbones", "collections"),
     ("objective", "settings", "fingerprint", "measures"),
     ("errors", "progress", "provenance", "ranking", "significance"),

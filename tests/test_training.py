@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from retrobench import checkpoints
 from retrobench.data import load
 from retrobench.errors import DivergedError
 from retrobench.experiment import Optimisation
@@ -24,7 +25,7 @@ from retrobench.objective import Step
 from retrobench.plugins import configure, discover, get
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.tokens import TokenisedTexts, write
-from retrobench.training import Batches, discard_checkpoints, resolve_precision, seeded, train
+from retrobench.training import Batches, resolve_precision, seeded, train
 
 SETTINGS = Optimisation(
     steps=7, batch=8, learning_rate=1e-3, bucket=2, precision="fp32", checkpoint_every=2, log_every=1
@@ -125,7 +126,7 @@ def test_resumed_equals_unbroken_bit_for_bit(
     assert log(tmp_path / "broken") == log(tmp_path / "whole")
     assert again["tokens"] == cost["tokens"]
     assert [path.name for path in (tmp_path / "broken").glob("step-*")] == ["step-000000006"]
-    discard_checkpoints(tmp_path / "broken")
+    checkpoints.discard(tmp_path / "broken")
     assert [path.name for path in (tmp_path / "broken").iterdir()] == ["log.jsonl"]
 
 

@@ -91,6 +91,10 @@ class Dataset(ABC):
         """SHA-256 over the ids, titles and texts of the documents in order, as 64 hexadecimal digits."""
         return _digest([document.id, document.title, document.text] for document in self.documents())
 
+    def stamp(self) -> tuple[int, ...]:
+        """What changes when files behind the dataset do, as far as a glance tells; nothing for a published one."""
+        return ()
+
     def queries_fingerprint(self) -> str:
         """SHA-256 over the ids and texts of the queries in order."""
         return _digest([query.id, query.text] for query in self.queries())
@@ -160,6 +164,11 @@ class FolderDataset(Dataset):
     def document_count(self) -> int:
         """The number of lines."""
         return folder.document_count(self.folder)
+
+    def stamp(self) -> tuple[int, ...]:
+        """Times and sizes of the folder's files."""
+        states = [file.stat() for file in sorted(self.folder.rglob("*")) if file.is_file()]
+        return tuple(number for state in states for number in (state.st_mtime_ns, state.st_size))
 
     def judgements(self) -> Iterator[tuple[str, str, int]]:
         """The rows of the split's file."""

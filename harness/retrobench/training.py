@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,15 +13,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from retrobench.checkpoints import checkpoints, load, save
 from retrobench.errors import DivergedError
 from retrobench.experiment import Optimisation, Precision
 from retrobench.objective import Step
-from retrobench.progress import bar, say
+from retrobench.progress import bar
 
-__all__ = ["Batches", "device", "discard_checkpoints", "resolve_precision", "seeded", "train"]
+__all__ = ["Batches", "device", "resolve_precision", "seeded", "train"]
 
 
 def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
@@ -105,7 +103,7 @@ def train(
     """Minimise the sum of the losses of `model(progress, **batch)` for `settings.steps` optimizer steps.
 
     `collate(rows, generator)` makes the batch of some rows, `names(rows)` their document ids. Checkpoints go to
-    `folder`, where they stay until `discard_checkpoints`, and the last one found there is continued from, bit for bit.
+    `folder`, where they stay until `checkpoints.discard`, and the last one found there is continued from, bit for bit.
     Gives the cost: seconds, tokens, tokens per second, seconds spent waiting for data, peak memory in bytes.
     DivergedError at a loss or gradient that is not finite.
     """
@@ -114,7 +112,7 @@ def train(
     halved = resolve_precision(settings.precision) == "bf16"
     model.to(accelerator.device).train()
     optimizer = torch.optim.AdamW(_decayed(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
-    done, cost = _load(folder, model, optimizer, accelerator.device)
+    done, cost = load(folder, model, optimizer, accelerator.device)
     prepared, adam = accelerator.prepare(model, optimizer)
     ledger = _Ledger(folder, settings, label)
     began = time.perf_counter() - cost["seconds"]
@@ -146,7 +144,7 @@ def train(
                 ledger.settle()
             cost["seconds"] = time.perf_counter() - began
             if saves:
-                _save(folder, step + 1, model, optimizer, cost)
+                save(folder, step + 1, model, optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
 
 
@@ -204,78 +202,9 @@ def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*[0-9]"))
-
-
-def discard_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints in `folder`, once what they led to is written."""
-    for checkpoint in _checkpoints(folder):
-        _discard(checkpoint)
-
-
-def _discard(checkpoint: Path) -> None:
-    """Renamed first, so that no name of a checkpoint ever stands over half of one."""
-    aside = checkpoint.with_suffix(".old")
-    os.replace(checkpoint, aside)
-    shutil.rmtree(aside)
-
-
-def _save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, cost: dict[str, float]) -> None:
-    """Weights, buffers and moments as safetensors, written aside and renamed; the previous checkpoint goes last."""
-    aside = folder / f"step-{step:09d}.new"
-    aside.mkdir()
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
-    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, aside / "state.safetensors")
-    (aside / "state.json").write_text(json.dumps({"step": step, "cost": cost}))
-    earlier = _checkpoints(folder)
-    os.replace(aside, folder / f"step-{step:09d}")
-    for old in earlier:
-        _discard(old)
-
-
-def _load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, where: torch.device
-) -> tuple[int, dict[str, float]]:
-    """Continue from the last checkpoint in `folder`, if any; gives the steps done and the cost so far."""
-    for half in (*folder.glob("step-*.new"), *folder.glob("step-*.old")):
-        shutil.rmtree(half)
-    found = _checkpoints(folder)
-    if not found:
-        (folder / "log.jsonl").unlink(missing_ok=True)
-        return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
-    state = json.loads((found[-1] / "state.json").read_text())
-    tensors = load_file(found[-1] / "state.safetensors", device=str(where))
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    for name, parameter in model.named_parameters():
-        suffix = f".{name}"
-        moments = {k[len("optimizer.") : -len(suffix)]: v for k, v in tensors.items() if _is_moment(k, suffix)}
-        if moments:
-            optimizer.state[parameter] = moments
-    log = folder / "log.jsonl"
-    if log.exists():  # lines of steps that will be made again would stand there twice
-        kept = [
-            line
-            for line in log.read_text().splitlines()
-            if line.endswith("}") and json.loads(line)["step"] < state["step"]
-        ]
-        log.write_text("".join(line + "\n" for line in kept))
-    say(f"continuing at step {state['step']}")
-    return state["step"], state["cost"]
-
-
-def _is_moment(key: str, suffix: str) -> bool:
-    return (
-        key.startswith("optimizer.") and key.endswith(suffix) and key[len("optimizer.") : -len(suffix)].isidentifier()
-    )
-
-
 def _diverged(label: str, step: int, values: dict[str, float], names: Sequence[str], folder: Path) -> DivergedError:
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    last = _checkpoints(folder)
+    last = checkpoints(folder)
     kept = f"the last good checkpoint is {last[-1]}" if last else "no checkpoint was written yet"
     losses = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     return DivergedError(

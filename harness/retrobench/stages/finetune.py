@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retrobench import checkpoints
 from retrobench.data import load, training_pairs
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
@@ -21,7 +22,7 @@ from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
-from retrobench.training import Batches, discard_checkpoints, resolve_precision, seeded, train
+from retrobench.training import Batches, resolve_precision, seeded, train
 
 __all__ = ["finetune", "load_encoder"]
 
@@ -48,7 +49,7 @@ def finetune(x: Experiment, store: Store, pretrained: Artifact, negatives: Artif
         label = f"finetune {x.entrant.name}"
         cost = train(model, batches, round_.collate, settings, folder, x.seed, examples.names, label)
         encoder.save(folder, load_tokenizer(beginning.path), settings.passage_length)
-        discard_checkpoints(folder)
+        checkpoints.discard(folder)
         return cost
 
     sizes = asdict(x.track.representation)

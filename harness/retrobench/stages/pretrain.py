@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrobench import checkpoints
 from retrobench.experiment import Experiment
 from retrobench.objective import Passage
 from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
-from retrobench.training import Batches, discard_checkpoints, resolve_precision, seeded, train
+from retrobench.training import Batches, resolve_precision, seeded, train
 
 __all__ = ["pretrain"]
 
@@ -46,7 +47,7 @@ def pretrain(x: Experiment, store: Store) -> Artifact:
         cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, f"pretrain {x.entrant.name}")
         backbone.lm.save_pretrained(folder)
         load_tokenizer(beginning.path).save_pretrained(folder)
-        discard_checkpoints(folder)
+        checkpoints.discard(folder)
         return cost
 
     recipe = {

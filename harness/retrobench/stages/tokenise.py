@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -42,12 +43,17 @@ def tokenise(
         return counted
 
     settings = {
-        "texts": dataset.corpus_fingerprint() if kind == "documents" else dataset.queries_fingerprint(),
+        "texts": _fingerprint(dataset, kind, dataset.stamp()),
         "titles": titles,
         "sample": sample,
         "tokenizer": tree_hash(file for file in tokenizer_files if file.exists()),
     }
     return store.ensure("tokenise", settings, [], make, label=f"tokenise {dataset_id} {kind}")
+
+
+@functools.cache  # a run asks for each collection's several times
+def _fingerprint(dataset: Dataset, kind: Kind, stamp: tuple[int, ...]) -> str:
+    return dataset.corpus_fingerprint() if kind == "documents" else dataset.queries_fingerprint()
 
 
 def _texts(dataset: Dataset, kind: Kind, titles: bool, sample: int) -> Iterator[tuple[str, str, str]]:
