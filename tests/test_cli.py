@@ -13,13 +13,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import retrobench
-from retrobench import cli
+from retrobench import cli, sweep
 
 HEAVY = {"torch", "transformers", "ir_datasets", "ranx", "numpy", "scipy", "rich"}
 COMMAND = [sys.executable, "-c", "from retrobench.cli import main; main()"]
@@ -184,11 +182,11 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
 def test_run_hands_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def sweep(*arguments: Any) -> list[Any]:
-        calls.append(arguments)
-        return []
+    def record(asked: tuple[Any, ...]) -> sweep.Swept:
+        calls.append(tuple(asked))
+        return sweep.Swept([], tmp_path, {})
 
-    monkeypatch.setattr(retrobench, "pipeline", SimpleNamespace(sweep=sweep), raising=False)
+    monkeypatch.setattr(sweep, "sweep", record)
     one = "run --objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
     two = f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh"
     for line in (f"{one} {two}", "run --objective bert"):

@@ -115,9 +115,8 @@ def run(
     """Train and measure objectives under one track."""
     from retrobench import sweep, tables
 
-    asked = sweep.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh)
-    rows, folder, where = sweep.sweep(asked)
-    _print(tables.summary(rows, tables.loader(folder, rows), where))
+    swept = sweep.sweep(sweep.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
+    _print(tables.summary(swept.rows, tables.loader(swept.folder, swept.rows), swept.where))
 
 
 @app.command()
