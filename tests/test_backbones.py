@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -20,14 +19,6 @@ from retrobench.masking import Packed, decoder_visibility, pack
 from retrobench_retromae import RetroMAE
 
 Form = Literal["positions", "embedding"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

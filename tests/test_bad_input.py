@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 
 from retrobench import cli
 
@@ -31,7 +30,6 @@ def place(original: tiny.Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(original.base, tmp_path / "base")
     (tmp_path / "tiny.toml").write_text(tiny.TRACK.format(base="base", data="data"))
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
     return tiny.Tiny(*(Path(name) for name in ("data", "base", "tiny.toml", "store", "boards")))
 
 

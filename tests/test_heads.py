@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,6 @@ from retrobench.heads import bag_loss, bag_of_words, pooled_logits, token_loss
 TEXTS, LENGTH, WIDTH, WORDS = 4, 9, 16, 50
 
 Loss = Callable[[Backbone, Tensor], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=[1, 3, 7, 10_000], ids=lambda rows: f"{rows} at once")

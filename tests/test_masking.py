@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ UNKNOWN, CONTINUES = 100, 1400
 # The means compared are of independent draws. One falls further than 5 standard errors from another of the same
 # distribution in 6 of 10 million cases; some 300 are compared below, so a fault is what a failure means.
 STANDARD_ERRORS = 5.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def passage(ids: list[int], title: int = 0) -> Passage:

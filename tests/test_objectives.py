@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,6 @@ from retrobench.training import Batches, train
 INSTALLED = {row.name: row.objective for row in discover() if row.status == "ok" and row.objective is not None}
 PRETRAINING = {name: objective for name, objective in INSTALLED.items() if objective.pretrains}
 STEPS = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)  # `train` turns it on
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -53,8 +53,6 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     made = tiny.make(tmp_path_factory.mktemp("tiny"))
     dense, released = made.track.with_name("dupmae-cls.toml"), made.track.with_name("released.toml")
     dense.write_text('objective = "dupmae"\nrepresentation = "cls"\n')
@@ -64,7 +62,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     released.write_text(f'name = "released"\nobjective = "retromae"\ncheckpoint = "{copy}"\n')
     entrants = [*BUILT_IN, str(dense), "bm25", str(released)]
     yield Ran(made, entrants, sweep(Request(entrants, str(made.track), (0,), (), made.store, made.boards)))
-    torch.set_num_threads(threads)
 
 
 def test_one_comparable_table_with_every_measure(ran: Ran) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -33,14 +32,6 @@ from retrobench_bert import Bert
 SIZES = Representations(dense=8, terms=5, scale=0.5)
 IDS = torch.tensor([[4, 20, 30, 40, 50, 5], [4, 21, 31, 5, 0, 0], [4, 5, 0, 0, 0, 0]])  # the last text is empty
 MASK = (IDS != 0).long()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

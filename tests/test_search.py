@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -45,14 +44,6 @@ from retrobench_bert import Bert
 stage: ModuleType = import_module("retrobench.stages.search")  # the package's own `search` is the function
 
 SCALE = 0.5
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def naive(scores: np.ndarray, ids: list[str], depth: int) -> list[list[int]]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 
 from retrobench.plugins import discover, get
 from retrobench.sweep import Request, sweep
@@ -94,7 +93,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tiny.Tiny:
-    torch.set_num_threads(1)
     return tiny.make(tmp_path)
 
 

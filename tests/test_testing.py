@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,6 @@ from retrobench.backbones import Backbone, Pretraining
 from retrobench.masking import masked_batch, pack
 from retrobench.testing import check_objective
 from retrobench_mlm import MaskedLanguageModelling
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def broken(**members: Any) -> Any:

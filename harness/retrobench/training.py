@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,7 @@ def _deterministic() -> Iterator[None]:
     guard: Any = torch.utils.deterministic
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     flash, fill = torch.backends.cuda.flash_sdp_enabled(), guard.fill_uninitialized_memory  # type: ignore[no-untyped-call]
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())  # despite its name this rules the CPU's kernel too
     guard.fill_uninitialized_memory = False  # meant for debugging, it writes all memory twice

@@ -1,0 +1,12 @@
+"""What every test relies on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small lose more to a second thread than they gain, and numbers may not depend on the machine."""
+    torch.set_num_threads(1)
