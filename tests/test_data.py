@@ -1,4 +1,4 @@
-"""Real ir_datasets and beir: the shipped collection and tokenizer, folders, and what each mistake is told."""
+"""Real ir_datasets and files: the shipped collection and tokenizer, folders, and what each mistake is told."""
 
 import functools
 import json
@@ -7,10 +7,13 @@ from typing import Any
 
 import ir_datasets
 import pytest
+from ir_datasets.formats import GenericDocPair
 
 from retrobench import collections
-from retrobench.data import SHIPPED, Document, Query, load, training_pairs
+from retrobench.collections import catalogue
+from retrobench.data import SHIPPED, Document, Query, load, local_root, training_pairs
 from retrobench.errors import RetrobenchError
+from retrobench.rules import Rule
 
 refused = functools.partial(pytest.raises, RetrobenchError)
 
@@ -212,6 +215,111 @@ def test_files_are_missed_only_when_asked_for(folder: Path) -> None:
     (folder / "corpus.jsonl").unlink()
     with refused(match=r"has no corpus\.jsonl; BEIR's layout is corpus\.jsonl, queries"):
         load(str(folder))
+
+
+def test_a_folder_without_a_description_has_the_default_rule(folder: Path) -> None:
+    dataset = load(str(folder))
+    assert (dataset.title, dataset.rule) == ("", Rule())
+    assert load("beir/arguana").rule.drop_self
+    assert load("beir/arguana").title == ""
+
+
+def test_description_gives_title_and_rule_by_split(folder: Path) -> None:
+    described = ['title = "Whales"', "relevance_level = 2", 'measures = ["MRR@10"]', "[splits.dev]", "drop_self = true"]
+    write(folder / "dataset.toml", [*described, "relevance_level = 3"])
+    test, dev = load(str(folder)), load(f"{folder}:dev")
+    assert test.title == dev.title == "Whales"
+    assert test.rule == Rule(relevance_level=2, measures=("MRR@10",), note="Whales")
+    assert dev.rule == Rule(drop_self=True, relevance_level=3, measures=("MRR@10",), note="Whales")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["drop_sefl = true"], r"dataset\.toml setting 'drop_sefl'\. Did you mean 'drop_self'\? Known: dangling, drop"),
+        (['[splits.test]\nrelevance_level = "2"'], r"setting 'relevance_level' is '2'; expected a whole number\."),
+        (["relevance_level = 0"], r"dataset\.toml refuses its settings: relevance_level is 0"),
+        (["drop_self = "], r"dataset\.toml is not TOML \("),
+        (["title = 1"], r"dataset\.toml: title must be a text, and splits a table like \[splits\.test\]\."),
+        (["splits = 1"], r"dataset\.toml: title must be a text, and splits"),
+    ],
+)
+def test_faulty_descriptions_are_refused_in_one_line(folder: Path, lines: list[str], told: str) -> None:
+    write(folder / "dataset.toml", lines)
+    with refused(match=told):
+        _ = load(str(folder)).rule
+
+
+def test_negatives_of_a_folder_and_of_none(folder: Path) -> None:
+    write(folder / "negatives/dev.tsv", ["query-id\tcorpus-id", "q3\td2", "q3\td3"])
+    assert list(load(f"{folder}:dev").negatives()) == [("q3", "d2"), ("q3", "d3")]
+    with refused(match=r"No file .*test\.tsv\. Splits with negatives there: dev\."):
+        load(str(folder)).negatives()
+    with refused(match=r"'retrobench/squad/train' has no docpairs\."):
+        list(load(f"{SQUAD}/train").negatives())
+
+
+def test_negatives_of_the_catalogue_are_the_second_of_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Triples:
+        def docpairs_iter(self) -> list[GenericDocPair]:
+            return [GenericDocPair("q", "yes", "no"), GenericDocPair("q", "yes", "never")]
+
+    # The real file is 1.8 GB; that ir_datasets has pairs under this name is checked beside.
+    monkeypatch.setattr(catalogue, "reach", lambda name, entity: Triples() if entity == "docpairs" else None)
+    dataset = load("msmarco-passage/train/triples-v2")
+    assert dataset.has("docpairs")
+    assert list(dataset.negatives()) == [("q", "no"), ("q", "never")]
+
+
+def test_parents_mean_the_split_papers_report() -> None:
+    assert load("beir/msmarco").id == "beir/msmarco/dev"
+    assert load("beir/nfcorpus").id == "beir/nfcorpus/test"
+    with refused(match=r"^'beir' is a group of datasets, .*: beir/trec-covid, .*, beir/cqadupstack\.$"):
+        load("beir")
+    with refused(match=r"^'beir/cqadupstack' is a group .* beir/cqadupstack/android, "):
+        load("beir/cqadupstack")
+
+
+def test_relative_folders_are_looked_up_here_then_under_the_root(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, here = tmp_path / "root", tmp_path / "here"
+    for place in (root / "mine", root / "cranfield"):
+        write_copy(folder, place)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("RETROBENCH_DATA", str(root))
+    assert load("mine:dev").id == "mine:dev"
+    assert load("mine").document_count() == 3
+    assert next(load("./cranfield").documents()).id == "d1"  # the catalogue's comes first under its bare name
+    write_copy(folder, here / "mine")
+    (here / "mine" / "corpus.jsonl").write_text('{"_id": "nearer"}\n')
+    assert [document.id for document in load("mine").documents()] == ["nearer"]
+    with refused(match=r"no such folder was found\. Looked here and in .*root\.$"):
+        load("yours:dev")
+
+
+def write_copy(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (target / name).write_bytes((source / name).read_bytes())
+    write(target / "qrels/dev.tsv", [QRELS[0], "q3\td1\t1"])
+
+
+def test_root_of_local_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RETROBENCH_DATA", raising=False)
+    monkeypatch.setenv("RETROBENCH_HOME", "store")
+    assert local_root() == Path("store/collections")
+    monkeypatch.delenv("RETROBENCH_HOME")
+    assert local_root() == Path.home() / ".cache/retrobench/collections"
+    monkeypatch.setenv("RETROBENCH_DATA", "~/data")
+    assert local_root() == Path.home() / "data"
+
+
+def test_a_collection_that_can_be_made_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETROBENCH_DATA", str(tmp_path))
+    with refused(match=r"'msmarco-titled' is not there yet: .* `retrobench data fetch msmarco-titled` makes it\."):
+        load("msmarco-titled:dev")
 
 
 @pytest.fixture(scope="module")

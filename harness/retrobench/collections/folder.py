@@ -1,142 +1,160 @@
-"""A folder in BEIR's layout, read with beir: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv.
+"""
+A collection in a folder: BEIR's layout, or tab-separated text, each file gzipped or not.
 
-Only corpus.jsonl is needed until queries or judgements are asked for. Each faulty line is named in a
-RetrobenchError, where beir would drop it, overwrite another or fail without saying where.
+    corpus.jsonl or corpus.tsv         documents
+    queries.jsonl or queries.tsv       queries of all splits; queries.SPLIT.jsonl or .tsv, where there, those of one
+    qrels/SPLIT.tsv or qrels.SPLIT.tsv judgements, in BEIR's form or TREC's
+    negatives/SPLIT.tsv                documents that do not answer a query: query-id, corpus-id
+    dataset.toml                       what the collection is, and how it is scored
+
+Only the corpus is needed until more is asked for. Of two files for one purpose neither is taken. `tables` says how
+the files are read. `dataset.toml` holds `title`, which names the variant of the corpus, the fields of `rules.Rule`,
+and the same again for one split under `[splits.SPLIT]`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import functools
-import io
-import json
-import warnings
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
+from retrobench import settings
+from retrobench.collections import tables
 from retrobench.errors import RetrobenchError
+from retrobench.rules import Rule
 
-if TYPE_CHECKING:
-    from beir.datasets.data_loader import GenericDataLoader
-
-__all__ = ["checked", "document_count", "documents", "judgements", "queries"]
+__all__ = [
+    "Description",
+    "checked",
+    "describe",
+    "document_count",
+    "documents",
+    "judgements",
+    "negatives",
+    "queries",
+    "size",
+    "splits",
+    "unjudged",
+]
 
 LAYOUT = "corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv"
-T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `dataset.toml` says: the corpus variant, and the rule of one split."""
+
+    title: str
+    rule: Rule
 
 
 def checked(folder: Path) -> Path:
     """The folder itself, if it has documents."""
-    if not (folder / "corpus.jsonl").is_file():
-        raise RetrobenchError(f"Folder {folder} has no corpus.jsonl; BEIR's layout is {LAYOUT}.")
+    _corpus(folder)
     return folder
 
 
-def documents(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of each document in file order, all read before the first is given."""
-    _check_records(folder / "corpus.jsonl")
-    rows = _through_beir(folder, lambda loader: loader.load_corpus())
-    return ((key, row["title"] or "", row["text"] or "") for key, row in rows.items())
+def size(folder: Path) -> int:
+    """The bytes of the corpus as it lies on the disk."""
+    return _corpus(folder).stat().st_size
+
+
+def documents(folder: Path) -> Iterator[tables.Record]:
+    """Id, title and text of each document in file order."""
+    return tables.records(_corpus(folder))
 
 
 def document_count(folder: Path) -> int:
-    """The number of lines of corpus.jsonl."""
-    with (folder / "corpus.jsonl").open("rb") as lines:
-        return sum(1 for _ in lines)
+    """The number of lines of the corpus."""
+    return tables.count(_corpus(folder))
 
 
 def queries(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """Id and text of each query that the split judges, in the order of its judgements."""
-    file = folder / "queries.jsonl"
-    if not file.is_file():
-        raise RetrobenchError(f"Folder {folder} has no queries.jsonl, so no queries; BEIR's layout is {LAYOUT}.")
-    _check_records(file)
-    for _ in judgements(folder, split):
-        pass  # so that a faulty row is named here rather than met by beir
+    file = _queries(folder, split)
+    texts = {record.id: record.text for record in tables.records(file)}
+    judged = dict.fromkeys(query for query, _, _ in judgements(folder, split))
+    absent = next((query for query in judged if query not in texts), None)
+    if absent is not None:
+        raise tables.FaultyFile(_qrels(folder, split), 0, f"judges query {absent!r}, which {file} lacks")
+    return ((query, texts[query]) for query in judged)
 
-    def read(loader: GenericDataLoader) -> dict[str, str]:
-        loader.corpus = {"": {}}  # were it empty, load() would read the documents too
-        return dict(loader.load(split)[1])
 
-    try:
-        texts = _through_beir(folder, read)
-    except KeyError as error:
-        raise RetrobenchError(f"{_qrels(folder, split)} judges query {error}, which {file} lacks.") from None
-    return ((key, text or "") for key, text in texts.items())
+def unjudged(folder: Path, split: str) -> int:
+    """The number of queries in the split's file of queries that no split judges, and that are therefore never used."""
+    judged = {query for each in splits(folder) for query, _, _ in judgements(folder, each)}
+    return sum(record.id not in judged for record in tables.records(_queries(folder, split)))
 
 
 def judgements(folder: Path, split: str) -> Iterator[tuple[str, str, int]]:
-    """Query id, document id and grade of each row after the header.
+    """Query id, document id and grade of each judgement of the split, in file order."""
+    return tables.judgements(_qrels(folder, split))
 
-    A missing header is an error: beir would take the first judgement for one.
-    """
-    file = _qrels(folder, split)
-    if not file.is_file():
-        known = ", ".join(sorted(other.stem for other in file.parent.glob("*.tsv"))) or "none"
-        raise RetrobenchError(f"No file {file}. Splits there: {known}; name one as {folder}:SPLIT.")
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = csv.reader(lines, delimiter="\t")
-        if _is_judgement(next(rows, [])):
-            raise RetrobenchError(f"{file} has no header; let its first line be query-id, corpus-id, score.")
-        for number, row in enumerate(rows, 2):
-            if not _is_judgement(row):
-                expected = "a query id, a document id and a whole number with tabs between them"
-                raise RetrobenchError(f"{file}, line {number}: {expected} were expected, not {row}.")
-            yield row[0], row[1], int(row[2])
+
+def negatives(folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """Query id and document id of each negative of the split, in file order."""
+    file = _one(folder, f"negatives/{split}.tsv")
+    if file is None:
+        known = ", ".join(_splits(folder, "negatives/*.tsv")) or "none"
+        raise RetrobenchError(f"No file {folder / 'negatives' / split}.tsv. Splits with negatives there: {known}.")
+    return tables.pairs(file)
+
+
+def splits(folder: Path) -> tuple[str, ...]:
+    """The splits with judgements, sorted."""
+    return _splits(folder, "qrels/*.tsv", "qrels.*.tsv")
+
+
+def describe(folder: Path, split: str) -> Description:
+    """What `dataset.toml` says of the split; nothing, and the default rule, where there is no such file."""
+    file = folder / "dataset.toml"
+    try:
+        found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RetrobenchError(f"{file} is not TOML ({error}).") from None
+    title, by_split = found.pop("title", ""), found.pop("splits", {})
+    if not isinstance(title, str) or not isinstance(by_split, dict) or not isinstance(by_split.get(split, {}), dict):
+        raise RetrobenchError(f"{file}: title must be a text, and splits a table like [splits.{split}].")
+    rule = settings.build(Rule, {"note": title, **found, **by_split.get(split, {})}, str(file))
+    return Description(title, rule)
+
+
+def _corpus(folder: Path) -> Path:
+    file = _one(folder, "corpus.jsonl", "corpus.tsv")
+    if file is None:
+        raise RetrobenchError(f"Folder {folder} has no corpus.jsonl; BEIR's layout is {LAYOUT}.")
+    return file
+
+
+def _queries(folder: Path, split: str) -> Path:
+    own = _one(folder, f"queries.{split}.jsonl", f"queries.{split}.tsv")
+    file = own or _one(folder, "queries.jsonl", "queries.tsv")
+    if file is None:
+        raise RetrobenchError(f"Folder {folder} has no queries.jsonl, so no queries; BEIR's layout is {LAYOUT}.")
+    return file
 
 
 def _qrels(folder: Path, split: str) -> Path:
-    return folder / "qrels" / f"{split}.tsv"
+    file = _one(folder, f"qrels/{split}.tsv", f"qrels.{split}.tsv")
+    if file is None:
+        known = ", ".join(splits(folder)) or "none"
+        raise RetrobenchError(
+            f"No file {folder / 'qrels' / split}.tsv. Splits there: {known}; name one as {folder}:SPLIT."
+        )
+    return file
 
 
-def _is_judgement(row: list[str]) -> bool:
-    return len(row) == 3 and row[2].removeprefix("-").isdecimal()
+def _one(folder: Path, *names: str) -> Path | None:
+    """The one file of these names, gzipped or not."""
+    found = [folder / (name + end) for name in names for end in ("", ".gz") if (folder / (name + end)).is_file()]
+    if len(found) > 1:
+        there = " and ".join(str(file.relative_to(folder)) for file in found)
+        raise RetrobenchError(f"Folder {folder} has {there}, of which only one can count; move the other away.")
+    return found[0] if found else None
 
 
-def _through_beir(folder: Path, read: Callable[[GenericDataLoader], dict[str, T]]) -> dict[str, T]:
-    """What `read` gets from beir's loader of `folder`."""
-    from beir.datasets.data_loader import GenericDataLoader
-
-    # beir draws a progress bar, and leaves closing its files to the garbage collector.
-    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        return read(GenericDataLoader(str(folder)))
-
-
-def _check_records(file: Path) -> None:
-    """Raise for the first line that is not an object of strings with an id of its own."""
-    stamp = file.stat()
-    _check_lines(file, stamp.st_mtime_ns, stamp.st_size)
-
-
-# Cached, since checking costs as much as reading: once for each state of a file.
-@functools.lru_cache
-def _check_lines(file: Path, modified: int, size: int) -> None:
-    seen: dict[str, int] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                key = _record_id(line)
-            except ValueError as error:
-                raise RetrobenchError(f"{file}, line {number}: {error}.") from None
-            if key in seen:
-                raise RetrobenchError(f"{file}, line {number}: id {key!r} was used on line {seen[key]}.")
-            seen[key] = number
-    if not seen:
-        raise RetrobenchError(f"{file} is empty; one JSON object per line is expected.")
-
-
-def _record_id(line: str) -> str:
-    """The id of a line of corpus.jsonl or queries.jsonl; ValueError says what is wrong with the line."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not a JSON object ({error})") from None
-    if not isinstance(row, dict) or not isinstance(row.get("_id"), str):
-        raise ValueError("not a JSON object with a string '_id'")
-    for field in ("title", "text"):
-        if not isinstance(row.get(field), str | None):
-            raise ValueError(f"{field!r} is not a string but {row[field]!r}")
-    return str(row["_id"])
+def _splits(folder: Path, *patterns: str) -> tuple[str, ...]:
+    names = (file.name for pattern in patterns for end in ("", ".gz") for file in folder.glob(pattern + end))
+    return tuple(sorted({name.removesuffix(".gz").removesuffix(".tsv").removeprefix("qrels.") for name in names}))
