@@ -1,7 +1,8 @@
-"""Rows whose comparisons are known by hand, for the tests of the leaderboard."""
+"""Rows and claims whose comparisons are known by hand, for the tests of the leaderboard."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,3 +65,97 @@ def filled(folder: Path, lines: Mapping[str, Mapping[str, float]]) -> Path:
 def entrants(folder: Path) -> Path:
     """A track's folder in which retromae beats the others, and mlm and bert cannot be told apart."""
     return filled(folder, {"bert": BERT, "mlm": MLM, "retromae": RETROMAE})
+
+
+def facts(**changed: Any) -> dict[str, Any]:
+    """What a row says of one dataset."""
+    plain = {"documents": 100, "queries": 30, "corpus": "c" * 64, "qrels": "d" * 64, "titles": "space"}
+    plain |= {"query_length": 32, "passage_length": 140, "similarity": "dot"}
+    plain |= {"relevance_level": 1, "missing": 0, "self_hits_removed": 0, "ties": 3}
+    return plain | changed
+
+
+CLAIMS = """
+[dataset]
+"*" = { documents = 100, titles = "space", query_length = 32, passage_length = 140, similarity = "dot" }
+"d:dev" = { label = "dev", queries = 30, judgements = 31, qrels = "QRELS" }
+"secret" = { reason = "its corpus needs a licence" }
+
+[[table]]
+id = "paper/table-1"
+title = "MRR & more"
+paper = "Paper (2020)"
+source = "arXiv:1, Table 1"
+note = "Read with care."
+set = ["adapt.corpus=[]", "distil.*=*"]
+round = "in-batch"
+columns = ["d:dev MRR@10", "d:dev Recall@1000", "secret MRR@10"]
+headers = ["", "R@1k", ""]
+rows = [
+    { model = "BERT", entrant = "bert", values = [0.300, "the paper prints none", 0.1] },
+    { model = "RetroMAE", entrant = "retromae", checkpoint = "authors/model", values = [0.350, 0.970, 0.2] },
+    { model = "mask .9", entrant = "retromae", set = ["objective.mask_ratio=0.9"], values = [0.330, 0.960, 0.3] },
+    { model = "Condenser", reason = "no such plugin", values = [0.336, 0.968, 0.4] },
+]
+[[table.corrections]]
+model = "RetroMAE"
+column = "d:dev Recall@1000"
+printed = 0.097
+source = "arXiv:2"
+note = "a digit fell out"
+
+[[table]]
+id = "paper/table-1"
+title = "questions"
+paper = "Paper (2020)"
+source = "arXiv:1, Table 1"
+reason = "no track measures questions"
+columns = ["questions R@5"]
+rows = [{ model = "BERT", values = [0.7] }]
+""".replace("QRELS", "d" * 64)
+
+SETTINGS = {  # of the objectives as released
+    "bert": {},
+    "retromae": {
+        "mask_ratio": 0.3,
+        "decoder_mask_ratio": 0.5,
+        "mask_pool": 256,
+        "query_form": "positions",
+        "corruption": "80/10/10",
+        "decoder_reduction": "mean",
+    },
+}
+QUERIES = [f"q{number}" for number in range(30)]
+
+
+def measured(entrant: str = "bert", mrr: float = 0.3, seed: int = 0, recall: float = 0.965, **changed: Any) -> Row:
+    plain: dict[str, Any] = {
+        "track": "small",
+        "overrides": {"adapt.corpus": []},
+        "settings": SETTINGS[entrant],
+        "measures": {"d:dev": {"MRR@10": mrr, "Recall@1000": recall}},
+        "facts": {"d:dev": facts()},
+        "artifacts": {"finetune": f"{entrant}-{seed}-{mrr}"},
+        "round": "in-batch",
+    }
+    return row(entrant, seed, **(plain | changed))
+
+
+def board(folder: Path, *rows: Row, values: dict[str, float] | None = None) -> Path:
+    """A folder of tracks, with claims and rows of one; a row's value by query is its mean, a little up and down."""
+    (folder / "small").mkdir(parents=True, exist_ok=True)
+    (folder / "small" / "claims.toml").write_text(CLAIMS, "utf-8")
+    for one in rows:
+        mean = one.measures.get("d:dev", {}).get("MRR@10", 0.0)
+        spread = {query: mean + 0.01 * (-1) ** place for place, query in enumerate(QUERIES)}
+        append(folder / "small", one, {"d:dev": {"MRR@10": values or spread}})
+    return folder
+
+
+def cells(text: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(model, column) -> its records, from the JSON of `reproduce`."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for part in json.loads(text)["parts"]:
+        for each in part["cells"]:
+            found.setdefault((each["model"], f"{each['dataset']} {each['measure']}"), []).append(each)
+    return found

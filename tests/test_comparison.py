@@ -7,17 +7,19 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import BERT, DATASET, MLM, RETROMAE, entrants, filled, row
+from rows import BERT, DATASET, MLM, RETROMAE, entrants, facts, filled, mean, row
 from scipy.stats import ttest_rel
 
+from retrobench.cells import notes
 from retrobench.comparison import Table, compare
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import load_per_query, read
+from retrobench.leaderboard import PerQuery, Row, UnlikeError, append, load_per_query, read
 from retrobench.significance import holm, paired_tests
 from retrobench.tables import loader, render, show
 
@@ -173,6 +175,63 @@ def test_worse_than_the_baseline_and_near_the_best_are_said(tmp_path: Path) -> N
     assert "bow-mae does not beat bert at this size: -0.2000, p < 0.001. It is significantly worse." in text
     assert "mlm does not beat bert at this size: +0.0000, p = 1." in text
     assert "Not told apart from the best, " in text
+
+
+def test_each_round_is_a_line_and_is_held_against_bert_after_the_same_round() -> None:
+    values = {("bert", "in-batch"): 0.30, ("bert", "mined"): 0.34, ("mlm", "in-batch"): 0.31, ("mlm", "mined"): 0.33}
+    rows = [row(name, values=[value], round=round) for (name, round), value in values.items()]
+    by_query = {one.entrant + one.round: one.measures[DATASET]["MRR@10"] for one in rows}
+
+    def load(one: Row) -> PerQuery:
+        mean = by_query[one.entrant + one.round]
+        return {DATASET: {"MRR@10": {f"q{i}": mean + 0.001 * (-1) ** i for i in range(30)}}}
+
+    table = only(compare(rows, load))
+    assert [line.entrant for line in table.lines] == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
+    assert [table.rival(line) for line in range(4)] == [0, 0, 3, 3]
+    text = "\n".join(notes(table))
+    assert "mlm, mined does not beat bert, mined at this size: -0.0100" in text
+    assert "mlm, in-batch does not beat" not in text
+    again = [*rows, row("bert", values=[0.2], round="mined", artifacts={"score": "new"})]
+    assert only(compare(again)).superseded == 1, "of the same round only"
+
+
+def test_the_first_column_with_values_by_query_is_tested_and_named(tmp_path: Path) -> None:
+    """A mean of datasets leads the table and has none."""
+    mean_of = "beir (mean of 14 public sets)"
+    for name, values in (("bert", BERT), ("retromae", RETROMAE)):
+        measures = {mean_of: {"nDCG@10": mean(values) / 2}, DATASET: {"MRR@10": mean(values)}}
+        append(tmp_path, row(name, measures=measures), {DATASET: {"MRR@10": values}})
+    table = only(compare(read(tmp_path), partial(load_per_query, tmp_path)))
+    assert (table.columns[0], table.tested) == ((mean_of, "nDCG@10"), (DATASET, "MRR@10"))
+    assert [table.beaten(line) for line in range(2)] == [[1], []]
+    assert (
+        f"Letters beside MRR@10 name the lines that a line beats: paired two-sided t-test over 30 queries of {DATASET}"
+        in (render(read(tmp_path), "text", partial(load_per_query, tmp_path)))
+    )
+    markdown = render(read(tmp_path), "md", partial(load_per_query, tmp_path))
+    assert "0.4500 ± -<sup>b</sup> |" in markdown, "beside the number that was tested"
+    assert "0.2250 ± -<sup>" not in markdown
+    document = json.loads(render(read(tmp_path), "json", partial(load_per_query, tmp_path)))["tables"][0]
+    assert (document["main"], document["tested"]) == ([mean_of, "nDCG@10"], [DATASET, "MRR@10"])
+
+
+@pytest.mark.parametrize("name", ["corpus", "qrels", "documents"])
+def test_rows_on_unlike_files_share_no_table(name: str) -> None:
+    changed: dict[str, Any] = {"corpus": "a" * 64, "qrels": "b" * 64, "documents": 7}
+    one, other = row(facts={DATASET: facts()}), row("mlm", 3, facts={DATASET: facts(**{name: changed[name]})})
+    with pytest.raises(UnlikeError) as raised:
+        compare([one, other])
+    first, second = (
+        f"{str(value)[:8]}..." if name != "documents" else str(value) for value in (facts()[name], changed[name])
+    )
+    assert str(raised.value) == (
+        "bert (seed 0) of 2026-01-02T03:04:05Z and mlm (seed 3) of 2026-01-02T03:04:05Z cannot stand in one table: on "
+        f"{DATASET} their {name} differ, {first} and {second}. Measure both on the same files."
+    )
+    assert raised.value.exit_code == 3
+    assert len(compare([one, replace(other, identity="f" * 16)])) == 2, "of unlike identity they share none anyway"
+    assert len(compare([one, replace(other, facts={})])) == 1, "a row of before says nothing"
 
 
 def test_unlike_queries_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rows import DATASET, entrants, row
+from rows import DATASET, entrants, facts, row
 
 from retrobench import leaderboard
 from retrobench.errors import RetrobenchError
@@ -24,6 +24,7 @@ from retrobench.leaderboard import (
     locate,
     places,
     read,
+    read_file,
     rows_folder,
     track_name,
 )
@@ -51,6 +52,39 @@ def test_per_query_values_lie_beside_the_row_in_repeatable_bytes(tmp_path: Path)
         files.append((folder / written.per_query).read_bytes())
     assert files[0] == files[1]
     assert files[0][4:8] == bytes(4), "the time in a gzip header"
+
+
+def test_a_row_of_before_keeps_its_line_and_its_id(tmp_path: Path) -> None:
+    """`facts` and `round` came later: a row that has neither is written and named as it always was."""
+    mini = Path(__file__).parents[1] / "leaderboards" / "mini" / "rows.jsonl"
+    lines = mini.read_text("utf-8").splitlines()
+    assert len(lines) == 19
+    for line, old in zip(lines, read(mini.parent), strict=True):
+        assert old.to_json() == line
+        assert old.per_query == f"per_query/{old.id}.json.gz"
+        assert (old.facts, old.round) == ({}, "")
+    said = append(tmp_path, row(facts={DATASET: facts()}, round="mined"), {})
+    assert read(tmp_path) == [said]
+    assert {said.id, row().id} == {said.id} | {row(facts={}, round="").id}
+    assert said.id != row().id
+
+
+def test_each_round_of_a_run_has_a_row_of_its_own(tmp_path: Path) -> None:
+    for name in ("in-batch", "mined", "mined"):
+        append(tmp_path, row(round=name), {})
+    assert [one.round for one in read(tmp_path)] == ["in-batch", "mined"]
+    assert already(read(tmp_path), row()) is None
+
+
+def test_a_file_of_rows_is_read_wherever_it_lies(tmp_path: Path) -> None:
+    append(tmp_path, row(), {})
+    append(tmp_path, row("mlm"), {})
+    assert {where: one.entrant for where, one in read_file(tmp_path / "rows.jsonl").items()} == {
+        f"{tmp_path}/rows.jsonl:1": "bert",
+        f"{tmp_path}/rows.jsonl:2": "mlm",
+    }
+    with pytest.raises(RetrobenchError, match=r"Cannot read rows from .*none\.jsonl: .*Name a rows\.jsonl of a track"):
+        read_file(tmp_path / "none.jsonl")
 
 
 def test_a_cached_rerun_appends_nothing(tmp_path: Path) -> None:

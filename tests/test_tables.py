@@ -139,6 +139,25 @@ def test_an_unknown_format_names_the_known(mini: Path) -> None:
         show("mini", mini.parent, "latx")
 
 
+def test_many_measures_are_lines_and_entrants_columns() -> None:
+    """25 datasets side by side are read by nobody."""
+    sets = {f"beir/set-{number}": {"nDCG@10": 0.1 + number / 100} for number in range(25)}
+    rows = [row("bert", measures=sets), row("mlm", 0, measures=sets), row("mlm", 1, measures=sets)]
+    text = render(rows, "text")
+    many = render([*rows, *(row(f"entrant-{number}", measures=sets) for number in range(5))], "text")
+    assert max(len(line) for line in many.splitlines() if not line.startswith(("Mean ", "Diff"))) < 120
+    assert many.count("beir/set-24") == 2, "7 entrants: 4, and the other 3 below"
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "entrant representation seeds beir/set-0 nDCG@10 time" in lines
+    assert "dataset measure a bert b mlm" in lines
+    assert "beir/set-24 nDCG@10 0.3400 ± - 0.3400 ± 0.0000" in lines
+    assert sum(line.startswith("beir/set-") for line in lines) == 25
+    markdown = render(rows, "md")
+    assert "| dataset     | measure |     a bert |           b mlm |" in markdown
+    assert render(rows, "latex").count(r"\begin{tabular}") == 2
+    assert len(next(csv.reader(io.StringIO(render(rows, "csv"))))) > 2 * 25, "a spreadsheet has room"
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_several_datasets_are_named_in_the_columns(format: str) -> None:
     measures = {"beir/scifact/test": {"nDCG@10": 0.6}, "beir/nfcorpus/test": {"nDCG@10": 0.3}}

@@ -1,21 +1,24 @@
 """
 A compared table in words: the cells of its grid, and the sentences that stand under it.
 
-* grid, Grid   header and cells, for any format to lay out
-* notes        what the numbers are, how they were tested, and what the test did not show
-* markdown     a grid in Markdown
-* clock        seconds as h:mm:ss
+* sections, Section   grids and sentences under a heading, for any format to lay out
+* Grid, markdown      cells ready to be laid out, and laid out in Markdown
+* notes               what the numbers are, how they were tested, and what the test did not show
+* spread, clock       a mean with its deviation; seconds as h:mm:ss
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrobench.comparison import Line, Table
 from retrobench.significance import ALPHA, Pair
 
-__all__ = ["Grid", "clock", "grid", "markdown", "notes"]
+__all__ = ["Commands", "Grid", "Section", "clock", "grid", "markdown", "notes", "sections", "spread"]
+
+WIDE = 8  # measures that stand side by side; more of them are turned into lines
+ABREAST = 4  # entrants beside each other then
 
 
 @dataclass(frozen=True)
@@ -25,51 +28,102 @@ class Grid:
     header: list[str]
     body: list[list[str]]
     numbers: int
+    marks: tuple[str, ...] = ()  # for each line the letters of those it beats
+    marked: int = 0  # the column that the marks belong to
+    texts: tuple[int, ...] = ()  # columns further on that are no numbers
+
+    def right(self, column: int) -> bool:
+        """Whether a column's cells stand to the right."""
+        return column >= self.numbers and column not in self.texts
+
+    def take(self, columns: Sequence[int]) -> Grid:
+        """Some of the columns, in their order."""
+        marked = columns.index(self.marked) if self.marked in columns else 0
+        return Grid(
+            [self.header[column] for column in columns],
+            [[row[column] for column in columns] for row in self.body],
+            sum(column < self.numbers for column in columns),
+            self.marks if self.marked in columns else (),
+            marked,
+            tuple(place for place, column in enumerate(columns) if column in self.texts),
+        )
 
 
-def grid(table: Table, escape: Callable[[str], str] = str, mark: Callable[[str, str], str] | None = None) -> Grid:
-    """The cells of a table. `mark` joins the main measure with the letters of the lines that are beaten.
+@dataclass(frozen=True)
+class Commands:
+    """Lines for a shell."""
 
-    Without `mark` the letters have a column of their own. `escape` makes a text fit for the format.
-    """
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under one heading, from top to bottom."""
+
+    heading: str
+    parts: tuple[Grid | Commands | str, ...]
+
+
+def sections(tables: Sequence[Table]) -> list[Section]:
+    """Each table with its notes. More measures than fit side by side are lines of a second grid, entrants columns."""
+    return [
+        Section(table.heading, (grid(table), *(_turned(table) if _wide(table) else []), *notes(table)))
+        for table in tables
+    ]
+
+
+def grid(table: Table) -> Grid:
+    """An entrant a line: seeds, measures and cost. Of many measures only the first, and the one that was tested."""
     alone = len({dataset for dataset, _ in table.columns}) == 1
-    measures = [measure if alone else f"{dataset} {measure}" for dataset, measure in table.columns]
+    columns = [column for column in table.columns if column in (table.columns[0], table.tested) or not _wide(table)]
     header = [
         *("", "entrant", "representation", "seeds"),
-        *measures,
+        *(measure if alone else f"{dataset} {measure}" for dataset, measure in columns),
         *("time", "pre-training", "tokens/s", "peak memory"),
     ]
-    numbers = 3
-    rows = [
-        [table.letter(place), line.entrant, line.representation, *_scores(table, line)]
+    body = [
+        [table.letter(place), line.entrant, line.representation, *_scores(line, columns)]
         for place, line in enumerate(table.lines)
     ]
-    cells = [[escape(cell) for cell in row] for row in (header, *rows)]
-    if table.pairs:
-        beaten = ["".join(map(table.letter, table.beaten(place))) for place in range(len(table.lines))]
-        for row, letters in zip(cells, ["beats", *beaten], strict=True):
-            if mark is None:
-                row.insert(numbers + 2, letters)
-            elif row is not cells[0]:
-                row[numbers + 1] = mark(row[numbers + 1], letters)
-    return Grid(cells[0], cells[1:], numbers)
+    marks = ["".join(map(table.letter, table.beaten(place))) for place in range(len(table.lines))]
+    marked = 4 + columns.index(table.tested) if table.tested else 0
+    return Grid(header, body, 3, tuple(marks) if table.pairs else (), marked)
+
+
+def _wide(table: Table) -> bool:
+    return len(table.columns) > WIDE
+
+
+def _turned(table: Table) -> list[Grid]:
+    """A measure a line, an entrant a column, as many entrants beside each other as a terminal holds."""
+    found = []
+    for first in range(0, len(table.lines), ABREAST):
+        places = range(first, min(first + ABREAST, len(table.lines)))
+        lines = [table.lines[place] for place in places]
+        body = [
+            [*column, *(spread(line.mean(*column), line.deviation(*column)) for line in lines)]
+            for column in table.columns
+        ]
+        header = ["dataset", "measure", *(f"{table.letter(place)} {table.name(place)}" for place in places)]
+        found.append(Grid(header, body, 2))
+    return found
 
 
 def notes(table: Table) -> list[str]:
     """The sentences under a table: what the numbers are, how they were tested, what the test did not show."""
     if not table.columns:
         return []
-    dataset, measure = table.columns[0]
     seeds = sorted({len(line.seeds) for line in table.lines if line.seeds})
     text = [
         f"Mean ± sample standard deviation over seeds{f' ({_span(seeds)} per entrant)' if seeds else ''}; "
         "a seed changes pre-training and fine-tuning alike. Time is the sum over all stages."
     ]
     if len({data for data, _ in table.columns}) == 1:
-        text[0] = f"Dataset: {dataset}. {text[0]}"
+        text[0] = f"Dataset: {table.columns[0][0]}. {text[0]}"
     if table.superseded:
         text.append(f"Rows left out because a later one has the same entrant and seed: {table.superseded}.")
-    if table.pairs:
+    if table.tested:
+        dataset, measure = table.tested
         text.append(
             f"Letters beside {measure} name the lines that a line beats: paired two-sided t-test over "
             f"{table.queries} queries of {dataset}, each query's value averaged over seeds first, p "
@@ -84,9 +138,16 @@ def notes(table: Table) -> list[str]:
 
 def markdown(cells: Grid) -> str:
     """A Markdown table, padded so that its source reads well too."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in (cells.header, *cells.body)]
+    body = cells.body
+    if cells.marks:
+        sup = [f"<sup>{mark}</sup>" if mark else "" for mark in cells.marks]
+        body = [
+            [cell + (mark if column == cells.marked else "") for column, cell in enumerate(row)]
+            for row, mark in zip(body, sup, strict=True)
+        ]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (cells.header, *body)]
     widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(cells.header))]
-    right = [column >= cells.numbers for column in range(len(widths))]
+    right = [cells.right(column) for column in range(len(widths))]
     rule = ["-" * (width - 1) + ":-"[not side] for side, width in zip(right, widths, strict=True)]
     sides = [str.rjust if side else str.ljust for side in right]
     lines = [
@@ -104,12 +165,12 @@ def clock(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _scores(table: Table, line: Line) -> list[str]:
+def _scores(line: Line, columns: Sequence[tuple[str, str]]) -> list[str]:
     """The cells of a line that are numbers."""
     speed, memory = line.speed(), line.peak_memory()
     return [
         str(len(line.seeds)) if line.seeds else "-",
-        *(_spread(line.mean(*column), line.deviation(*column)) for column in table.columns),
+        *(spread(line.mean(*column), line.deviation(*column)) for column in columns),
         clock(line.seconds()),
         clock(line.seconds("pretrain")),
         "-" if speed is None else f"{speed:.0f}",
@@ -117,7 +178,8 @@ def _scores(table: Table, line: Line) -> list[str]:
     ]
 
 
-def _spread(mean: float | None, deviation: float | None) -> str:
+def spread(mean: float | None, deviation: float | None) -> str:
+    """A mean and its deviation, 4 decimals; "-" where there is none."""
     if mean is None:
         return "-"
     return f"{mean:.4f} ± {'-' if deviation is None else f'{deviation:.4f}'}"
@@ -133,11 +195,13 @@ def _pairs(table: Table) -> str:
 
 def _unbeaten(table: Table) -> list[str]:
     """Who does not beat the baseline, and who cannot be told from the best line."""
-    text, baseline = [], table.name(table.baseline)
-    for line, pair in table.against(table.baseline):
-        if pair.winner() != line:
-            worse = " It is significantly worse." if pair.significant else ""
-            text.append(f"{table.name(line)} does not beat {baseline} at this size: {_test(pair)}.{worse}")
+    text = []
+    for line in range(len(table.lines)):
+        rival = table.rival(line)
+        for other, pair in table.against(rival):
+            if other == line and pair.winner() != line:
+                worse = " It is significantly worse." if pair.significant else ""
+                text.append(f"{table.name(line)} does not beat {table.name(rival)} at this size: {_test(pair)}.{worse}")
     near = [f"{table.name(line)} ({_test(pair)})" for line, pair in table.against(0) if not pair.significant]
     if near:
         text.append(f"Not told apart from the best, {table.name(0)}: {'; '.join(near)}.")

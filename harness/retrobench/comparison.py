@@ -1,9 +1,11 @@
 """
 Numbers of rows that may stand together: means and spreads over seeds, and paired tests between entrants.
 
-* compare    rows -> one Table for each track identity
-* Table      lines in order of the main measure, and a Pair for each two of them
-* Line       one entrant with one representation, over its seeds
+* compare       rows -> one Table for each track identity
+* Table         lines in order of the main measure, and a Pair for each two of them
+* Line, lines   one entrant with one representation and round, over its seeds
+* tests         a Pair for each two lines, on one dataset and measure
+* alike         refuses rows of one dataset that were measured on different data
 """
 
 from __future__ import annotations
@@ -15,18 +17,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import PerQuery, Row
+from retrobench.leaderboard import PerQuery, Row, UnlikeError
 from retrobench.significance import Pair, paired_tests
 
-__all__ = ["Line", "Table", "compare"]
+__all__ = ["Line", "Load", "Table", "alike", "compare", "lines", "override", "tests"]
+
+Load = Callable[[Row], PerQuery]
+Column = tuple[str, str]  # dataset, measure
+
+# What makes a dataset's numbers numbers of the same thing, whatever was measured on it.
+SAME = ("documents", "queries", "corpus", "qrels", "relevance_level")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One entrant with one representation. Its rows differ in their seeds and share all settings."""
+    """One entrant with one representation, after one round. Its rows differ in their seeds and share all settings."""
 
-    entrant: str
+    entrant: str  # as shown: with the round, where the track measures every one
     representation: str
     rows: tuple[Row, ...]
 
@@ -74,10 +81,11 @@ class Table:
     """The rows of one track identity. `columns` are (dataset, measure), the main one first."""
 
     rows: tuple[Row, ...]  # as appended
-    columns: tuple[tuple[str, str], ...]
+    columns: tuple[Column, ...]
     lines: tuple[Line, ...]
-    baseline: int  # `bert` if it is there, else the line measured first
+    baseline: int  # `bert` if it is there, its best round, else the line measured first
     pairs: tuple[Pair, ...] = ()
+    tested: Column | None = None  # the first column with a value for each query: a mean of datasets has none
     queries: int = 0
 
     @property
@@ -88,7 +96,7 @@ class Table:
     @property
     def overrides(self) -> str:
         """What `--set` changed in the track, as it would be typed."""
-        return ", ".join(f"{key}={_shown(value)}" for key, value in sorted(self.rows[0].overrides.items()))
+        return ", ".join(override(key, value) for key, value in sorted(self.rows[0].overrides.items()))
 
     @property
     def superseded(self) -> int:
@@ -104,6 +112,16 @@ class Table:
         entrant, representation = self.lines[line].entrant, self.lines[line].representation
         alone = sum(other.entrant == entrant for other in self.lines) == 1
         return entrant if alone else f"{entrant} ({representation})"
+
+    def rival(self, line: int) -> int:
+        """The baseline of a line: `bert` after the same round, where that was measured."""
+        baseline, round = self.lines[self.baseline].rows[0], self.lines[line].rows[0].round
+        same = [
+            place
+            for place, other in enumerate(self.lines)
+            if other.rows[0].entrant == baseline.entrant == "bert" and other.rows[0].round == round
+        ]
+        return same[0] if same else self.baseline
 
     def beaten(self, line: int) -> list[int]:
         """The lines that `line` beats significantly."""
@@ -122,11 +140,11 @@ class Table:
         return sorted(found, key=lambda item: item[0])
 
 
-def compare(rows: Sequence[Row], load: Callable[[Row], PerQuery] | None = None) -> list[Table]:
+def compare(rows: Sequence[Row], load: Load | None = None) -> list[Table]:
     """One table for each track identity: the track as it is first, and of two alike the later measured.
 
-    `load` gives a row's per-query values; without it nothing is tested. Raises RetrobenchError where two
-    rows of a table were not scored on the same queries.
+    `load` gives a row's per-query values; without it nothing is tested. Raises UnlikeError where two rows of a
+    table were not scored on the same documents, judgements or queries.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -135,39 +153,84 @@ def compare(rows: Sequence[Row], load: Callable[[Row], PerQuery] | None = None) 
     return [_table(group, load) for group in order]
 
 
-def _table(rows: list[Row], load: Callable[[Row], PerQuery] | None) -> Table:
-    columns = tuple(
-        dict.fromkeys((data, name) for row in rows for data, named in row.measures.items() for name in named)
-    )
-    lines = _lines(rows)
-    first = next((line for line in lines if line.rows[0].entrant == "bert"), lines[0])
-    if columns:
-        lines.sort(key=lambda line: (-(line.mean(*columns[0]) or 0.0), line.entrant, line.representation))
-    table = Table(
-        rows=tuple(rows),
-        columns=columns,
-        lines=tuple(lines),
-        baseline=lines.index(first),
-    )
-    return _tested(table, load) if load and columns and len(lines) > 1 else table
+def alike(rows: Iterable[Row]) -> None:
+    """Raise UnlikeError, naming both, if a dataset of two rows is not the same documents and judgements."""
+    seen: dict[tuple[str, str], tuple[Any, Row]] = {}
+    for row in rows:
+        for dataset, facts in row.facts.items():
+            for name in SAME:
+                if name not in facts:
+                    continue
+                value, first = seen.setdefault((dataset, name), (facts[name], row))
+                if value != facts[name]:
+                    raise UnlikeError(
+                        f"{_row_name(first)} of {first.date} and {_row_name(row)} of {row.date} cannot stand in one "
+                        f"table: on {dataset} their {name} differ, {_brief(value)} and {_brief(facts[name])}. "
+                        "Measure both on the same files."
+                    )
 
 
-def _lines(rows: Iterable[Row]) -> list[Line]:
+def lines(rows: Iterable[Row]) -> list[Line]:
+    """One line for each entrant, representation, round and settings; of two rows of one seed the later."""
     groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}
     for row in rows:
         settings = json.dumps(_settings(row), sort_keys=True)
-        groups.setdefault((row.entrant, row.representation, settings), {})[row.seed] = row
+        shown = f"{row.entrant}, {row.round}" if row.round else row.entrant
+        groups.setdefault((shown, row.representation, settings), {})[row.seed] = row
     named: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for entrant, representation, settings in groups:
-        named.setdefault((entrant, representation), []).append(json.loads(settings))
+    for shown, representation, settings in groups:
+        named.setdefault((shown, representation), []).append(json.loads(settings))
     return [
         Line(
-            entrant + _difference(json.loads(settings), named[entrant, representation]),
+            shown + _difference(json.loads(settings), named[shown, representation]),
             representation,
             tuple(seeds[seed] for seed in sorted(seeds, key=lambda seed: -1 if seed is None else seed)),
         )
-        for (entrant, representation, settings), seeds in groups.items()
+        for (shown, representation, settings), seeds in groups.items()
     ]
+
+
+def tests(systems: Sequence[Line], column: Column, load: Load) -> tuple[tuple[Pair, ...], int]:
+    """A Pair for each two lines, and over how many queries: none where no row has values by query for the column."""
+    dataset, measure = column
+    values = [[load(row).get(dataset, {}).get(measure, {}) for row in line.rows] for line in systems]
+    if len(systems) < 2 or not any(of for each in values for of in each):
+        return (), 0
+    first = values[0][0]
+    for line, each in zip(systems, values, strict=True):
+        for row, of in zip(line.rows, each, strict=True):
+            unlike = sorted(of.keys() ^ first.keys())
+            if unlike or not of:
+                raise UnlikeError(
+                    f"{measure} on {dataset} cannot be compared: {_row_name(row)} has {len(of)} queries "
+                    f"and {_row_name(systems[0].rows[0])} {len(first)}, differing in "
+                    f"{', '.join(unlike[:3]) or 'none'}. Score both on the same queries."
+                )
+    return paired_tests(values), len(first)
+
+
+def override(key: str, value: Any) -> str:
+    """What `--set` changed, as it would be typed."""
+    return f"{key}={_shown(value)}"
+
+
+def _table(rows: list[Row], load: Load | None) -> Table:
+    alike(rows)
+    columns = tuple(
+        dict.fromkeys((data, name) for row in rows for data, named in row.measures.items() for name in named)
+    )
+    found = lines(rows)
+    first = found[0]
+    if columns:
+        found.sort(key=lambda line: (-(line.mean(*columns[0]) or 0.0), line.entrant, line.representation))
+    first = next((line for line in found if line.rows[0].entrant == "bert"), first)
+    table = Table(tuple(rows), columns, tuple(found), baseline=found.index(first))
+    for column in columns if load else ():
+        assert load is not None
+        pairs, queries = tests(found, column, load)
+        if pairs:
+            return replace(table, pairs=pairs, tested=column, queries=queries)
+    return table
 
 
 def _settings(row: Row) -> dict[str, Any]:
@@ -184,26 +247,8 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _tested(table: Table, load: Callable[[Row], PerQuery]) -> Table:
-    values = _values(table, load)
-    return replace(table, pairs=paired_tests(values), queries=len(values[0][0]))
-
-
-def _values(table: Table, load: Callable[[Row], PerQuery]) -> list[list[Mapping[str, float]]]:
-    """The main measure by query id, for each row of each line; refused unless all have the same queries."""
-    dataset, measure = table.columns[0]
-    first, found = table.lines[0].rows[0], []
-    for line in table.lines:
-        found.append([load(row).get(dataset, {}).get(measure, {}) for row in line.rows])
-        for row, values in zip(line.rows, found[-1], strict=True):
-            unlike = sorted(values.keys() ^ found[0][0].keys())
-            if unlike or not values:
-                raise RetrobenchError(
-                    f"{measure} on {dataset} cannot be compared: {_row_name(row)} has {len(values)} queries "
-                    f"and {_row_name(first)} {len(found[0][0])}, differing in "
-                    f"{', '.join(unlike[:3]) or 'none'}. Score both on the same queries."
-                )
-    return found
+def _brief(value: Any) -> str:
+    return f"{value[:8]}..." if isinstance(value, str) and len(value) > 16 else str(value)
 
 
 def _row_name(row: Row) -> str:

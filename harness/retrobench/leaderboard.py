@@ -4,6 +4,7 @@ Rows of a leaderboard: each is one measured entrant, appended and never edited.
 * places, locate, track_name, rows_folder   where tracks are looked up and where rows go
 * Row                                       what one measurement was, by what, of what, at which cost
 * append, read, already, load_per_query     `rows.jsonl` and `per_query/` in the folder of a track
+* UnlikeError                               rows that may not stand in one table
 
 Read on in `comparison`, which makes numbers of rows that may stand together, and `tables`, which lays them
 out.
@@ -17,7 +18,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,29 @@ from retrobench.errors import RetrobenchError, unknown
 __all__ = [
     "PerQuery",
     "Row",
+    "UnlikeError",
     "already",
     "append",
     "load_per_query",
     "locate",
     "places",
     "read",
+    "read_file",
     "rows_folder",
 ]
 
+
+class UnlikeError(RetrobenchError):
+    """Rows measured on unlike data, or not on what a table needs: nothing is tabulated."""
+
+    exit_code = 3
+
+
 PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Dataset id -> measure -> query id -> value, a fraction."""
+
+
+LATER = ("facts", "round")  # fields of Row that rows of before lack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +78,16 @@ class Row:
     date: str  # UTC, ISO 8601
     command: str  # reruns this row
     per_query: str = ""  # relative to the track's folder; `append` fills it in
+    # Dataset id -> what the numbers are of: documents, queries, hashes of corpus and qrels, titles, lengths, similarity.
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    round: str = ""  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted, save in `measures` and `cost`, whose order has a meaning."""
-        names = sorted(field.name for field in fields(self))
+        """One line of JSON, keys sorted, save in `measures` and `cost`, whose order has a meaning.
+
+        What came later stands in it only where it says something, so that the lines and ids of before stay theirs.
+        """
+        names = sorted(of.name for of in fields(self) if of.name not in LATER or getattr(self, of.name))
         members = (f'"{name}": {_dumps(getattr(self, name), sort=name not in ("measures", "cost"))}' for name in names)
         return "{" + ", ".join(members) + "}"
 
@@ -116,11 +135,11 @@ def rows_folder(name: str, leaderboard: Path | None = None) -> Path:
 
 
 def already(rows: Iterable[Row], row: Row) -> Row | None:
-    """The row among `rows` that came of the same artifacts, track, entrant and seed, if there is one."""
+    """The row among `rows` that came of the same artifacts, track, entrant, seed and round, if there is one."""
 
     # The track too: an entrant that does not pre-train has the same artifacts under a changed `pretrain`.
     def key(of: Row) -> tuple[object, ...]:
-        return of.artifacts, of.identity, of.entrant, of.seed
+        return of.artifacts, of.identity, of.entrant, of.seed, of.round
 
     return next((other for other in rows if key(other) == key(row)), None)
 
@@ -158,10 +177,16 @@ def append(folder: Path, row: Row, per_query: PerQuery) -> Row:
 def read(folder: Path) -> list[Row]:
     """The rows of a track's folder in the order of appending; none if there is no `rows.jsonl`."""
     file = folder / "rows.jsonl"
-    if not file.exists():
-        return []
-    lines = file.read_text("utf-8").split("\n")
-    return [_parse(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line]
+    return list(read_file(file).values()) if file.exists() else []
+
+
+def read_file(file: Path) -> dict[str, Row]:
+    """`FILE:LINE` -> the row there, for a file of rows anywhere."""
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RetrobenchError(f"Cannot read rows from {file}: {error}. Name a rows.jsonl of a track.") from error
+    return {f"{file}:{number}": _parse(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line}
 
 
 def load_per_query(folder: Path, row: Row) -> PerQuery:
@@ -185,9 +210,9 @@ def _parse(line: str, where: str) -> Row:
         ) from error
     if not isinstance(document, dict):
         raise RetrobenchError(f"{where}: not a JSON object. Restore the line: rows are appended, never edited.")
-    known = {field.name for field in fields(Row)}
+    known = {of.name for of in fields(Row)}
     wrong = [f"unknown {name!r}" for name in sorted(document.keys() - known)]
-    wrong += [f"missing {name!r}" for name in sorted(known - document.keys())]
+    wrong += [f"missing {name!r}" for name in sorted(known - {*LATER} - document.keys())]
     if wrong:
         raise RetrobenchError(
             f"{where}: {', '.join(wrong)}. Known keys: {', '.join(sorted(known))}. "

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retrobench import claims, reproduce
 from retrobench.cells import Grid, clock, markdown
 from retrobench.comparison import Table, compare
 from retrobench.errors import RetrobenchError
@@ -23,21 +24,30 @@ from retrobench.tables import render
 
 __all__ = ["check", "readme", "write_readme"]
 
+PUBLISHED = (
+    "What the papers print, from [`claims.toml`](claims.toml), beside the rows of this folder. "
+    "`retrobench reproduce TABLE` prints a whole table."
+)
+
 
 def readme(folder: Path) -> str:
-    """The README of a track's folder: equal files give equal text."""
-    rows, track = read(folder), _track(folder / "track.toml")
+    """The README of a track's folder, or of claims that no track measures: equal files give equal text."""
+    rows, track, claimed = read(folder), _track(folder / "track.toml"), (folder / "claims.toml").exists()
+    about = track or (claims.heading(folder / "claims.toml") if claimed else {})
+    measurable = bool(track or rows or not claimed)
+    sources = ["claims.toml"] * claimed + ["rows.jsonl", "track.toml"] * measurable
     parts = [
-        f"# {track.get('title', f'Track {folder.resolve().name}')}",
-        "<!-- Rendered by `python -m retrobench.readme` from rows.jsonl and track.toml: edits are lost. -->",
-        str(track.get("description", "")).strip(),
+        f"# {about.get('title', f'Track {folder.resolve().name}')}",
+        f"<!-- Rendered by `python -m retrobench.readme` from {_listed(sources)}: edits are lost. -->",
+        str(about.get("description", "")).strip(),
         "[`track.toml`](track.toml) fixes everything but the objective." if track else "",
-        "## Results",
+        "## Results" if measurable else "",
+        "No rows yet." if measurable and not rows else "",
+        render(rows, "md", partial(load_per_query, folder)) if rows else "",
     ]
-    if not rows:
-        parts.append("No rows yet.")
-    else:
-        parts.append(render(rows, "md", partial(load_per_query, folder)))
+    if claimed:
+        parts += ["## Published and measured", PUBLISHED, reproduce.section(folder)]
+    if rows:
         tables = compare(rows)
         parts += ["## Cost", "Time of each stage as h:mm:ss, mean over seeds."]
         parts += [part for table in tables for part in (f"### {table.heading}", markdown(_costs(table)))]
@@ -45,6 +55,11 @@ def readme(folder: Path) -> str:
         parts += [part for table in tables for part in (f"### {table.heading}", *_provenance(table.rows))]
         parts += ["## Rerun", *_commands(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def write_readme(folder: Path) -> Path:
@@ -58,7 +73,7 @@ def write_readme(folder: Path) -> Path:
 
 
 def check(folder: Path) -> list[str]:
-    """The READMEs that are missing or not what their rows say, of the track or tracks in `folder`."""
+    """The READMEs that are missing or not what the files beside them say, of the folder or those in it."""
     files = [(track, track / "README.md") for track in _tracks(folder)]
     return [str(file) for track, file in files if not file.exists() or file.read_text("utf-8") != readme(track)]
 
@@ -85,12 +100,14 @@ def main(arguments: Sequence[str]) -> int:
 def _tracks(folder: Path) -> list[Path]:
     found = [track for track in (folder, *sorted(folder.glob("*/"))) if _is_track(track)]
     if not found:
-        raise RetrobenchError(f"No track in {folder}. Name a folder that holds a track.toml or a rows.jsonl.")
+        raise RetrobenchError(
+            f"No track in {folder}. Name a folder that holds a track.toml, a rows.jsonl or a claims.toml."
+        )
     return found
 
 
 def _is_track(folder: Path) -> bool:
-    return (folder / "track.toml").is_file() or (folder / "rows.jsonl").is_file()
+    return any((folder / name).is_file() for name in ("track.toml", "rows.jsonl", "claims.toml"))
 
 
 def _track(file: Path) -> dict[str, Any]:

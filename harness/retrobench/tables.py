@@ -4,6 +4,7 @@ Tables of a leaderboard as text: for the terminal, Markdown, CSV, JSON and LaTeX
 * show        the whole of `retrobench leaderboard`
 * render      rows in one format
 * summary     what is shown at the end of a run
+* lay_out     any sections of grids and sentences, as text, Markdown or LaTeX
 * FORMATS     the formats by name
 """
 
@@ -18,17 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrobench.cells import Grid, grid, markdown, notes
-from retrobench.comparison import Table, compare
+from retrobench.cells import Commands, Grid, Section, markdown, notes, sections
+from retrobench.comparison import Load, Table, compare
 from retrobench.errors import unknown
-from retrobench.leaderboard import PerQuery, Row, load_per_query, locate, places, read, track_name
+from retrobench.leaderboard import Row, load_per_query, locate, places, read, track_name
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod, RenderableType
 
-__all__ = ["FORMATS", "Load", "loader", "render", "show", "summary"]
-
-Load = Callable[[Row], PerQuery]
+__all__ = ["FORMATS", "lay_out", "loader", "render", "show", "summary"]
 
 
 def show(track: str, leaderboard: Path | None = None, format: str = "text") -> str:
@@ -67,51 +66,119 @@ def summary(rows: Sequence[Row], load: Load | None = None, where: Mapping[str, P
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [part for table in compare(rows, load) for part in _rich(table)]
+    parts: list[RenderableType] = [part for section in sections(compare(rows, load)) for part in _rich(section)]
     width = max((len(name) for name in where or {}), default=0)
     places = [Text(f"{name:<{width}}  {path}", overflow="fold") for name, path in (where or {}).items()]
     return Group(*parts, *places)
 
 
-def _rich(table: Table) -> list[RenderableType]:
-    """Measures and cost one under the other, for a terminal of 80 columns cannot hold them side by side."""
+def lay_out(found: Sequence[Section], format: str, level: int = 3) -> str:
+    """Sections as `text`, `md` with headings of `level`, or `latex`."""
+    if format == "md":
+        return "\n\n".join(part for section in found for part in _in_markdown(section, level))
+    return _in_latex(found) if format == "latex" else _in_text(found)
+
+
+def _rich(section: Section) -> list[RenderableType]:
     from rich.text import Text
 
-    cells = grid(table)
+    parts: list[RenderableType] = [Text(section.heading, "bold")]
+    for part in section.parts:
+        if isinstance(part, Grid):
+            parts += [_laid(some) for some in _slices(_beside(part))]
+        elif isinstance(part, Commands):
+            parts += map(Text, ["Run it:", *(f"    {line}" for line in part.lines)])
+        else:
+            parts.append(Text(part))
+    return [*parts, Text("")]
+
+
+def _slices(cells: Grid) -> list[Grid]:
+    """Measures and cost one under the other, for a terminal of 80 columns cannot hold them side by side."""
+    if "time" not in cells.header:
+        return [cells]
     last = cells.header.index("time")
-    measures = _laid(cells, range(last + 1))
-    cost = _laid(cells, [*range(cells.numbers), *range(last + 1, len(cells.header))])
-    return [Text(table.heading, "bold"), measures, cost, *map(Text, notes(table)), Text("")]
+    cost = [*range(cells.numbers), *range(last + 1, len(cells.header))]
+    return [cells.take(range(last + 1)), cells.take(cost)]
 
 
-def _laid(cells: Grid, columns: Sequence[int]) -> RenderableType:
+def _beside(cells: Grid) -> Grid:
+    """The marks as a column of their own."""
+    if not cells.marks:
+        return cells
+    place = cells.marked + 1
+    header, *body = [
+        [*row[:place], letters, *row[place:]]
+        for row, letters in zip([cells.header, *cells.body], ["beats", *cells.marks], strict=True)
+    ]
+    return Grid(header, body, cells.numbers, texts=tuple(text + (text >= place) for text in cells.texts))
+
+
+def _laid(cells: Grid) -> RenderableType:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     laid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        justify: JustifyMethod = "right" if column >= cells.numbers else "left"
-        laid.add_column(Text(cells.header[column]), justify=justify, overflow="fold")
+    for column, name in enumerate(cells.header):
+        justify: JustifyMethod = "right" if cells.right(column) else "left"
+        laid.add_column(Text(name), justify=justify, overflow="fold")
     for row in cells.body:
-        laid.add_row(*(Text(row[column]) for column in columns))
+        laid.add_row(*map(Text, row))
     return laid
 
 
-def _text(tables: Sequence[Table]) -> str:
+def _in_text(found: Sequence[Section]) -> str:
     from rich.console import Console, Group
 
     out = io.StringIO()  # as wide as needs be: a pipe has no edge
-    Console(file=out, width=1000, color_system=None).print(Group(*(part for table in tables for part in _rich(table))))
+    parts = (part for section in found for part in _rich(section))
+    Console(file=out, width=1000, color_system=None).print(Group(*parts))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
 
-def _markdown(tables: Sequence[Table]) -> str:
-    parts = []
-    for table in tables:
-        cells = grid(table, mark=lambda cell, beaten: f"{cell}<sup>{beaten}</sup>" if beaten else cell)
-        parts += [f"### {table.heading}", markdown(cells), *notes(table)]
-    return "\n\n".join(parts)
+def _in_markdown(section: Section, level: int) -> list[str]:
+    parts = [f"{'#' * level} {section.heading}"]
+    for part in section.parts:
+        if isinstance(part, Grid):
+            parts.append(markdown(part))
+        elif isinstance(part, Commands):
+            parts += ["Run it:", "\n".join(["```sh", *part.lines, "```"])]
+        else:
+            parts.append(part)
+    return parts
+
+
+def _in_latex(found: Sequence[Section]) -> str:
+    parts = [r"% needs \usepackage{booktabs}"]
+    for section in found:
+        parts += ["", r"\begin{table}", r"\centering", rf"\caption{{{_escape(section.heading)}}}"]
+        for part in section.parts:
+            if isinstance(part, Grid):
+                parts += _tabular(part)
+            elif isinstance(part, Commands):
+                parts += [f"% {line}" for line in ("Run it:", *part.lines)]
+            else:
+                parts.append(rf"\par\footnotesize {_escape(part)}")
+        parts.append(r"\end{table}")
+    return "\n".join(parts)
+
+
+def _tabular(cells: Grid) -> list[str]:
+    header, *body = [[_escape(cell) for cell in row] for row in (cells.header, *cells.body)]
+    for row, mark in zip(body, cells.marks, strict=False):
+        row[cells.marked] += rf"$^{{\mathrm{{{mark}}}}}$" if mark else ""
+    lines = [" & ".join(row) + r" \\" for row in (header, *body)]
+    layout = "".join("lr"[cells.right(column)] for column in range(len(header)))
+    return [
+        rf"\begin{{tabular}}{{{layout}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def _record(table: Table, place: int) -> dict[str, Any]:
@@ -120,6 +187,7 @@ def _record(table: Table, place: int) -> dict[str, Any]:
         "line": table.letter(place),
         "entrant": line.entrant,
         "representation": line.representation,
+        "round": line.rows[0].round,
         "seeds": len(line.seeds),
         "beats": "".join(table.letter(beaten) for beaten in table.beaten(place)),
         "seconds": line.seconds(),
@@ -165,6 +233,7 @@ def _document(table: Table) -> dict[str, Any]:
         "identity": table.rows[0].identity,
         "overrides": table.rows[0].overrides,
         "main": table.columns[0] if table.columns else None,
+        "tested": table.tested,
         "baseline": table.letter(table.baseline),
         "queries": table.queries,
         "lines": lines,
@@ -177,40 +246,22 @@ def _document(table: Table) -> dict[str, Any]:
     }
 
 
-def _latex(tables: Sequence[Table]) -> str:
-    parts = [r"% needs \usepackage{booktabs}"]
-    for table in tables:
-        cells = grid(table, _escape, lambda cell, beaten: rf"{cell}$^{{\mathrm{{{beaten}}}}}$" if beaten else cell)
-        header, *body = [" & ".join(row) + r" \\" for row in (cells.header, *cells.body)]
-        layout = "l" * cells.numbers + "r" * (len(cells.header) - cells.numbers)
-        parts += [
-            "",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_escape(table.heading)}}}",
-            rf"\begin{{tabular}}{{{layout}}}",
-            *(r"\toprule", header, r"\midrule", *body, r"\bottomrule"),
-            r"\end{tabular}",
-            *(rf"\par\footnotesize {_escape(note)}" for note in notes(table)),
-            r"\end{table}",
-        ]
-    return "\n".join(parts)
-
-
 def _escape(text: str) -> str:
     special = {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "±": r"$\pm$",
+        "<": r"$<$",
+        ">": r"$>$",
     }
     return "".join(special.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
 
 
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    "text": _text,
-    "md": _markdown,
+    "text": lambda tables: lay_out(sections(tables), "text"),
+    "md": lambda tables: lay_out(sections(tables), "md"),
     "csv": _csv,
     "json": _json,
-    "latex": _latex,
+    "latex": lambda tables: lay_out(sections(tables), "latex"),
 }

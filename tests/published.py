@@ -1,0 +1,91 @@
+"""Tiny encoders as the hub has them: a sentence-transformers folder in its usual words, or a plain transformers one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+from bases import byte_level, model
+from safetensors.torch import load_file, save_file
+from tokenizers.processors import BertProcessing
+
+WIDTH, POSITIONS = 16, 64  # of tiny's base
+LENGTH = 24
+PROMPTS = {"query": "ba da: ", "passage": "fe ge: "}
+ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+
+
+def bare(folder: Path) -> Path:
+    """A masked language model of two layers with its tokenizer, which puts [CLS] and [SEP] around a text."""
+    tiny.write_base(folder)
+    words = tiny.tokenizer()
+    _surround(words, "[CLS]", "[SEP]")
+    words.save_pretrained(folder)
+    return folder
+
+
+def roberta(folder: Path) -> Path:
+    """A RoBERTa with a table of 50 positions, of which the padding id, 1, leaves 48 to tokens."""
+    words = byte_level(ROBERTA)
+    _surround(words, "<s>", "</s>")
+    model("roberta", words).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def _surround(words: Any, first: str, last: str) -> None:
+    ids = words.get_vocab()
+    words.backend_tokenizer.post_processor = BertProcessing((last, ids[last]), (first, ids[first]))
+
+
+def sentence(
+    folder: Path,
+    pooling: tuple[str, ...] = ("mean_tokens",),
+    dense: int = 0,
+    normalize: bool = True,
+    says: Mapping[str, Any] | None = None,
+) -> Path:
+    """The same as a sentence-transformers model. `says` is what config_sentence_transformers.json holds."""
+    bare(folder)
+    modes = {f"pooling_mode_{mode}": True for mode in pooling}
+    modules: dict[str, Mapping[str, Any]] = {"Pooling": {"word_embedding_dimension": WIDTH, **modes}}
+    if dense:
+        modules["Dense"] = {"in_features": WIDTH * len(pooling), "out_features": dense, "bias": False}
+        modules["Dense"] = {**modules["Dense"], "activation_function": "torch.nn.modules.linear.Identity"}
+    if normalize:
+        modules["Normalize"] = {}
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for number, (kind, settings) in enumerate(modules.items(), 1):
+        inner = f"{number}_{kind}"
+        (folder / inner).mkdir()
+        write(folder / inner / "config.json", settings)
+        listed.append(
+            {"idx": number, "name": f"{number}", "path": inner, "type": f"sentence_transformers.models.{kind}"}
+        )
+    if dense:
+        weight = torch.randn(dense, WIDTH * len(pooling), generator=torch.Generator().manual_seed(1))
+        save_file({"linear.weight": weight}, folder / "2_Dense" / "model.safetensors")
+    write(folder / "modules.json", listed)
+    write(folder / "sentence_bert_config.json", {"max_seq_length": LENGTH, "do_lower_case": False})
+    if says is not None:
+        write(folder / "config_sentence_transformers.json", says)
+    return folder
+
+
+def write(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content))
+
+
+def change(file: Path, **entries: object) -> None:
+    """Set entries of a JSON object."""
+    write(file, {**json.loads(file.read_text()), **entries})
+
+
+def without(folder: Path, start: str) -> None:
+    """Take the tensors whose names begin so out of a model's weights."""
+    kept = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if start not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
