@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from retrobench.ranking import order, precedence, top
+from retrobench.ranking import Ranked, count_ties, finish, join, order, own_rows, precedence, tied, top
 
 # Prefixes of one another, digits of different lengths, one to four bytes a letter.
 ALPHABET = ["a", "b", "ab", "1", "10", "9", "Z", "_", "é", "ß", "日", "\uffff", "😀"]
@@ -83,3 +83,101 @@ def test_trec_eval_breaks_ties_the_same_way() -> None:
     found = pytrec_eval.RelevanceEvaluator({d: {d: 1} for d in ids}, {"recip_rank"}).evaluate(run)
     expected = {ids[row]: 1 / rank for rank, row in enumerate(rows[0], 1)}
     assert {d: values["recip_rank"] for d, values in found.items()} == pytest.approx(expected)
+
+
+def test_precedence_among_some_documents_only() -> None:
+    ids = ["d9", "a", "d10", "b"]
+    places = precedence(ids, np.asarray([0, 2]))
+    assert places[0] < places[2]
+    assert precedence(ids).tolist() == [0, 3, 1, 2]
+
+
+# From candidates to a ranking
+
+
+IDS = ["d1", "d10", "d2", "d9"]
+PLACES = precedence(IDS)
+
+
+def names(ranked: Ranked) -> list[list[str]]:
+    return [[IDS[row] for row in rows if row >= 0] for rows in ranked.rows.tolist()]
+
+
+def test_candidates_in_any_order_become_the_ranking() -> None:
+    """-1, which faiss gives for nothing, goes last and is never a document, whatever score stands beside it."""
+    rows = np.asarray([[0, -1, 1, 2], [3, 2, 1, 0], [-1, -1, -1, -1]])
+    scores = np.asarray([[1.0, 99.0, 2.0, 1.0], [-1.0, -1.0, -1.0, 5.0], [np.nan, 0.0, np.inf, 1.0]])
+    found = finish(rows, scores, PLACES, 3)
+    assert names(found) == [["d10", "d2", "d1"], ["d1", "d9", "d2"], []]
+    assert found.rows.tolist() == [[1, 2, 0], [0, 3, 2], [-1, -1, -1]]
+    assert found.scores.tolist() == [[2, 1, 1], [5, -1, -1], [-np.inf] * 3]
+    assert found.rows.dtype == np.int32 and found.scores.dtype == np.float32
+    assert (found.self_hits, found.ties) == (0, 2)
+    assert names(finish(rows, scores, PLACES, 99)) == [["d10", "d2", "d1"], ["d1", "d9", "d2", "d10"], []]
+
+
+def test_an_own_document_makes_room_for_the_next() -> None:
+    """Candidates are one deeper than the cut. The own document of the third list lay below the cut: nothing changed."""
+    rows = np.asarray([[0, 1, 2, 3]] * 4)
+    scores = np.asarray([[4, 3, 2, 1]] * 4, np.float32)
+    found = finish(rows, scores, PLACES, 3, np.asarray([0, 2, 3, -1]))
+    assert names(found) == [["d10", "d2", "d9"], ["d1", "d10", "d9"], ["d1", "d10", "d2"], ["d1", "d10", "d2"]]
+    assert found.scores.tolist() == [[3, 2, 1], [4, 3, 1], [4, 3, 2], [4, 3, 2]]
+    assert found.self_hits == 2
+
+
+def test_an_own_document_makes_a_short_list_shorter() -> None:
+    rows, scores = np.asarray([[0, 1], [0, 1]]), np.asarray([[2.0, 1.0], [2.0, 1.0]])
+    found = finish(rows, scores, PLACES, 5, np.asarray([1, -1]))
+    assert found.rows.tolist() == [[0, -1], [0, 1]] and found.self_hits == 1
+    alone = finish(rows[:1, :1], scores[:1, :1], PLACES, 5, np.asarray([0]))
+    assert alone.rows.tolist() == [[-1]] and alone.scores.tolist() == [[-np.inf]] and alone.ties == 0
+
+
+def test_own_rows_are_equal_ids_and_nothing_less() -> None:
+    own = own_rows(["d2", "d", "d1", "D1", "d2 "], IDS)
+    assert own.tolist() == [2, -1, 0, -1, -1] and own.dtype == np.int32
+
+
+def test_scores_are_compared_as_32_bits() -> None:
+    """As trec_eval keeps them: two doubles that one float32 stands for are a tie, and the ids decide."""
+    rows, scores = np.asarray([[0, 2]]), np.asarray([[0.987654321, 0.987654320]])
+    found = finish(rows, scores, PLACES, 2)
+    assert names(found) == [["d2", "d1"]] and found.ties == 1
+    assert names(finish(rows, np.asarray([[0.99, 0.98]]), PLACES, 2)) == [["d1", "d2"]]
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_score_that_is_not_finite_is_no_score(score: float) -> None:
+    with pytest.raises(ValueError, match="a candidate's score is not finite as a 32-bit number"):
+        finish(np.asarray([[0, 1]]), np.asarray([[1.0, score]]), PLACES, 2)
+
+
+def test_ties_are_hits_with_the_score_of_the_hit_above() -> None:
+    """Three equal hits are two ties; what the cut took away is none; list ends are none."""
+    rows = np.asarray([[0, 1, 2, 3], [0, 1, -1, -1]])
+    scores = np.asarray([[7, 7, 7, 1], [2, 2, 0, 0]], np.float32)
+    assert finish(rows, scores, PLACES, 4).ties == 3
+    assert finish(rows, scores, PLACES, 2).ties == 2
+    assert finish(rows, scores, PLACES, 1).ties == 0
+    assert count_ties(rows, scores) == 3
+    assert tied(rows, scores).tolist() == [0, 1, 2]
+    assert tied(rows, np.asarray([[1, 5, 2, 1], [4, 3, -np.inf, -np.inf]], np.float32)).tolist() == [0, 3]
+
+
+def test_a_scorer_that_knows_nothing_gains_nothing() -> None:
+    """One score for all: the relevant document's rank is that of its id, on average the middle of the list."""
+    ids = random_ids(random.Random(3), 101)
+    found = finish(np.tile(np.arange(101), (101, 1)), np.zeros((101, 101)), precedence(ids), 101)
+    ranks = [1 + rows.index(relevant) for relevant, rows in enumerate(found.rows.tolist())]
+    assert sorted(ranks) == list(range(1, 102)) and found.ties == 101 * 100
+
+
+def test_blocks_join_to_one_ranking() -> None:
+    rows, scores = np.asarray([[0, 1, 2]] * 3), np.asarray([[1, 1, 0], [3, 2, 2], [5, 5, 5]], np.float32)
+    own = np.asarray([1, -1, 2])
+    parts = [finish(rows[at : at + 1], scores[at : at + 1], PLACES, 2, own[at : at + 1]) for at in range(3)]
+    whole, joined = finish(rows, scores, PLACES, 2, own), join(parts, 3)
+    assert joined.rows.tolist() == whole.rows.tolist() and joined.scores.tolist() == whole.scores.tolist()
+    assert (joined.self_hits, joined.ties) == (whole.self_hits, whole.ties) == (2, 1)
+    assert join([], 4).rows.shape == join([], 4).scores.shape == (4, 0)

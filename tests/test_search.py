@@ -22,7 +22,6 @@ import torch
 from retrobench import ranking
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import (
-    Bm25,
     Entrant,
     Evaluate,
     Experiment,
@@ -34,9 +33,9 @@ from retrobench.experiment import (
 )
 from retrobench.measures import measure
 from retrobench.representation import Encoder, Vectors, keep_largest
-from retrobench.stages import lexical, search
+from retrobench.stages import search
 from retrobench.stages.mine import exclude
-from retrobench.stages.search import blocks, write_run
+from retrobench.stages.search import ranked, read_run, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
 from retrobench_bert import Bert
@@ -65,9 +64,10 @@ def lay(folder: Path, **arrays: np.ndarray) -> Path:
 
 
 def hits(queries: Path, passages: Path, ids: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:
-    rows, scores = zip(*blocks(queries, passages, ids, depth, SCALE), strict=True)
-    assert all(part.dtype == np.int32 for part in rows)
-    return np.concatenate(rows), np.concatenate(scores)
+    names = [f"q{row}" for row in range(len(np.load(next(queries.glob("*.npy")))))]
+    found = ranked(queries, passages, names, ids, depth, SCALE)
+    assert found.rows.dtype == np.int32 and found.scores.dtype == np.float32
+    return found.rows, found.scores
 
 
 # Sizes: queries, documents, depth. Over 256 queries are scored in more than one block.
@@ -152,8 +152,94 @@ def test_terms_that_all_documents_share(part: int, tmp_path: Path, monkeypatch: 
 def test_an_id_used_twice_is_refused(tmp_path: Path) -> None:
     one = np.ones((1, 2), np.float32)
     queries, passages = lay(tmp_path / "q", dense=one), lay(tmp_path / "p", dense=np.ones((3, 2), np.float32))
-    with pytest.raises(RetrobenchError, match=r"^The collection holds a document id twice; .* Mend its file\.$"):
-        blocks(queries, passages, ["a", "b", "a"], 2, SCALE)
+    with pytest.raises(RetrobenchError, match=r"^The collection holds the document id 'a' twice; .* Mend the file\.$"):
+        ranked(queries, passages, ["q"], ["a", "b", "a"], 2, SCALE)
+
+
+def test_a_query_id_used_twice_is_refused(tmp_path: Path) -> None:
+    queries, passages = (lay(tmp_path / name, dense=np.ones((2, 2), np.float32)) for name in "qp")
+    with pytest.raises(RetrobenchError, match=r"^The queries hold the query id 'q' twice; .* Mend the file\.$"):
+        ranked(queries, passages, ["q", "q"], ["a", "b"], 2)
+
+
+# Self-hits, and what is no number
+
+
+def folders(tmp_path: Path, terms: bool, asked: np.ndarray, vectors: np.ndarray) -> tuple[Path, Path]:
+    """The same products [Q, N], once of dense vectors and once of terms."""
+    if not terms:
+        return lay(tmp_path / "q", dense=asked), lay(tmp_path / "p", dense=vectors)
+    columns = np.tile(np.arange(vectors.shape[1], dtype=np.int32), (len(vectors), 1))
+    return lay(tmp_path / "q", terms=asked), lay(tmp_path / "p", term_ids=columns, term_weights=vectors)
+
+
+@pytest.mark.parametrize("terms", [False, True])
+@pytest.mark.parametrize("depth", [1, 3, 19, 20, 100])
+def test_own_documents_leave_where_the_rule_says_so(depth: int, terms: bool, tmp_path: Path) -> None:
+    """One deeper and then cut: as a plain sort of all other documents. Most scores are shared."""
+    draw = np.random.default_rng(depth)
+    vectors, asked = whole(draw, 20, 2), whole(draw, 300, 2)
+    ids, names = random_ids(20), [*random_ids(20)[::-1][:15], *(f"q{row}" for row in range(285))]
+    queries, passages = folders(tmp_path, terms, asked, vectors)
+    kept = ranked(queries, passages, names, ids, depth)
+    dropped = ranked(queries, passages, names, ids, depth, drop_self=True)
+    everything = naive(asked @ vectors.T, ids, 20)
+    assert kept.rows.tolist() == [rows[:depth] for rows in everything]
+    expected = [[row for row in rows if ids[row] != name][:depth] for name, rows in zip(names, everything, strict=True)]
+    assert [[row for row in rows if row >= 0] for rows in dropped.rows.tolist()] == expected
+    pairs = zip(names, everything, strict=True)
+    assert dropped.self_hits == sum(name in [ids[row] for row in rows[:depth]] for name, rows in pairs)
+    assert dropped.self_hits > 0 == kept.self_hits
+    assert dropped.rows.shape == (300, min(depth, 20))
+
+
+@pytest.mark.parametrize("terms", [False, True])
+def test_nothing_to_ask_and_nothing_to_find(terms: bool, tmp_path: Path) -> None:
+    queries, passages = folders(tmp_path, terms, np.ones((2, 2), np.float32), np.ones((3, 2), np.float32))
+    empty = tmp_path / "empty"  # what embedding no text at all leaves behind
+    empty.mkdir()
+    told: list[int] = []
+    assert ranked(empty, passages, [], ["a", "b", "c"], 5, advance=told.append).rows.shape == (0, 0)
+    assert ranked(queries, empty, ["q1", "q2"], [], 5, drop_self=True, advance=told.append).rows.shape == (2, 0)
+    assert told == []
+    assert ranked(queries, passages, ["q1", "q2"], ["a", "b", "c"], 5, advance=told.append).ties == 4
+    assert told == [2]
+
+
+@pytest.mark.parametrize("terms", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e15])
+def test_a_vector_that_is_not_finite_is_named(value: float, terms: bool, tmp_path: Path) -> None:
+    """A NaN document is never found by faiss, a NaN query finds nothing: both would pass in silence."""
+    good, bad = np.ones((1500, 2), np.float32), np.ones((1500, 2), np.float32)
+    bad[1100, 1] = value
+    ids = [f"d{row}" for row in range(1500)]
+    file = "terms" if terms else "dense"
+    queries, passages = folders(tmp_path / "1", terms, bad, good)
+    with pytest.raises(RetrobenchError, match=rf"^The vector of query 'd1100' \({file}\.npy\) is not finite, so it ca"):
+        ranked(queries, passages, ids, ids, 5)
+    file = "term_weights" if terms else "dense"
+    queries, passages = folders(tmp_path / "2", terms, good, bad)
+    with pytest.raises(RetrobenchError, match=rf"^The vector of document 'd1100' \({file}\.npy\) is not finite, so it"):
+        ranked(queries, passages, ids, ids, 5)
+
+
+def test_negative_scores_are_scores(tmp_path: Path) -> None:
+    """Nothing is filled in for what is missing: the best of negative products is first."""
+    queries = lay(tmp_path / "q", dense=np.asarray([[1.0, 0.0]], np.float32))
+    passages = lay(tmp_path / "p", dense=np.asarray([[-3, 0], [-1, 0], [-2, 0]], np.float32))
+    found = ranked(queries, passages, ["q"], ["a", "b", "c"], 10)
+    assert found.rows.tolist() == [[1, 2, 0]] and found.scores.tolist() == [[-1, -2, -3]]
+
+
+@pytest.mark.parametrize("terms", [False, True])
+def test_an_encoder_that_collapsed_does_not_win(terms: bool, tmp_path: Path) -> None:
+    """One vector for all: every relevant document in turn, the reciprocal rank is that of a list by ids."""
+    ones, ids = np.ones((50, 2), np.float32), random_ids(50)
+    found = ranked(*folders(tmp_path, terms, ones, ones), [f"q{row}" for row in range(50)], ids, 50)
+    assert found.ties == 50 * 49
+    qrels = {f"q{row}": {ids[row]: 1} for row in range(50)}
+    values = measure(list(qrels), found.rows, ids, qrels, ["RR"])["RR"]
+    assert sorted(values.values()) == pytest.approx(sorted(1 / rank for rank in range(1, 51)))
 
 
 def test_mined_negatives_are_nobodys_answers() -> None:
@@ -180,7 +266,7 @@ def test_a_run_reads_elsewhere_and_measures_the_same(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
     ids, queries = [f"d{row}" for row in range(40)], [f"q{row}" for row in range(25)]
     rows, scores = ranking.top(draw.standard_normal((25, 40), np.float32), 20, ranking.precedence(ids))
-    write_run(tmp_path, queries, ids, rows, scores, "an entrant  of 100%")
+    write_run(tmp_path, queries, ids, ranking.Ranked(rows, scores, 0, 0), "an entrant  of 100%")
     first = (tmp_path / "run.trec").read_text().splitlines()[0].split(" ")
     assert first == ["q0", "Q0", ids[rows[0, 0]], "1", f"{scores[0, 0]:.9g}", "anentrantof100%"]
     qrels = {query: {str(d): int(draw.integers(0, 4)) for d in draw.choice(ids, 8, replace=False)} for query in queries}
@@ -203,10 +289,25 @@ def test_a_run_reads_elsewhere_and_measures_the_same(tmp_path: Path) -> None:
         assert ours[name] == pytest.approx({query: of[text] for query, of in found.items()}, abs=1e-9)
 
 
+def test_a_run_ends_where_a_list_does(tmp_path: Path) -> None:
+    """-1 is no document, in the file; in the arrays it stays, and what was counted comes back."""
+    rows = np.asarray([[1, 0], [0, -1], [-1, -1]], np.int32)
+    scores = np.asarray([[2.5, 2.5], [1, -np.inf], [-np.inf, -np.inf]], np.float32)
+    write_run(tmp_path, ["q1", "q2", "q3"], ["a", "b"], ranking.Ranked(rows, scores, 7, 1), "t")
+    assert (tmp_path / "run.trec").read_text() == "q1 Q0 b 1 2.5 t\nq1 Q0 a 2 2.5 t\nq2 Q0 a 1 1 t\n"
+    queries, ids, found = read_run(tmp_path)
+    assert (queries, ids, found.self_hits, found.ties) == (["q1", "q2", "q3"], ["a", "b"], 7, 1)
+    assert found.rows.tolist() == rows.tolist() and found.scores.tolist() == scores.tolist()
+    names = json.loads((tmp_path / "names.json").read_text())
+    del names["self_hits"]  # as stores of before have it
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    assert read_run(tmp_path)[2].self_hits == 0
+
+
 def test_a_run_keeps_every_bit_of_a_score(tmp_path: Path) -> None:
     scores = -np.sort(-np.random.default_rng(0).standard_normal((2, 500)).astype(np.float32) * 1e3)
     rows = np.tile(np.arange(500), (2, 1))
-    write_run(tmp_path, ["q 1", "é"], [f"d{row}" for row in range(500)], rows, scores, "x")
+    write_run(tmp_path, ["q 1", "é"], [f"d{row}" for row in range(500)], ranking.Ranked(rows, scores, 0, 0), "x")
     lines = (tmp_path / "run.trec").read_text(encoding="utf-8").splitlines()
     assert np.asarray([line.split()[-2] for line in lines], np.float32).reshape(2, 500).tolist() == scores.tolist()
     assert np.array_equal(np.load(tmp_path / "scores.npy"), scores)
@@ -265,58 +366,28 @@ def load(folder: Path, words: Any = None) -> Vectors:
     return Vectors(dense, terms)
 
 
-# BM25
-
-
-WORDS = ["cat", "dog", "bird", "fish", "tree", "house", "river", "stone", "cloud", "the", "of"]
-
-
-def written(folder: Path, documents: list[tuple[str, str]], queries: list[str]) -> Path:
-    (folder / "qrels").mkdir(parents=True)
-    corpus = [{"_id": f"d{row}", "title": title, "text": text} for row, (title, text) in enumerate(documents)]
-    tiny.write_lines(folder / "corpus.jsonl", corpus)
-    tiny.write_lines(folder / "queries.jsonl", [{"_id": f"q{row}", "text": text} for row, text in enumerate(queries)])
-    judged = "".join(f"q{row}\td0\t1\n" for row in range(len(queries)))
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    return folder
-
-
-def bm25(folder: Path, store: Path, depth: int, **settings: Any) -> Path:
-    budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3}
-    titles = settings.pop("titles", True)
-    finetune, evaluate = Finetune(**budget, titles=titles), Evaluate(("unused",))
-    track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, evaluate)
-    x = Experiment(track, Entrant("bm25", Bm25(**settings), "bm25"), 0)
-    return lexical(x, Store(store), str(folder), depth).path
-
-
-@pytest.mark.parametrize(("titles", "settings"), [(True, {}), (False, {}), (True, {"k1": 0.9, "b": 0.4})])
-def test_bm25_scores_are_bm25s_own(titles: bool, settings: dict[str, float], tmp_path: Path) -> None:
-    import bm25s
-
-    draw = random.Random(4)
-    documents = [(draw.choice(WORDS), " ".join(draw.choices(WORDS, k=draw.randrange(1, 12)))) for _ in range(30)]
-    queries = [" ".join(draw.choices([*WORDS, "unheard"], k=draw.randrange(1, 5))) for _ in range(20)] + ["cat cat"]
-    run = bm25(written(tmp_path / "data", documents, queries), tmp_path / "store", 10, titles=titles, **settings)
-    rows, scores = np.load(run / "rows.npy"), np.load(run / "scores.npy")
-
-    index = bm25s.BM25(method="lucene", **{"k1": 1.5, "b": 0.75, **settings})
-    texts = [f"{title} {text}" if titles else text for title, text in documents]
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
-    asked = bm25s.tokenize(queries, stopwords="en", show_progress=False)
-    theirs = index.retrieve(asked, k=30, show_progress=False)
-    exact = np.zeros((21, 30), np.float32)
-    np.put_along_axis(exact, theirs.documents.astype(np.int64), theirs.scores, 1)
-    ids = [f"d{row}" for row in range(30)]
-    assert rows.tolist() == naive(exact, ids, 10)
-    assert scores.tolist() == np.take_along_axis(exact, rows, 1).tolist() and scores.max() > 0
-
-
-def test_bm25_ranks_all_documents_for_words_nobody_wrote(tmp_path: Path) -> None:
-    """All scores are zero, and the order that of the ids as bytes: d9 before d10."""
-    data = written(tmp_path / "data", [("", "cat dog")] * 11, ["unheard words", "the of", "", "!"])
-    run = bm25(data, tmp_path / "store", 1000)
-    ids = json.loads((run / "names.json").read_text())["documents"]
-    ranked = [[ids[row] for row in rows] for rows in np.load(run / "rows.npy")]
-    assert ranked == [["d9", "d8", "d7", "d6", "d5", "d4", "d3", "d2", "d10", "d1", "d0"]] * 4
-    assert not np.load(run / "scores.npy").any()
+def test_the_stage_drops_own_documents_by_the_datasets_rule_and_else_keeps_its_key(tmp_path: Path) -> None:
+    """A random encoder; the corpus has documents that are called like queries."""
+    made = tiny.make(tmp_path)
+    documents = [json.loads(line) for line in (made.data / "corpus.jsonl").read_text().splitlines()]
+    for row, asked in enumerate(tiny.SPLITS["test"]):
+        documents[row]["_id"] = f"q{asked}"
+    tiny.write_lines(made.data / "corpus.jsonl", documents)
+    x = experiment(made, Entrant("tiny", Bert(), "cls"))
+    backbone, _ = load_backbone(made.base)
+    encoder = Encoder(backbone, "cls", x.track.representation).eval()
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    encoder.save(folder, load_tokenizer(made.base), 40)
+    store, source = Store(made.store), Artifact("finetune", "0" * 20, folder, True, {})
+    runs = []
+    for rule in ("", "drop_self = true\n"):
+        (made.data / "dataset.toml").write_text(rule)
+        runs.append(search(x, store, source, f"{made.data}:test", 1000))
+    settings = [json.loads((run.path / "entry.json").read_text())["settings"] for run in runs]
+    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "faiss IndexFlatIP"}
+    assert settings[1] == {**settings[0], "drop_self": True}
+    (queries, ids, kept), (_, _, dropped) = (read_run(run.path) for run in runs)
+    assert (kept.self_hits, dropped.self_hits) == (0, 15)
+    for query, before, after in zip(queries, kept.rows.tolist(), dropped.rows.tolist(), strict=True):
+        assert [row for row in before if ids[row] != query] == [row for row in after if row >= 0]

@@ -20,6 +20,7 @@ def lexical(x: Experiment, store: Store, dataset_id: str, depth: int) -> Artifac
     """A run of BM25 over title and text, English stop words left out, no stemming."""
     settings, dataset = x.entrant.objective, load(dataset_id)
     assert isinstance(settings, Bm25)
+    drop_self = dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
         import bm25s
@@ -31,16 +32,19 @@ def lexical(x: Experiment, store: Store, dataset_id: str, depth: int) -> Artifac
         index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
         asked = bm25s.tokenize([q.text for q in queries], stopwords="en", return_ids=False, show_progress=False)
         ids = [document.id for document in documents]
-        places, found = ranking.precedence(ids), []
+        names = [query.id for query in queries]
+        places, parts = ranking.precedence(ids), []
+        own = ranking.own_rows(names, ids) if drop_self else np.full(len(names), -1)
         with bar(f"search bm25 on {dataset_id}", len(queries), "queries") as advance:
-            for words in asked:
+            for words, mine in zip(asked, own, strict=True):
                 known = index.get_tokens_ids(words)
                 scores = index.get_scores_from_ids(known) if len(known) else np.zeros(len(ids), np.float32)
-                found.append(ranking.top(scores[None], depth, places))
+                best = ranking.top(scores[None], depth + drop_self, places)
+                parts.append(ranking.finish(*best, places, depth, mine[None]))
                 advance(1)
-        rows, scores = (np.concatenate([hits[part] for hits in found]) for part in (0, 1))
-        write_run(folder, [query.id for query in queries], ids, rows.astype(np.int32), scores, "bm25")
+        write_run(folder, names, ids, ranking.join(parts, len(names)), "bm25")
         return {"queries": float(len(queries)), "documents": float(len(ids))}
 
     recipe = {**x.entrant.settings, "dataset": dataset.fingerprint(), "depth": depth, "titles": x.track.finetune.titles}
+    recipe |= {"drop_self": True} if drop_self else {}
     return store.ensure("search", recipe, [], make, label=f"search bm25 on {dataset_id}")

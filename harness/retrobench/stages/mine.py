@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from retrobench.data import load
 from retrobench.experiment import Experiment
 from retrobench.progress import bar
 from retrobench.stages.encode import encode
-from retrobench.stages.finetune import Examples
-from retrobench.stages.search import blocks
+from retrobench.stages.examples import Examples, judged
+from retrobench.stages.search import ranked
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
@@ -19,9 +21,9 @@ __all__ = ["exclude", "mine"]
 
 
 def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
-    """`candidates.npy` [E, depth]: for each of the sampled training queries the rows of its highest documents, without
-    any of its own positives; -1 where there are fewer."""
-    settings, dataset_id = x.track.mine, x.track.finetune.queries
+    """`candidates.npy` [E, depth]: for each example of the sampled training queries the rows of its highest documents,
+    without what answers it; -1 where there are fewer."""
+    settings, dataset_id, kind = x.track.mine, x.track.finetune.queries, x.track.finetune.examples
     beginning = start(x)
     documents = tokenise(store, beginning, dataset_id, "documents", x.track.finetune.titles)
     queries = tokenise(store, beginning, dataset_id, "queries", sample=settings.queries)
@@ -29,20 +31,18 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
     asked = encode(x, store, encoder, queries, "query")
 
     def make(folder: Path) -> dict[str, float]:
-        examples = Examples(queries.path, documents.path, dataset_id)
-        most = max(len(found) for found in examples.positives)
-        depth, found = settings.skip + settings.depth + most, []
+        examples = Examples(queries.path, documents.path, dataset_id, kind)
+        most = max(len(found) for found in examples.relevant)
+        depth = settings.skip + settings.depth + most
         with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
-            for rows, _ in blocks(
-                asked.path, passages.path, examples.documents.ids, depth, x.track.representation.scale
-            ):
-                found.append(rows)
-                advance(len(rows))
-        ranked = np.concatenate(found)[examples.query_rows]
-        np.save(folder / "candidates.npy", exclude(ranked, examples.positives, settings.skip, settings.depth))
-        return {"queries": float(len(ranked))}
+            names, ids, scale = examples.queries.ids, examples.documents.ids, x.track.representation.scale
+            found = ranked(asked.path, passages.path, names, ids, depth, scale, advance=advance)
+        rows = found.rows[examples.query_rows]
+        np.save(folder / "candidates.npy", exclude(rows, examples.relevant, settings.skip, settings.depth))
+        return {"queries": float(len(rows))}
 
-    recipe = {"depth": settings.depth, "skip": settings.skip, "scale": x.track.representation.scale}
+    recipe = {**asdict(settings), "scale": x.track.representation.scale}
+    recipe |= {"examples": kind, "judgements": judged(load(dataset_id))}
     return store.ensure("mine", recipe, [asked, passages], make, label=f"mine {x.entrant.name}")
 
 

@@ -1,30 +1,42 @@
-"""Exact search: faiss for dense vectors, a blocked product with the sparse part where there are terms."""
+"""
+Exact search: faiss for dense vectors, a blocked product with the sparse part where there are terms.
+
+* search               the stage: every query of a dataset against its documents
+* ranked               the same over folders of vectors, whoever made them
+* write_run, read_run  a ranking as a TREC run beside arrays, and back from the arrays
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from retrobench import ranking
+from retrobench.data import load
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
 from retrobench.progress import bar
+from retrobench.ranking import Ranked
 from retrobench.stages.encode import encode
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
 
-__all__ = ["Hits", "blocks", "search", "write_run"]
+__all__ = ["ranked", "read_run", "search", "write_run"]
 
 QUERIES = 256  # scored at a time
 DOCUMENTS = 2**16  # held sparse together: torch counts a matrix's entries in 32 bits
+_NUMBERS = ("dense", "terms", "term_weights")  # the files that hold vectors, of queries or of passages
+_CHECKED = 1024  # rows looked at together
+_LARGEST = 1e15  # in a vector; products of what is smaller stay far from infinity, in 32 bits too
 
 
 def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, depth: int) -> Artifact:
@@ -34,19 +46,17 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     queries = tokenise(store, beginning, dataset_id, "queries")
     passages = encode(x, store, encoder, documents, "passage")
     asked = encode(x, store, encoder, queries, "query")
+    drop_self, scale = load(dataset_id).rule.drop_self, x.track.representation.scale
 
     def make(folder: Path) -> dict[str, float]:
         names, ids = TokenisedTexts.open(queries.path).ids, TokenisedTexts.open(documents.path).ids
-        hits: tuple[list[np.ndarray], list[np.ndarray]] = [], []
         with bar(f"search {dataset_id}", len(names), "queries") as advance:
-            for rows, scores in blocks(asked.path, passages.path, ids, depth, x.track.representation.scale):
-                hits[0].append(rows)
-                hits[1].append(scores)
-                advance(len(rows))
-        write_run(folder, names, ids, np.concatenate(hits[0]), np.concatenate(hits[1]), x.entrant.name)
+            found = ranked(asked.path, passages.path, names, ids, depth, scale, drop_self, advance)
+        write_run(folder, names, ids, found, x.entrant.name)
         return {"queries": float(len(names)), "documents": float(len(ids))}
 
-    recipe = {"depth": depth, "scale": x.track.representation.scale, "engine": _engine(x.entrant.representation)}
+    recipe = {"depth": depth, "scale": scale, "engine": _engine(x.entrant.representation)}
+    recipe |= {"drop_self": True} if drop_self else {}
     label = f"search {x.entrant.name} on {dataset_id}"
     return store.ensure("search", recipe, [asked, passages], make, label=label)
 
@@ -55,25 +65,68 @@ def _engine(representation: str) -> str:
     return "blocked product" if "terms" in representation else "faiss IndexFlatIP"
 
 
-Hits = Iterator[tuple[np.ndarray, np.ndarray]]
+def ranked(
+    queries: Path,
+    passages: Path,
+    query_ids: Sequence[str],
+    ids: Sequence[str],
+    depth: int,
+    scale: float = 1.0,
+    drop_self: bool = False,
+    advance: Callable[[int], None] | None = None,
+) -> Ranked:
+    """The best `depth` passages of each query by inner product, exact and in the total order of `ranking`.
+
+    Both folders hold what the stage encode writes, float32, a row for each id: `dense.npy` [N, d], and for terms
+    `terms.npy` [Q, V] beside `term_ids.npy`, `term_weights.npy` [N, k], whose product is weighed by `scale`. With
+    `drop_self` a query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done.
+    RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
+    """
+    _check_ids("The queries hold", "query", query_ids)
+    _check_ids("The collection holds", "document", ids)
+    _check_vectors(queries, "query", query_ids)
+    _check_vectors(passages, "document", ids)
+    own = ranking.own_rows(query_ids, ids) if drop_self else None
+    places, deeper = ranking.precedence(ids), depth + drop_self
+    engine = _with_terms if (passages / "term_ids.npy").exists() else _dense
+    parts, done = [], 0
+    for rows, scores in engine(queries, passages, places, deeper, scale) if ids and query_ids else ():
+        end = done + len(rows)
+        parts.append(ranking.finish(rows, scores, places, depth, None if own is None else own[done:end]))
+        done = end
+        if advance:
+            advance(len(rows))
+    return ranking.join(parts, len(query_ids))
 
 
-def blocks(queries: Path, passages: Path, ids: list[str], depth: int, scale: float) -> Hits:
-    """Rows and scores [q, k] of a few queries at a time, exact and in the total order of `ranking`."""
+def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise RetrobenchError(
-            "The collection holds a document id twice; a run could not tell them apart. Mend its file."
+            f"{holder} the {kind} id {twice!r} twice; a run could not tell them apart. Mend the file."
         )
-    places = ranking.precedence(ids)
-    if (passages / "term_ids.npy").exists():
-        return _with_terms(queries, passages, places, depth, scale)
-    return _dense(queries, passages, places, depth)
 
 
-def _dense(queries: Path, passages: Path, places: np.ndarray, depth: int) -> Hits:
+def _check_vectors(folder: Path, kind: str, ids: Sequence[str]) -> None:
+    for file in (folder / f"{name}.npy" for name in _NUMBERS):
+        vectors = np.load(file, mmap_mode="r") if file.exists() else np.zeros((0, 0))
+        for first in range(0, len(vectors), _CHECKED):
+            sound = (np.abs(vectors[first : first + _CHECKED]) < _LARGEST).all(1)
+            if not sound.all():
+                name = ids[first + int(np.argmin(sound))]
+                raise RetrobenchError(
+                    f"The vector of {kind} {name!r} ({file.name}) is not finite, so it cannot be ranked: the encoder's "
+                    "weights or its precision are at fault. Encode in fp32, or take another checkpoint."
+                )
+
+
+Hits = Iterator[tuple[np.ndarray, np.ndarray]]  # rows and scores [q, k] of a few queries at a time
+
+
+def _dense(queries: Path, passages: Path, places: np.ndarray, depth: int, scale: float) -> Hits:
     import faiss
 
-    vectors, asked = np.load(passages / "dense.npy"), np.load(queries / "dense.npy", mmap_mode="r")
+    vectors, asked = np.load(passages / "dense.npy", mmap_mode="r"), np.load(queries / "dense.npy", mmap_mode="r")
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     depth = min(depth, len(vectors))
@@ -124,15 +177,27 @@ def _sparse(weights: torch.Tensor, columns: torch.Tensor, words: int) -> torch.T
         return torch.sparse_csr_tensor(starts, columns.flatten(), weights.flatten(), shape, check_invariants=False)
 
 
-def write_run(folder: Path, queries: list[str], ids: list[str], rows: np.ndarray, scores: np.ndarray, tag: str) -> None:
-    """A TREC run of hits [Q, k], and the same as arrays with names, which are read a hundred times faster."""
-    (folder / "names.json").write_text(json.dumps({"queries": queries, "documents": ids}))
-    np.save(folder / "rows.npy", rows)
-    np.save(folder / "scores.npy", scores)
+def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], found: Ranked, tag: str) -> None:
+    """A TREC run, and the same as arrays with names, which are read a hundred times faster."""
+    names = {"queries": list(queries), "documents": list(ids), "self_hits": found.self_hits}
+    (folder / "names.json").write_text(json.dumps(names))
+    np.save(folder / "rows.npy", found.rows)
+    np.save(folder / "scores.npy", found.scores)
     tag = "".join(tag.split()).replace("%", "%%")
     # One template for all queries: ten million lines are formatted in C, a query at a time.
-    lines = "".join(f"\0 Q0 %s {rank} %.9g {tag}\n" for rank in range(1, rows.shape[1] + 1))
+    lines = [f"\0 Q0 %s {rank} %.9g {tag}\n" for rank in range(1, found.rows.shape[1] + 1)]
+    whole = "".join(lines)
     with open(folder / "run.trec", "w", encoding="utf-8") as file:
-        for query, hits, values in zip(queries, rows, scores, strict=True):
-            pairs = zip((ids[row] for row in hits.tolist()), values.tolist(), strict=True)
-            file.write((lines % tuple(itertools.chain.from_iterable(pairs))).replace("\0", query))
+        for query, hits, values in zip(queries, found.rows, found.scores, strict=True):
+            count = int(np.count_nonzero(hits >= 0))  # -1 ends a list
+            pairs = zip((ids[row] for row in hits[:count].tolist()), values[:count].tolist(), strict=True)
+            template = whole if count == len(lines) else "".join(lines[:count])
+            file.write((template % tuple(itertools.chain.from_iterable(pairs))).replace("\0", query))
+
+
+def read_run(folder: Path) -> tuple[list[str], list[str], Ranked]:
+    """Queries, documents and ranking as `write_run` left them; the arrays are mapped, not read."""
+    names = json.loads((folder / "names.json").read_text())
+    rows, scores = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rows", "scores"))
+    found = Ranked(rows, scores, names.get("self_hits", 0), ranking.count_ties(rows, scores))
+    return names["queries"], names["documents"], found

@@ -1,0 +1,5 @@
+"""What a track needs, before anything starts: downloads, disk, memory, hours, and what will not fit."""
+
+from retrobench.plan.page import plan
+
+__all__ = ["plan"]
