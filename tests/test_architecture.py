@@ -21,21 +21,22 @@ PACKAGE = ROOT / "harness" / "retrobench"
 # From the top of the house down. CONTRIBUTING.md shows the same table.
 FLOORS = (
     ("cli", "testing", "make"),
-    ("sweep",),
+    ("sweep", "evaluate", "plan"),
     ("pipeline",),
     ("stages",),
-    ("training", "representation"),
+    ("training", "representation", "encoders"),
     ("reading",),
     ("experiment",),
     ("readme",),
+    ("reproduce",),
     ("tables",),
     ("cells",),
-    ("comparison",),
+    ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),
     ("masking", "heads", "decoder", "tokens", "checkpoints"),
     ("backbones", "collections"),
-    ("objective", "settings", "fingerprint", "measures"),
-    ("errors", "progress", "provenance", "ranking", "significance"),
+    ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic"),
+    ("errors", "progress", "provenance", "ranking", "significance", "rules"),
 )
 HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}
 

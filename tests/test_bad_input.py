@@ -67,7 +67,7 @@ Refuse = Callable[..., str]
 def test_an_unknown_objective_suggests_the_nearest(refuse: Refuse) -> None:
     text = refuse(objectives=["bert", "retromea"])
     assert text == (
-        "Unknown objective 'retromea'. Did you mean 'retromae'? Known: bert, bow-mae, dupmae, mlm, retromae. "
+        "Unknown objective 'retromea'. Did you mean 'retromae'? Known: bert, bm25, bow-mae, dupmae, mlm, retromae. "
         "`retrobench objectives` lists them."
     )
 
@@ -80,13 +80,13 @@ def test_an_unknown_preset_names_the_known_ones(refuse: Refuse) -> None:
 
 def test_an_unknown_track_names_the_known_ones(refuse: Refuse) -> None:
     text = refuse("--track", "minni")
-    assert text.startswith("Unknown track 'minni'. Did you mean 'mini'? Known: base, mini.")
+    assert text.startswith("Unknown track 'minni'. Did you mean 'mini'? Known: base, beir, beir-bow,")
     assert refuse("--track", "gone.toml").startswith("No track file 'gone.toml'.")
 
 
 SETTINGS = {
     "pretrain.step=3": "Unknown pretrain key 'pretrain.step'. Did you mean 'pretrain.steps'? Known: pretrain.accum",
-    "pretain.steps=3": "Unknown track key 'pretain.steps'. Did you mean 'pretrain.steps'? Known: evaluate.datasets,",
+    "pretain.steps=3": "Unknown track key 'pretain.steps'. Did you mean 'pretrain.steps'? Known: adapt.accumulation,",
     "steps=3": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'steps=3'.",
     "pretrain.steps": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'pretrain.steps'.",
     "pretrain.steps=many": "pretrain section of track tiny setting 'steps' is 'many'; expected a whole number.",
@@ -104,6 +104,14 @@ SETTINGS = {
     "evaluate.select=no/such": "Unknown dataset 'no/such'. Known: retrobench/squad, retrobench/squad/fit, ",
     "model.base=no-such-folder": "Model 'no-such-folder' is neither a folder, nor one of retrobench/base, retrobench/",
     "pretrain.max_length=100": "pretrain.max_length is 100, and the model 'base' takes 64 tokens. Set it lower.",
+    "evaluate.passage_length=100": "evaluate.passage_length is 100, and the model 'base' takes 64 tokens. Set it low",
+    "evaluate.rounds=all": "evaluate section of track tiny setting 'rounds' is 'all'; expected one of 'chosen', 'every",
+    "adapt.corpus=['data:train']": "adapt section of track tiny lacks a value: give steps or epochs.",
+    "finetune.hard=data:train": "No file data/negatives/train.tsv. Splits with negatives there: none.",
+    "distil.scores=gone.tsv": "No file 'gone.tsv' of a teacher's scores. Set distil.scores to one.",
+    "distil.teacher=no-such-model": "Model 'no-such-model' is neither a folder, nor one of retrobench/base, retrob",
+    "distil.teacher=base": "The teacher 'base' gives 2 numbers for a pair; give a cross-encoder with one.",
+    "distil.temperature=0": "distil section of track tiny refuses its settings: temperature is 0.0; it must be above 0",
 }
 
 
@@ -115,13 +123,55 @@ def test_a_wrong_override(setting: str, refuse: Refuse, monkeypatch: pytest.Monk
     assert refuse("--set", setting, objectives=objectives).startswith(SETTINGS[setting])
 
 
+TOGETHER: dict[tuple[str, ...], str] = {
+    (
+        "finetune.hard=data:train",
+        "finetune.negatives=0",
+    ): "finetune.hard names negatives, but finetune.negatives is 0, so",
+    (
+        "distil.teacher=x",
+        "mine.depth=0",
+    ): "distil.teacher scores mined candidates, but mine.depth is 0. Set it, or give",
+    (
+        "distil.teacher=x",
+        "distil.scores=y",
+    ): "distil section of track tiny refuses its settings: teacher and scores are",
+    (
+        "finetune.titles=false",
+        "finetune.separator=true",
+    ): "finetune section of track tiny refuses its settings: separato",
+    (
+        "pretrain.steps=3",
+        "pretrain.epochs=1",
+    ): "pretrain section of track tiny refuses its settings: steps is 3 and epo",
+}
+
+
+@pytest.mark.parametrize("settings", TOGETHER)
+def test_overrides_that_do_not_go_together(settings: tuple[str, ...], refuse: Refuse) -> None:
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert refuse(*words, objectives=["bert", "mlm"]).startswith(TOGETHER[settings])
+
+
+def test_negatives_of_other_queries(refuse: Refuse, place: tiny.Tiny) -> None:
+    (place.data / "negatives").mkdir()
+    file = place.data / "negatives" / "train.tsv"
+    file.write_text("query-id\tcorpus-id\n")
+    words = ("--set", "finetune.hard=data:train")
+    assert refuse(*words) == "Dataset 'data:train' holds no negatives. Check its files."
+    file.write_text("query-id\tcorpus-id\nnobody\td1\n")
+    assert refuse(*words, objectives=["bert"], stages=["tokenise"]) == (
+        "The negatives of 'data:train' name no query and document of 'data:train'. Check the ids."
+    )
+
+
 FILES = {
     "pretrain key": (
         "learning_rate = 1e-3",
         "learnin_rate = 1e-3",
         "Unknown pretrain section of track tiny setting '",
     ),
-    "section": ("[mine]", "[mines]", "Unknown section in tiny.toml 'mines'. Did you mean 'mine'? Known: evaluate, fin"),
+    "section": ("[mine]", "[mines]", "Unknown section in tiny.toml 'mines'. Did you mean 'mine'? Known: adapt, distil"),
     "heading": ("title =", "titel =", "Unknown tiny.toml setting 'titel'. Did you mean 'title'? Known: description, t"),
     "type": ("depth = 10", "depth = 'ten'", "mine section of track tiny setting 'depth' is 'ten'; expected a whole nu"),
     "lacking": ("learning_rate = 2e-3\n", "", "finetune section of track tiny lacks a value: "),

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import ir_datasets
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from retrobench.collections import builders, sbert, titled

@@ -23,7 +23,8 @@ from retrobench.measures import measure
 from retrobench.objective import Vocabulary
 from retrobench.plugins import discover
 from retrobench.reading import read_entrant, read_track
-from retrobench.stages.finetune import Examples, _Contrastive, _Round
+from retrobench.stages.examples import Candidates, Examples, Round
+from retrobench.stages.finetune import Contrastive
 from retrobench.stages.mine import exclude
 from retrobench.store import Artifact, Store
 from retrobench.sweep import Request, Swept, sweep
@@ -214,11 +215,11 @@ def test_fewer_documents_than_asked_for(ran: Ran, tmp_path: Path) -> None:
 def mined(ran: Ran, name: str) -> tuple[Examples, np.ndarray]:
     """The second round's examples and candidates, found again through a cached run."""
     store = Store(ran.tiny.store)
-    pipeline.run(ran.experiment(name), store)
+    list(pipeline.run(ran.experiment(name), store))
     (mine,) = [artifact for artifact in store.used if artifact.stage == "mine"]
     documents, queries = before(store.used, mine)
     candidates = np.load(mine.path / "candidates.npy")
-    return Examples(queries.path, documents.path, f"{ran.tiny.data}:train", candidates), candidates
+    return Examples(queries.path, documents.path, f"{ran.tiny.data}:train"), candidates
 
 
 def before(used: list[Artifact], mine: Artifact) -> tuple[Artifact, Artifact]:
@@ -245,9 +246,9 @@ def test_exclude_by_hand() -> None:
 
 
 def test_what_a_query_is_compared_with(ran: Ran) -> None:
-    examples, _ = mined(ran, "bert")
+    examples, candidates = mined(ran, "bert")
     vocabulary = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
-    round_ = _Round(examples, vocabulary, query_length=12, passage_length=40, negatives=2)
+    round_ = Round(examples, vocabulary, 12, 40, Candidates(candidates), negatives=2)
     batch = round_.collate(np.arange(40), torch.Generator().manual_seed(0))
     rival = batch["rival"].numpy()
     assert rival.shape == (40, 40 + 2 * 40)
@@ -280,7 +281,7 @@ def test_a_masked_passage_has_no_part_in_the_loss() -> None:
         def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
             return queries @ passages.T
 
-    model, mask = _Contrastive(Fixed(), temperature=2.0), torch.ones(1, 1)  # type: ignore[arg-type]
+    model, mask = Contrastive(Fixed(), temperature=2.0), torch.ones(1, 1)  # type: ignore[arg-type]
     queries, passages = torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [3.0], [9.0]])
     rival = torch.tensor([[True, True, False], [True, True, True]])
     out = model(0.0, queries, mask, passages, mask, rival)

@@ -75,17 +75,18 @@ def run(words: list[str], log: Path, pattern: str, there: Connection) -> None:
     main()
 
 
-def killed(made: tiny.Tiny, name: str) -> str:
+def killed(words: list[str], made: tiny.Tiny, kill: Kill) -> str:
     """What a run said until it was killed in the middle of a stage."""
     assert FORKING
-    kill, log = KILLS[name], made.store.with_name(f"{name}.log")
+    log = made.store.with_name("killed.log")
+    log.unlink(missing_ok=True)
     here, there = FORKING.Pipe(duplex=False)
     pattern = f"{made.store}/{kill.stage}/*.partial/{kill.file}"
-    process = FORKING.Process(target=run, args=(options(made), log, pattern, there))
+    process = FORKING.Process(target=run, args=(words, log, pattern, there))
     process.start()
     there.close()
     wait([here, process.sentinel], timeout=100)
-    assert process.is_alive() and here.poll(), f"not killed in {name}:\n{log.read_text()}"
+    assert process.is_alive() and here.poll(), f"not killed in {kill.stage}:\n{log.read_text()}"
     (partial,) = made.store.glob(f"{kill.stage}/*.partial")
     assert (partial / kill.beside).exists() and not partial.with_suffix("").exists()
     assert len(made.finished(kill.stage)) == kill.finished
@@ -111,7 +112,7 @@ def test_killed_in_each_stage_and_started_again(tmp_path: Path, monkeypatch: pyt
     whole = broken._replace(store=tmp_path / "whole", boards=tmp_path / "whole-boards")
     main = [sys.executable, "-c", "from retrobench.cli import main; main()"]
     unbroken = subprocess.Popen([*main, *options(whole)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    said = {name: killed(broken, name) for name in KILLS}
+    said = {name: killed(options(broken), broken, kill) for name, kill in KILLS.items()}
     _, there = FORKING.Pipe(duplex=False)
     last = FORKING.Process(target=run, args=(options(broken), tmp_path / "last.log", "", there))
     last.start()

@@ -180,6 +180,14 @@ def test_a_scorer_that_says_the_same_of_all_is_told_of(tmp_path: Path) -> None:
     assert by_hand(tmp_path / "other").constant == 0
 
 
+def test_a_measure_that_looks_deeper_than_the_run_is_told_of(tmp_path: Path) -> None:
+    lines = "".join(f"q1 Q0 d{n} {n} {100 - n} t\n" for n in range(1, 13))
+    run, qrels = written(tmp_path, lines, "run.trec"), written(tmp_path, "q1 0 d12 1\n", "qrels.txt")
+    found = score_file(run, None, qrels, ["Recall@10", "Recall@100", "RR"])
+    assert found.measures == {"Recall@10": 0.0, "Recall@100": 1.0, "RR": 1 / 12}
+    assert found.text().endswith("Warning: no list is longer than 12 hits, so Recall@100 read no deeper.")
+
+
 def test_a_level_in_a_measures_name(tmp_path: Path) -> None:
     asked = ("RR@10", "RR(rel=2)@10", "MRR@10", "AP(rel=1)", "nDCG(dcg='log2')@10")
     assert list(by_hand(tmp_path, None, asked).measures) == ["MRR@10", "MRR(rel=2)@10", "MAP", "nDCG@10"]

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Thread
 
 import huggingface_hub
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from retrobench.collections import sources, wikibook

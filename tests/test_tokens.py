@@ -61,6 +61,27 @@ def test_a_word_is_what_the_tokenizer_calls_one(tmp_path: Path) -> None:
     assert passage.title_starts[0] and passage.text_starts[0]
 
 
+@pytest.mark.parametrize("named", [ROBERTA, {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}])
+def test_a_title_may_end_in_the_separator(named: dict[str, str], tmp_path: Path) -> None:
+    """The ids that [CLS] title [SEP] text has as one text; a text without a title begins with its first word."""
+    tokenizer = byte_level(named)
+    write(tmp_path, [("a", "ba be", "bi bo"), ("b", "", "bi")], tokenizer, separated=True)
+    found, (title, starts), (text, _) = (
+        TokenisedTexts.open(tmp_path),
+        *(expected(tokenizer, t) for t in ("ba be", "bi bo")),
+    )
+    assert found[0].title.tolist() == [*title, tokenizer.get_vocab()["</s>"]]
+    assert found[0].title_starts.tolist() == [*starts, True]
+    assert found[0].text.tolist() == text and found[1].title.tolist() == []
+    assert found.lengths[0] == len(title) + 1 + len(text)
+
+
+def test_no_separator_to_put_after_titles(tmp_path: Path) -> None:
+    tokenizer = byte_level({"pad": "<pad>", "unk": "<unk>", "mask": "<mask>"})
+    with pytest.raises(RetrobenchError, match=r"has no sep token to put after titles; join them by a space\."):
+        write(tmp_path, [("a", "ba", "bi")], tokenizer, separated=True)
+
+
 def test_counts_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_AT_ONCE", 5)
     steps: list[int] = []

@@ -266,6 +266,18 @@ def test_accumulation_averages_gradients(tmp_path: Path) -> None:
     assert halves.progress == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
 
 
+def test_epochs_are_counted_in_steps(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = replace(SETTINGS, steps=0, epochs=1.5, batch=4, bucket=0, warmup=0.0)
+    batches, model = Batches(np.ones(18, np.int64), 4, 0, seed=0), Line()
+    rows = {"x": torch.from_numpy(DRAWN[:4])}
+    train(model, batches, lambda _, __: rows, settings, tmp_path, 0, lambda rows: [], "line")
+    assert [line["rate"] for line in log(tmp_path)] == [
+        replace(settings, steps=6, epochs=0.0).rate(n) for n in range(6)
+    ]
+    assert model.progress == [n / 6 for n in range(6)]
+    assert "line: 6 steps, 1.5 times over 18 examples\n" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("clip", [0.5, 0.0])
 def test_gradients_are_clipped_to_the_norm_asked_for(clip: float, tmp_path: Path) -> None:
     fit(Line(lambda error, _: 100 * error), tmp_path, clip=clip, checkpoint_every=3)

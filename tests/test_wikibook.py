@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import huggingface_hub
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from retrobench.collections import wikibook

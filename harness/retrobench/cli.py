@@ -4,6 +4,11 @@ The commands: each parses, makes one call and prints. Nothing heavy is imported 
 * run           objectives, trained and measured under one track
 * objectives    what is installed, and what is wrong with what is not usable
 * leaderboard   the rows measured so far
+* evaluate      any encoder on any dataset
+* score         any TREC run
+* reproduce     the papers' tables beside what was measured
+* plan          what a track would need, before it starts
+* data          datasets: listed, prefetched, checked
 """
 
 from __future__ import annotations
@@ -33,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+data = typer.Typer(no_args_is_help=True, help="List, prefetch and check datasets.")
+app.add_typer(data, name="data")
 
 Objectives = Annotated[
     list[str],
@@ -82,6 +89,26 @@ Leaderboard = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Make every stage again.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="How the tables are written.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+
+
+Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
+Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="How many GPUs of it.")]
+Datasets = Annotated[
+    list[str],
+    typer.Option("--dataset", metavar="ID", help="An ir_datasets id, a folder PATH[:SPLIT], or `beir`; repeatable."),
+]
+Measures = Annotated[
+    list[str],
+    typer.Option(
+        "--measure",
+        default_factory=list,
+        show_default=False,
+        metavar="M",
+        help="A measure, such as nDCG@10 or RR(rel=2)@10; the dataset's own if none is given; repeatable.",
+    ),
+]
+OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
 
 
 def _version(asked: bool) -> None:
@@ -137,6 +164,108 @@ def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Lea
     from retrobench import tables
 
     print(tables.show(track, leaderboard, format))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A sentence-transformers or Hugging Face encoder.")],
+    dataset: Datasets,
+    measure: Measures,
+    pooling: Annotated[str | None, typer.Option(metavar="cls|mean|...", help="If the model does not say.")] = None,
+    query_prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")] = None,
+    passage_prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")] = None,
+    max_length: Annotated[int | None, typer.Option(metavar="N", min=3, help="Tokens per text.")] = None,
+    similarity: Annotated[str | None, typer.Option(metavar="dot|cos", help="In place of the model's.")] = None,
+    store: Store = None,
+    json: OneJson = False,
+) -> None:
+    """Score an encoder exactly as it was published."""
+    from retrobench import evaluate
+
+    choices = evaluate.Choices(pooling, query_prefix, passage_prefix, max_length, similarity)
+    found = evaluate.evaluate(model, dataset, measure, choices, store)
+    print(found.json() if json else found.text())
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")],
+    measure: Measures,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="ID", help="The dataset whose judgements and rules hold.")
+    ] = None,
+    qrels: Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements in TREC's format.")] = None,
+    relevance_level: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Least grade that is relevant.")
+    ] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Every query's values too.")] = False,
+    json: OneJson = False,
+) -> None:
+    """Score a TREC run file."""
+    from retrobench import scoring
+
+    scored = scoring.score_file(run, dataset, qrels, measure, relevance_level)
+    print(scored.json(per_query) if json else scored.text(per_query))
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; all if empty.")] = "",
+    format: Format = "text",
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows to hold against the table, whatever their track.")
+    ] = None,
+    leaderboard: Leaderboard = None,
+) -> None:
+    """Print a paper's table: published, measured, difference and verdict."""
+    from retrobench import reproduce
+
+    report = reproduce.reproduce(table, format, rows, leaderboard)
+    print(report.text)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def plan(
+    overrides: Overrides,
+    track: Track = "mini",
+    objective: Annotated[
+        str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="Whose costs.")
+    ] = "retromae",
+    hardware: Hardware = "this",
+    gpus: Gpus = 1,
+    leaderboard: Leaderboard = None,
+) -> None:
+    """Print what a track needs before anything starts: downloads, disk, memory, hours."""
+    from retrobench import plan
+
+    print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
+
+
+@data.command("list")
+def data_list(json: OneJson = False) -> None:
+    """List the datasets with rules of their own, and which are at hand."""
+    from retrobench import doctor
+
+    print(doctor.listed(json))
+
+
+@data.command("fetch")
+def data_fetch(id: OneId) -> None:
+    """Download or build a dataset, so that runs work offline afterwards."""
+    from retrobench import doctor
+
+    print(doctor.fetch(id))
+
+
+@data.command("check")
+def data_check(id: OneId, json: OneJson = False) -> None:
+    """Verify a dataset: counts, hashes, dangling judgements, duplicates, empty documents. Exit 1 at a fault."""
+    from retrobench import doctor
+
+    report = doctor.check(id)
+    print(report.json() if json else report.text())
+    raise typer.Exit(report.exit_code)
 
 
 def _as_json(found: Sequence[Found]) -> str:

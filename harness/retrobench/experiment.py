@@ -6,14 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
+from retrobench import rules
 from retrobench.errors import RetrobenchError
 from retrobench.measures import deepest
 
 __all__ = [
     "Bm25",
+    "Distil",
     "Entrant",
     "Evaluate",
     "Experiment",
@@ -24,11 +26,30 @@ __all__ = [
     "Precision",
     "Pretrain",
     "Representations",
+    "Titles",
     "Track",
+    "counted",
 ]
 
 
 Precision = Literal["auto", "bf16", "fp32"]
+Titles = bool | Literal["[SEP]"]  # left out, put before the text with a space, or with the tokenizer's separator
+
+# A setting that tracks and stored artifacts of before do not know: see `counted`.
+LATER = {"later": True}
+
+
+def counted(record: Any) -> dict[str, Any]:
+    """The settings of a frozen record by name, those of the records in it too, for keys and identities.
+
+    One that came later counts only where it is not at its default, so that keys and identities outlive new settings.
+    """
+    found: dict[str, Any] = {}
+    for part in fields(record):
+        value = getattr(record, part.name)
+        if not part.metadata.get("later") or value != part.default:
+            found[part.name] = counted(value) if is_dataclass(value) else value
+    return found
 
 
 def _at_least(record: object, least: int, *names: str) -> None:
@@ -39,12 +60,12 @@ def _at_least(record: object, least: int, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with warm-up, decay and clipping. Steps are optimizer steps."""
+    """AdamW with warm-up, decay and clipping. Steps are optimizer steps, given as such or as epochs."""
 
-    steps: int
-    batch: int  # examples per forward and process
-    learning_rate: float
-    warmup: float = 0.1  # share of the steps
+    steps: int = 0
+    batch: int = field(kw_only=True)  # examples per forward and process
+    learning_rate: float = field(kw_only=True)
+    warmup: float = 0.1  # share of the steps; from 1 on their number
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     floor: float = 0.0  # share of the learning rate that the decay ends at
     weight_decay: float = 0.01
@@ -54,14 +75,26 @@ class Optimisation:
     precision: Precision = "auto"
     checkpoint_every: int = 100
     log_every: int = 10
+    epochs: float = field(default=0.0, metadata=LATER)  # in place of steps: how often the examples are gone through
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "steps", "bucket", "learning_rate", "clip")
+        _at_least(self, 0, "steps", "epochs", "bucket", "learning_rate", "warmup", "clip")
         _at_least(self, 1, "batch", "accumulation", "checkpoint_every", "log_every")
+        if self.steps and self.epochs:
+            raise ValueError(f"steps is {self.steps} and epochs is {self.epochs:g}; one of them must be 0.")
+
+    def resolved(self, examples: int, processes: int = 1) -> Self:
+        """The same with its epochs counted in steps. Each epoch leaves out its last incomplete batch."""
+        if not self.epochs or not examples:
+            return self
+        batches = examples // min(self.batch, examples)
+        steps = max(1, round(self.epochs * batches / (self.accumulation * processes)))
+        return replace(self, steps=steps, epochs=0.0)
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
-        warm = max(1, round(self.warmup * self.steps)) if self.warmup else 0
+        warm = round(self.warmup if self.warmup >= 1 else self.warmup * self.steps)
+        warm = max(1, warm) if self.warmup else 0
         if step < warm:
             return self.learning_rate * (step + 1) / warm
         done = (step - warm) / max(1, self.steps - warm)
@@ -84,7 +117,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Pretrain(Optimisation):
-    """Further pre-training, the only stage in which objectives differ."""
+    """Further pre-training, the only kind of stage in which objectives differ: on a general corpus, or the target's."""
 
     corpus: tuple[str, ...] = ()  # dataset ids, their documents read one after the other
     titles: bool = True
@@ -100,18 +133,33 @@ class Finetune(Optimisation):
     """Contrastive fine-tuning on the training queries (InfoNCE over all passages of the batch)."""
 
     queries: str = ""  # a dataset id
-    titles: bool = True
+    titles: Titles = True
     query_length: int = 32
     passage_length: int = 144
     temperature: float = 1.0
-    negatives: int = 0  # mined negatives per query in the second round; in-batch ones come on top
+    negatives: int = 0  # hard negatives per query, in each round that has some; in-batch ones come on top
+    # The separator between title and text: the same as titles = "[SEP]".
+    separator: bool = field(default=False, metadata=LATER)
+    # The dataset whose own negatives the first round uses beside in-batch ones, the first so many per query (0: all).
+    hard: str = field(default="", metadata=LATER)
+    hard_depth: int = field(default=0, metadata=LATER)
+    # Where a query has too few hard negatives: they repeat, or random passages fill up (RetroMAE); "drop" lets them
+    # repeat and leaves out a query that has none (bowdpr).
+    lacking: Literal["repeat", "random", "drop"] = field(default="repeat", metadata=LATER)
+    # What an epoch goes through: queries, or their judgements, so that a query stands for each positive (RetroMAE).
+    examples: Literal["query", "judgement"] = field(default="query", metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(self, 3, "query_length", "passage_length")
-        _at_least(self, 0, "negatives")
+        _at_least(self, 0, "negatives", "hard_depth")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
+        if self.separator and not self.titles:
+            raise ValueError("separator stands between title and text; it needs titles = true.")
+        if self.separator or self.titles == "[SEP]":
+            object.__setattr__(self, "titles", "[SEP]")  # two ways to say one thing, and the one that stages read
+            object.__setattr__(self, "separator", True)
 
 
 @dataclass(frozen=True)
@@ -127,16 +175,53 @@ class Mine:
 
 
 @dataclass(frozen=True)
+class Distil:
+    """A last round that learns a teacher's scores of mined candidates; off while neither teacher nor scores is named.
+
+    Its loss is KL(softmax(teacher) || softmax(student / temperature)) over a query's positive and its own negatives,
+    plus `contrastive` times InfoNCE over the whole batch (RetroMAE, released modeling.py:163-186).
+    """
+
+    teacher: str = ""  # a cross-encoder, as a folder or hub id
+    scores: str = ""  # or what one said: a TSV file of query-id, corpus-id, score
+    loss: Literal["element-mean", "batch-mean"] = "element-mean"  # over queries x passages, as released; over queries
+    temperature: float = 1.0  # of the student
+    contrastive: float = 1e-4
+    negatives: int = 15  # per query, drawn from the scored candidates
+    max_length: int = 0  # of a pair as the teacher reads it; 0 leaves it to the teacher's files
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "contrastive", "max_length")
+        _at_least(self, 1, "negatives")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
+        if self.teacher and self.scores:
+            raise ValueError("teacher and scores are both given; one of them must be empty.")
+
+    @property
+    def on(self) -> bool:
+        """Whether the round takes place."""
+        return bool(self.teacher or self.scores)
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Datasets and measures; the first measure of the first dataset ranks the table."""
 
-    datasets: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()  # ids of datasets, or of groups such as `beir`
     select: str = ""  # the dataset on which the better of the two rounds is chosen; empty takes the last
     measures: tuple[str, ...] = ("MRR@10", "nDCG@10", "Recall@100")
     depth: int = 1000  # documents kept per query
+    # A row for the chosen round, or one for each round.
+    rounds: Literal["chosen", "every"] = field(default="chosen", metadata=LATER)
+    # How texts are read at test; 0 and none: as in fine-tuning.
+    query_length: int = field(default=0, metadata=LATER)
+    passage_length: int = field(default=0, metadata=LATER)
+    titles: Titles | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "depth")
+        _at_least(self, 0, "query_length", "passage_length")
         if not self.datasets or not self.measures:
             raise ValueError("datasets and measures may not be empty.")
         deepest(self.measures)
@@ -170,11 +255,13 @@ class Track:
     title: str = ""
     description: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)  # what the command line changed
+    adapt: Pretrain | None = field(default=None, metadata=LATER)  # more pre-training, on the target corpus
+    distil: Distil = field(default=Distil(), metadata=LATER)
 
     @property
     def identity(self) -> str:
         """Tells tracks apart whose rows may not stand in one column."""
-        parts = {k: v for k, v in asdict(self).items() if k not in ("name", "title", "description", "overrides")}
+        parts = {k: v for k, v in counted(self).items() if k not in ("name", "title", "description", "overrides")}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -220,16 +307,54 @@ class Experiment:
 
     def __post_init__(self) -> None:
         track, objective = self.track, self.entrant.objective
-        if self.entrant.pretrains and not track.pretrain.corpus:
-            raise RetrobenchError(f"Track {track.name} names no pretrain.corpus; give one or more dataset ids.")
-        if self.entrant.pretrains and objective.couples_batch and track.pretrain.accumulation > 1:
-            raise RetrobenchError(
-                f"{objective.name} compares the examples of a batch, so gradients cannot be accumulated over "
-                f"{track.pretrain.accumulation} of them. Set pretrain.accumulation=1 and a larger pretrain.batch."
-            )
-        if self.entrant.representation != "bm25" and not track.finetune.queries:
+        for section, settings in self._pretraining().items():
+            if not settings.corpus:
+                raise RetrobenchError(f"Track {track.name} names no {section}.corpus; give one or more dataset ids.")
+            if objective.couples_batch and settings.accumulation > 1:
+                raise RetrobenchError(
+                    f"{objective.name} compares the examples of a batch, so gradients cannot be accumulated over "
+                    f"{settings.accumulation} of them. Set {section}.accumulation=1 and a larger {section}.batch."
+                )
+        if self.entrant.representation != "bm25":
+            self._check_finetuning()
+
+    def _pretraining(self) -> dict[str, Pretrain]:
+        sections = {"pretrain": self.track.pretrain, "adapt": self.track.adapt}
+        return {name: part for name, part in sections.items() if part is not None and self.entrant.pretrains}
+
+    def _check_finetuning(self) -> None:
+        track, settings = self.track, self.track.finetune
+        if not settings.queries:
             raise RetrobenchError(f"Track {track.name} names no finetune.queries; give a dataset id.")
-        if self.entrant.representation != "bm25" and track.finetune.accumulation > 1:
+        if settings.accumulation > 1:
             raise RetrobenchError(
                 "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Change finetune.batch."
             )
+        if settings.hard and not settings.negatives:
+            raise RetrobenchError(
+                "finetune.hard names negatives, but finetune.negatives is 0, so none would be used. Set it."
+            )
+        if track.distil.teacher and not track.mine.depth:
+            raise RetrobenchError(
+                "distil.teacher scores mined candidates, but mine.depth is 0. Set it, or give distil.scores."
+            )
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """What is pre-trained on."""
+        return tuple(name for settings in self._pretraining().values() for name in settings.corpus)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What is evaluated, each group as its members."""
+        return tuple(dict.fromkeys(name for given in self.track.evaluate.datasets for name in rules.expand(given)))
+
+    @property
+    def at_test(self) -> Experiment:
+        """The same with texts read as in evaluation, where that differs from fine-tuning."""
+        asked, trained = self.track.evaluate, self.track.finetune
+        changed: dict[str, Any] = {"query_length": asked.query_length, "passage_length": asked.passage_length}
+        changed = {name: value for name, value in changed.items() if value}
+        if asked.titles is not None:
+            changed |= {"titles": asked.titles, "separator": False}
+        return replace(self, track=replace(self.track, finetune=replace(trained, **changed))) if changed else self

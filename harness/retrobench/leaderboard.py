@@ -78,7 +78,7 @@ class Row:
     date: str  # UTC, ISO 8601
     command: str  # reruns this row
     per_query: str = ""  # relative to the track's folder; `append` fills it in
-    # Dataset id -> what the numbers are of: documents, queries, hashes of corpus and qrels, titles, lengths, similarity.
+    # Dataset id -> what the numbers are of: documents, queries, hashes of both, titles, lengths, similarity.
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     round: str = ""  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
 

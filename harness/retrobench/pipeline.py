@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from retrobench import stages
@@ -12,28 +13,37 @@ __all__ = ["Result", "run"]
 
 
 class Result(NamedTuple):
-    """Scores by dataset, the encoder behind them, and how it was chosen."""
+    """What a row tells: scores by dataset, the encoder behind them, its round, and how that was chosen."""
 
     scored: dict[str, Artifact]
     encoder: Artifact | None
-    chosen: str
+    round: str
     selection: dict[str, float]
 
 
-def run(x: Experiment, store: Store) -> Result:
+def run(x: Experiment, store: Store) -> Iterator[Result]:
     """One experiment from start to end; a stage that the store already holds is read, not run."""
-    datasets, depth = x.track.evaluate.datasets, x.track.evaluate.depth
     if x.entrant.representation == "bm25":
-        runs = {name: stages.lexical(x, store, name, depth) for name in datasets}
-        return Result({name: stages.score(x, store, runs[name], name) for name in datasets}, None, "", {})
+        yield Result(stages.measured(x, store), None, "", {})
+        return
+    pretrained = stages.adapt(x, store, stages.pretrain(x, store))
+    trained: dict[str, Artifact] = {}
+    for name, encoder in _rounds(x, store, pretrained):
+        trained[name], before = encoder, len(store.used)
+        if x.track.evaluate.rounds == "every":
+            yield Result(stages.measured(x, store, encoder), encoder, name, {})
+            del store.used[before:]  # the next round owes nothing to this one's test
+    if x.track.evaluate.rounds == "chosen":
+        name, selection = stages.choose(x.at_test, store, trained)
+        yield Result(stages.measured(x, store, trained[name]), trained[name], name, selection)
 
-    pretrained = stages.pretrain(x, store)
-    rounds = {"in-batch": stages.finetune(x, store, pretrained)}
-    if x.track.mine.depth:
-        negatives = stages.mine(x, store, rounds["in-batch"])
-        # From the pre-trained encoder again, not from the first round's: RetroMAE's and BoW's recipes agree on it.
-        rounds["mined"] = stages.finetune(x, store, pretrained, negatives)
-    chosen, selection = stages.choose(x, store, rounds)
-    runs = {name: stages.search(x, store, rounds[chosen], name, depth) for name in datasets}
-    scored = {name: stages.score(x, store, runs[name], name) for name in datasets}
-    return Result(scored, rounds[chosen], chosen, selection)
+
+def _rounds(x: Experiment, store: Store, pretrained: Artifact) -> Iterator[tuple[str, Artifact]]:
+    """Each from the pre-trained encoder again, not from the round before: RetroMAE's and BoW's recipes agree on it."""
+    first = stages.finetune(x, store, pretrained, "in-batch", stages.negatives(x, store))
+    yield "in-batch", first
+    mined = stages.mine(x, store, first) if x.track.mine.depth else None
+    if mined:
+        yield "mined", stages.finetune(x, store, pretrained, "mined", mined)
+    if x.track.distil.on:
+        yield "distilled", stages.finetune(x, store, pretrained, "distilled", stages.teach(x, store, mined))

@@ -19,8 +19,10 @@ REPRESENTATIONS = ("cls", "mean", "terms", "cls+terms")
 SECTIONS: dict[str, type] = {
     "model": e.Model,
     "pretrain": e.Pretrain,
+    "adapt": e.Pretrain,
     "finetune": e.Finetune,
     "mine": e.Mine,
+    "distil": e.Distil,
     "evaluate": e.Evaluate,
     "representation": e.Representations,
 }
@@ -59,11 +61,10 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> e.Track:
     parts: dict[str, Any] = {}
     differences: dict[str, Any] = {}
     for section, record in SECTIONS.items():
+        label = f"{section} section of track {name}"
         table, typed = tables.get(section, {}), from_text(record, changed.get(section, {}))
-        parts[section] = _build(record, {**table, **typed}, f"{section} section of track {name}")
-        before = asdict(_build(record, table, f"{section} section of track {name}"))
-        after = {key: value for key, value in asdict(parts[section]).items() if value != before[key]}
-        differences |= {f"{section}.{key}": list(v) if isinstance(v, tuple) else v for key, v in after.items()}
+        before, parts[section] = _part(section, table, label), _part(section, {**table, **_one_budget(typed)}, label)
+        differences |= _differences(section, before, parts[section])
     return e.Track(name=name, overrides=differences, **asdict(heading), **parts)
 
 
@@ -85,7 +86,8 @@ def read_entrant(text: str, found: Iterable[Found], overrides: Sequence[str]) ->
     if asked.objective == e.Bm25.name:
         bm25 = build(e.Bm25, {**settings, **from_text(e.Bm25, changed.get("objective", {}))}, "bm25")
         return e.Entrant(asked.name, bm25, "bm25")
-    row = get(asked.objective, list(found))
+    lexical = Found(e.Bm25.name, "retrobench", "", "", "ok", "")  # so that an error for a wrong name lists it
+    row = get(asked.objective, [*found, lexical])
     assert row.objective is not None
     settings = {**preset(row.objective, asked.preset or None), **settings}
     objective = configure(row.objective, {**settings, **from_text(row.objective, changed.get("objective", {}))})
@@ -94,6 +96,30 @@ def read_entrant(text: str, found: Iterable[Found], overrides: Sequence[str]) ->
         raise unknown("representation", representation, REPRESENTATIONS)
     name = asked.name + (" (changed)" if changed.get("objective") else "")
     return e.Entrant(name, objective, representation, asked.checkpoint, row.distribution, row.version, row.code)
+
+
+def _part(section: str, table: Mapping[str, Any], label: str) -> Any:
+    """The record of a section; None for `adapt` where it is left out, or its corpus is empty."""
+    if section == "adapt" and not (table and table.get("corpus", True)):
+        return None
+    record = SECTIONS[section]
+    if issubclass(record, e.Optimisation) and not table.keys() & {"steps", "epochs"}:
+        raise RetrobenchError(f"{label} lacks a value: give steps or epochs.")
+    return _build(record, table, label)
+
+
+def _one_budget(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps on the command line take the place of a file's epochs, and epochs of its steps."""
+    other: dict[str, dict[str, Any]] = {"steps": {"epochs": 0.0}, "epochs": {"steps": 0}}
+    changed = [name for name in other if name in typed]
+    return {**(other[changed[0]] if len(changed) == 1 else {}), **typed}
+
+
+def _differences(section: str, before: Any, after: Any) -> dict[str, Any]:
+    """What overrides changed in a section, as the command line would say it."""
+    old, new = asdict(before) if before else {}, asdict(after) if after else {"corpus": ()}
+    changed = {key: value for key, value in new.items() if (before or after) and value != old.get(key, ...)}
+    return {f"{section}.{key}": list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
 
 
 def _load(file: Path) -> dict[str, Any]:

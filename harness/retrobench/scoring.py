@@ -25,6 +25,7 @@ from retrobench.ranking import Ranked
 
 __all__ = ["DEFAULT", "Scored", "score_file", "score_hits"]
 
+SHORT = 10  # hits; below that the collection is a toy, and its lists hold all of it
 # Where neither a person nor a dataset names any.
 DEFAULT = ("nDCG@10", "MRR@10", "RR", "Recall@100", "Recall@1000", "Success@10", "MAP")
 
@@ -46,6 +47,7 @@ class Scored:
     unjudged: int = 0  # queries of the run that nobody judged; they are left out
     unanswerable: int = 0  # judged queries without a relevant document; they count 0
     constant: int = 0  # queries of the run all of whose hits, two at least, share one score
+    length: int = 0  # hits in the longest list
     reason: str = ""  # where the relevance level comes from
     drops_self: bool = False  # the dataset's rule
     note: str = ""  # what to know of the dataset
@@ -93,6 +95,9 @@ class Scored:
         found = []
         if self.missing:
             found.append(f"the run has no hit for {self.missing} of {self.queries} judged queries; each counts 0.")
+        deeper = [name for name in self.measures if (deepest([name]) or 0) > self.length >= SHORT]
+        if deeper:
+            found.append(f"no list is longer than {self.length} hits, so {', '.join(deeper)} read no deeper.")
         if self.constant:
             found.append(f"{self.constant} queries have one score for all their hits: the ids alone ranked those.")
         return found
@@ -200,6 +205,7 @@ def _score(
         unjudged=len(set(queries) - judged.grades.keys()),
         unanswerable=len(unanswerable(judged.grades, judged.level)),
         constant=_constant(ranked),
+        length=int((ranked.rows != -1).sum(1).max(initial=0)),
         reason=judged.reason,
         drops_self=judged.drops_self,
         note=judged.note,

@@ -6,18 +6,20 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from retrobench import leaderboard as board
-from retrobench import pipeline, provenance, reading, stages
+from retrobench import pipeline, provenance, reading, rules, stages
 from retrobench.data import load
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Entrant, Experiment, Track
 from retrobench.leaderboard import PerQuery, Row
 from retrobench.plugins import discover
 from retrobench.progress import say
-from retrobench.stages.score import per_query, scores
+from retrobench.stages.score import facts, per_query, scores
+from retrobench.stages.teach import look_at_teacher
 from retrobench.store import Artifact, Store, default_root, retrobench_version
+from retrobench.training import resolve_precision
 
 __all__ = ["Request", "Swept", "sweep"]
 
@@ -61,37 +63,43 @@ def sweep(asked: Request) -> Swept:
         entrant = experiment.entrant
         say(f"== {entrant.name}, {entrant.representation}, seed {seed}, track {track.name}")
         store.used.clear()
-        result = pipeline.run(experiment, store)
-        where |= {f"run of {entrant.name}": _run(store.used)}
-        where |= {f"encoder of {entrant.name}": result.encoder.path} if result.encoder else {}
-        row, values = _row(track, entrant, seed, result, store.used, _command(asked, name, seed))
-        row = board.append(folder, row, values)
-        rows += [] if row in rows else [row]  # BM25 draws nothing, so all seeds have one row
+        for result in pipeline.run(experiment, store):
+            where |= {f"run of {entrant.name}": _run(store.used)}
+            where |= {f"encoder of {entrant.name}": result.encoder.path} if result.encoder else {}
+            row, values = _row(experiment, result, store.used, _command(asked, name, seed))
+            row = board.append(folder, row, values)
+            rows += [] if row in rows else [row]  # BM25 draws nothing, so all seeds have one row
     return Swept(rows, folder, where)
 
 
 def _look(track: Track, entrant: Entrant) -> None:
     """Open what the stages will read: a wrong name or an empty file is told of now, not after the training."""
-    lexical = entrant.representation == "bm25"
-    judged = [*track.evaluate.datasets, *([] if lexical else [track.finetune.queries, track.evaluate.select])]
-    for name in filter(None, judged):
+    x, lexical = Experiment(track, entrant, 0), entrant.representation == "bm25"
+    judged = list(filter(None, [*x.datasets, *([] if lexical else [track.finetune.queries, track.evaluate.select])]))
+    for name in judged:
         if next(iter(load(name).judgements()), None) is None:
             raise RetrobenchError(f"Dataset {name!r} holds no judgements; there is nothing to run on. Check its files.")
-    for name in [*filter(None, judged), *(track.pretrain.corpus if entrant.pretrains else [])]:
+    for name in [*judged, *x.corpora]:
         if not load(name).document_count():
             raise RetrobenchError(f"Dataset {name!r} holds no documents; there is nothing to run on. Check its files.")
-    if not lexical:
-        stages.start(Experiment(track, entrant, 0))
+    if lexical:
+        return
+    if track.finetune.hard and next(iter(load(track.finetune.hard).negatives()), None) is None:
+        raise RetrobenchError(f"Dataset {track.finetune.hard!r} holds no negatives. Check its files.")
+    if track.distil.scores and not Path(track.distil.scores).expanduser().is_file():
+        raise RetrobenchError(f"No file {track.distil.scores!r} of a teacher's scores. Set distil.scores to one.")
+    stages.start(x)
+    if track.distil.teacher:
+        look_at_teacher(track.distil.teacher)
 
 
 def _run(used: Sequence[Artifact]) -> Path:
     return [artifact.path for artifact in used if artifact.stage == "search"][-1] / "run.trec"
 
 
-def _row(
-    track: Track, entrant: Entrant, seed: int, result: pipeline.Result, used: Sequence[Artifact], command: str
-) -> tuple[Row, PerQuery]:
-    drawn = entrant.representation != "bm25"
+def _row(x: Experiment, result: pipeline.Result, used: Sequence[Artifact], command: str) -> tuple[Row, PerQuery]:
+    track, entrant, drawn = x.track, x.entrant, x.entrant.representation != "bm25"
+    found = {name: scores(scored) for name, scored in result.scored.items()}
     row = Row(
         track=track.name,
         identity=track.identity,
@@ -101,9 +109,10 @@ def _row(
         settings=entrant.settings,
         representation=entrant.representation,
         checkpoint=entrant.checkpoint or None,
-        seed=seed if drawn else None,
-        chosen=result.chosen,
-        measures={name: scores(scored) for name, scored in result.scored.items()},
+        seed=x.seed if drawn else None,
+        chosen=result.round,
+        # The mean over a group, where there is one, is what the table is ordered by: the widest group's first.
+        measures={**dict(reversed(rules.averages(found).items())), **found},
         selection=result.selection,
         artifacts=_numbered(used),
         commit=provenance.commit(),
@@ -114,8 +123,31 @@ def _row(
         cost=_cost(used),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
+        facts={name: _facts(x.at_test, scored) for name, scored in result.scored.items()},
+        round=result.round if track.evaluate.rounds == "every" else "",
     )
     return row, {name: per_query(scored) for name, scored in result.scored.items()}
+
+
+def _facts(x: Experiment, scored: Artifact) -> dict[str, Any]:
+    """What identifies a number: the data, and how texts are read and compared."""
+    about = {key: value for key, value in facts(scored).items() if key != "dataset"}  # whose name is the key of this
+    return about | _reading(x)
+
+
+def _reading(x: Experiment) -> dict[str, Any]:
+    settings, representation = x.track.finetune, x.entrant.representation
+    if representation == "bm25":
+        return {"titles": "space" if settings.titles else "none", "similarity": "bm25"}
+    joined = "[SEP]" if settings.separator else "space" if settings.titles else "none"
+    unit = x.track.representation.normalize and representation in ("cls", "mean")
+    return {
+        "titles": joined,
+        "query_length": settings.query_length,
+        "passage_length": settings.passage_length,
+        "similarity": "cos" if unit else "dot",
+        "precision": resolve_precision(settings.precision),
+    }
 
 
 def _version(entrant: Entrant) -> str:

@@ -29,17 +29,32 @@ def vocabulary(tokenizer: Any, size: int) -> Vocabulary:
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= {i for token, i in words.items() if _UNUSED.fullmatch(token)}
     cls = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
-    sep = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-    ids = {"pad": tokenizer.pad_token_id, "cls": cls, "sep": sep, "mask": tokenizer.mask_token_id}
+    ids = {"pad": tokenizer.pad_token_id, "cls": cls, "sep": _separator(tokenizer), "mask": tokenizer.mask_token_id}
     missing = [name for name, value in ids.items() if value is None]
     if missing:
         raise RetrobenchError(f"The base model's tokenizer has no {missing[0]} token; choose a masked language model.")
     return Vocabulary(size=size, special=frozenset(special), **ids)
 
 
-def write(folder: Path, texts: Iterable[tuple[str, str, str]], tokenizer: Any, advance: Any = None) -> dict[str, float]:
-    """Tokenise (id, title, text) triples into `folder`; gives the number of texts and tokens."""
+def _separator(tokenizer: Any) -> Any:
+    return tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+
+
+def write(
+    folder: Path,
+    texts: Iterable[tuple[str, str, str]],
+    tokenizer: Any,
+    advance: Any = None,
+    separated: bool = False,
+) -> dict[str, float]:
+    """Tokenise (id, title, text) triples into `folder`; gives the number of texts and tokens.
+
+    With `separated` a title ends in the tokenizer's separator, which counts as a word of the title.
+    """
     backend = _backend(tokenizer)
+    between = [_separator(tokenizer)] if separated else []
+    if None in between:
+        raise RetrobenchError("The base model's tokenizer has no sep token to put after titles; join them by a space.")
     # Many a tokenizer.json carries the truncation and padding of the model's last training run.
     backend.no_truncation()
     backend.no_padding()
@@ -53,6 +68,8 @@ def write(folder: Path, texts: Iterable[tuple[str, str, str]], tokenizer: Any, a
             titles = _encode(backend, [title for _, title, _ in part])
             bodies = _encode(backend, [text for _, _, text in part])
             for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
+                if title:
+                    title, title_starts = [*title, *between], [*title_starts, *(True for _ in between)]
                 lengths.append((len(title), len(body)))
                 tokens.write(np.asarray([*title, *body], dtype).tobytes())
                 starts.write(np.asarray([*title_starts, *body_starts], np.bool_).tobytes())

@@ -20,7 +20,7 @@ from retrobench.checkpoints import checkpoints, load, save
 from retrobench.errors import DivergedError
 from retrobench.experiment import Optimisation, Precision
 from retrobench.objective import Step
-from retrobench.progress import bar
+from retrobench.progress import bar, say
 
 __all__ = ["Batches", "device", "resolve_precision", "seeded", "train"]
 
@@ -102,7 +102,8 @@ def train(
     names: Callable[[np.ndarray], Sequence[str]],
     label: str,
 ) -> dict[str, float]:
-    """Minimise the sum of the losses of `model(progress, **batch)` for `settings.steps` optimizer steps.
+    """Minimise the sum of the losses of `model(progress, **batch)` for `settings.steps` optimizer steps, or for as
+    many as `settings.epochs` come to.
 
     `collate(rows, generator)` makes the batch of some rows, `names(rows)` their document ids. Checkpoints go to
     `folder`, where they stay until `checkpoints.discard`, and the last one found there is continued from, bit for bit.
@@ -111,6 +112,7 @@ def train(
     """
     _keep_memory()
     accelerator = Accelerator()
+    settings = _in_steps(settings, len(batches.lengths), accelerator.num_processes, label)
     halved = resolve_precision(settings.precision) == "bf16"
     model.to(accelerator.device).train()
     optimizer = torch.optim.AdamW(_decayed(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
@@ -148,6 +150,13 @@ def train(
             if saves:
                 save(folder, step + 1, model, optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
+
+
+def _in_steps(settings: Optimisation, examples: int, processes: int, label: str) -> Optimisation:
+    resolved = settings.resolved(examples, processes)
+    if settings.epochs:
+        say(f"{label}: {resolved.steps:,} steps, {settings.epochs:g} times over {examples:,} examples")
+    return resolved
 
 
 class _Ledger:

@@ -198,9 +198,9 @@ def _from_text(file: Path) -> Iterator[Group]:
 
 
 def _from_parquet(folder: Path) -> Iterator[Group]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     for file in sources.at_hand(folder) or sources.fetch_parquet(*HUB_SCORES, folder):
         for batch in pq.ParquetFile(file).iter_batches(columns=["query_id", "corpus_id", "score"]):

@@ -220,8 +220,8 @@ def first_negatives(triples: Path, most: int) -> Iterator[tuple[str, str]]:
 
 def _columns(triples: Path) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
     """Queries and negatives of a file of three numbers to a line, some thousand lines at a time."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.csv as csv  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.csv as csv
 
     names = ("query", "answer", "negative")
     try:

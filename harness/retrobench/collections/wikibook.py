@@ -157,8 +157,8 @@ def _groups(files: Iterable[Path], columns: Sequence[str], size: int) -> Iterato
 
 
 def _open(file: Path) -> Any:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         return pq.ParquetFile(file)

@@ -4,22 +4,29 @@ from retrobench.stages.choose import choose
 from retrobench.stages.encode import encode
 from retrobench.stages.finetune import finetune
 from retrobench.stages.lexical import lexical
+from retrobench.stages.measured import measured
 from retrobench.stages.mine import mine
-from retrobench.stages.pretrain import pretrain
+from retrobench.stages.negatives import negatives
+from retrobench.stages.pretrain import adapt, pretrain
 from retrobench.stages.score import score
 from retrobench.stages.search import search
 from retrobench.stages.start import start
+from retrobench.stages.teach import teach
 from retrobench.stages.tokenise import tokenise
 
 __all__ = [
+    "adapt",
     "choose",
     "encode",
     "finetune",
     "lexical",
+    "measured",
     "mine",
+    "negatives",
     "pretrain",
     "score",
     "search",
     "start",
+    "teach",
     "tokenise",
 ]

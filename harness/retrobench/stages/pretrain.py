@@ -1,4 +1,4 @@
-"""Further pre-training under the entrant's objective: the only stage in which entrants differ by design."""
+"""Further pre-training under the entrant's objective: the only stages in which entrants differ by design."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from retrobench import checkpoints
-from retrobench.experiment import Experiment
+from retrobench.experiment import Experiment, Pretrain, counted
 from retrobench.objective import Passage
 from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
@@ -18,22 +18,33 @@ from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
 from retrobench.training import Batches, resolve_precision, seeded, train
 
-__all__ = ["pretrain"]
+__all__ = ["adapt", "pretrain"]
 
 
 def pretrain(x: Experiment, store: Store) -> Artifact:
-    """The encoder with its head after `pretrain.steps` steps; the start itself if the entrant does not pre-train."""
+    """The encoder with its head after `[pretrain]`; the start itself if the entrant does not pre-train."""
     beginning = start(x)
-    if not x.entrant.pretrains:
-        return beginning
-    settings = replace(x.track.pretrain, precision=resolve_precision(x.track.pretrain.precision))
-    objective = x.entrant.objective
-    sources = [tokenise(store, beginning, name, "documents", settings.titles) for name in settings.corpus]
+    return _further(x, store, "pretrain", x.track.pretrain, beginning) if x.entrant.pretrains else beginning
+
+
+def adapt(x: Experiment, store: Store, pretrained: Artifact) -> Artifact:
+    """The same again after `[adapt]`, on the target corpus. What the objective adds starts anew, as in the released
+    recipes, which carry over the encoder with its head and no more. `pretrained` itself where there is no such section.
+    """
+    settings = x.track.adapt
+    return _further(x, store, "adapt", settings, pretrained) if settings and x.entrant.pretrains else pretrained
+
+
+def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginning: Artifact) -> Artifact:
+    settings = replace(settings, precision=resolve_precision(settings.precision))
+    objective, shape = x.entrant.objective, x.track.model if stage == "pretrain" else None
+    texts = [tokenise(store, start(x), name, "documents", settings.titles) for name in settings.corpus]
+    label = f"{stage} {x.entrant.name}"
 
     def make(folder: Path) -> dict[str, float]:
-        corpus = _Corpus([TokenisedTexts.open(source.path) for source in sources])
+        corpus = _Corpus([TokenisedTexts.open(source.path) for source in texts])
         torch.manual_seed(seeded(x.seed))
-        backbone, vocabulary = load_backbone(beginning.path, x.track.model, trains=True)
+        backbone, vocabulary = load_backbone(beginning.path, shape, trains=True)
         model = objective.wrap(backbone)
 
         def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
@@ -44,7 +55,7 @@ def pretrain(x: Experiment, store: Store) -> Artifact:
 
         lengths = np.minimum(corpus.lengths, settings.max_length)
         batches = Batches(lengths, settings.batch, settings.bucket, x.seed)
-        cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, f"pretrain {x.entrant.name}")
+        cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, label)
         backbone.lm.save_pretrained(folder)
         load_tokenizer(beginning.path).save_pretrained(folder)
         checkpoints.discard(folder)
@@ -53,13 +64,13 @@ def pretrain(x: Experiment, store: Store) -> Artifact:
     recipe = {
         "objective": objective.name,
         "settings": x.entrant.settings,
-        "model": asdict(x.track.model) if x.track.model.layers else {},
-        **asdict(settings),
-        "corpus": [],  # its texts are the sources; what they are called changes nothing
+        "model": asdict(shape) if shape and shape.layers else {},
+        **counted(settings),
+        "corpus": [],  # its texts are sources; what they are called changes nothing
         "seed": x.seed,
     }
-    label = f"pretrain {x.entrant.name} seed {x.seed}"
-    return store.ensure("pretrain", recipe, [beginning, *sources], make, code=x.entrant.code, resumes=True, label=label)
+    told = f"{label} seed {x.seed}"
+    return store.ensure(stage, recipe, [beginning, *texts], make, code=x.entrant.code, resumes=True, label=told)
 
 
 class _Corpus:

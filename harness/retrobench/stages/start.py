@@ -16,7 +16,7 @@ from retrobench.objective import Vocabulary
 from retrobench.store import Artifact, tree_hash
 from retrobench.tokens import vocabulary
 
-__all__ = ["load_backbone", "load_tokenizer", "start"]
+__all__ = ["load_backbone", "load_tokenizer", "model_files", "model_folder", "start"]
 
 SHIPPED = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -28,13 +28,12 @@ def start(x: Experiment) -> Artifact:
     RetrobenchError where its files are not those of a model that can be trained here.
     """
     name = x.entrant.checkpoint or x.track.model.base
-    folder = _folder(name)
-    files = [file for pattern in FILES for file in folder.glob(pattern)]
+    folder = model_folder(name)
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
     random = x.track.model.layers and x.entrant.pretrains
     _check_lengths(x, name, x.track.model.positions if random else _positions(name, folder))
-    return Artifact("start", tree_hash(files), folder, True, {})
+    return Artifact("start", tree_hash(model_files(folder)), folder, True, {})
 
 
 def _positions(name: str, folder: Path) -> int:
@@ -62,13 +61,22 @@ def _check_lengths(x: Experiment, name: str, positions: int) -> None:
     track = x.track
     asked = {"finetune.query_length": track.finetune.query_length}
     asked |= {"finetune.passage_length": track.finetune.passage_length}
+    asked |= {"evaluate.query_length": track.evaluate.query_length}
+    asked |= {"evaluate.passage_length": track.evaluate.passage_length}
     asked |= {"pretrain.max_length": track.pretrain.max_length} if x.entrant.pretrains else {}
+    asked |= {"adapt.max_length": track.adapt.max_length} if x.entrant.pretrains and track.adapt else {}
     for key, length in asked.items():
         if length > positions:
             raise RetrobenchError(f"{key} is {length}, and the model {name!r} takes {positions} tokens. Set it lower.")
 
 
-def _folder(name: str) -> Path:
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that make the model what it is."""
+    return [file for pattern in FILES for file in folder.glob(pattern)]
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model: what ships here, a folder, or what the hub has; no pickles are fetched."""
     if name in SHIPPED:
         return path(SHIPPED[name])
     if Path(name).expanduser().is_dir():

@@ -11,6 +11,7 @@ import numpy as np
 
 from retrobench.data import Dataset, load, training_pairs
 from retrobench.errors import RetrobenchError
+from retrobench.experiment import Titles
 from retrobench.progress import bar
 from retrobench.stages.start import load_tokenizer
 from retrobench.store import Artifact, Store, tree_hash
@@ -22,7 +23,7 @@ Kind = Literal["documents", "queries"]
 
 
 def tokenise(
-    store: Store, start: Artifact, dataset_id: str, kind: Kind, titles: bool = True, sample: int = 0
+    store: Store, start: Artifact, dataset_id: str, kind: Kind, titles: Titles = True, sample: int = 0
 ) -> Artifact:
     """The documents or queries of a dataset as `tokens.TokenisedTexts` holds them.
 
@@ -35,7 +36,8 @@ def tokenise(
         tokenizer = load_tokenizer(start.path)
         total = dataset.document_count() if kind == "documents" else sample or dataset.query_count()
         with bar(f"tokenise {dataset_id} {kind}", total, kind) as advance:
-            counted = write(folder, _texts(dataset, kind, titles, sample), tokenizer, advance)
+            texts = _texts(dataset, kind, bool(titles), sample)
+            counted = write(folder, texts, tokenizer, advance, separated=titles == "[SEP]")
         if not counted["texts"]:
             raise RetrobenchError(
                 f"Dataset {dataset_id!r} holds no {kind}; there is nothing to run on. Check its files."
@@ -44,10 +46,10 @@ def tokenise(
 
     settings = {
         "texts": _fingerprint(dataset, kind, dataset.stamp()),
-        "titles": titles,
+        "titles": bool(titles),
         "sample": sample,
         "tokenizer": tree_hash(file for file in tokenizer_files if file.exists()),
-    }
+    } | ({"separated": True} if titles == "[SEP]" else {})
     return store.ensure("tokenise", settings, [], make, label=f"tokenise {dataset_id} {kind}")
 
 

@@ -1,0 +1,163 @@
+"""
+Any encoder on any dataset, exactly as it was published.
+
+* evaluate(model, datasets, ...) -> Evaluated   scores by dataset and means of complete groups; as JSON and as text
+* Choices                                       what the command line says in place of the model's files
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrobench import encoders, rules
+from retrobench.data import Dataset, Document, load
+from retrobench.encoders import Choices, Encoder, Kind, Settings
+from retrobench.errors import RetrobenchError
+from retrobench.measures import canonical, deepest
+from retrobench.progress import bar, say
+from retrobench.scoring import Scored, score_hits
+from retrobench.stages.search import ranked, read_run, write_run
+from retrobench.store import Artifact, Store, default_root
+
+__all__ = ["Choices", "Evaluated", "evaluate"]
+
+DEPTH = 1000  # of every run that is kept, so that most measures need no second search
+TITLES = "joined to the text by a space"  # BEIR's convention
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was measured: scores by dataset id, means by the name of their group."""
+
+    model: str
+    key: str  # of its files
+    settings: Settings
+    scored: dict[str, Scored]
+    averages: dict[str, dict[str, float]]
+
+    def json(self) -> str:
+        """The document of `evaluate --json`."""
+        document = {
+            "model": self.model,
+            "settings": self.settings.values(),
+            "datasets": {name: scored.document(per_query=False) for name, scored in self.scored.items()},
+            "averages": self.averages,
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False)
+
+    def text(self) -> str:
+        """A line for each setting and dataset, means of complete groups, and where the runs lie."""
+        settings = [*self.settings.lines(), ("titles", TITLES, "default")]
+        parts = [
+            f"Model {self.model}, files {self.key}",
+            _laid([["setting", "value", "from"], *map(list, settings)], 3),
+            self._table(),
+        ]
+        notes = [f"{name}: {scored.note}" for name, scored in self.scored.items() if scored.note]
+        runs = _laid([["run of", ""], *([name, scored.run] for name, scored in self.scored.items())], 2)
+        return "\n\n".join([*parts, *(["\n".join(notes)] if notes else []), runs])
+
+    def _table(self) -> str:
+        names = list(dict.fromkeys(name for scored in self.scored.values() for name in scored.measures))
+        rows = [["dataset", "queries", "missing", "self-hits removed", "ties", *names]]
+        for name, scored in self.scored.items():
+            counts = (scored.queries, scored.missing, scored.self_hits_removed, scored.ties)
+            rows.append([name, *(f"{count:,}" for count in counts), *_values(scored.measures, names)])
+        rows += [[name, "", "", "", "", *_values(means, names)] for name, means in self.averages.items()]
+        return _laid(rows, 1)
+
+
+def _values(measures: dict[str, float], names: Sequence[str]) -> list[str]:
+    return [f"{measures[name]:.4f}" if name in measures else "" for name in names]
+
+
+def _laid(rows: Sequence[Sequence[str]], texts: int) -> str:
+    """Rows under their header, in columns: the first `texts` to the left, the rest to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    places = [*[str.ljust] * texts, *[str.rjust] * (len(widths) - texts)]
+    lines = ([put(cell, width) for put, cell, width in zip(places, row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def evaluate(
+    model: str, datasets: Sequence[str], measures: Sequence[str], choices: Choices, store: Path | None = None
+) -> Evaluated:
+    """
+    Score the encoder `model`, a folder or hub id, on datasets and groups of them (`rules.expand`).
+
+    Without `measures` each dataset's rule names them. Vectors and runs are kept in the store, by the model's files,
+    its settings and the texts: what is there is read. RetrobenchError for an unknown dataset, measure or choice, and
+    for one without documents, queries or judgements, before the model is loaded; for a model that cannot be run,
+    before anything is written.
+    """
+    for name in measures:
+        canonical(name)
+    wanted = {dataset.id: dataset for name in datasets for dataset in map(load, rules.expand(name))}
+    encoders.checked(model, choices)
+    for dataset in wanted.values():
+        _look(dataset)
+    encoder = encoders.load(model, choices)
+    for name, value, source in encoder.settings.lines():
+        say(f"{name}: {value} ({source})")
+    kept = Store(store or default_root())
+    scored = {}
+    for name, dataset in wanted.items():
+        asked = tuple(measures) or dataset.rule.measures
+        run = _run(encoder, kept, dataset, max(DEPTH, deepest(asked) or DEPTH))
+        queries, ids, found = read_run(run.path)
+        scored[name] = score_hits(str(run.path / "run.trec"), dataset, queries, ids, found, asked)
+    averages = rules.averages({name: of.measures for name, of in scored.items()})
+    return Evaluated(model, encoder.key, encoder.settings, scored, averages)
+
+
+def _look(dataset: Dataset) -> None:
+    """Open what will be read, which also downloads it: better now than after hours of other datasets."""
+    parts = {"judgements": dataset.judgements(), "queries": dataset.queries(), "documents": dataset.documents()}
+    for what, rows in parts.items():
+        if next(iter(rows), None) is None:
+            raise RetrobenchError(
+                f"Dataset {dataset.id!r} holds no {what}; there is nothing to score. Check its files."
+            )
+
+
+def _run(encoder: Encoder, store: Store, dataset: Dataset, depth: int) -> Artifact:
+    """The best `depth` documents of every query, as `stages.search.write_run` writes them."""
+    asked, passages = (_embedded(encoder, store, dataset, kind) for kind in ("query", "passage"))
+    drop_self = dataset.rule.drop_self
+
+    def make(folder: Path) -> dict[str, float]:
+        queries, ids = (json.loads((part.path / "ids.json").read_text()) for part in (asked, passages))
+        with bar(f"search {dataset.id}", len(queries), "queries") as advance:
+            found = ranked(asked.path, passages.path, queries, ids, depth, drop_self=drop_self, advance=advance)
+        write_run(folder, queries, ids, found, Path(encoder.name).name)
+        return {"queries": float(len(queries)), "documents": float(len(ids))}
+
+    recipe = {"depth": depth, "drop_self": drop_self}
+    return store.ensure("retrieve", recipe, [asked, passages], make, label=f"search {dataset.id}")
+
+
+def _embedded(encoder: Encoder, store: Store, dataset: Dataset, kind: Kind) -> Artifact:
+    """The vectors of a dataset's queries or passages; those of a collection are the same for all its query sets."""
+    label = f"embed {dataset.id} ({'queries' if kind == 'query' else 'passages'})"
+
+    def make(folder: Path) -> dict[str, float]:
+        total = dataset.query_count() if kind == "query" else dataset.document_count()
+        with bar(label, total, "texts") as advance:
+            return encoder.write(folder, _texts(dataset, kind), total, kind, advance)
+
+    texts = dataset.queries_fingerprint() if kind == "query" else dataset.corpus_fingerprint()
+    recipe = {**encoder.recipe(kind), "texts": texts, "titles": TITLES}
+    return store.ensure("embed", recipe, [], make, resumes=True, label=label)
+
+
+def _texts(dataset: Dataset, kind: Kind) -> Iterator[tuple[str, str]]:
+    if kind == "query":
+        return ((query.id, query.text) for query in dataset.queries())
+    return ((document.id, _passage(document)) for document in dataset.documents())
+
+
+def _passage(document: Document) -> str:
+    return f"{document.title} {document.text}".strip() if document.title else document.text

@@ -1,0 +1,429 @@
+"""A published encoder is run as its files say: settings, vectors, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import published
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+
+from retrobench import encoders
+from retrobench.encoders import Choices, Encoder, encoder
+from retrobench.errors import RetrobenchError
+
+TEXTS = ["ba da fe", "ge ki lo mu na pe ra si to bu di", "", "go " * 60, "ba da fe ge"]
+PROMPTS = published.PROMPTS
+
+
+def load(folder: Path, **choices: Any) -> Encoder:
+    return encoders.load(str(folder), Choices(**choices))
+
+
+rest = functools.cache(load)  # of a model that no test changes
+
+
+def said(of: Encoder) -> dict[str, tuple[str | int | bool | None, str]]:
+    names = list(of.settings.values())
+    settings = [getattr(of.settings, name) for name in names]
+    return {name: (setting.value, setting.source) for name, setting in zip(names, settings, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models that no test changes."""
+    root = tmp_path_factory.mktemp("models")
+    dot = {"similarity_fn_name": "dot", "prompts": PROMPTS}
+    return {
+        "bare": published.bare(root / "bare"),
+        "roberta": published.roberta(root / "roberta"),
+        "mean": published.sentence(root / "mean", says=dot),
+        "silent": published.sentence(root / "silent"),
+        "two": published.sentence(root / "two", ("cls_token", "mean_tokens"), dense=8, normalize=False),
+    }
+
+
+@pytest.fixture
+def copied(places: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A model that may be spoilt, in a folder called `model`."""
+    return lambda name: Path(shutil.copytree(places[name], tmp_path / "model"))
+
+
+# What holds.
+
+
+def test_settings_are_what_the_files_say(places: dict[str, Path]) -> None:
+    config = "config_sentence_transformers.json"
+    assert said(rest(places["mean"])) == {
+        "pooling": ("mean", "1_Pooling/config.json"),
+        "normalize": (True, "modules.json"),
+        "query_prefix": ("ba da: ", f"{config}, prompt 'query'"),
+        "passage_prefix": ("fe ge: ", f"{config}, prompt 'passage'"),
+        "max_length": (24, "sentence_bert_config.json"),
+        "similarity": ("dot", config),
+        "dtype": ("float32", "always on a CPU"),
+    }
+
+
+def test_what_the_files_leave_open_is_sentence_transformers_default(places: dict[str, Path]) -> None:
+    found = said(rest(places["silent"]))
+    assert found["similarity"] == ("cos", "default of sentence-transformers")
+    assert found["query_prefix"] == found["passage_prefix"] == ("", "default")
+    assert SentenceTransformer(str(places["silent"])).similarity_fn_name == "cosine"
+    found = said(rest(places["bare"], pooling="cls"))
+    assert found["pooling"] == ("cls", "--pooling") and found["normalize"] == (False, "default")
+    assert found["similarity"] == ("cos", "default of sentence-transformers")
+    assert found["max_length"] == (published.POSITIONS, "config.json")
+    assert said(rest(places["two"]))["pooling"] == ("cls+mean", "1_Pooling/config.json")
+
+
+def test_options_come_before_files(places: dict[str, Path]) -> None:
+    found = said(
+        rest(places["mean"], pooling="max", query_prefix="", passage_prefix="lo ", max_length=9, similarity="cos")
+    )
+    assert {name: value for name, value in found.items() if name not in ("normalize", "dtype")} == {
+        "pooling": ("max", "--pooling"),
+        "query_prefix": ("", "--query-prefix"),
+        "passage_prefix": ("lo ", "--passage-prefix"),
+        "max_length": (9, "--max-length"),
+        "similarity": ("cos", "--similarity"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "query", "passage"),
+    [
+        ({"query": "q ", "document": "d ", "passage": "p "}, None, "q ", "d "),
+        ({"query": "q ", "document": "", "corpus": "c "}, None, "q ", "c "),  # an empty one is written by the library
+        ({"query": "q "}, None, "q ", ""),
+        ({"any": "a "}, "any", "a ", "a "),
+        ({"query": "q ", "any": "a "}, "any", "q ", "a "),
+        ({"query": "", "document": "", "any": "a "}, "any", "", ""),
+        ({}, None, "", ""),
+    ],
+)
+def test_which_prompt_holds(
+    prompts: dict[str, str], default: str | None, query: str, passage: str, copied: Callable[[str], Path]
+) -> None:
+    folder = copied("mean")
+    published.change(folder / "config_sentence_transformers.json", prompts=prompts, default_prompt_name=default)
+    values = load(folder).settings.values()
+    assert (values["query_prefix"], values["passage_prefix"]) == (query, passage)
+
+
+def test_what_sentence_transformers_saves_today_is_read_back(places: dict[str, Path], tmp_path: Path) -> None:
+    SentenceTransformer(str(places["mean"])).save(str(tmp_path))
+    found = said(load(tmp_path))
+    assert {name: value for name, (value, _) in found.items()} == rest(places["mean"]).settings.values()
+    assert found["max_length"] == (24, "tokenizer_config.json")
+
+
+def test_settings_are_printed_as_texts(places: dict[str, Path]) -> None:
+    shown = {name: value for name, value, _ in rest(places["silent"], query_prefix="q: ").settings.lines()}
+    assert shown["query_prefix"] == "'q: '" and shown["passage_prefix"] == "''"
+    assert (shown["normalize"], shown["max_length"], shown["pooling"]) == ("yes", "24", "mean")
+
+
+# Vectors.
+
+
+def by_hand(folder: Path, texts: list[str], pooling: str, length: int) -> np.ndarray:
+    """Tokenised one by one, so without padding: the mean or the first of the last hidden states."""
+    words, inner = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    rows = []
+    for text in texts:
+        ids = words(text, truncation=True, max_length=length, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            hidden = inner(ids).last_hidden_state[0]
+        rows.append(hidden[0] if pooling == "cls" else hidden.mean(0))
+    return torch.stack(rows).numpy()
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def close(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return ours.shape == theirs.shape and ours.dtype == np.float32 and bool(np.abs(ours - theirs).max() < 1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_plain_encoder_is_pooled_as_asked(pooling: str, places: dict[str, Path]) -> None:
+    hidden = by_hand(places["bare"], TEXTS, pooling, published.POSITIONS)
+    assert close(rest(places["bare"], pooling=pooling, similarity="dot").embed(TEXTS, "passage"), hidden)
+    assert close(rest(places["bare"], pooling=pooling).embed(TEXTS, "passage"), unit(hidden))
+    assert abs(np.linalg.norm(hidden, axis=1) - 1).min() > 0.5, "cos and dot differ here"
+
+
+def test_prompts_length_and_normalisation_are_applied(places: dict[str, Path]) -> None:
+    found = rest(places["mean"])
+    queries = by_hand(places["mean"], ["ba da: " + text for text in TEXTS], "mean", 24)
+    passages = by_hand(places["mean"], ["fe ge: " + text for text in TEXTS], "mean", 24)
+    assert close(found.embed(TEXTS, "query"), unit(queries)) and close(found.embed(TEXTS, "passage"), unit(passages))
+
+
+def test_vectors_equal_sentence_transformers(places: dict[str, Path]) -> None:
+    loaded = SentenceTransformer(str(places["two"]), device="cpu")
+    theirs = loaded.encode(TEXTS)
+    assert theirs.shape == (5, 8)
+    assert close(rest(places["two"], similarity="dot").embed(TEXTS, "query"), theirs)
+    assert close(rest(places["two"]).embed(TEXTS, "query"), unit(theirs))
+
+
+def test_overrides_change_the_vectors_as_they_should(places: dict[str, Path]) -> None:
+    folder = places["mean"]
+    prefixed = load(folder, query_prefix="lo mu ", passage_prefix="").embed(TEXTS, "query")
+    assert close(prefixed, unit(by_hand(folder, ["lo mu " + text for text in TEXTS], "mean", 24)))
+    bare = load(folder, passage_prefix="").embed(TEXTS, "passage")
+    assert close(bare, unit(by_hand(folder, TEXTS, "mean", 24)))
+    short = load(folder, passage_prefix="", max_length=5).embed(TEXTS, "passage")
+    assert close(short, unit(by_hand(folder, TEXTS, "mean", 5)))
+    assert close(short[:1], bare[:1]) and not close(short[1:2], bare[1:2]), "only what is longer changes"
+    first = load(folder, passage_prefix="", pooling="cls").embed(TEXTS, "passage")
+    assert close(first, unit(by_hand(folder, TEXTS, "cls", 24)))
+
+
+def test_the_order_of_texts_is_kept_across_batches(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "BATCH", {"cpu": 3})
+    monkeypatch.setattr(encoder, "TOLD", 2)
+    texts, told = [" ".join(["ba", "da", "fe"][: 1 + n % 3]) + " lo" * (n * 7 % 11) for n in range(20)], list[int]()
+    found = rest(places["silent"])
+    alone = np.concatenate([found.embed([text], "passage") for text in texts])
+    assert close(found.embed(texts, "passage", told.append), alone)
+    assert told == [6, 6, 6, 2]
+
+
+def test_roberta_counts_its_positions_behind_the_padding(places: dict[str, Path]) -> None:
+    found = rest(places["roberta"], pooling="mean")
+    assert said(found)["max_length"] == (48, "the model's positions; its files say 50")
+    assert found.embed(["ba " * 200], "passage").shape == (1, 32)
+    assert said(rest(places["roberta"], pooling="mean", max_length=48))["max_length"] == (48, "--max-length")
+    with pytest.raises(
+        RetrobenchError, match=r"--max-length is 49, and the model '.*roberta' takes 48 tokens\. Set it"
+    ):
+        rest(places["roberta"], pooling="mean", max_length=49)
+
+
+def test_the_key_is_of_what_is_loaded(places: dict[str, Path], copied: Callable[[str], Path]) -> None:
+    folder, key = copied("mean"), rest(places["mean"]).key
+    (folder / "README.md").write_text("new")
+    (folder / "onnx").mkdir()
+    published.write(folder / "onnx" / "config.json", {})
+    assert load(folder).key == key
+    published.change(folder / "sentence_bert_config.json", max_seq_length=20)
+    assert load(folder).key != key
+
+
+def test_the_recipe_of_a_query_does_not_hang_on_the_passages_prompt(places: dict[str, Path]) -> None:
+    one, other = rest(places["mean"]), rest(places["mean"], passage_prefix="lo ")
+    assert one.recipe("query") == other.recipe("query") and one.recipe("passage") != other.recipe("passage")
+    assert one.recipe("query")["prefix"] == "ba da: "
+
+
+# Where a model is found.
+
+
+def test_a_hub_id_is_read_from_the_cache_offline(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        RetrobenchError, match=r"^Model 'org/tiny' is neither a folder nor to be had from the hub \(.+\)\."
+    ):
+        encoders.load("org/tiny", Choices())
+    place = tmp_path / "models--org--tiny"
+    shutil.copytree(places["mean"], place / "snapshots" / ("a" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("a" * 40)
+    found = encoders.load("org/tiny", Choices())
+    assert found.name == "org/tiny" and np.array_equal(
+        found.embed(TEXTS, "query"), rest(places["mean"]).embed(TEXTS, "query")
+    )
+
+
+def test_the_shipped_base_goes_by_its_name() -> None:
+    assert encoders.find("retrobench/base").name == "base"
+
+
+# What is refused.
+
+
+def convert(folder: Path) -> None:
+    """Leave the weights in pickled form alone."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+
+
+def own_module(folder: Path) -> None:
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[1]["type"] = "modeling_mine.Pooling"
+    published.write(folder / "modules.json", listed)
+
+
+def outside(folder: Path) -> None:
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[1]["path"] = "../1_Pooling"
+    published.write(folder / "modules.json", listed)
+
+
+def dense_of_pickles(folder: Path) -> None:
+    torch.save({}, folder / "2_Dense" / "pytorch_model.bin")
+    (folder / "2_Dense" / "model.safetensors").unlink()
+
+
+def another_shape(folder: Path) -> None:
+    published.change(folder / "config.json", hidden_size=32)
+
+
+SAYS = "config_sentence_transformers.json"
+REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "pickled": (
+        "mean",
+        convert,
+        r"Model '.*model' holds no safetensors, and nothing pickled is loaded\. Convert it with",
+    ),
+    "pickled dense": ("two", dense_of_pickles, r"Model '.*model \(2_Dense\)' holds no safetensors"),
+    "no weights": ("mean", lambda f: (f / "model.safetensors").unlink(), "holds no safetensors"),
+    "own code": (
+        "mean",
+        lambda f: published.change(f / "config.json", auto_map={"AutoModel": "mine.Model"}),
+        r"comes with code of its own \(auto_map in config\.json\), and no model's code is run\. Choose a model of",
+    ),
+    "own module": ("mean", own_module, r"comes with code of its own \(modeling_mine\.Pooling in modules\.json\)"),
+    "adapter": ("mean", lambda f: published.write(f / "adapter_config.json", {}), "is an adapter to another model"),
+    "reranker": (
+        "mean",
+        lambda f: published.change(f / SAYS, model_type="CrossEncoder"),
+        "is a CrossEncoder, and only encoders that give one dense vector for each text can be evaluated",
+    ),
+    "own activation": (
+        "two",
+        lambda f: published.change(f / "2_Dense" / "config.json", activation_function="mine.Swish"),
+        r"'.*model \(2_Dense\)' asks for the activation 'mine\.Swish', which is not torch's",
+    ),
+    "distance": (
+        "mean",
+        lambda f: published.change(f / SAYS, similarity_fn_name="euclidean"),
+        "compares by 'euclidean' distance, which is not searched here. Choose --similarity dot or cos",
+    ),
+    "lacking tensors": (
+        "mean",
+        lambda f: published.without(f, "layer.1.attention"),
+        r"lack 10 tensors, encoder\.layer\.1\.attention\.output\.LayerNorm\.bias among them, which would be random",
+    ),
+    "other shapes": ("mean", another_shape, r"cannot be loaded \(.+\)\. Check that its files are whole"),
+    "no tokenizer": ("mean", lambda f: (f / "tokenizer.json").unlink(), r"cannot be loaded \(.+\)\. Check"),
+    "broken weights": (
+        "mean",
+        lambda f: (f / "model.safetensors").write_bytes(b"x"),
+        r"cannot be loaded \(.+\)\. Check",
+    ),
+    "broken list": ("mean", lambda f: (f / "modules.json").write_text("["), r"modules\.json cannot be read as JSON"),
+    "odd list": ("mean", lambda f: (f / "modules.json").write_text('["a"]'), "lists no path and type"),
+    "place outside": ("mean", outside, r"names a place outside the model, '\.\./1_Pooling'"),
+    "odd config": ("mean", lambda f: (f / "config.json").write_text("[]"), r"config\.json is not a JSON object"),
+    "unknown default": (
+        "mean",
+        lambda f: published.change(f / SAYS, default_prompt_name="mine"),
+        r"cannot be loaded \(Default prompt name 'mine' not found",
+    ),
+    "no pooling": (
+        "bare",
+        lambda f: None,
+        r"Say it with --pooling, one of cls, max, mean, mean_sqrt_len_tokens, weigh",
+    ),
+    "no model": ("bare", lambda f: (f / "config.json").unlink(), "has neither modules.json nor a config.json with"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_refused(kind: str, copied: Callable[[str], Path]) -> None:
+    name, spoil, text = REFUSED[kind]
+    folder = copied(name)
+    spoil(folder)
+    with pytest.raises(RetrobenchError, match=text) as refused:
+        load(folder)
+    assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
+
+
+def test_choices_that_do_not_exist_or_do_not_fit(places: dict[str, Path]) -> None:
+    with pytest.raises(RetrobenchError, match=r"Unknown --pooling 'average'\..* Known: cls, lasttoken, max, mean,"):
+        rest(places["bare"], pooling="average")
+    with pytest.raises(RetrobenchError, match=r"Unknown --similarity 'cosine'\. Did you mean 'cos'\? Known: cos, dot"):
+        rest(places["mean"], similarity="cosine")
+    with pytest.raises(RetrobenchError, match=r"--max-length is 65, and the model '.*mean' takes 64 tokens"):
+        rest(places["mean"], max_length=65)
+    with pytest.raises(
+        RetrobenchError, match=r"'.*two' joins several poolings, and what follows them expects that width"
+    ):
+        rest(places["two"], pooling="cls")
+
+
+# What is written.
+
+
+def pairs(count: int) -> list[tuple[str, str]]:
+    return [(f"d{n}", "ba " * (n % 7) + ("da", "fe", "lo")[n % 3]) for n in range(count)]
+
+
+def test_rows_are_written_in_order_with_their_names(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "WINDOW", 8)
+    found, told = rest(places["mean"]), list[int]()
+    assert found.write(tmp_path, iter(pairs(21)), 21, "passage", told.append) == {"texts": 21.0}
+    vectors = np.load(tmp_path / "dense.npy")
+    assert vectors.dtype == np.float32 and sum(told) == 21
+    assert close(vectors, found.embed([text for _, text in pairs(21)], "passage"))
+    assert json.loads((tmp_path / "ids.json").read_text()) == [f"d{n}" for n in range(21)]
+
+
+@pytest.mark.parametrize("left", [0, 7, 8, 11, 16, 21])
+def test_an_interrupted_attempt_is_taken_up(
+    left: int, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "WINDOW", 8)
+    found, file = rest(places["mean"]), tmp_path / "dense.npy"
+    found.write(tmp_path, pairs(21), 21, "passage", lambda n: None)
+    whole, start = file.read_bytes(), file.stat().st_size - 21 * published.WIDTH * 4
+    file.write_bytes(whole[: start + left * published.WIDTH * 4 + 5])  # and five bytes of the next row
+    (tmp_path / "ids.json").unlink()
+    embedded: list[int] = []
+    monkeypatch.setattr(Encoder, "_check", lambda self, vectors, ids, kind: embedded.append(len(ids)))
+    found.write(tmp_path, pairs(21), 21, "passage", lambda n: None)
+    assert embedded == {0: [8, 8, 5], 7: [8, 8, 5], 8: [8, 5], 11: [8, 5], 16: [5], 21: [5]}[left]
+    assert file.read_bytes() == whole and len(json.loads((tmp_path / "ids.json").read_text())) == 21
+
+
+@pytest.mark.parametrize(("there", "announced"), [(5, 6), (6, 5), (0, 0)])
+def test_count_in_is_count_out(there: int, announced: int, places: dict[str, Path], tmp_path: Path) -> None:
+    text = f"{announced} texts \\(query\\) were announced and {there} read: the collection's files are cut short"
+    with pytest.raises(RetrobenchError, match=text):
+        rest(places["mean"]).write(tmp_path, pairs(there), announced, "query", lambda n: None)
+
+
+def test_a_vector_that_is_not_finite_names_its_text(
+    places: dict[str, Path], copied: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = copied("silent")
+    weights = load_file(folder / "model.safetensors")
+    bad = tiny.tokenizer().convert_tokens_to_ids("lo")
+    weights["bert.embeddings.word_embeddings.weight"][bad] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        RetrobenchError, match=r"gives passage 'd2' a vector that is not finite \(of the 9 read with it, 3\)"
+    ):
+        load(folder).write(tmp_path, pairs(9), 9, "passage", lambda n: None)
