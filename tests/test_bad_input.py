@@ -137,10 +137,6 @@ TOGETHER: dict[tuple[str, ...], str] = {
         "distil.scores=y",
     ): "distil section of track tiny refuses its settings: teacher and scores are",
     (
-        "finetune.titles=false",
-        "finetune.separator=true",
-    ): "finetune section of track tiny refuses its settings: separato",
-    (
         "pretrain.steps=3",
         "pretrain.epochs=1",
     ): "pretrain section of track tiny refuses its settings: steps is 3 and epo",

@@ -182,7 +182,7 @@ def test_the_recipe_of_a_claim_is_one_that_its_track_takes(part: Part) -> None:
         for dataset in {column.dataset for column in part.columns} & part.datasets.keys():
             needs = part.datasets[dataset].needs
             assert (needs["query_length"], needs["passage_length"]) == (texts.query_length, texts.passage_length)
-            joined = "[SEP]" if texts.separator else "space" if texts.titles else "none"
+            joined = {True: "space", False: "none", "[SEP]": "[SEP]"}[texts.titles]
             assert (needs["titles"], needs["similarity"]) == (joined, "dot")
             assert system.round in ("", "in-batch", "mined", "distilled")
 

@@ -148,7 +148,7 @@ steps = 5
 batch = 4
 learning_rate = 1e-3
 queries = "q"
-separator = true
+titles = "[SEP]"
 [evaluate]
 datasets = ["e"]
 """
@@ -177,13 +177,12 @@ def test_adapt_can_be_turned_off(tmp_path: Path) -> None:
     assert read_text(tmp_path, cut).identity == without.identity != whole.identity
 
 
-def test_two_ways_to_ask_for_a_separator(tmp_path: Path) -> None:
-    said = read_text(tmp_path, PLAIN)
-    other = read_text(tmp_path, PLAIN.replace("separator = true", 'titles = "[SEP]"'))
-    assert said.finetune.titles == other.finetune.titles == "[SEP]" and said.identity == other.identity
-    assert read_text(tmp_path, PLAIN, "finetune.separator=false").finetune.titles is True
-    with pytest.raises(RetrobenchError, match=r"separator stands between title and text; it needs titles = true\."):
-        read_text(tmp_path, PLAIN, "finetune.titles=false")
+def test_titles_are_joined_by_a_space_by_the_separator_or_not_at_all(tmp_path: Path) -> None:
+    assert read_text(tmp_path, PLAIN).finetune.titles == "[SEP]"
+    assert read_text(tmp_path, PLAIN, "finetune.titles=true").finetune.titles is True
+    assert read_text(tmp_path, PLAIN, "finetune.titles=false").finetune.titles is False
+    with pytest.raises(RetrobenchError, match=r"'titles' is '\|'; expected true or false or one of '\[SEP\]'"):
+        read_text(tmp_path, PLAIN, "finetune.titles=|")
 
 
 def test_texts_may_be_read_otherwise_at_test(tmp_path: Path) -> None:

@@ -138,8 +138,6 @@ class Finetune(Optimisation):
     passage_length: int = 144
     temperature: float = 1.0
     negatives: int = 0  # hard negatives per query, in each round that has some; in-batch ones come on top
-    # The separator between title and text: the same as titles = "[SEP]".
-    separator: bool = field(default=False, metadata=LATER)
     # The dataset whose own negatives the first round uses beside in-batch ones, the first so many per query (0: all).
     hard: str = field(default="", metadata=LATER)
     hard_depth: int = field(default=0, metadata=LATER)
@@ -155,11 +153,6 @@ class Finetune(Optimisation):
         _at_least(self, 0, "negatives", "hard_depth")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
-        if self.separator and not self.titles:
-            raise ValueError("separator stands between title and text; it needs titles = true.")
-        if self.separator or self.titles == "[SEP]":
-            object.__setattr__(self, "titles", "[SEP]")  # two ways to say one thing, and the one that stages read
-            object.__setattr__(self, "separator", True)
 
 
 @dataclass(frozen=True)
@@ -356,5 +349,5 @@ class Experiment:
         changed: dict[str, Any] = {"query_length": asked.query_length, "passage_length": asked.passage_length}
         changed = {name: value for name, value in changed.items() if value}
         if asked.titles is not None:
-            changed |= {"titles": asked.titles, "separator": False}
+            changed["titles"] = asked.titles
         return replace(self, track=replace(self.track, finetune=replace(trained, **changed))) if changed else self

@@ -139,7 +139,7 @@ def _reading(x: Experiment) -> dict[str, Any]:
     settings, representation = x.track.finetune, x.entrant.representation
     if representation == "bm25":
         return {"titles": "space" if settings.titles else "none", "similarity": "bm25"}
-    joined = "[SEP]" if settings.separator else "space" if settings.titles else "none"
+    joined = settings.titles if isinstance(settings.titles, str) else "space" if settings.titles else "none"
     unit = x.track.representation.normalize and representation in ("cls", "mean")
     return {
         "titles": joined,
