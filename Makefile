@@ -20,8 +20,9 @@ run: $(INSTALLED)
 	@mkdir -p $(ROWS)
 	$(BIN)/retrobench run --objective dupmae --leaderboard $(ROWS)
 
+# A file's tests stay together, and each process keeps to one thread.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check

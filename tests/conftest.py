@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# The processes that tests start, the fork server's children too, get what `one_thread` gives this one.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 

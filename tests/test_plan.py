@@ -329,7 +329,8 @@ def test_several_processes_share_no_negatives() -> None:
 
 
 def test_a_v100_has_no_bf16() -> None:
-    flat = " ".join(plan("msmarco", "retromae", "v100").split())
+    asked = [f"{stage}.precision=bf16" for stage in ("pretrain", "adapt", "finetune")]
+    flat = " ".join(plan("msmarco", "retromae", "v100", overrides=asked).split())
     wanted = "--set pretrain.precision=fp32 --set adapt.precision=fp32 --set finetune.precision=fp32"
     assert f"to change bf16 is slow or unknown in this hardware: {wanted}" in flat
     assert "15.7 TFLOP/s (fp32, data sheet)" in flat

@@ -36,6 +36,7 @@ class Kill(NamedTuple):
     file: str
     beside: str
     finished: int = 0
+    key: str = "*"
 
 
 # In the order of the chain, so that each run goes on from where the last one was killed.
@@ -81,17 +82,19 @@ def killed(words: list[str], made: tiny.Tiny, kill: Kill) -> str:
     log = made.store.with_name("killed.log")
     log.unlink(missing_ok=True)
     here, there = FORKING.Pipe(duplex=False)
-    pattern = f"{made.store}/{kill.stage}/*.partial/{kill.file}"
+    pattern = f"{made.store}/{kill.stage}/{kill.key}.partial/{kill.file}"
     process = FORKING.Process(target=run, args=(words, log, pattern, there))
     process.start()
     there.close()
-    wait([here, process.sentinel], timeout=100)
-    assert process.is_alive() and here.poll(), f"not killed in {kill.stage}:\n{log.read_text()}"
-    (partial,) = made.store.glob(f"{kill.stage}/*.partial")
-    assert (partial / kill.beside).exists() and not partial.with_suffix("").exists()
-    assert len(made.finished(kill.stage)) == kill.finished
-    process.kill()
-    process.join()
+    try:
+        wait([here, process.sentinel], timeout=100)
+        assert process.is_alive() and here.poll(), f"not killed in {kill.stage}:\n{log.read_text()}"
+        (partial,) = made.store.glob(f"{kill.stage}/*.partial")
+        assert (partial / kill.beside).exists() and not partial.with_suffix("").exists()
+        assert len(made.finished(kill.stage)) == kill.finished
+    finally:
+        process.kill()
+        process.join()
     assert process.exitcode == -signal.SIGKILL
     return log.read_text()
 

@@ -107,6 +107,18 @@ Measures = Annotated[
         help="A measure, such as nDCG@10 or RR(rel=2)@10; the dataset's own if none is given; repeatable.",
     ),
 ]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A sentence-transformers or Hugging Face encoder.")]
+Pooling = Annotated[str | None, typer.Option(metavar="cls|mean|...", help="If the model does not say.")]
+Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")]
+Length = Annotated[int | None, typer.Option(metavar="N", min=3, help="Tokens per text.")]
+Similarity = Annotated[str | None, typer.Option(metavar="dot|cos", help="In place of the model's.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")]
+Judged = Annotated[
+    str | None, typer.Option("--dataset", metavar="ID", help="The dataset whose judgements and rules hold.")
+]
+Qrels = Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements in TREC's format.")]
+Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="Least grade that is relevant.")]
+PerQuery = Annotated[bool, typer.Option("--per-query", help="Every query's values too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
 
@@ -168,37 +180,33 @@ def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Lea
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A sentence-transformers or Hugging Face encoder.")],
+    model: Model,
     dataset: Datasets,
     measure: Measures,
-    pooling: Annotated[str | None, typer.Option(metavar="cls|mean|...", help="If the model does not say.")] = None,
-    query_prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")] = None,
-    passage_prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")] = None,
-    max_length: Annotated[int | None, typer.Option(metavar="N", min=3, help="Tokens per text.")] = None,
-    similarity: Annotated[str | None, typer.Option(metavar="dot|cos", help="In place of the model's.")] = None,
+    pooling: Pooling = None,
+    query_prefix: Prefix = None,
+    passage_prefix: Prefix = None,
+    max_length: Length = None,
+    similarity: Similarity = None,
     store: Store = None,
     json: OneJson = False,
 ) -> None:
     """Score an encoder exactly as it was published."""
-    from retrobench import evaluate
+    from retrobench import evaluate as e
 
-    choices = evaluate.Choices(pooling, query_prefix, passage_prefix, max_length, similarity)
-    found = evaluate.evaluate(model, dataset, measure, choices, store)
+    choices = e.Choices(pooling, query_prefix, passage_prefix, max_length, similarity)
+    found = e.evaluate(model, dataset, measure, choices, store)
     print(found.json() if json else found.text())
 
 
 @app.command()
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")],
+    run: Run,
     measure: Measures,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="The dataset whose judgements and rules hold.")
-    ] = None,
-    qrels: Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements in TREC's format.")] = None,
-    relevance_level: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Least grade that is relevant.")
-    ] = None,
-    per_query: Annotated[bool, typer.Option("--per-query", help="Every query's values too.")] = False,
+    dataset: Judged = None,
+    qrels: Qrels = None,
+    relevance_level: Level = None,
+    per_query: PerQuery = False,
     json: OneJson = False,
 ) -> None:
     """Score a TREC run file."""
