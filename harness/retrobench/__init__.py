@@ -9,10 +9,15 @@ What a plugin may import from the package's root.
 * hookimpl     marks the function that returns a plugin's objectives
 """
 
-from importlib import metadata
-
 from retrobench.objective import Objective, Passage, Step, Vocabulary, hookimpl
 
 __all__ = ["Objective", "Passage", "Step", "Vocabulary", "__version__", "hookimpl"]
 
-__version__ = metadata.version("retrobench")
+
+def __getattr__(name: str) -> str:
+    # Reading the distribution's metadata would cost a third of the time in which --help has to answer.
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata
+
+    return metadata.version("retrobench")
