@@ -9,7 +9,6 @@ Settings of a frozen dataclass: read from text, checked against the fields' type
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import math
 import sys
@@ -63,8 +62,7 @@ def from_text(record: type, texts: Mapping[str, str]) -> dict[str, Any]:
     return {key: _read(text, types[key]) if key in types else text for key, text in texts.items()}
 
 
-@functools.cache
-def types_of(record: type) -> Mapping[str, Any]:
+def types_of(record: type) -> dict[str, Any]:
     """The type of each field."""
     # One by one, since what a ClassVar is annotated with may be imported for type checkers only.
     found: dict[str, Any] = {}
