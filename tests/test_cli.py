@@ -155,10 +155,16 @@ def test_a_wrong_call_is_exit_code_2(arguments: list[str]) -> None:
     assert "Error: " in done.stderr and "Traceback" not in done.stderr
 
 
+def _heeding_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text("import sys, time\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
-    with subprocess.Popen([*COMMAND, "objectives", "--plugin", slow], stderr=subprocess.PIPE, text=True) as process:
+    words = [*COMMAND, "objectives", "--plugin", slow]
+    # A shell has its background jobs ignore interrupts, and these tests may run in one.
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=_heeding_interrupts) as process:
         assert process.stderr and process.stderr.readline() == "ready\n"
         os.kill(process.pid, signal.SIGINT)
         said = process.stderr.read()
