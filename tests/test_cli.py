@@ -162,7 +162,7 @@ def _heeding_interrupts() -> None:
 def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text("import sys, time\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
-    words = [*COMMAND, "objectives", "--plugin", slow]
+    words = [*COMMAND, "objectives", "--plugin", str(slow)]
     # A shell has its background jobs ignore interrupts, and these tests may run in one.
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=_heeding_interrupts) as process:
         assert process.stderr and process.stderr.readline() == "ready\n"
