@@ -205,10 +205,12 @@ def test_run_hands_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_command_is_short() -> None:
-    """Beside its options, which are a line each: what it does is one call and one print."""
-    lengths = {}
+    """At most 15 lines, of which what it does beside its options, a line each, takes at most 8."""
+    whole, does = {}, {}
     for node in ast.parse(inspect.getsource(cli)).body:
         if isinstance(node, ast.FunctionDef) and node.decorator_list:
-            lengths[node.name] = (node.end_lineno or 0) - node.body[0].lineno + 1
-    assert {"run", "objectives", "leaderboard", "evaluate", "score", "reproduce", "plan", "data_check"} <= set(lengths)
-    assert {name: length for name, length in lengths.items() if length > 8} == {}
+            whole[node.name] = (node.end_lineno or 0) - node.lineno + 1
+            does[node.name] = (node.end_lineno or 0) - node.body[0].lineno + 1
+    assert {"run", "objectives", "leaderboard", "evaluate", "score", "reproduce", "plan", "data_check"} <= set(whole)
+    assert {name: length for name, length in does.items() if length > 8} == {}
+    assert {name for name, length in whole.items() if length > 15} == {"evaluate"}, "the one with ten options"

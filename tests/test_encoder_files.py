@@ -49,7 +49,8 @@ def test_a_hub_id_is_read_from_the_cache_offline(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        RetrobenchError, match=r"^Model 'org/tiny' is neither a folder nor to be had from the hub \(.+\)\."
+        RetrobenchError,
+        match=r"^Model 'org/tiny' is neither a folder, nor one of retrobench/.+, nor to be had from the hub \(.+\)\.",
     ):
         encoders.load("org/tiny", Choices())
     place = tmp_path / "models--org--tiny"

@@ -14,7 +14,7 @@ from retrobench.store import tree_hash
 
 __all__ = ["Files", "find", "read_json"]
 
-SHIPPED = {"retrobench/base": "base"}
+SHIPPED = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 OTHERS = ("onnx/*", "openvino/*")  # the same model again, for engines that are not used here
 
@@ -112,8 +112,8 @@ def find(name: str) -> Path:
     except Exception as error:  # a wrong id, no network and no permission all come as types of their own
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise RetrobenchError(
-            f"Model {name!r} is neither a folder nor to be had from the hub ({reason}). "
-            "Check the name, or download it and give the folder."
+            f"Model {name!r} is neither a folder, nor one of {', '.join(SHIPPED)}, nor to be had from the hub "
+            f"({reason}). Check the name, or download it and give the folder."
         ) from error
 
 

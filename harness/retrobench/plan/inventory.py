@@ -13,12 +13,12 @@ import ir_datasets
 from retrobench import data
 from retrobench.arithmetic import BERT_BASE, Shape
 from retrobench.collections import catalogue, path, sbert, titled
+from retrobench.encoders.files import SHIPPED
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Model
 
 __all__ = ["Collection", "base_files", "look", "shape_of"]
 
-SHIPPED = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}
 HUB = {
     "google-bert/bert-base-uncased": BERT_BASE,
     "bert-base-uncased": BERT_BASE,

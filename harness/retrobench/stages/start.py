@@ -9,16 +9,15 @@ from typing import Any
 import torch
 
 from retrobench.backbones import FAMILIES, Backbone
-from retrobench.collections import path
+from retrobench.encoders import find
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.experiment import Experiment, Model
 from retrobench.objective import Vocabulary
 from retrobench.store import Artifact, tree_hash
 from retrobench.tokens import vocabulary
 
-__all__ = ["load_backbone", "load_tokenizer", "model_files", "model_folder", "start"]
+__all__ = ["load_backbone", "load_tokenizer", "model_files", "start"]
 
-SHIPPED = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -28,7 +27,7 @@ def start(x: Experiment) -> Artifact:
     RetrobenchError where its files are not those of a model that can be trained here.
     """
     name = x.entrant.checkpoint or x.track.model.base
-    folder = model_folder(name)
+    folder = find(name)
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
     random = x.track.model.layers and x.entrant.pretrains
@@ -73,24 +72,6 @@ def _check_lengths(x: Experiment, name: str, positions: int) -> None:
 def model_files(folder: Path) -> list[Path]:
     """The files of a model folder that make the model what it is."""
     return [file for pattern in FILES for file in folder.glob(pattern)]
-
-
-def model_folder(name: str) -> Path:
-    """The folder of a model: what ships here, a folder, or what the hub has; no pickles are fetched."""
-    if name in SHIPPED:
-        return path(SHIPPED[name])
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except Exception as error:  # a wrong id, no network and no permission all come as types of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RetrobenchError(
-            f"Model {name!r} is neither a folder, nor one of {', '.join(SHIPPED)}, nor to be had from the hub "
-            f"({reason}). Check the name, or download it and give the folder."
-        ) from error
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from retrobench.data import load
+from retrobench.encoders import find
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
 from retrobench.progress import bar, say
 from retrobench.stages.examples import Candidates, Examples, judged
 from retrobench.stages.negatives import grouped
-from retrobench.stages.start import model_files, model_folder, start
+from retrobench.stages.start import model_files, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store, tree_hash
 from retrobench.training import device, memory, resolve_precision
@@ -74,7 +75,7 @@ def teach(x: Experiment, store: Store, mined: Artifact | None) -> Artifact:
 
 def look_at_teacher(name: str) -> Path:
     """The folder of a cross-encoder, once its files are seen to be usable; RetrobenchError otherwise."""
-    folder = model_folder(name)
+    folder = find(name)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         labels = len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
