@@ -21,7 +21,7 @@ PACKAGE = ROOT / "harness" / "retrobench"
 # From the top of the house down. CONTRIBUTING.md shows the same table.
 FLOORS = (
     ("cli", "testing", "make"),
-    ("sweep", "evaluate", "plan"),
+    ("sweep", "evaluate", "plan", "bench"),
     ("pipeline",),
     ("stages",),
     ("training", "representation", "encoders"),
@@ -29,7 +29,7 @@ FLOORS = (
     ("experiment",),
     ("readme",),
     ("reproduce",),
-    ("tables",),
+    ("tables", "performance"),
     ("cells",),
     ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),

@@ -8,6 +8,7 @@ The commands: each parses, makes one call and prints. Nothing heavy is imported 
 * score         any TREC run
 * reproduce     the papers' tables beside what was measured
 * plan          what a track would need, before it starts
+* bench         speed and memory beside peers
 * data          datasets: listed, prefetched, checked
 """
 
@@ -248,6 +249,24 @@ def plan(
     from retrobench import plan
 
     print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
+
+
+@app.command()
+def bench(
+    name: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; all but `scale` if empty.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The first GPU if there is one.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Small sizes, for equality and not for time.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results there too.")] = None,
+    leaderboard: Leaderboard = None,
+) -> None:
+    """Measure speed and memory beside peers: equal first, then timed in turn."""
+    from retrobench import bench
+
+    benched = bench.bench(name or (), device, smoke, json, leaderboard)
+    print(benched.text)
+    raise typer.Exit(benched.exit_code)
 
 
 @data.command("list")

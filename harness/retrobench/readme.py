@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrobench import claims, reproduce
+from retrobench import claims, performance, reproduce
 from retrobench.cells import Grid, clock, markdown
 from retrobench.comparison import Table, compare
 from retrobench.errors import RetrobenchError
@@ -31,7 +31,9 @@ PUBLISHED = (
 
 
 def readme(folder: Path) -> str:
-    """The README of a track's folder, or of claims that no track measures: equal files give equal text."""
+    """The README of a track's folder, of claims that no track measures, or of benchmarks: equal files, equal text."""
+    if (folder / performance.AIMS).exists():
+        return performance.page(folder)
     rows, track, claimed = read(folder), _track(folder / "track.toml"), (folder / "claims.toml").exists()
     about = track or (claims.heading(folder / "claims.toml") if claimed else {})
     measurable = bool(track or rows or not claimed)
@@ -107,7 +109,7 @@ def _tracks(folder: Path) -> list[Path]:
 
 
 def _is_track(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("track.toml", "rows.jsonl", "claims.toml"))
+    return any((folder / name).is_file() for name in ("track.toml", "rows.jsonl", "claims.toml", performance.AIMS))
 
 
 def _track(file: Path) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""Which benchmarks there are, each run in a process of its own, and what becomes of their numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from retrobench import leaderboard as board
+from retrobench import performance
+from retrobench.errors import RetrobenchError, unknown
+from retrobench.performance import Result
+from retrobench.progress import say
+
+__all__ = ["BENCHMARKS", "Benched", "bench"]
+
+# Name -> module of this package.
+BENCHMARKS: dict[str, str] = {}
+# Run only by name: they take longer than all others together.
+BY_NAME_ONLY = ("scale",)
+DEVICES = ("cpu", "cuda")
+FOLDER = "performance"
+_MUCH = str(2**35)
+# glibc gives large blocks back at once and faults them in again, which hides how long the work itself takes.
+_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": _MUCH, "MALLOC_TRIM_THRESHOLD_": _MUCH}
+
+
+class Benched(NamedTuple):
+    """What was measured, as the terminal shows it, and 1 where a benchmark failed."""
+
+    text: str
+    exit_code: int
+
+
+def bench(
+    names: Sequence[str] = (),
+    device: str | None = None,
+    smoke: bool = False,
+    json_file: Path | None = None,
+    leaderboard: Path | None = None,
+) -> Benched:
+    """Run the benchmarks named, or all but the longest, and keep what they gave under `performance` of a leaderboard.
+
+    `device` is "cpu" or "cuda"; without it the first GPU if there is one. With `smoke` sizes are small and only equality
+    counts: nothing is kept. `json_file` gets the array that interfaces know, after every case, so that a run cut short
+    leaves what it had. RetrobenchError for a name or device that is not there.
+    """
+    chosen = list(dict.fromkeys(names)) or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]
+    for name in chosen:
+        if name not in BENCHMARKS:
+            raise unknown("benchmark", name, BENCHMARKS)
+    where = _device(device)
+    folder = (leaderboard or Path("leaderboards")) / FOLDER
+    results: list[Result] = []
+    failed = []
+    for name in chosen:
+        say(f"== {name} on {where}{', smoke' if smoke else ''}")
+        process = _Process(name, where, smoke, _command(name, where))
+        found = []
+        for result in process.results():
+            found.append(result)
+            _write(json_file, [*results, *found])
+        results += found
+        if process.returned:
+            failed.append(name)
+        elif not smoke:
+            performance.append(folder, found)
+    table = performance.text(results, _aims(leaderboard))
+    kept = (
+        "Smoke: equality alone was checked, and nothing is kept."
+        if smoke
+        else f"Kept in {folder / performance.RESULTS}"
+    )
+    told = [f"Failed: {', '.join(failed)}; the reason stands above."] if failed else []
+    return Benched("\n".join([table, "", kept, *told]), 1 if failed else 0)
+
+
+def _aims(leaderboard: Path | None) -> list[performance.Aim]:
+    """Those of the first folder that has some."""
+    folders = [place / FOLDER for place in board.places(leaderboard)]
+    return next((found for found in map(performance.aims, folders) if found), [])
+
+
+def _device(asked: str | None) -> Literal["cpu", "cuda"]:
+    import torch
+
+    if asked is not None and asked not in DEVICES:
+        raise unknown("device", asked, DEVICES)
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise RetrobenchError("--device is cuda, and torch finds no GPU here. Leave it out, or take cpu.")
+    return "cuda" if asked == "cuda" or (asked is None and torch.cuda.is_available()) else "cpu"
+
+
+def _command(name: str, device: str) -> str:
+    return shlex.join(["retrobench", "bench", name, "--device", device])
+
+
+def _write(file: Path | None, results: Sequence[Result]) -> None:
+    if file is None:
+        return
+    try:
+        partial = file.with_name(f"{file.name}.partial")
+        partial.write_text(json.dumps(performance.public(results), indent=2) + "\n")
+        os.replace(partial, file)
+    except OSError as error:
+        raise RetrobenchError(
+            f"Cannot write {file}: {error.strerror}. Give --json a file that can be written."
+        ) from error
+
+
+class _Process:
+    """One benchmark at work; results come as lines on its standard output, all else goes to standard error."""
+
+    def __init__(self, name: str, device: str, smoke: bool, command: str) -> None:
+        words = [
+            sys.executable,
+            "-m",
+            "retrobench.bench.worker",
+            BENCHMARKS[name],
+            name,
+            device,
+            str(int(smoke)),
+            command,
+        ]
+        self.words, self.returned = words, 0
+
+    def results(self) -> Iterator[Result]:
+        environment = {**_ENVIRONMENT, **os.environ}
+        with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    yield Result(**json.loads(line))
+            except BaseException:
+                process.kill()  # an interrupted or failing parent leaves no worker behind
+                raise
+        self.returned = process.returncode
