@@ -1,4 +1,4 @@
-"""One benchmark in this process: `python -m retrobench.bench.worker MODULE NAME DEVICE SMOKE COMMAND`, a line a case."""
+"""One benchmark, a line for each case: `python -m retrobench.bench.worker MODULE NAME DEVICE SMOKE COMMAND`."""
 
 from __future__ import annotations
 
