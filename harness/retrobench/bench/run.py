@@ -47,8 +47,8 @@ def bench(
     """Run the benchmarks named, or all but the longest, and keep what they gave under `performance` of a leaderboard.
 
     `device` is "cpu" or "cuda"; without it the first GPU if there is one. With `smoke` sizes are small, only
-    equality counts, and nothing is kept. `json_file` gets the array that interfaces know, after every case, so that a run cut short
-    leaves what it had. RetrobenchError for a name or device that is not there.
+    equality counts, and nothing is kept. `json_file` gets an array of `performance.public` results after every
+    case, so that a run cut short leaves what it had. RetrobenchError for a name or device that is not there.
     """
     chosen = list(dict.fromkeys(names)) or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]
     for name in chosen:
