@@ -143,8 +143,9 @@ def page(folder: Path) -> str:
         f"<!-- Rendered by `python -m retrobench.readme` from {RESULTS} and {AIMS}: edits are lost. -->",
         "What `retrobench bench` gave: each benchmark is one process in which a peer and retrobench take turns on the "
         "same seeded data, after their results were seen to be equal. A ratio above 1 says how many times better "
-        "retrobench is. The share of the floor is of the matrix products, or copies, measured in the same run. Memory is the "
-        "peak above what was held before. Times are noisy and speak of the machine named; ratios carry over best.",
+        "retrobench is. The share of the floor is of the matrix products, or copies, measured in the same run. Memory "
+        "is the peak above what was held before. Times are noisy and speak of the machine named; ratios carry over "
+        "best.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
         cases = dict.fromkeys((of.benchmark, of.case) for of in wanted if of.device == device)
