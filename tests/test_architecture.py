@@ -33,8 +33,8 @@ FLOORS = (
     ("cells",),
     ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),
-    ("masking", "heads", "decoder", "tokens", "checkpoints"),
-    ("backbones", "collections"),
+    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering"),
+    ("backbones", "collections", "kernels"),
     ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic"),
     ("errors", "progress", "provenance", "ranking", "significance", "rules"),
 )

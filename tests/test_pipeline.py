@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from batches import Fixed, fixed, rivals_of, texts_of
 
 from retrobench import pipeline
 from retrobench.comparison import compare
@@ -250,45 +251,37 @@ def test_what_a_query_is_compared_with(ran: Ran) -> None:
     vocabulary = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
     round_ = Round(examples, vocabulary, 12, 40, Candidates(candidates), negatives=2)
     batch = round_.collate(np.arange(40), torch.Generator().manual_seed(0))
-    rival = batch["rival"].numpy()
+    rival = rivals_of(batch).numpy()
     assert rival.shape == (40, 40 + 2 * 40)
     assert rival[np.arange(40), np.arange(40)].all()
-    texts = batch["passage_ids"].numpy()
-    assert len(set(map(tuple, texts.tolist()))) < len(texts), "some passage stands twice in the batch"
+    texts = texts_of(batch)
+    assert len(set(texts)) < len(texts), "some passage stands twice in the batch"
     masked = 0
     for query in range(40):
-        own = {packed_document(examples, at, texts.shape[1]) for at in examples.positives[query]}
-        for column, text in enumerate(map(tuple, texts.tolist())):
+        own = {packed_document(examples, at) for at in examples.positives[query]}
+        for column, text in enumerate(texts):
             if column != query:
                 assert rival[query, column] == (text not in own)
                 masked += text in own
-        assert not {tuple(row) for row in texts[40 + 2 * query : 42 + 2 * query].tolist()} & own
+        assert not {*texts[40 + 2 * query : 42 + 2 * query]} & own
     assert masked > 5, "and it does happen"
 
 
-def packed_document(examples: Examples, row: int, width: int) -> tuple[int, ...]:
+def packed_document(examples: Examples, row: int) -> tuple[int, ...]:
     """A document as the batch holds it."""
     passage = examples.documents[row]
-    ids = [2, *[*passage.title.tolist(), *passage.text.tolist()][:38], 3]
-    return (*ids, *[0] * (width - len(ids)))
+    return (2, *[*passage.title.tolist(), *passage.text.tolist()][:38], 3)
 
 
 def test_a_masked_passage_has_no_part_in_the_loss() -> None:
-    class Fixed(torch.nn.Module):
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return ids.float()
-
-        def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-            return queries @ passages.T
-
-    model, mask = Contrastive(Fixed(), temperature=2.0), torch.ones(1, 1)  # type: ignore[arg-type]
+    model = Contrastive(Fixed(), temperature=2.0)  # type: ignore[arg-type]
     queries, passages = torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [3.0], [9.0]])
-    rival = torch.tensor([[True, True, False], [True, True, True]])
-    out = model(0.0, queries, mask, passages, mask, rival)
+    out = model(0.0, **fixed(queries, passages, [[0, 2], [1, -1]]))
     first = -1 + np.log(np.exp(1) + np.exp(3))
     second = -6 + np.log(np.exp(2) + np.exp(6) + np.exp(18))
     assert out.losses["contrastive"].item() == pytest.approx((first + second) / 2)
     assert out.metrics["accuracy"].item() == 0.0
+    assert out.metrics["negatives"].item() == model.negatives == 1.5
 
 
 DAMAGED = {"finetune": "model.safetensors", "encode": "*.npy", "search": "run.trec", "tokenise": "tokens.bin"}

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import recipe as recipes
 import torch
+from batches import Fixed, fixed, rivals_of, texts_of
 from torch import nn
 
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Distil
 from retrobench.objective import Vocabulary
 from retrobench.stages import tokenise
-from retrobench.stages.examples import Candidates, Examples, Round
+from retrobench.stages.examples import Candidates, Examples, Round, grouped
 from retrobench.stages.finetune import Contrastive, distillation
-from retrobench.stages.negatives import grouped
 from retrobench.stages.teach import look_at_teacher, read_scores
 from retrobench.store import Artifact, Store
 
@@ -87,15 +87,17 @@ def test_what_a_query_with_too_few_negatives_gets(examples: Read) -> None:
     dropped = Round(of, VOCABULARY, 12, 40, found, 3, "drop")
     assert none not in dropped.rows and len(dropped.rows) == 49 == len(dropped.lengths)
     assert dropped.names(np.asarray([0, 1])) == ["query q0", "query q2"]
-    assert dropped.collate(np.asarray([1]), draw)["passage_ids"].shape[0] == 1 + 3
+    assert len(texts_of(dropped.collate(np.asarray([1]), draw))) == 1 + 3
+    lacking = repeat.collate(np.asarray([none]), draw)
+    assert len(texts_of(lacking)) == 1 and lacking["documents"].tolist()[1:] == [-1, -1, -1]
 
 
 def test_a_querys_other_positive_is_no_negative(examples: Read) -> None:
     """Where each judgement is an example, RetroMAE's code lets them compete."""
     round_ = Round(examples(), VOCABULARY, 12, 40)
     assert round_.examples.query_rows[:2].tolist() == [0, 0]
-    rival = round_.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["rival"]
-    assert rival.tolist() == [[True, False, True], [False, True, True], [True, True, True]]
+    batch = round_.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))
+    assert rivals_of(batch).tolist() == [[True, False, True], [False, True, True], [True, True, True]]
 
 
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
@@ -105,12 +107,11 @@ def test_a_batch_of_the_distilled_round(examples: Read) -> None:
     left = {*of_query(of, "q1"), 3}
     assert round_.rows.tolist() == [at for at in range(60) if at not in left], "a scored positive, a scored candidate"
     batch = round_.collate(np.arange(20), torch.Generator().manual_seed(0))
-    group, teacher, passages = batch["group"], batch["teacher"], batch["passage_ids"]
-    lengths = batch["passage_attention_mask"].sum(1).tolist()
-    assert passages.shape[0] == 20 * 4 and group.shape == teacher.shape == (20, 4)
+    group, teacher, passages = batch["group"], batch["teacher"], texts_of(batch)
+    assert len(passages) == 20 * 4 and group.shape == teacher.shape == (20, 4)
     assert sorted(group.flatten().tolist()) == list(range(80))
     for query, at in enumerate(round_.rows[:20].tolist()):
-        own, *others = (tuple(passages[column, : lengths[column]].tolist()) for column in group[query])
+        own, *others = (passages[column] for column in group[query].tolist())
         assert own == packed(of, of.positives[at][0]) and teacher[query, 0] == -at
         assert others == [packed(of, int(score - 1000 * at)) for score in teacher[query, 1:].tolist()]
 
@@ -149,18 +150,11 @@ def test_distillation_by_hand(loss: Any, reduction: str, by: int) -> None:
 
 
 def test_the_distilled_rounds_loss_is_both_parts() -> None:
-    class Fixed(nn.Module):
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return ids.float()
-
-        def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-            return queries @ passages.T
-
     settings = Distil(loss="batch-mean", temperature=2.0, contrastive=0.5)
-    model, mask = Contrastive(Fixed(), 1.0, settings), torch.ones(1, 1)  # type: ignore[arg-type]
+    model = Contrastive(Fixed(), 1.0, settings)  # type: ignore[arg-type]
     queries, passages = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
     group = torch.tensor([[0, 2, 3], [1, 4, 5]])
-    out = model(0.0, queries, mask, passages, mask, torch.ones(2, 6, dtype=torch.bool), group, TEACHER)
+    out = model(0.0, **fixed(queries, passages, [[0], [1]]), group=group, teacher=TEACHER)
     student = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 2.0]])
     assert out.losses["distillation"].item() == pytest.approx(distillation(student, TEACHER, settings).item())
     scores = np.asarray([[1, 0, 3, 2, 0, 1], [2, 0, 6, 4, 0, 2]], float)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -25,6 +25,16 @@ class _Bert:
     def transform(self, lm: Any, hidden: Tensor) -> Tensor:
         return cast(Tensor, lm.cls.predictions.transform(hidden))
 
+    def layers(self, lm: Any) -> Iterable[nn.Module]:
+        return cast("Iterable[nn.Module]", lm.base_model.encoder.layer)
+
+    def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
+        """What the model gets as its mask. A device would be asked whether anything is masked, which waits for it."""
+        if attention_mask.device.type == "cpu" or lm.config._attn_implementation != "sdpa":
+            return attention_mask
+        texts, length = attention_mask.shape
+        return attention_mask.bool()[:, None, None, :].expand(texts, 1, length, length)
+
 
 class _Roberta(_Bert):
     """RoBERTa and XLM-R: positions start after the padding id, the head is `lm_head`."""
@@ -46,6 +56,12 @@ class _ModernBert(_Bert):
 
     def transform(self, lm: Any, hidden: Tensor) -> Tensor:
         return cast(Tensor, lm.head(hidden))
+
+    def layers(self, lm: Any) -> Iterable[nn.Module]:
+        return cast("Iterable[nn.Module]", lm.base_model.layers)
+
+    def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
+        return attention_mask  # a mask of its own shape would take the place of the local layers' windows
 
 
 FAMILIES: dict[str, _Bert] = {
@@ -71,13 +87,19 @@ class Backbone(nn.Module):
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens."""
-        output = self.lm.base_model(input_ids=input_ids, attention_mask=attention_mask)
+        mask = self._family.mask(self.lm, attention_mask)
+        output = self.lm.base_model(input_ids=input_ids, attention_mask=mask)
         return cast(Tensor, output.last_hidden_state)
 
     def embed(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
         """The whole embedding module (words, positions, types, LayerNorm, dropout) -> [B, L, D]."""
         module = self._family.embeddings(self.lm)
         return cast(Tensor, module(input_ids=input_ids, inputs_embeds=inputs_embeds))
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """The transformer layers, lowest first."""
+        return self._family.layers(self.lm)
 
     @property
     def positions(self) -> Tensor | None:

@@ -76,6 +76,7 @@ class Optimisation:
     checkpoint_every: int = 100
     log_every: int = 10
     epochs: float = field(default=0.0, metadata=LATER)  # in place of steps: how often the examples are gone through
+    compile: Literal["auto", "on", "off"] = field(default="auto", metadata=LATER)  # layers, by torch; auto: on a GPU
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "steps", "epochs", "bucket", "learning_rate", "warmup", "clip")
@@ -147,10 +148,14 @@ class Finetune(Optimisation):
     # What an epoch goes through: queries, or their judgements, so that a query stands for each positive (RetroMAE).
     examples: Literal["query", "judgement"] = field(default="query", metadata=LATER)
 
+    # Tokens embedded at a time, padding included, where a batch is more than memory holds; its queries still meet all
+    # of its passages. 0 keeps what the way back needs of the whole batch.
+    gradient_cache: int = field(default=0, metadata=LATER)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(self, 3, "query_length", "passage_length")
-        _at_least(self, 0, "negatives", "hard_depth")
+        _at_least(self, 0, "negatives", "hard_depth", "gradient_cache")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from retrobench import kernels
 from retrobench.backbones import Backbone
 
 __all__ = ["bag_loss", "bag_of_words", "pooled_logits", "token_loss"]
@@ -50,8 +51,18 @@ def _computed(rows: Tensor) -> Tensor:
 
 
 def _rows_at_once(rows: Tensor, words: int) -> int:
-    """How many rows of logits to hold: what a CPU's cache holds, and on a GPU what keeps its products busy."""
-    return max(1, (2**30 if rows.is_cuda else 2**23) // (4 * words))
+    """How many rows of logits to hold: so many that what is done once a block, adding up [V, D], does not count."""
+    return max(1, (2**25 if _on_cpu(rows) else 2**30) // (4 * words))
+
+
+def _texts_at_once(rows: Tensor, words: int) -> int:
+    """The same in whole texts [L, D]; on a processor at least one for each thread."""
+    least = torch.get_num_threads() if _on_cpu(rows) else 1
+    return max(least, _rows_at_once(rows, words) // rows.shape[1])
+
+
+def _on_cpu(rows: Tensor) -> bool:
+    return rows.device.type == "cpu"
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -97,26 +108,35 @@ class _PooledLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, trains: bool) -> Tensor:
         words = weight.to(rows.dtype)  # [V, D]
-        pooled = torch.empty(len(rows), len(weight), device=rows.device)
+        # What is not finite stays so: a comparison passes it over.
+        pooled = rows.detach().float().sum((1, 2)).mul(0)[:, None].repeat(1, len(weight))  # [B, V]
         winners = torch.empty(pooled.shape if trains else (0,), device=rows.device, dtype=torch.int32)
-        size = max(1, _rows_at_once(rows, len(weight)) // rows.shape[1])
+        size = _texts_at_once(rows, len(weight))
         for first in range(0, len(rows), size):
             logits = rows[first : first + size] @ words.T  # [block, L, V]
-            if trains:  # finding out who won takes four times as long as the maximum itself
-                pooled[first : first + size], winners[first : first + size] = logits.max(dim=1)
+            if _on_cpu(rows):
+                best, who = kernels.winners(logits)
             else:
-                pooled[first : first + size] = logits.amax(dim=1)
-        ctx.save_for_backward(rows, words, winners)
+                best, who = logits.max(dim=1) if trains else (logits.amax(dim=1), winners)
+            pooled[first : first + size] += best
+            if trains:
+                winners[first : first + size] = who
+        ctx.save_for_backward(rows, weight, winners)
         ctx.has_bias = bias is not None
         return pooled if bias is None else pooled.add_(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows, words, winners = ctx.saved_tensors
+        rows, weight, winners = ctx.saved_tensors
         slope = grads[0]  # [B, V]
+        to_bias = slope.sum(0) if ctx.has_bias else None
+        if _on_cpu(rows):
+            d_rows, d_weight = kernels.scattered(slope, winners, rows, weight)
+            return d_rows.to(rows.dtype), d_weight, to_bias, None
+        words = weight.to(rows.dtype)
         d_rows, d_weight = torch.empty_like(rows), torch.zeros(words.shape, device=rows.device)
-        size = max(1, _rows_at_once(rows, len(words)) // rows.shape[1])
+        size = _texts_at_once(rows, len(words))
         for first in range(0, len(rows), size):
             part = rows[first : first + size]
             dense = torch.zeros(*part.shape[:2], len(words), dtype=rows.dtype, device=rows.device)  # [block, L, V]
@@ -124,7 +144,7 @@ class _PooledLogits(torch.autograd.Function):
             dense.scatter_(1, won, slope[first : first + size, None].to(rows.dtype))
             d_rows[first : first + size] = dense @ words
             d_weight += dense.flatten(0, 1).T @ part.flatten(0, 1)
-        return d_rows, d_weight, slope.sum(0) if ctx.has_bias else None, None
+        return d_rows, d_weight, to_bias, None
 
 
 def bag_of_words(rows: list[np.ndarray], weight: str) -> tuple[Tensor, Tensor]:

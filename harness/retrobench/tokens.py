@@ -15,10 +15,25 @@ import numpy as np
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["TokenisedTexts", "vocabulary", "write"]
+__all__ = ["TokenisedTexts", "by_length", "vocabulary", "write"]
 
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 _AT_ONCE = 4096
+
+
+def by_length(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Row numbers in groups of at most `budget` tokens each, padding included, shortest first; a longer text alone.
+
+    `lengths` [N] are in tokens. Texts of one length keep their order.
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        # As they are sorted, a group of n texts takes n times the length of its last one.
+        sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
+        count = max(1, int(np.searchsorted(sizes, budget, side="right")))
+        yield order[start : start + count]
+        start += count
 
 
 def vocabulary(tokenizer: Any, size: int) -> Vocabulary:

@@ -8,6 +8,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +17,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from retrobench.backbones import Backbone
 from retrobench.checkpoints import checkpoints, load, save
 from retrobench.errors import DivergedError
 from retrobench.experiment import Optimisation, Precision
 from retrobench.objective import Step
 from retrobench.progress import bar, say
 
-__all__ = ["Batches", "device", "resolve_precision", "seeded", "train"]
+__all__ = ["Batches", "Loop", "compiles", "deterministic", "device", "resolve_precision", "seeded", "train"]
+
+# Batches made ahead, by device. A processor would only take the time from its own computing.
+AHEAD = {"cpu": 0, "cuda": 2}
 
 
 def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
@@ -32,6 +37,11 @@ def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def compiles(settings: Optimisation) -> Literal["auto", "on", "off"]:
+    """ "on" where transformer layers are compiled: if asked for, and by default on a GPU. On a CPU it gains nothing."""
+    return "on" if settings.compile == "auto" and torch.cuda.is_available() else settings.compile
 
 
 def device() -> torch.device:
@@ -74,7 +84,7 @@ class Batches:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """torch's deterministic algorithms while training; what a process encodes may not depend on its having trained."""
     guard: Any = torch.utils.deterministic
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -91,7 +101,98 @@ def _deterministic() -> Iterator[None]:
         guard.fill_uninitialized_memory = fill
 
 
-@_deterministic()
+class Loop:
+    """One training at work. What a step does depends on its number and on what the steps before it left, on no more."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        collate: Callable[[np.ndarray, torch.Generator], dict[str, Tensor]],
+        settings: Optimisation,
+        seed: int,
+    ) -> None:
+        """As `train` has it; `settings` in steps, their precision and compilation resolved or not."""
+        _keep_memory()
+        self.accelerator = Accelerator()
+        self.settings = settings.resolved(len(batches.lengths), self.accelerator.num_processes)
+        self.halved = resolve_precision(settings.precision) == "bf16"
+        self.model = model.to(self.accelerator.device).train()
+        if compiles(settings) == "on":
+            _compile_layers(model)
+        rate, decay = settings.learning_rate, settings.weight_decay
+        self.optimizer = torch.optim.AdamW(_decayed(model, decay), lr=rate, fused=True)
+        self.prepared, self.adam = self.accelerator.prepare(model, self.optimizer)
+        self.batches, self.collate, self.seed = batches, collate, seed
+        self.feed = _Feed(self._make, AHEAD[self.accelerator.device.type])
+        self.tokens = self.waited = 0.0
+
+    def step(self, number: int) -> tuple[list[tuple[Step, np.ndarray]], Tensor]:
+        """Optimizer step `number`, counted from 0: what each forward gave with the rows it was of, and the norm of the
+        gradient before clipping. Nothing here waits for the device."""
+        settings, where, outs = self.settings, self.accelerator.device.type, []
+        for group in self.adam.param_groups:
+            group["lr"] = settings.rate(number)
+        for micro in range(number * settings.accumulation, (number + 1) * settings.accumulation):
+            began = time.perf_counter()
+            rows, draw, batch, tokens = self.feed.take(micro, settings.steps * settings.accumulation)
+            batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
+            self.waited += time.perf_counter() - began
+            self.tokens += tokens
+            torch.manual_seed(draw)
+            with torch.autocast(where, torch.bfloat16, enabled=self.halved):
+                out: Step = self.prepared(number / settings.steps, **batch)
+            total = torch.stack([value.float() for value in out.losses.values()]).sum()
+            self.accelerator.backward(total / settings.accumulation)
+            outs.append((out, rows))
+        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), settings.clip or float("inf"))
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return outs, norm
+
+    def _make(self, micro: int) -> _Batch:
+        """Micro-batch `micro` of this process, counted through all steps."""
+        step, part = divmod(micro, self.settings.accumulation)
+        rank = self.accelerator.process_index
+        rows = self.batches.rows(micro * self.accelerator.num_processes + rank)
+        draw = seeded(self.seed, step, part, rank)
+        batch = self.collate(rows, torch.Generator().manual_seed(draw))
+        tokens = float(sum(v.sum() for k, v in batch.items() if k.endswith("attention_mask")))
+        if self.accelerator.device.type == "cuda":
+            batch = {name: value.pin_memory() for name, value in batch.items()}
+        return rows, draw, batch, tokens
+
+
+_Batch = tuple[np.ndarray, int, dict[str, Tensor], float]
+
+
+class _Feed:
+    """Batches in their order; `ahead` of them are made on another thread while a device computes."""
+
+    def __init__(self, make: Callable[[int], _Batch], ahead: int) -> None:
+        self.make, self.ahead = make, ahead
+        self.pool = ThreadPoolExecutor(1) if ahead else None
+        self.waiting: dict[int, Future[_Batch]] = {}
+
+    def take(self, number: int, end: int) -> _Batch:
+        """Batch `number` of those below `end`."""
+        if self.pool is None:
+            return self.make(number)
+        for coming in range(number, min(number + self.ahead + 1, end)):
+            if coming not in self.waiting:
+                self.waiting[coming] = self.pool.submit(self.make, coming)
+        return self.waiting.pop(number).result()
+
+
+def _compile_layers(model: nn.Module) -> None:
+    """Fuse what stands between the products of each transformer layer; one compilation serves all lengths."""
+    for module in model.modules():
+        if isinstance(module, Backbone):
+            for layer in module.layers:
+                layer.compile(dynamic=True)
+
+
+@deterministic()
 def train(
     model: nn.Module,
     batches: Batches,
@@ -110,52 +211,31 @@ def train(
     Gives the cost: seconds, tokens, tokens per second, seconds spent waiting for data, peak memory in bytes.
     DivergedError at a loss or gradient that is not finite.
     """
-    _keep_memory()
-    accelerator = Accelerator()
-    settings = _in_steps(settings, len(batches.lengths), accelerator.num_processes, label)
-    halved = resolve_precision(settings.precision) == "bf16"
-    model.to(accelerator.device).train()
-    optimizer = torch.optim.AdamW(_decayed(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
-    done, cost = load(folder, model, optimizer, accelerator.device)
-    prepared, adam = accelerator.prepare(model, optimizer)
-    ledger = _Ledger(folder, settings, label)
+    loop = Loop(model, batches, collate, settings, seed)
+    settings = _told(settings, loop.settings, len(batches.lengths), label)
+    done, cost = load(folder, model, loop.optimizer, loop.accelerator.device)
     began = time.perf_counter() - cost["seconds"]
+    ledger = _Ledger(folder, settings, label)
+    loop.tokens, loop.waited = cost["tokens"], cost["data_seconds"]
     with bar(label, settings.steps, "steps", done) as advance:
         for step in range(done, settings.steps):
-            for group in adam.param_groups:
-                group["lr"] = settings.rate(step)
-            for micro in range(settings.accumulation):
-                waited = time.perf_counter()
-                rank = accelerator.process_index
-                number = (step * settings.accumulation + micro) * accelerator.num_processes + rank
-                rows, draw = batches.rows(number), seeded(seed, step, micro, rank)
-                batch = collate(rows, torch.Generator().manual_seed(draw))
-                cost["tokens"] += float(sum(v.sum() for k, v in batch.items() if k.endswith("attention_mask")))
-                batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
-                cost["data_seconds"] += time.perf_counter() - waited
-                torch.manual_seed(draw)
-                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=halved):
-                    out: Step = prepared(step / settings.steps, **batch)
-                total = torch.stack([value.float() for value in out.losses.values()]).sum()
-                accelerator.backward(total / settings.accumulation)
+            outs, norm = loop.step(step)
+            for out, rows in outs:
                 ledger.add(step, out, names(rows))
-            ledger.gradient(accelerator.clip_grad_norm_(prepared.parameters(), settings.clip or float("inf")))
-            adam.step()
-            adam.zero_grad(set_to_none=True)
+            ledger.gradient(norm)
             advance(1)
             saves = (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps
             if saves or (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
                 ledger.settle()
-            cost["seconds"] = time.perf_counter() - began
+            cost |= {"tokens": loop.tokens, "data_seconds": loop.waited, "seconds": time.perf_counter() - began}
             if saves:
-                save(folder, step + 1, model, optimizer, cost)
+                save(folder, step + 1, model, loop.optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
 
 
-def _in_steps(settings: Optimisation, examples: int, processes: int, label: str) -> Optimisation:
-    resolved = settings.resolved(examples, processes)
-    if settings.epochs:
-        say(f"{label}: {resolved.steps:,} steps, {settings.epochs:g} times over {examples:,} examples")
+def _told(asked: Optimisation, resolved: Optimisation, examples: int, label: str) -> Optimisation:
+    if asked.epochs:
+        say(f"{label}: {resolved.steps:,} steps, {asked.epochs:g} times over {examples:,} examples")
     return resolved
 
 

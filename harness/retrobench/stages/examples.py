@@ -16,9 +16,11 @@ from retrobench.data import Dataset, load, training_pairs
 from retrobench.errors import RetrobenchError
 from retrobench.masking import pack
 from retrobench.objective import Vocabulary
-from retrobench.tokens import TokenisedTexts
+from retrobench.tokens import TokenisedTexts, by_length
 
-__all__ = ["Candidates", "Examples", "Round", "judged"]
+__all__ = ["Candidates", "Examples", "Round", "grouped", "judged"]
+
+GROUP = 8192  # tokens embedded together, padding included
 
 
 class Examples:
@@ -96,7 +98,10 @@ class Round:
         candidates: Candidates | None = None,
         negatives: int = 0,
         lacking: Literal["repeat", "random", "drop"] = "repeat",
+        budget: int = GROUP,
     ) -> None:
+        """`budget`: tokens that are embedded together, padding included."""
+        self.budget = budget
         self.examples, self.vocabulary, self.candidates = examples, vocabulary, candidates
         self.query_length, self.passage_length = query_length, passage_length
         self.negatives, self.lacking = negatives if candidates is not None else 0, lacking
@@ -118,32 +123,46 @@ class Round:
         return [f"query {self.examples.queries.ids[self.examples.query_rows[row]]}" for row in self.rows[rows]]
 
     def collate(self, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
-        """B queries, their B positives first and then B * negatives passages; `rival` [B, P] marks what competes.
+        """B queries and P passages: the queries' positives first, then `negatives` hard ones of each.
 
-        With a teacher, `group` [B, 1 + negatives] holds the columns of a query's own passages and `teacher` its scores.
+        Queries and passages come in groups of like length, `query_0_ids` with `query_0_attention_mask`, `query_1_ids`
+        and so on; `query_place` [B] and `passage_place` [P] say where in the groups, one after the other, each stands.
+        `documents` [B * (1 + negatives)] are the passages' row numbers, -1 behind the last; `answers` [B, A] those that
+        answer a query, -1 likewise. With a teacher, `group` [B, 1 + negatives] holds the columns of a query's own
+        passages and `teacher` its scores.
         """
         rows = self.rows[rows]
         examples = self.examples
         drawn = [self._positive(row, generator) for row in rows]
         hard = [self._negatives(row, generator) for row in rows]
         passages = np.asarray([*(row for row, _ in drawn), *(row for found, _ in hard for row in found)])
-        # A passage that answers the query too is no negative, wherever in the batch it came from.
-        rival = np.stack([~np.isin(passages, examples.relevant[row]) for row in rows])
-        rival[np.arange(len(rows)), np.arange(len(rows))] = True
-        asked = pack([examples.queries[row] for row in examples.query_rows[rows]], self.vocabulary, self.query_length)
-        read = pack([examples.documents[row] for row in passages], self.vocabulary, self.passage_length)
+        documents = np.full(len(rows) * (1 + self.negatives), -1, np.int64)
+        documents[: len(passages)] = passages
+        relevant = [examples.relevant[row] for row in rows]
+        owner = np.repeat(np.arange(len(rows)), [len(found) for found in relevant])
+        answers = grouped(owner, len(rows), np.concatenate(relevant).astype(np.int64), -1)
         batch = {
-            "query_ids": asked.input_ids,
-            "query_attention_mask": asked.attention_mask,
-            "passage_ids": read.input_ids,
-            "passage_attention_mask": read.attention_mask,
-            "rival": torch.from_numpy(rival),
+            **self._grouped("query", examples.queries, examples.query_rows[rows], self.query_length),
+            **self._grouped("passage", examples.documents, passages, self.passage_length),
+            "documents": torch.from_numpy(documents),
+            "answers": torch.from_numpy(answers),
         }
         if self.candidates is not None and self.candidates.scores is not None:
             scores = [[own, *others] for (_, own), (_, others) in zip(drawn, hard, strict=True)]
             batch["teacher"] = torch.tensor(scores, dtype=torch.float32)
             own, others = torch.arange(len(rows))[:, None], torch.arange(len(passages) - len(rows))
             batch["group"] = torch.cat([own, len(rows) + others.view(len(rows), -1)], 1)
+        return batch
+
+    def _grouped(self, side: str, texts: TokenisedTexts, rows: np.ndarray, longest: int) -> dict[str, Tensor]:
+        batch, order = {}, []
+        lengths = np.minimum(texts.lengths[rows] + 2, longest)
+        for number, group in enumerate(by_length(lengths, self.budget)):
+            packed = pack([texts[row] for row in rows[group]], self.vocabulary, longest)
+            batch[f"{side}_{number}_ids"] = packed.input_ids
+            batch[f"{side}_{number}_attention_mask"] = packed.attention_mask
+            order.append(group)
+        batch[f"{side}_place"] = torch.from_numpy(np.argsort(np.concatenate(order)))
         return batch
 
     def _positive(self, row: int, generator: torch.Generator) -> tuple[int, float]:
@@ -175,3 +194,13 @@ class Round:
 def _draw(length: int, count: int, generator: torch.Generator) -> np.ndarray:
     """`count` of the numbers below `length`, without replacement while they last."""
     return np.resize(torch.randperm(length, generator=generator).numpy(), count)
+
+
+def grouped(keys: np.ndarray, count: int, values: np.ndarray, empty: float) -> np.ndarray:
+    """Values [M] in rows by their keys [M], each below `count`, in the order they came: [count, most per key]."""
+    sizes = np.bincount(keys, minlength=count)
+    order = np.argsort(keys, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    table = np.full((count, max(1, int(sizes.max(initial=0)))), empty, values.dtype)
+    table[keys[order], np.arange(len(keys)) - starts[keys[order]]] = values[order]
+    return table

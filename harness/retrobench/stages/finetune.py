@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -9,17 +11,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from retrobench import checkpoints
 from retrobench.data import load
 from retrobench.experiment import Distil, Experiment, counted
+from retrobench.gathering import gathered, rank
 from retrobench.objective import Step, Vocabulary
-from retrobench.representation import Encoder
-from retrobench.stages.examples import Candidates, Examples, Round, judged
+from retrobench.representation import Encoder, Vectors
+from retrobench.stages.examples import GROUP, Candidates, Examples, Round, judged
 from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
-from retrobench.training import Batches, resolve_precision, seeded, train
+from retrobench.training import Batches, compiles, resolve_precision, seeded, train
 
 __all__ = ["Contrastive", "distillation", "finetune", "load_encoder"]
 
@@ -35,7 +39,8 @@ def finetune(
 
     `negatives` come from the stages `negatives`, `mine` or `teach`, beside those of the batch.
     """
-    settings = replace(x.track.finetune, precision=resolve_precision(x.track.finetune.precision))
+    settings = x.track.finetune
+    settings = replace(settings, precision=resolve_precision(settings.precision), compile=compiles(settings))
     distil = x.track.distil if kind == "distilled" else None
     beginning = start(x)
     documents = tokenise(store, beginning, settings.queries, "documents", settings.titles)
@@ -49,12 +54,14 @@ def finetune(
         examples = Examples(queries.path, documents.path, settings.queries, settings.examples)
         candidates = Candidates.open(negatives.path) if negatives else None
         lengths, count = (settings.query_length, settings.passage_length), (distil or settings).negatives
-        round_ = Round(examples, vocabulary, *lengths, candidates, count, settings.lacking)
+        budget = settings.gradient_cache or GROUP
+        round_ = Round(examples, vocabulary, *lengths, candidates, count, settings.lacking, budget)
         # Sorted by the positive's length; its padding is what a batch wastes.
         batches = Batches(round_.lengths, settings.batch, settings.bucket, x.seed)
-        model = Contrastive(encoder, settings.temperature, distil)
+        model = Contrastive(encoder, settings.temperature, distil, settings.gradient_cache > 0)
         label = f"finetune {x.entrant.name}"
         cost = train(model, batches, round_.collate, settings, folder, x.seed, round_.names, label)
+        cost |= {"negatives": model.negatives}
         encoder.save(folder, load_tokenizer(beginning.path), settings.passage_length)
         checkpoints.discard(folder)
         return cost
@@ -76,34 +83,83 @@ def load_encoder(x: Experiment, folder: Path) -> tuple[Encoder, Vocabulary]:
 
 
 class Contrastive(nn.Module):
-    """InfoNCE: a query's own positive against every rival passage of the batch; with `distil` a teacher's loss too."""
+    """InfoNCE: a query's own positive against every rival passage of the batch, those of other processes too; with
+    `distil` a teacher's loss as well.
 
-    def __init__(self, encoder: Encoder, temperature: float, distil: Distil | None = None) -> None:
+    With `cached` texts are embedded twice, a group at a time: what the gradients of a group need is made again on the
+    way back, so that memory grows with the group and not with the batch, at 4/3 of the computing (gradient cache, Gao
+    et al. 2021, arXiv:2101.06983). Losses and gradients are the same.
+    """
+
+    rivals: Tensor
+
+    def __init__(
+        self, encoder: Encoder, temperature: float, distil: Distil | None = None, cached: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder, self.temperature, self.distil = encoder, temperature, distil
+        self.encoder, self.temperature, self.distil, self.cached = encoder, temperature, distil, cached
+        # Queries so far and all their negatives. A buffer, so that a training that is taken up again goes on counting.
+        self.register_buffer("rivals", torch.zeros(2, dtype=torch.float64))
+
+    @property
+    def negatives(self) -> float:
+        """How many passages a query was held against beside its own, on average."""
+        queries, rivals = self.rivals.tolist()
+        return float(rivals / max(queries, 1))
 
     def forward(
         self,
         progress: float,
-        query_ids: Tensor,
-        query_attention_mask: Tensor,
-        passage_ids: Tensor,
-        passage_attention_mask: Tensor,
-        rival: Tensor,
+        documents: Tensor,
+        answers: Tensor,
         group: Tensor | None = None,
         teacher: Tensor | None = None,
+        **texts: Tensor,
     ) -> Step:
-        queries = self.encoder(query_ids, query_attention_mask)
-        passages = self.encoder(passage_ids, passage_attention_mask)
-        similarity = self.encoder.similarity(queries, passages)  # [B, P]
+        """The batch of `Round.collate`."""
+        queries = self._embedded("query", texts)
+        passages = Vectors(*(_filled(part, len(documents)) for part in self._embedded("passage", texts)))
+        every = Vectors(*(None if part is None else gathered(part) for part in passages))
+        first = rank() * len(documents)
+        own = first + torch.arange(len(answers), device=answers.device)
+        rival = _rivals(gathered(documents), answers, own)
+        similarity = self.encoder.similarity(queries, every)  # [B, P of all processes]
         scores = (similarity / self.temperature).masked_fill(~rival, float("-inf"))
-        own = torch.arange(len(scores), device=scores.device)
-        hit = (scores.argmax(1) == own).float().mean()
+        found = rival.sum(1)
+        if self.training:
+            self.rivals += torch.stack([found.new_tensor(len(found)), found.sum() - len(found)])
         contrastive = F.cross_entropy(scores, own)
+        metrics = {"accuracy": (scores.argmax(1) == own).float().mean(), "negatives": found.float().mean() - 1}
         if self.distil is None or group is None or teacher is None:
-            return Step({"contrastive": contrastive}, {"accuracy": hit})
-        learnt = distillation(similarity.gather(1, group), teacher, self.distil)
-        return Step({"distillation": learnt, "contrastive": self.distil.contrastive * contrastive}, {"accuracy": hit})
+            return Step({"contrastive": contrastive}, metrics)
+        learnt = distillation(similarity.gather(1, first + group), teacher, self.distil)
+        return Step({"distillation": learnt, "contrastive": self.distil.contrastive * contrastive}, metrics)
+
+    def _embedded(self, side: str, texts: Mapping[str, Tensor]) -> Vectors:
+        parts = []
+        for number in itertools.count():
+            ids = texts.get(f"{side}_{number}_ids")
+            if ids is None:
+                break
+            mask = texts[f"{side}_{number}_attention_mask"]
+            parts.append(
+                checkpoint(self.encoder, ids, mask, use_reentrant=False) if self.cached else self.encoder(ids, mask)
+            )
+        place = texts[f"{side}_place"]
+        return Vectors(*(None if of[0] is None else torch.cat(of)[place] for of in zip(*parts, strict=True)))
+
+
+def _filled(rows: Tensor | None, count: int) -> Tensor | None:
+    """Rows [n, ...] with zeros behind them, `count` in all: processes gather equally many."""
+    return rows if rows is None or len(rows) == count else F.pad(rows, (0, 0, 0, count - len(rows)))
+
+
+def _rivals(documents: Tensor, answers: Tensor, own: Tensor) -> Tensor:
+    """Which passages [P] compete for each query, [B, P]: its `own` [B], and all that do not answer it too."""
+    rival = (documents >= 0).repeat(len(answers), 1)
+    for answer in answers.unbind(1):
+        rival &= documents != answer[:, None]
+    return rival.scatter(1, own[:, None], True)
 
 
 def distillation(student: Tensor, teacher: Tensor, settings: Distil) -> Tensor:

@@ -11,12 +11,12 @@ import numpy as np
 from retrobench.data import Dataset, FolderDataset, load
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
-from retrobench.stages.examples import Examples, judged
+from retrobench.stages.examples import Examples, grouped, judged
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 
-__all__ = ["grouped", "negatives"]
+__all__ = ["negatives"]
 
 
 def negatives(x: Experiment, store: Store) -> Artifact | None:
@@ -67,13 +67,3 @@ def _fingerprint(source: Dataset) -> str:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def grouped(keys: np.ndarray, count: int, values: np.ndarray, empty: float) -> np.ndarray:
-    """Values [M] in rows by their keys [M], each below `count`, in the order they came: [count, most per key]."""
-    sizes = np.bincount(keys, minlength=count)
-    order = np.argsort(keys, kind="stable")
-    starts = np.cumsum(sizes) - sizes
-    table = np.full((count, max(1, int(sizes.max(initial=0)))), empty, values.dtype)
-    table[keys[order], np.arange(len(keys)) - starts[keys[order]]] = values[order]
-    return table

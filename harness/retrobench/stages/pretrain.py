@@ -16,7 +16,7 @@ from retrobench.stages.start import load_backbone, load_tokenizer, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
-from retrobench.training import Batches, resolve_precision, seeded, train
+from retrobench.training import Batches, compiles, resolve_precision, seeded, train
 
 __all__ = ["adapt", "pretrain"]
 
@@ -36,7 +36,7 @@ def adapt(x: Experiment, store: Store, pretrained: Artifact) -> Artifact:
 
 
 def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginning: Artifact) -> Artifact:
-    settings = replace(settings, precision=resolve_precision(settings.precision))
+    settings = replace(settings, precision=resolve_precision(settings.precision), compile=compiles(settings))
     objective, shape = x.entrant.objective, x.track.model if stage == "pretrain" else None
     texts = [tokenise(store, start(x), name, "documents", settings.titles) for name in settings.corpus]
     label = f"{stage} {x.entrant.name}"

@@ -20,8 +20,7 @@ from retrobench.encoders import find
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
 from retrobench.progress import bar, say
-from retrobench.stages.examples import Candidates, Examples, judged
-from retrobench.stages.negatives import grouped
+from retrobench.stages.examples import Candidates, Examples, grouped, judged
 from retrobench.stages.start import model_files, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store, tree_hash
