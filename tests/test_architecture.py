@@ -35,7 +35,7 @@ FLOORS = (
     ("plugins", "store", "data", "leaderboard"),
     ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering"),
     ("backbones", "collections", "kernels"),
-    ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic"),
+    ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
     ("errors", "progress", "provenance", "ranking", "significance", "rules"),
 )
 HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from retrobench import checkpoints
+from retrobench import checkpoints, training
 from retrobench.data import load
 from retrobench.errors import DivergedError
 from retrobench.experiment import Optimisation
@@ -25,7 +25,7 @@ from retrobench.objective import Step
 from retrobench.plugins import configure, discover, get
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.tokens import TokenisedTexts, write
-from retrobench.training import Batches, resolve_precision, seeded, train
+from retrobench.training import Batches, compiles, resolve_precision, seeded, train
 
 SETTINGS = Optimisation(
     steps=7, batch=8, learning_rate=1e-3, bucket=2, precision="fp32", checkpoint_every=2, log_every=1
@@ -128,6 +128,57 @@ def test_resumed_equals_unbroken_bit_for_bit(
     assert [path.name for path in (tmp_path / "broken").glob("step-*")] == ["step-000000006"]
     checkpoints.discard(tmp_path / "broken")
     assert [path.name for path in (tmp_path / "broken").iterdir()] == ["log.jsonl"]
+
+
+def test_batches_made_ahead_are_the_same(
+    base: tuple[Path, TokenisedTexts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: on another thread, while the device computes."""
+    settings = replace(SETTINGS, accumulation=2)
+    Trial(base, "bow-mae").train(tmp_path / "as needed", settings)
+    monkeypatch.setitem(training.AHEAD, "cpu", 3)
+    ahead = Trial(base, "bow-mae")
+    ahead.train(tmp_path / "ahead", settings)
+    assert log(tmp_path / "ahead") == log(tmp_path / "as needed")
+    assert ahead.calls == 2 * settings.steps, "none is made that no step takes"
+
+
+def test_what_fails_on_the_other_thread_is_told(
+    base: tuple[Path, TokenisedTexts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(training.AHEAD, "cpu", 2)
+    broken = Trial(base)
+    broken.stop = 3
+    with pytest.raises(Interrupted):
+        broken.train(tmp_path, SETTINGS)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer hides it from everyone else
+def test_compiled_layers_give_the_same_losses(
+    base: tuple[Path, TokenisedTexts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's tracer with its plain backend: what a GPU's compiler starts from, without the minute that this takes."""
+    Trial(base, "retromae").train(tmp_path / "eager", replace(SETTINGS, steps=3))
+    compiled: list[nn.Module] = []
+    plain = nn.Module.compile
+
+    def compile_layer(layer: nn.Module, **options: Any) -> None:
+        compiled.append(layer)
+        plain(layer, backend="aot_eager", **options)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_layer)
+    trial = Trial(base, "retromae")
+    trial.train(tmp_path / "compiled", replace(SETTINGS, steps=3, compile="on"))
+    assert len(compiled) == 2, "each layer, once for all lengths"
+    for line, other in zip(log(tmp_path / "compiled"), log(tmp_path / "eager"), strict=True):
+        assert line == {name: pytest.approx(value, rel=1e-4) for name, value in other.items()}
+
+
+def test_layers_are_compiled_on_a_gpu_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [compiles(replace(SETTINGS, compile=asked)) for asked in ("auto", "on", "off")] == ["on", "on", "off"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [compiles(replace(SETTINGS, compile=asked)) for asked in ("auto", "on", "off")] == ["auto", "on", "off"]
 
 
 def test_a_start_from_nothing_forgets_what_was_logged(base: tuple[Path, TokenisedTexts], tmp_path: Path) -> None:

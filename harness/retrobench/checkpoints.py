@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from retrobench import team
 from retrobench.progress import say
 
 __all__ = ["checkpoints", "discard", "load", "save"]
@@ -54,11 +55,14 @@ def load(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, where: torch.device
 ) -> tuple[int, dict[str, float]]:
     """Continue from the last checkpoint in `folder`, if any; gives the steps done and the cost so far."""
-    for half in (*folder.glob("step-*.new"), *folder.glob("step-*.old")):
-        shutil.rmtree(half)
-    found = checkpoints(folder)
+    if team.leads():
+        for half in (*folder.glob("step-*.new"), *folder.glob("step-*.old")):
+            shutil.rmtree(half)
+    team.meet()
+    found, log = checkpoints(folder), folder / "log.jsonl"
     if not found:
-        (folder / "log.jsonl").unlink(missing_ok=True)
+        if team.leads():
+            log.unlink(missing_ok=True)
         return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
     state = json.loads((found[-1] / "state.json").read_text())
     tensors = load_file(found[-1] / "state.safetensors", device=str(where))
@@ -68,16 +72,16 @@ def load(
         moments = {k[len("optimizer.") : -len(suffix)]: v for k, v in tensors.items() if _is_moment(k, suffix)}
         if moments:
             optimizer.state[parameter] = moments
-    log = folder / "log.jsonl"
-    if log.exists():  # lines of steps that will be made again would stand there twice
-        kept = [
-            line
-            for line in log.read_text().splitlines()
-            if line.endswith("}") and json.loads(line)["step"] < state["step"]
-        ]
-        log.write_text("".join(line + "\n" for line in kept))
+    if team.leads() and log.exists():
+        _cut(log, state["step"])
     say(f"continuing at step {state['step']}")
     return state["step"], state["cost"]
+
+
+def _cut(log: Path, step: int) -> None:
+    """Leave out the lines of steps that will be made again, which would stand there twice."""
+    lines = (line for line in log.read_text().splitlines() if line.endswith("}"))
+    log.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] < step))
 
 
 def _is_moment(key: str, suffix: str) -> bool:

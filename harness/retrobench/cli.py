@@ -14,12 +14,14 @@ The commands: each parses, makes one call and prints. Nothing heavy is imported 
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrobench import team
 from retrobench.errors import RetrobenchError
 
 if TYPE_CHECKING:
@@ -327,6 +329,8 @@ def _print(what: object) -> None:
 
 def main() -> None:
     """Run the command line. A user's error is one line on standard error; all else keeps its traceback."""
+    if not team.leads():
+        sys.stdout = io.StringIO()  # of several processes the first prints
     try:
         app(prog_name="retrobench")
     except RetrobenchError as error:

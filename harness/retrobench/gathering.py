@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.distributed import nn as collective
+from torch import Tensor, distributed
 
-__all__ = ["gathered", "processes", "rank"]
+from retrobench import team
 
-
-def processes() -> int:
-    """How many train together."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def rank() -> int:
-    """Which of them this is, from 0."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+__all__ = ["gathered"]
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -27,7 +18,19 @@ def gathered(rows: Tensor) -> Tensor:
     On the way back the gradients that all processes have for a row are added up at the process it came from. n must be
     the same in each.
     """
-    if processes() == 1:
-        return rows
-    parts = collective.functional.all_gather(rows.contiguous())  # type: ignore[no-untyped-call]
-    return torch.cat(cast("tuple[Tensor, ...]", parts))
+    found: Tensor = rows if team.size() == 1 else _Gathered.apply(rows)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        every = [torch.empty_like(rows) for _ in range(team.size())]
+        distributed.all_gather(every, rows.contiguous())
+        return torch.cat(every)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total.chunk(team.size())[team.rank()]

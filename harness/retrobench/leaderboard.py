@@ -49,7 +49,7 @@ PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Dataset id -> measure -> query id -> value, a fraction."""
 
 
-LATER = ("facts", "round")  # fields of Row that rows of before lack
+LATER = ("facts", "round", "negatives")  # fields of Row that rows of before lack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,7 @@ class Row:
     # Dataset id -> what the numbers are of: documents, queries, hashes of both, titles, lengths, similarity.
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     round: str = ""  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
+    negatives: float = 0.0  # passages that a training query of that round competed with, on average
 
     def to_json(self) -> str:
         """One line of JSON, keys sorted, save in `measures` and `cost`, whose order has a meaning.

@@ -8,6 +8,7 @@ terminal (a log, a pipe) a bar becomes a plain line now and then and one at the 
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ def _console() -> Console:
     # off because paths and settings hold brackets; no line is folded because a log is searched by line.
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    # Of several processes at one experiment the first speaks.
+    quiet = (os.environ.get("RANK") or "0") != "0"
+    return Console(stderr=True, quiet=quiet, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

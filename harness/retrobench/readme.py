@@ -148,6 +148,7 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
             "seed": "-" if row.seed is None else str(row.seed),
             "validation": ", ".join(f"{name} {value:.4f}" for name, value in row.selection.items()) or "-",
             "chosen": row.chosen or "-",
+            "negatives": f"{row.negatives:,.0f}" if row.negatives else "-",
             "plugin": " ".join(map(str, row.plugin.values())) or "-",
             "version": row.version,
             "commit": row.commit[:10],

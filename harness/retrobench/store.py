@@ -11,25 +11,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from retrobench import team
+from retrobench.entries import KEY_LENGTH, Entry, Recipe, plain
 from retrobench.errors import RetrobenchError
-from retrobench.progress import duration, say
+from retrobench.progress import say
 
 __all__ = ["Artifact", "Store", "default_root", "retrobench_version", "tree_hash"]
-
-KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a disk can hold
 
 Make = Callable[[Path], Mapping[str, float] | None]
 
@@ -96,6 +94,7 @@ class Store:
         *,
         code: str = "",
         resumes: bool = False,
+        together: bool = False,
         label: str = "",
     ) -> Artifact:
         """
@@ -104,21 +103,51 @@ class Store:
         `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder, or with
         `resumes` into whatever an interrupted attempt left there. The floats it returns become part of the
         cost, among them `seconds` where a resumed stage knows its own total. Its exceptions pass through,
-        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first.
+        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first,
+        unless the work is done `together`: then the processes of a team (`team`) all call `make` on one folder,
+        and what the first of them returns counts.
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
-        recipe = _Recipe(stage, _plain(settings, "settings"), origins, retrobench_version(), code)
+        recipe = Recipe(stage, plain(settings, "settings"), origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
         label = label or stage
         self._open(folder.parent)
+        if together and team.size() > 1:
+            self.used.append(self._together(folder, recipe, make, resumes, label))
+            return self.used[-1]
         with self._disk(stage), _locked(folder, label):
-            found, why = self._find(folder, recipe, resumes)
-            if found not in self.used:  # what one experiment reads several times is told of once
-                say(f"{label}: {why}")
+            found = self._told(folder, recipe, resumes, label)
             self.used.append(found or self._make(folder, recipe, make, resumes))
             return self.used[-1]
 
-    def _find(self, folder: Path, recipe: _Recipe, resumes: bool) -> tuple[Artifact | None, str]:
+    def _told(self, folder: Path, recipe: Recipe, resumes: bool, label: str) -> Artifact | None:
+        found, why = self._find(folder, recipe, resumes)
+        if found not in self.used:  # what one experiment reads several times is told of once
+            say(f"{label}: {why}")
+        return found
+
+    def _together(self, folder: Path, recipe: Recipe, make: Make, resumes: bool, label: str) -> Artifact:
+        """The first of a team decides, holds the lock and finishes the folder in which all work; the others read it."""
+        made = None
+        with _locked(folder, label) if team.leads() else nullcontext():
+            if team.leads():
+                made = self._told(folder, recipe, resumes, label)
+            if not team.agreed(made is not None):
+
+                def meeting(place: Path) -> Mapping[str, float] | None:
+                    team.meet()  # the folder is there
+                    return make(place)
+
+                if team.leads():
+                    made = self._make(folder, recipe, meeting, resumes)
+                else:
+                    meeting(_beside(folder, "partial"))
+                team.meet()
+        found = made or self._find(folder, recipe, resumes)[0]
+        assert found is not None, "the first process has just finished it"
+        return found
+
+    def _find(self, folder: Path, recipe: Recipe, resumes: bool) -> tuple[Artifact | None, str]:
         """The entry if it can be used, and the reason for what happens next. A damaged one is moved away."""
         short = recipe.key[:8]
         if not folder.exists():
@@ -128,7 +157,7 @@ class Store:
             # A younger one was made by another process after this run began, which is as fresh as asked for.
             if self.fresh and folder.stat().st_mtime_ns < self._began:
                 return None, f"made afresh, in place of {short}"
-            entry = _Entry.read(folder)
+            entry = Entry.read(folder)
             fault = entry.fault(folder, recipe) if entry else "entry.json is missing or broken"
             if fault or entry is None:
                 _set_aside(folder)
@@ -138,11 +167,11 @@ class Store:
         artifact, why = self._known[folder]
         return artifact, f"cached {short} ({why})"
 
-    def _reason(self, recipe: _Recipe) -> str:
+    def _reason(self, recipe: Recipe) -> str:
         """Why there is no entry: the first thing in which the stage's nearest entry differs."""
         folders = [p for p in (self.root / recipe.stage).iterdir() if len(p.name) == KEY_LENGTH]
         wanted, differences = recipe.ingredients(), []
-        for other in filter(None, map(_Entry.read, folders)):
+        for other in filter(None, map(Entry.read, folders)):
             has = other.recipe.ingredients()
             names = [name for name in wanted | has if wanted.get(name) != has.get(name)]
             if names:
@@ -152,7 +181,7 @@ class Store:
         _, _, name, value = max(differences)
         return f"new ({name} {_short(wanted.get(name, 'none'))}, nearest cached has {_short(value)})"
 
-    def _make(self, folder: Path, recipe: _Recipe, make: Make, resumes: bool) -> Artifact:
+    def _make(self, folder: Path, recipe: Recipe, make: Make, resumes: bool) -> Artifact:
         partial = _beside(folder, "partial")
         if self.fresh or not resumes:
             _remove(partial)
@@ -203,109 +232,6 @@ class Store:
             ) from error
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """Everything a key is made of. `sources` are `stage/key`, which is also where they lie under the root."""
-
-    stage: str
-    settings: dict[str, Any]
-    sources: list[str]
-    version: str
-    code: str
-
-    @property
-    def key(self) -> str:
-        return _digest(asdict(self))[:KEY_LENGTH]
-
-    def ingredients(self) -> dict[str, str]:
-        """Name to text, in the order in which a difference is worth telling."""
-        flat = {name: json.dumps(value) for name, value in _flat(self.settings)}
-        flat |= {"retrobench": self.version, "code": self.code or "none"}
-        return flat | {f"source {n}": source[: 8 - KEY_LENGTH] for n, source in enumerate(self.sources, 1)}
-
-
-@dataclass(frozen=True)
-class _File:
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What `entry.json` says, where the recipe's fields lie beside the others, under a seal: its own hash."""
-
-    recipe: _Recipe
-    files: dict[str, _File]
-    cost: dict[str, float]
-    date: str  # ISO 8601, UTC
-
-    @classmethod
-    def read(cls, folder: Path) -> _Entry | None:
-        """None where there is none, or none that can be read."""
-        try:
-            found = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-            if found.pop("seal") != _digest(found):
-                return None
-            about = [found[name] for name in ("stage", "settings", "sources", "version", "code")]
-            files = {name: _File(**file) for name, file in found["files"].items()}
-            return cls(_Recipe(*about), files, found["cost"], found["date"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return None
-
-    def write(self, folder: Path) -> None:
-        rest = {name: value for name, value in asdict(self).items() if name != "recipe"}
-        document = {"key": self.recipe.key, **asdict(self.recipe), **rest}
-        document["seal"] = _digest(document)
-        (folder / "entry.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-    @property
-    def made(self) -> str:
-        day = datetime.fromisoformat(self.date).astimezone()
-        return f"made {day:%Y-%m-%d %H:%M} in {duration(self.cost['seconds'])}"
-
-    def fault(self, folder: Path, recipe: _Recipe) -> str:
-        """The first thing that is not as it was written; empty if all is."""
-        if self.recipe != recipe:
-            return "entry.json describes another entry"
-        there = _files(folder)
-        for name, file in self.files.items():
-            if name not in there:
-                return f"{name} is missing"
-            if (size := there[name].stat().st_size) != file.bytes:
-                return f"{name} has {size:,} bytes where {file.bytes:,} were written"
-            if _sha256(there[name]) != file.sha256:
-                return f"{name} does not match its checksum"
-        # An added file can change what a folder loads as (other weights); a desktop's dot file cannot.
-        added = [name for name in there if name not in self.files and not Path(name).name.startswith(".")]
-        return f"{added[0]} was added" if added else ""
-
-
-def _digest(document: Mapping[str, Any]) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _plain(value: Any, where: str) -> Any:
-    """`value` as JSON has it; TypeError names the setting whose text might not be the same tomorrow."""
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: _plain(inner, f"{where}.{name}") for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, f"{where}[{n}]") for n, inner in enumerate(value)]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise TypeError(f"{where} is of {type(value)}, which has no fixed JSON form")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
 
@@ -326,25 +252,12 @@ def _locked(folder: Path, label: str) -> Iterator[None]:
         lock.release()
 
 
-def _finish(partial: Path, recipe: _Recipe, cost: dict[str, float]) -> None:
+def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
     """Write what the folder holds into its `entry.json`, and all of it to the disk."""
-    files = _files(partial)
-    marks = {name: _File(_sha256(path), path.stat().st_size) for name, path in files.items()}
-    _Entry(recipe, marks, cost, datetime.now(UTC).isoformat(timespec="seconds")).write(partial)
+    Entry.of(partial, recipe, cost).write(partial)
     # Else a power cut could keep the rename that says "finished" and lose the bytes it speaks of.
     for path in [*partial.rglob("*"), partial]:
         _sync(path)
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    found = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    found.pop("entry.json", None)
-    return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -125,6 +125,7 @@ def _row(x: Experiment, result: pipeline.Result, used: Sequence[Artifact], comma
         command=command,
         facts={name: _facts(x.at_test, scored) for name, scored in result.scored.items()},
         round=result.round if track.evaluate.rounds == "every" else "",
+        negatives=result.encoder.cost.get("negatives", 0.0) if result.encoder else 0.0,
     )
     return row, {name: per_query(scored) for name, scored in result.scored.items()}
 

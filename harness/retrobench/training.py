@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from retrobench import team
 from retrobench.backbones import Backbone
 from retrobench.checkpoints import checkpoints, load, save
 from retrobench.errors import DivergedError
@@ -114,7 +115,10 @@ class Loop:
     ) -> None:
         """As `train` has it; `settings` in steps, their precision and compilation resolved or not."""
         _keep_memory()
-        self.accelerator = Accelerator()
+        team.join()
+        # Fine-tuning by [CLS] leaves out the head; a process would wait for its gradients for ever.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(kwargs_handlers=[unused])
         self.settings = settings.resolved(len(batches.lengths), self.accelerator.num_processes)
         self.halved = resolve_precision(settings.precision) == "bf16"
         self.model = model.to(self.accelerator.device).train()
@@ -140,10 +144,12 @@ class Loop:
             self.waited += time.perf_counter() - began
             self.tokens += tokens
             torch.manual_seed(draw)
-            with torch.autocast(where, torch.bfloat16, enabled=self.halved):
-                out: Step = self.prepared(number / settings.steps, **batch)
-            total = torch.stack([value.float() for value in out.losses.values()]).sum()
-            self.accelerator.backward(total / settings.accumulation)
+            last = micro == (number + 1) * settings.accumulation - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                with torch.autocast(where, torch.bfloat16, enabled=self.halved):
+                    out: Step = self.prepared(number / settings.steps, **batch)
+                total = torch.stack([value.float() for value in out.losses.values()]).sum()
+                self.accelerator.backward(total / settings.accumulation)
             outs.append((out, rows))
         norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), settings.clip or float("inf"))
         self.adam.step()
@@ -228,7 +234,7 @@ def train(
             if saves or (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
                 ledger.settle()
             cost |= {"tokens": loop.tokens, "data_seconds": loop.waited, "seconds": time.perf_counter() - began}
-            if saves:
+            if saves and team.leads():
                 save(folder, step + 1, model, loop.optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
 
@@ -256,7 +262,7 @@ class _Ledger:
 
     def settle(self) -> None:
         """Log what is due, and stop at the first loss or gradient that is not finite."""
-        with open(self.folder / "log.jsonl", "a") as log:
+        with open(self.folder / "log.jsonl" if team.leads() else os.devnull, "a") as log:
             for step, losses, metrics, names in self.pending:
                 values = {name: float(value) for name, value in losses.items()}
                 if not all(map(np.isfinite, values.values())):

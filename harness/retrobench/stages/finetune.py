@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from retrobench import checkpoints
+from retrobench import checkpoints, team
 from retrobench.data import load
 from retrobench.experiment import Distil, Experiment, counted
-from retrobench.gathering import gathered, rank
+from retrobench.gathering import gathered
 from retrobench.objective import Step, Vocabulary
 from retrobench.representation import Encoder, Vectors
 from retrobench.stages.examples import GROUP, Candidates, Examples, Round, judged
@@ -62,16 +62,18 @@ def finetune(
         label = f"finetune {x.entrant.name}"
         cost = train(model, batches, round_.collate, settings, folder, x.seed, round_.names, label)
         cost |= {"negatives": model.negatives}
-        encoder.save(folder, load_tokenizer(beginning.path), settings.passage_length)
-        checkpoints.discard(folder)
+        if team.leads():
+            encoder.save(folder, load_tokenizer(beginning.path), settings.passage_length)
+            checkpoints.discard(folder)
         return cost
 
     recipe = {"round": kind, "representation": x.entrant.representation, **asdict(x.track.representation)}
     recipe |= {**counted(settings), "judgements": judged(load(settings.queries)), "seed": x.seed}
     recipe |= {"distil": {**asdict(distil), "teacher": "", "scores": ""}} if distil else {}  # a source says what
+    recipe |= {"processes": team.size()} if team.size() > 1 else {}
     sources = [pretrained, documents, queries, *([negatives] if negatives else [])]
     label = f"finetune {x.entrant.name} seed {x.seed} ({kind} negatives)"
-    return store.ensure("finetune", recipe, sources, make, resumes=True, label=label)
+    return store.ensure("finetune", recipe, sources, make, resumes=True, together=True, label=label)
 
 
 def load_encoder(x: Experiment, folder: Path) -> tuple[Encoder, Vocabulary]:
@@ -120,7 +122,7 @@ class Contrastive(nn.Module):
         queries = self._embedded("query", texts)
         passages = Vectors(*(_filled(part, len(documents)) for part in self._embedded("passage", texts)))
         every = Vectors(*(None if part is None else gathered(part) for part in passages))
-        first = rank() * len(documents)
+        first = team.rank() * len(documents)
         own = first + torch.arange(len(answers), device=answers.device)
         rival = _rivals(gathered(documents), answers, own)
         similarity = self.encoder.similarity(queries, every)  # [B, P of all processes]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench import checkpoints
+from retrobench import checkpoints, team
 from retrobench.experiment import Experiment, Pretrain, counted
 from retrobench.objective import Passage
 from retrobench.stages.start import load_backbone, load_tokenizer, start
@@ -56,9 +56,10 @@ def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginn
         lengths = np.minimum(corpus.lengths, settings.max_length)
         batches = Batches(lengths, settings.batch, settings.bucket, x.seed)
         cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, label)
-        backbone.lm.save_pretrained(folder)
-        load_tokenizer(beginning.path).save_pretrained(folder)
-        checkpoints.discard(folder)
+        if team.leads():
+            backbone.lm.save_pretrained(folder)
+            load_tokenizer(beginning.path).save_pretrained(folder)
+            checkpoints.discard(folder)
         return cost
 
     recipe = {
@@ -70,7 +71,9 @@ def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginn
         "seed": x.seed,
     }
     told = f"{label} seed {x.seed}"
-    return store.ensure(stage, recipe, [beginning, *texts], make, code=x.entrant.code, resumes=True, label=told)
+    recipe |= {"processes": team.size()} if team.size() > 1 else {}
+    sources, code = [beginning, *texts], x.entrant.code
+    return store.ensure(stage, recipe, sources, make, code=code, resumes=True, together=True, label=told)
 
 
 class _Corpus:

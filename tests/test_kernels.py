@@ -1,0 +1,64 @@
+"""The compiled loops against torch's own operations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from retrobench.kernels import in_threads, scattered, winners
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request: pytest.FixtureRequest) -> int:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    request.addfinalizer(lambda: torch.set_num_threads(before))
+    return int(request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 7, 50), (1, 1, 1), (4, 150, 33)])
+def test_winners_are_torchs_maxima(threads: int, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits[0, 0, 0] = float("-inf")
+    best, who = winners(logits)
+    assert torch.equal(best, logits.amax(1).float())
+    assert torch.equal(logits.gather(1, who[:, None].long())[:, 0].float(), best)
+
+
+def test_of_several_winners_the_first() -> None:
+    logits = torch.tensor([[[1.0, -2.0, 0.0], [1.0, -2.0, -3.0], [0.5, -1.5, 0.0]]])
+    for dtype in (torch.float32, torch.bfloat16):
+        best, who = winners(logits.to(dtype))
+        assert (best.tolist(), who.tolist()) == ([[1.0, -1.5, 0.0]], [[0, 2, 0]])
+
+
+def test_scattered_is_the_dense_product(threads: int) -> None:
+    draw = torch.Generator().manual_seed(1)
+    texts, length, words, width = 3, 6, 1030, 8  # more words than one block
+    slope = torch.randn(texts, words, generator=draw)
+    who = torch.randint(length, (texts, words), generator=draw, dtype=torch.int32)
+    rows, matrix = torch.randn(texts, length, width, generator=draw), torch.randn(words, width, generator=draw)
+    d_rows, d_words = scattered(slope, who, rows, matrix)
+    dense = torch.zeros(texts, length, words).scatter_(1, who[:, None].long(), slope[:, None])
+    torch.testing.assert_close(d_rows, dense @ matrix, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(d_words, dense.flatten(0, 1).T @ rows.flatten(0, 1), rtol=1e-5, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    draw = torch.Generator().manual_seed(2)
+    slope, who = torch.randn(5, 600, generator=draw), torch.randint(4, (5, 600), generator=draw, dtype=torch.int32)
+    rows, matrix = torch.randn(5, 4, 8, generator=draw), torch.randn(600, 8, generator=draw)
+    found = []
+    before = torch.get_num_threads()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(scattered(slope, who, rows, matrix))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for pair in found[1:] for a, b in zip(pair, found[0], strict=True))
+
+
+def test_all_of_a_range_is_shared_out(threads: int) -> None:
+    seen: list[int] = []
+    in_threads(lambda first, last: seen.extend(range(first, last)), 7)
+    assert sorted(seen) == list(range(7))
