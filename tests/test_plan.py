@@ -309,8 +309,8 @@ def test_the_page_of_msmarco_on_an_h200() -> None:
     text = plan("msmarco", "retromae", "h200")
     flat = " ".join(text.split())
     assert "pretrain 34 G 9.6 h 21 h 87 0.2 0.4" in flat  # 9.6 / 0.45
-    assert "recipe 2,047 (128 x 16 - 1); here 1,535 (96 x 16 - 1), in one process" in flat
-    assert "--set finetune.batch=96 (fewer negatives)" in flat
+    assert "recipe 2,047 (128 x 16 - 1); here 2,047 (128 x 16 - 1), in one process" in flat
+    assert "finetune: 174 GiB of 139 in one forward; --set finetune.gradient_cache=65536 (the same step, 4/3" in flat
     assert "To be made of them: retrobench data fetch wikibook, msmarco-titled" in flat
     assert "here box, 32 GiB" in flat
     assert "not measured here" in flat
@@ -322,10 +322,25 @@ def test_the_recipe_stays_the_files_when_settings_change() -> None:
     assert "to change nothing: all of it fits" in flat
 
 
-def test_several_processes_share_no_negatives() -> None:
+def test_several_processes_gather_their_passages() -> None:
     flat = " ".join(plan("msmarco", "retromae", "a100", 8).split())
-    assert "here 255 (16 x 16 - 1): 8 processes gather nothing, each contrasts its own share" in flat
+    assert "here 2,047 (128 x 16 - 1), those of 8 processes gathered" in flat
     assert "--set pretrain.batch=32 (the same step)" in flat
+    assert "--set finetune.batch=16 (the same step)" in flat
+
+
+def test_a_gradient_cache_takes_the_memory_of_its_tokens() -> None:
+    large, card = training("finetune", 64), box_for(5.5)
+    assert costs.fit(large, card).examples == 5 and costs.cache(large, card) == 4096
+    assert large.batch is not None
+    cached = replace(large.batch, cached=4096, texts=3)
+    assert cached.fixed - large.batch.fixed == 68 * 10 * 4096 and cached.each == 8 * 10 * 3
+    assert costs.cache(training("pretrain", 64), card) == 0 == costs.cache(large, box_for(0.5))
+    flat = " ".join(plan("msmarco", "retromae", "h200", 1, ["finetune.gradient_cache=65536"]).split())
+    assert "to change nothing: all of it fits" in flat
+    asked = ((), ("finetune.gradient_cache=65536",))
+    plain, longer = (stage(needs("msmarco", *more), "finetune mined") for more in asked)
+    assert longer.works[0].flops == pytest.approx(plain.works[0].flops * 4 / 3)
 
 
 def test_a_v100_has_no_bf16() -> None:

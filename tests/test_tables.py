@@ -231,19 +231,20 @@ def test_the_readme_says_what_made_each_row_and_how_to_rerun_it(mini: Path) -> N
     assert "\n\nSQuAD as passages.\n\n" in text
     assert "| tokenise | pretrain | finetune |  search |" in text
     rows = [cells(line) for line in text.splitlines() if "json.gz" in line]
-    assert rows[0][:10] == [
+    assert rows[0][:11] == [
         "bert",
         "cls",
         "0",
         "in-batch 0.2000, mined 0.2500",
         "mined",
+        "-",
         "retrobench 0.1.0",
         "0.1.0",
         "f00dfeedf0",
         "1",
         "1",
     ]
-    assert (rows[3][2], rows[3][8]) == ("-", "2")
+    assert (rows[3][2], rows[3][9]) == ("-", "2")
     assert "- Machine 2: cpu another\n" in text
     assert "\nretrobench run --objective mlm --seed 0\n" in text
     assert all((mini / row.per_query).is_file() and f"({row.per_query})" in text for row in read(mini))

@@ -37,18 +37,22 @@ Titles = bool | Literal["[SEP]"]  # left out, put before the text with a space, 
 
 # A setting that tracks and stored artifacts of before do not know: see `counted`.
 LATER = {"later": True}
+# One that only says how a result is come by: rounding aside, every value of it gives the same.
+MEANS = {"later": True, "means": True}
 
 
-def counted(record: Any) -> dict[str, Any]:
+def counted(record: Any, identity: bool = False) -> dict[str, Any]:
     """The settings of a frozen record by name, those of the records in it too, for keys and identities.
 
     One that came later counts only where it is not at its default, so that keys and identities outlive new settings.
+    With `identity`, what changes no result is left out.
     """
     found: dict[str, Any] = {}
     for part in fields(record):
         value = getattr(record, part.name)
-        if not part.metadata.get("later") or value != part.default:
-            found[part.name] = counted(value) if is_dataclass(value) else value
+        if (part.metadata.get("later") and value == part.default) or (identity and part.metadata.get("means")):
+            continue
+        found[part.name] = counted(value, identity) if is_dataclass(value) else value
     return found
 
 
@@ -150,7 +154,7 @@ class Finetune(Optimisation):
 
     # Tokens embedded at a time, padding included, where a batch is more than memory holds; its queries still meet all
     # of its passages. 0 keeps what the way back needs of the whole batch.
-    gradient_cache: int = field(default=0, metadata=LATER)
+    gradient_cache: int = field(default=0, metadata=MEANS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,7 +263,7 @@ class Track:
     @property
     def identity(self) -> str:
         """Tells tracks apart whose rows may not stand in one column."""
-        parts = {k: v for k, v in counted(self).items() if k not in ("name", "title", "description", "overrides")}
+        parts = {k: v for k, v in counted(self, True).items() if k not in ("name", "title", "description", "overrides")}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

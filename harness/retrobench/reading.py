@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,9 @@ def _one_budget(typed: Mapping[str, Any]) -> dict[str, Any]:
 def _differences(section: str, before: Any, after: Any) -> dict[str, Any]:
     """What overrides changed in a section, as the command line would say it."""
     old, new = asdict(before) if before else {}, asdict(after) if after else {"corpus": ()}
+    means = {of.name for of in fields(SECTIONS[section]) if of.metadata.get("means")}
     changed = {key: value for key, value in new.items() if (before or after) and value != old.get(key, ...)}
+    changed = {key: value for key, value in changed.items() if key not in means}
     return {f"{section}.{key}": list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
 
 

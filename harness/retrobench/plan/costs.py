@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from retrobench.plan.machines import Machine
 from retrobench.plan.work import Stage, Work
 
-__all__ = ["SEARCHING", "TOKENISING", "Fit", "Seconds", "fit", "need", "seconds"]
+__all__ = ["SEARCHING", "TOKENISING", "Fit", "Seconds", "cache", "fit", "need", "seconds"]
 
 # Tokens a second. The most that was seen on two cores, 15,200 passages of 80; and what the rows of mini record.
 TOKENISING = (15_200 * 80, 181_000)
@@ -34,6 +34,18 @@ class Fit:
     examples: int
     accumulation: int
     wanted: int  # examples of the track's batch in one process
+
+
+def cache(stage: Stage, machine: Machine, gpus: int = 1) -> int:
+    """The gradient cache, in tokens, under which a fine-tuning batch fits that does not without; 0 where none helps."""
+    assert stage.batch is not None
+    if stage.section != "finetune" or stage.batch.cached:
+        return 0
+    for tokens in (65536, 32768, 16384, 8192, 4096, 2048, 1024):
+        found = fit(replace(stage, batch=replace(stage.batch, cached=tokens)), machine, gpus)
+        if found.examples == found.wanted:
+            return tokens
+    return 0
 
 
 def seconds(stage: Stage, machine: Machine, gpus: int = 1) -> Seconds:

@@ -35,17 +35,21 @@ class Batch:
     accumulation: int = 1
     pooled: int = 0  # texts per example whose vocabulary vectors are kept
     decoder: int = 0  # layers beside the encoder's
+    cached: int = 0  # tokens embedded at a time under a gradient cache
+    texts: int = 1  # per example
 
     @property
     def fixed(self) -> float:
         """Bytes on the device whatever the number of examples: weights, gradients, moments, a block of logits."""
         parameters = self.shape.parameters * (1 + self.decoder / self.shape.layers)
-        return arithmetic.state_bytes(parameters) + _LOGITS
+        return arithmetic.state_bytes(parameters) + _LOGITS + arithmetic.activation_bytes(self.shape, self.cached)
 
     @property
     def each(self) -> float:
         """Bytes that one example adds."""
         kept = arithmetic.activation_bytes(self.shape, self.tokens, self.decoder)
+        if self.cached:  # vectors and their gradients
+            kept = 8.0 * self.shape.hidden * self.texts
         return kept + arithmetic.pooled_bytes(self.shape, self.pooled)
 
 
@@ -192,7 +196,9 @@ class _Plan:
         flops = seen * query * arithmetic.training(self.shape, query, self.terms > 0)
         flops += seen * passages * passage * arithmetic.training(self.shape, passage, self.terms > 0)
         real, padded = query + passages * passage, settings.query_length + passages * settings.passage_length
-        batch = Batch(self.shape, settings.batch, padded, pooled=(1 + passages) * (self.terms > 0))
+        pooled, cached = (1 + passages) * (self.terms > 0), settings.gradient_cache
+        batch = Batch(self.shape, settings.batch, padded, pooled=pooled, cached=cached, texts=1 + passages)
+        flops *= 4 / 3 if cached else 1  # texts are embedded twice
         work = Work("finetune", seen * real, flops, real / padded)
         device = batch.fixed + batch.examples * batch.each
         given = 0 if sampled or not settings.hard else settings.hard_depth or negatives
