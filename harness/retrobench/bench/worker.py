@@ -62,6 +62,7 @@ def _result(name: str, case: Case, found: Measured, setting: Setting, command: s
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         hardware=provenance.hardware(),
         smoke=setting.smoke,
+        says="" if setting.smoke else found.says,
     )
 
 
