@@ -8,17 +8,19 @@ there: their time beside that of the whole step they are part of.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.bench.frame import Case, Setting, UnequalError
-from retrobench.bench.models import objective, pretraining, scale
+from retrobench.bench.frame import Case, Setting, Timed, UnequalError
+from retrobench.bench.models import objective, scale
 from retrobench.bench.peers import collators
-from retrobench.bench.texts import VOCABULARY, passages
+from retrobench.bench.pretraining import Ours
+from retrobench.bench.texts import VOCABULARY, lengths, passages
 from retrobench.masking import decoder_visibility
 
 __all__ = ["cases", "distributions_agree"]
@@ -74,7 +76,7 @@ def collated(batch: list[Any], length: int, generator: torch.Generator | None = 
 
 
 def distributions_agree(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor]) -> str:
-    """That two batches of the same full texts are drawn alike: what is fixed is equal, means are within their errors."""
+    """That two batches of the same full texts are drawn alike: equal where nothing is random, else within errors."""
     clean, words = ours["clean_ids"], ours["words"]
     labels = torch.full_like(clean, -100)
     labels.view(-1)[ours["masked_positions"]] = ours["masked_ids"]
@@ -83,7 +85,9 @@ def distributions_agree(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor]) 
     facts = {
         "clean ids": torch.equal(clean, peer["decoder_input_ids"]),
         "real tokens": torch.equal(ours["attention_mask"], peer["encoder_attention_mask"]),
-        "tokens masked of each text": all((of != -100).sum(1).tolist() == budget for of in (labels, peer["encoder_labels"])),
+        "tokens masked of each text": all(
+            (of != -100).sum(1).tolist() == budget for of in (labels, peer["encoder_labels"])
+        ),
     }
     for side, seen in (("ours", ours["visible"].bool()), ("the peer's", peer["decoder_attention_mask"].bool())):
         facts[f"own position hidden, {side}"] = not seen.diagonal(0, 1, 2).any()
@@ -94,7 +98,9 @@ def distributions_agree(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor]) 
         facts[f"tokens hidden of a row, {side}"] = bool((hidden <= most).all() and (hidden >= most - 2).all())
     if wrong := [what for what, holds in facts.items() if not holds]:
         raise UnequalError(f"{', '.join(wrong)}: not as they should be. Nothing was timed.")
-    return f"masks per text and row, whole words, own position; {_alike(ours['visible'], peer['decoder_attention_mask'])}"
+    return (
+        f"masks per text and row, whole words, own position; {_alike(ours['visible'], peer['decoder_attention_mask'])}"
+    )
 
 
 def _whole(seen: Tensor, words: Tensor) -> bool:
@@ -106,7 +112,7 @@ def _whole(seen: Tensor, words: Tensor) -> bool:
 
 
 def _alike(ours: Tensor, peer: Tensor) -> str:
-    """That texts' mean shares of visible tokens, off the diagonal and specials, are apart by no more than their errors."""
+    """That tokens are as often visible to a text's rows on both sides, but for sampling errors."""
     shares = [of.double()[:, 1:-1, 1:-1].mean(1) for of in (ours, peer)]  # [B, L - 2]: how often a token is seen
     firsts, seconds = (of.var(1).mean().item() + 1e-12 for of in shares)
     apart = (shares[0].mean() - shares[1].mean()).abs().item()
@@ -114,8 +120,43 @@ def _alike(ours: Tensor, peer: Tensor) -> str:
     error = ((firsts + seconds) / shares[0].numel()) ** 0.5
     if apart > ERRORS * error or not 0.5 < spread < 2:
         raise UnequalError(
-            f"visible share: {apart:.2g} apart, of at most {ERRORS * error:.2g}, spread {spread:.2g} times. Nothing was timed."
+            f"visible share: {apart:.2g} apart, of at most {ERRORS * error:.2g}, and {spread:.2g} times as spread. "
+            "Nothing was timed."
         )
     return f"visible share within {apart:.1g}"
 
 
+def _share_of_a_step(setting: Setting) -> Case:
+    """Seconds of making the masks, beside those of RetroMAE's whole step; the ratio is 1 over their share."""
+    sizes, of, times = scale(setting), objective("retromae"), 20
+    texts = passages(lengths(sizes.batch * 32, sizes.length))
+    step = Ours(of, sizes, texts, setting.device, steps=8, ahead=True)
+    made = of.collate(passages(np.full(sizes.batch, sizes.length)), VOCABULARY, sizes.length, torch.default_generator)
+    words, real = made["words"].to(setting.device), made["attention_mask"].sum(1).to(setting.device)
+
+    def timed(work: Callable[[], object], count: int) -> Timed:
+        began = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return Timed(1.0, (time.perf_counter() - began) / count)
+
+    def masks() -> None:
+        for _ in range(times):
+            decoder_visibility(words, real, collators.DECODER_RATIO, collators.POOL)
+
+    def check() -> str:
+        seen = decoder_visibility(words, real, collators.DECODER_RATIO, collators.POOL)
+        if not _whole(seen.cpu(), words.cpu()) or seen.diagonal(0, 1, 2).any():
+            raise UnequalError("masks made on the GPU split words or show a row its own position. Nothing was timed.")
+        return "words hidden whole, own position"
+
+    return Case(
+        name="masks of a step",
+        unit="s",
+        ours=lambda: timed(masks, times),
+        peer=lambda: timed(step, step.steps),
+        peer_name="the whole step",
+        check=check,
+        kind="seconds",
+        memory=False,
+    )
