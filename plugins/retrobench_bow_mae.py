@@ -54,11 +54,12 @@ class BowPrediction:
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         from retrobench.heads import bag_of_words
-        from retrobench.masking import masked_batch, pack
+        from retrobench.masking import masked_batch, pack, special_ids
 
         packed = pack(passages, vocabulary, max_length, generator if self.truncation == "random" else None)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator)
-        rows = [row[[int(i) not in vocabulary.special for i in row]] for row in packed.input_ids.numpy()]
+        content = ~special_ids(vocabulary)[packed.input_ids]
+        rows = [ids[kept] for ids, kept in zip(packed.input_ids.numpy(), content.numpy(), strict=True)]
         batch["bag"], batch["bag_weights"] = bag_of_words(rows, "unique")
         return batch
 

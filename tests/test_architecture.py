@@ -36,7 +36,7 @@ FLOORS = (
     ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering"),
     ("backbones", "collections", "kernels"),
     ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
-    ("errors", "progress", "provenance", "ranking", "significance", "rules"),
+    ("errors", "progress", "provenance", "ranking", "significance", "rules", "sampling"),
 )
 HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrobench import Passage, Vocabulary
+from retrobench import Passage, Vocabulary, sampling
 from retrobench.masking import Packed, _fill, corrupt, decoder_visibility, masked_batch, pack, whole_word_mask
+from retrobench.sampling import decoder_rows
 
 OFFICIAL: dict[str, Any] = json.loads((Path(__file__).parent / "fixtures" / "parity" / "masks.json").read_text())
 STATISTICS: list[dict[str, Any]] = OFFICIAL["statistics"]
@@ -150,6 +153,25 @@ def test_filling_goes_through_the_words_in_order() -> None:
             expected.append(0 < size <= left)
             left -= size * expected[-1]
         assert found == expected
+
+
+def test_the_decoders_masks_fill_as_the_encoders_do() -> None:
+    """Each row hides whole words of some order of going through them, and its own position."""
+    drawn = random.Random(3)
+    sizes = [[drawn.choice([1, 1, 2, 3, 5, 9]) for _ in range(drawn.randrange(1, 30))] for _ in range(40)]
+    words, lengths = rows_of(sizes)
+    for ratio in (0.15, 0.5):
+        seen = decoder_visibility(words, lengths, ratio, pool=256)
+        for row, (text, length) in enumerate(zip(sizes, lengths.tolist(), strict=True)):
+            budget = max(1, round(length * ratio))
+            for at in (0, length - 1):  # their own position is no word's
+                pieces = [int((~seen[row, at][words[row] == word]).sum()) for word in range(len(text))]
+                assert all(hidden in (0, size) for hidden, size in zip(pieces, text, strict=True))
+                left = min((s for hidden, s in zip(pieces, text, strict=True) if not hidden), default=99)
+                assert 0 <= budget - sum(pieces) < left
+            own = torch.arange(1, length - 1)
+            hidden = (~seen[row, 1 : length - 1, :length]).sum(1)
+            assert (hidden <= budget + 1).all() and not seen[row, own, own].any()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -315,3 +337,34 @@ def test_the_view_is_drawn_from_the_default_generator() -> None:
         torch.manual_seed(seed)
         drawn.append(decoder_visibility(packed.words, packed.attention_mask.sum(1), 0.5, 256))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_the_view_depends_on_no_text_beside_it() -> None:
+    """So that it may be drawn in any order, or by several threads."""
+    packed = pack([passage(OFFICIAL["texts"]["length_33"]), passage([1000, 1400, 1001] * 8)], VOCABULARY, 64)
+    words, lengths = packed.words.numpy(), packed.attention_mask.sum(1).numpy()
+    budgets, picks = lengths // 2, np.random.default_rng(0).integers(0, 26, words.shape)
+    seeds = np.array([5, 6], np.uint64)
+    both = decoder_rows(words, lengths, budgets, picks, seeds)
+    for row in range(2):
+        alone = slice(row, row + 1)
+        found = decoder_rows(words[alone], lengths[alone], budgets[alone], picks[alone], seeds[alone])
+        assert np.array_equal(both[alone], found)
+    assert not np.array_equal(both, decoder_rows(words, lengths, budgets, picks, seeds + np.uint64(1)))
+
+
+def test_masks_are_drawn_where_no_machine_code_can_be_kept(tmp_path: Path) -> None:
+    """As in a read-only installation without a home."""
+    sources = [tmp_path / name for name in ("sampling.py", "once.py")]
+    sources[0].write_text(Path(sampling.__file__).read_text())
+    sources[1].write_text(
+        "import numpy, numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "from sampling import decoder_rows\n"
+        "one = numpy.ones(1, numpy.int64)\n"
+        "words, picks = numpy.array([[-1, 0, -1]]), numpy.zeros((1, 3), numpy.int64)\n"
+        "rows = decoder_rows(words, one * 3, one, picks, one.astype(numpy.uint64))\n"
+        "assert rows.tolist() == [[[0, 0, 1], [1, 0, 1], [1, 0, 0]]]\n"
+    )
+    subprocess.run([sys.executable, str(sources[1])], check=True, timeout=120)
+    assert sorted(tmp_path.iterdir()) == sorted(sources)

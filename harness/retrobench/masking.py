@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["Packed", "corrupt", "decoder_visibility", "masked_batch", "pack", "whole_word_mask"]
+__all__ = ["Packed", "corrupt", "decoder_visibility", "masked_batch", "pack", "special_ids", "whole_word_mask"]
 
 MOST_MASKED = 512  # the released collators never mask more tokens of one text (transformers' max_predictions)
 
@@ -32,24 +33,32 @@ def pack(
     A longer text keeps its head (RetroMAE), or, given a generator, a random window (bowdpr).
     """
     room = max_length - 2
-    rows = []
-    for passage in passages:
-        ids = np.concatenate([passage.title, passage.text]).astype(np.int64)
-        starts = np.concatenate([passage.title_starts, passage.text_starts]).astype(np.int64)
-        spare = len(ids) - room
+    ids, starts = [], []
+    for title, title_starts, text, text_starts in passages:
+        spare = len(title) + len(text) - room
         first = int(torch.randint(spare + 1, (), generator=window)) if window is not None and spare > 0 else 0
-        words = np.cumsum(starts[first : first + room])
-        rows.append((ids[first : first + room], words - words[:1]))
-    length = max(len(ids) for ids, _ in rows) + 2
-    input_ids = np.full((len(rows), length), vocabulary.pad, dtype=np.int64)
-    attention = np.zeros((len(rows), length), dtype=np.int64)
-    words_of = np.full((len(rows), length), -1, dtype=np.int64)
-    for row, (ids, words) in enumerate(rows):
-        end = len(ids) + 1
-        input_ids[row, : end + 1] = [vocabulary.cls, *ids, vocabulary.sep]
-        attention[row, : end + 1] = 1
-        words_of[row, 1:end] = words
-    return Packed(torch.from_numpy(input_ids), torch.from_numpy(attention), torch.from_numpy(words_of))
+        ids.append(np.concatenate([title, text])[first : first + room])
+        starts.append(np.concatenate([title_starts, text_starts])[first : first + room])
+    counts = np.array([len(row) for row in ids])
+    column = np.arange(counts.max() + 2)
+    inside = (column > 0) & (column <= counts[:, None])
+    input_ids = np.full(inside.shape, vocabulary.pad, dtype=np.int64)
+    words = np.full(inside.shape, -1, dtype=np.int64)
+    input_ids[:, 0] = vocabulary.cls
+    input_ids[inside] = np.concatenate(ids)
+    input_ids[np.arange(len(ids)), counts + 1] = vocabulary.sep
+    begun = np.cumsum(np.concatenate(starts), dtype=np.int64)
+    words[inside] = begun - np.repeat(begun[np.cumsum(counts)[counts > 0] - counts[counts > 0]], counts[counts > 0])
+    attention = (column < counts[:, None] + 2).astype(np.int64)
+    return Packed(torch.from_numpy(input_ids), torch.from_numpy(attention), torch.from_numpy(words))
+
+
+@lru_cache(maxsize=8)
+def special_ids(vocabulary: Vocabulary) -> Tensor:
+    """Whether an id is no word, [V] bool."""
+    found = torch.zeros(vocabulary.size, dtype=torch.bool)
+    found[sorted(vocabulary.special)] = True
+    return found
 
 
 def whole_word_mask(
@@ -63,11 +72,11 @@ def whole_word_mask(
     tokens. Without a generator the default one of the tensors' device is drawn from.
     """
     batch = len(words)
-    # On a GPU asking for the largest word number would wait for the device; there can be no more words than tokens.
-    length = words.shape[1] if words.is_cuda else max(1, int(words.max()) + 1)
+    # Asking a device for the largest word number would wait for it; there can be no more words than tokens.
+    length = max(1, int(words.max()) + 1) if _on_cpu(words) else words.shape[1]
     sizes = torch.zeros(batch, length + 1, dtype=torch.int32, device=words.device)
     sizes.scatter_add_(1, words + 1, torch.ones_like(words, dtype=torch.int32))  # bin 0 collects what is no word
-    budget = (lengths.double() * ratio).round().clamp(1, MOST_MASKED).to(torch.int32)
+    budget = _budgets(lengths, ratio).to(torch.int32)
     keys = torch.rand(batch, copies, length, generator=generator, device=words.device)
     order = keys.argsort(dim=-1)
     shuffled = sizes[:, None, 1:].expand(-1, copies, -1).gather(2, order)
@@ -77,19 +86,29 @@ def whole_word_mask(
     return by_token & (words >= 0)[:, None]
 
 
+def _budgets(lengths: Tensor, ratio: float) -> Tensor:
+    """How many tokens of each text a mask may hide, whole numbers in float64."""
+    return (lengths.double() * ratio).round().clamp(1, MOST_MASKED)
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    """Whether values can be asked for without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
 def _fill(sizes: Tensor, room: Tensor) -> Tensor:
     """Greedily take sizes [..., W] in order while they fit into `room` [..., 1], skipping those that do not."""
     taken = torch.zeros_like(sizes, dtype=torch.bool)
     waiting = sizes > 0
     # Each round ends at a word that overflows, so what is left is smaller than that word: the rounds needed are fewer
     # than the pieces of the longest word. A GPU runs a fixed number, since asking whether to stop would stall it.
-    for _ in range(8 if sizes.is_cuda else sizes.shape[-1] + 1):
+    for _ in range(sizes.shape[-1] + 1 if _on_cpu(sizes) else 8):
         offered = sizes * waiting
         fits = waiting & (offered.cumsum(-1, dtype=torch.int32) <= room)
         taken |= fits
         room = room - (offered * fits).sum(-1, keepdim=True, dtype=torch.int32)
         waiting = waiting & ~fits & (sizes <= room)
-        if not sizes.is_cuda and not bool(waiting.any()):
+        if _on_cpu(sizes) and not bool(waiting.any()):
             break
     return taken
 
@@ -119,7 +138,7 @@ def masked_batch(
     lengths = packed.attention_mask.sum(1)
     selected = whole_word_mask(packed.words, lengths, ratio, generator=generator)[:, 0]
     # A special token inside a text, such as [UNK], uses budget but is neither hidden nor predicted, as released.
-    selected &= ~torch.isin(packed.input_ids, torch.tensor(sorted(vocabulary.special)))
+    selected &= ~special_ids(vocabulary)[packed.input_ids]
     positions = selected.flatten().nonzero().flatten()
     return {
         "input_ids": corrupt(packed.input_ids, selected, vocabulary, generator, style),
@@ -133,13 +152,26 @@ def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) 
     """What each position of RetroMAE's enhanced decoder sees, [B, L, L] bool (section 3.3; released data.py).
 
     A text draws min(length, pool) whole-word masks; every row picks one of them with replacement and hides its own
-    position too. Rows of padding see [CLS] alone, which keeps their softmax finite. Drawn on the tensors' own device.
+    position too. Rows of padding see [CLS] alone, which keeps their softmax finite. Drawn on the tensors' own device,
+    from its default generator.
     """
+    pick = torch.rand(words.shape, device=words.device) * lengths.clamp(max=pool)[:, None]
+    if _on_cpu(words):
+        return _decoder_visibility_cpu(words, lengths, ratio, pick.long())
     length = words.shape[1]
     masks = whole_word_mask(words, lengths, ratio, copies=min(length, pool))  # [B, K, L]
-    pick = torch.rand(words.shape, device=words.device) * lengths.clamp(max=pool)[:, None]
     hidden = masks.gather(1, pick.long()[:, :, None].expand(-1, -1, length))  # [B, L, L]
     column = torch.arange(length, device=words.device)
     real = column < lengths[:, None]  # [B, L]
     visible = ~hidden & (column[:, None] != column) & real[:, None, :]
     return torch.where(real[:, :, None], visible, column == 0)
+
+
+def _decoder_visibility_cpu(words: Tensor, lengths: Tensor, ratio: float, pick: Tensor) -> Tensor:
+    """The same by a loop: sorting a random key for each word of each mask takes ten times as long on a CPU."""
+    from retrobench.sampling import decoder_rows
+
+    seeds = torch.randint(2**63 - 1, (len(words),)).numpy().view(np.uint64)
+    budgets = _budgets(lengths, ratio).long().numpy()
+    rows = decoder_rows(words.contiguous().numpy(), lengths.contiguous().numpy(), budgets, pick.numpy(), seeds)
+    return torch.from_numpy(rows.view(np.bool_))

@@ -26,7 +26,7 @@ from retrobench.settings import build
 __all__ = ["AIMS", "RESULTS", "Aim", "Result", "aims", "append", "latest", "page", "public", "read", "text"]
 
 RESULTS, AIMS = "results.jsonl", "aims.toml"
-_OF_THE_RUN = ("command", "date", "hardware", "smoke")  # kept, but no part of `bench --json`
+_OF_THE_RUN = ("command", "date", "hardware", "smoke", "says")  # kept, but no part of `bench --json`
 _GIB = 2**30
 
 
@@ -51,6 +51,7 @@ class Result:
     date: str  # UTC, ISO 8601
     hardware: dict[str, str | int | float]
     smoke: bool = False  # equality alone counts
+    says: str = ""  # what the numbers mean, made of them
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ def text(results: Sequence[Result], wanted: Sequence[Aim] = ()) -> str:
         for row in (enumerate(zip(cells, widths, strict=True)) for cells in rows)
     )
     equal = [f"{of.benchmark}, {of.case}: {of.equal}" for of in results]
-    return "\n".join([*lines, "", "Compared before timing:", *equal])
+    meaning = [f"{of.benchmark}, {of.case}: {of.says}" for of in results if of.says]
+    parts = [*lines, "", "Compared before timing:", *equal]
+    return "\n".join([*parts, "", "What it says:", *meaning] if meaning else parts)
 
 
 def page(folder: Path) -> str:
@@ -217,6 +220,9 @@ def _sources(results: Iterable[Result]) -> Iterator[str]:
         about = ", ".join(f"{key} {value}" for key, value in {**of.hardware, **of.versions}.items())
         runs.setdefault(f"commit {of.commit[:10] or 'unknown'}, {of.date}: {about}", []).append(of.benchmark)
     yield "\n".join(f"- {', '.join(dict.fromkeys(names))}: {run}" for run, names in runs.items())
+    if meaning := [f"- {of.benchmark}, {of.case}: {of.says}" for of in found if of.says]:
+        yield "What it says:"
+        yield "\n".join(meaning)
     yield "Compared before timing:"
     yield "\n".join(f"- {of.benchmark}, {of.case}: {of.equal}" for of in found)
     yield "```sh\n" + "\n".join(dict.fromkeys(of.command for of in found)) + "\n```"

@@ -3,6 +3,7 @@ How a case is measured: sides compared first, then timed in turn, and their memo
 
 * Setting            device and size of a run
 * Case, Floor        what a benchmark hands over: two sides that do the same work, and what shows that they do
+* Timed              what a side gives that takes the time itself
 * measured           a case to numbers
 * UnequalError       sides that differ; nothing is timed then
 * close, of_gradients   what most cases compare
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from torch import Tensor
 from retrobench.bench.ceilings import Ceilings
 from retrobench.errors import RetrobenchError
 
-__all__ = ["Case", "Floor", "Measured", "Setting", "UnequalError", "close", "gradients_close", "measured"]
+__all__ = ["Case", "Floor", "Measured", "Setting", "Timed", "UnequalError", "close", "gradients_close", "measured"]
 
 ROUNDS = 7  # of each side; the median counts
 
@@ -57,27 +58,40 @@ class Floor:
     precision: Literal["bf16", "fp32"] = "bf16"
 
 
+class Timed(NamedTuple):
+    """A round by a side that takes the time itself: its workers had to get going first, or it was timed before."""
+
+    units: float
+    seconds: float
+
+
+Side = Callable[[], float | Timed]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """Two sides that do the same work; each call does a round of it and gives the units done.
 
     `check` raises UnequalError unless they agree, and says what it compared. `kind` "rate" is units a second, more is
     better; "seconds" is the time of a round, less is better; "bytes" is the peak memory of a round. Without a `peer`
-    ours stands alone. `value` replaces measuring: a number that the sides themselves make of their rounds.
+    ours stands alone. Where the peer is other work, `allowed` is the ratio that arithmetic allows, and the share of the
+    floor is of that. `says` is asked after the rounds for what they mean.
     """
 
     name: str
     unit: str
-    ours: Callable[[], float]
+    ours: Side
     check: Callable[[], str]
-    peer: Callable[[], float] | None = None
+    peer: Side | None = None
     peer_name: str | None = None
     kind: Literal["rate", "seconds", "bytes"] = "rate"
     floor: Floor | None = None
+    allowed: float | None = None
     memory: bool = True  # of both sides, in a round of its own
     rounds: int = ROUNDS
     warmups: int = 1
     note: str = ""  # behind what was compared
+    says: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +105,13 @@ class Measured:
     memory: dict[str, float] | None
     equal: str
     times: dict[str, list[float]] = field(default_factory=dict)
+    says: str = ""
 
 
 def measured(case: Case, setting: Setting, ceilings: Ceilings) -> Measured:
     """Compare, warm up, time in turn, take memory. UnequalError where the sides differ."""
     equal = case.check() + (f"; {case.note}" if case.note else "")
-    sides: dict[str, Callable[[], float]] = {"ours": case.ours} | ({"peer": case.peer} if case.peer else {})
+    sides: dict[str, Side] = {"ours": case.ours} | ({"peer": case.peer} if case.peer else {})
     rounds, warmups = (1, 0) if setting.smoke else (case.rounds, case.warmups)
     # Before the timing, so that it warms up too.
     memory = {name: _peak(side, setting) for name, side in sides.items()} if case.memory else None
@@ -112,28 +127,29 @@ def measured(case: Case, setting: Setting, ceilings: Ceilings) -> Measured:
     pairs = zip(found["ours"], found.get("peer", []), strict=False)
     ratios = [(ours / peer) ** better for ours, peer in pairs]
     medians = {name: statistics.median(values) for name, values in found.items()}
+    ratio = statistics.median(ratios) if ratios else None
     return Measured(
         medians["ours"],
         medians.get("peer"),
-        statistics.median(ratios) if ratios else None,
-        _share(case, medians["ours"], ceilings),
+        ratio,
+        ratio / case.allowed if ratio and case.allowed else _share(case, medians["ours"], ceilings),
         memory,
         equal,
         found,
+        case.says() if case.says else "",
     )
 
 
-def _in_turn(
-    sides: Mapping[str, Callable[[], float]], rounds: int, setting: Setting, kind: str
-) -> dict[str, list[float]]:
+def _in_turn(sides: Mapping[str, Side], rounds: int, setting: Setting, kind: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
             _settle(setting)
             began = time.perf_counter()
-            units = side()
+            done = side()
             _settle(setting)
-            seconds = time.perf_counter() - began
+            took = time.perf_counter() - began
+            units, seconds = done if isinstance(done, Timed) else (done, took)
             found[name].append(seconds if kind == "seconds" else units / seconds)
     return found
 
@@ -150,7 +166,7 @@ def _share(case: Case, ours: float, ceilings: Ceilings) -> float | None:
     return ours * floor
 
 
-def _peak(side: Callable[[], float], setting: Setting) -> float:
+def _peak(side: Side, setting: Setting) -> float:
     """Bytes that a round of it holds at most, above what was held before."""
     gc.collect()
     if setting.cuda:

@@ -20,7 +20,12 @@ from retrobench.progress import say
 __all__ = ["BENCHMARKS", "Benched", "bench"]
 
 # Name -> module of this package.
-BENCHMARKS: dict[str, str] = {}
+BENCHMARKS: dict[str, str] = {
+    "collation": "collation",
+    "objectives": "objectives",
+    "retromae": "retromae",
+    "bow-mae": "bow_mae",
+}
 # Run only by name: they take longer than all others together.
 BY_NAME_ONLY = ("scale",)
 DEVICES = ("cpu", "cuda")

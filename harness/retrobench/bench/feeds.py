@@ -1,0 +1,61 @@
+"""
+Where the released steps get their batches: collated as they go on a CPU, by worker processes beside a GPU.
+
+* Feed       endless batches of random passages, padded to the longest of the batch
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from retrobench.bench.frame import Setting
+from retrobench.bench.peers.collators import Collator
+from retrobench.bench.texts import VOCABULARY
+from retrobench.objective import Passage
+
+__all__ = ["WORKERS", "Feed"]
+
+WORKERS = 8  # of a loader, as in both projects' published settings
+
+
+class Feed:
+    """Batches of a released collator. Beside a GPU `WORKERS` processes make them, as the released runs had it."""
+
+    def __init__(self, collator: Collator, texts: Sequence[Passage], batch: int, length: int, setting: Setting) -> None:
+        self.endless = _Endless(collator, texts, batch, length)
+        self.workers = WORKERS if setting.cuda else 0
+        self._batches: Iterator[dict[str, Tensor]] | None = None
+
+    def __next__(self) -> dict[str, Tensor]:
+        if self._batches is None:
+            self._batches = self._loaded() if self.workers else iter(self.endless)
+        return next(self._batches)
+
+    def steady(self) -> None:
+        """Use up what workers made while nobody took anything."""
+        for _ in range(2 * self.workers):
+            next(self)
+
+    def _loaded(self) -> Iterator[dict[str, Tensor]]:
+        loader: Any = DataLoader(
+            self.endless, batch_size=None, num_workers=self.workers, prefetch_factor=1, pin_memory=True
+        )
+        return cast("Iterator[dict[str, Tensor]]", iter(loader))
+
+
+class _Endless(IterableDataset[dict[str, Tensor]]):
+    """Each worker draws its own batches."""
+
+    def __init__(self, collator: Collator, texts: Sequence[Passage], batch: int, length: int) -> None:
+        self.collator, self.texts, self.batch, self.length = collator, texts, batch, length
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = get_worker_info()
+        drawn = random.Random(worker.id if worker else 0)
+        while True:
+            yield self.collator(drawn.sample(self.texts, self.batch), VOCABULARY, self.length, drawn)

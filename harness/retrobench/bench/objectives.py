@@ -1,0 +1,287 @@
+"""
+The BoW paper's table of speed, measured twice: collating as released, and as retrobench does.
+
+The steps are retrobench's own in both, so that what differs is the wait for data. Texts have one length, as in the
+paper: 64 of 512 tokens for BERT-base on a GPU, 4 of 128 for the small model on a CPU, where the collators are timed at
+64 x 512 by themselves.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrobench import arithmetic
+from retrobench.bench.baselines import AutoEncoding, AutoRegression
+from retrobench.bench.collation import FEW, collated
+from retrobench.bench.feeds import Feed
+from retrobench.bench.frame import Case, Setting, Timed
+from retrobench.bench.models import Scale, objective, pretraining, scale
+from retrobench.bench.peers import collators
+from retrobench.bench.peers.collators import Collator
+from retrobench.bench.pretraining import MASK_RATIO, Released, as_ours, same_step, settings
+from retrobench.bench.texts import VOCABULARY, passages
+from retrobench.bench.verdict import Degenerations, published, verdict
+from retrobench.objective import Passage
+from retrobench.training import Batches, Loop, deterministic
+
+__all__ = ["ROWS", "Row", "Table", "cases"]
+
+Fed = Literal["as released", "ours", "no wait"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table, by the paper's name for it."""
+
+    name: str
+    collator: Collator
+    ours: Callable[[], Any]
+    plugin: str = ""  # where the step can be compared with a released one
+
+
+ROWS = (
+    Row("Pure MLM", collators.mlm, partial(objective, "mlm"), "mlm"),
+    Row("Auto-Encoding", collators.ae, AutoEncoding),
+    Row("Auto-Regression", collators.ar, AutoRegression),
+    Row("Enhanced Decoding", collators.retromae, partial(objective, "retromae"), "retromae"),
+    Row("BoW", collators.bow, partial(objective, "bow-mae"), "bow-mae"),
+)
+LOSSES = {"mlm": "mlm", "retromae": "retromae", "bow-mae": "bow"}
+MLM, ENHANCED, BOW = ROWS[0], ROWS[3], ROWS[4]
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """The table's rows, the collators alone, and what is slower than pure MLM without a wait; then the verdict."""
+    sizes = scale(setting)
+    table = Table(sizes if setting.smoke else replace(sizes, **_table_sizes(setting)), setting)
+    for row in ROWS:
+        yield table.case(row)
+    texts, length = (8, 64) if setting.smoke else (64, 512)
+    for row in ROWS:
+        yield _collating(row, texts, length)
+    plain = Plain(table.sizes if setting.cuda or setting.smoke else replace(sizes, length=128), setting)
+    for row in (ENHANCED, BOW):
+        says = partial(_verdict, table, plain) if row is BOW else None
+        yield plain.case(row, table.same, says)
+
+
+def _table_sizes(setting: Setting) -> dict[str, int]:
+    return {"batch": 64, "length": 512} if setting.cuda else {"batch": 4, "length": 128}
+
+
+class Side:
+    """Steps on batches from one source; keeps the rate and the seconds waited a batch of each round."""
+
+    def __init__(self, row: Row, fed: Fed, sizes: Scale, texts: list[Passage], setting: Setting) -> None:
+        self.sizes, self.setting, self.number = sizes, setting, 0
+        self.steps = 2 if setting.smoke else 8 if setting.cuda else 4
+        self.rates: list[float] = []
+        self.waits: list[float] = []
+        of = row.ours()
+        self.feed = Feed(row.collator, texts, sizes.batch, sizes.length, setting) if fed == "as released" else None
+        kept = _collated(of, texts[: sizes.batch], sizes.length) if fed == "no wait" else {}
+
+        def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+            if self.feed:
+                return as_ours(next(self.feed))
+            made: dict[str, Tensor] = kept or of.collate(
+                [texts[at] for at in rows], VOCABULARY, sizes.length, generator
+            )
+            return made
+
+        batches = Batches(np.full(len(texts), sizes.length), sizes.batch, 0, seed=0)
+        model = pretraining(of, sizes, setting.device)
+        self.loop = Loop(model, batches, collate, settings(sizes.batch), seed=0)
+
+    def __call__(self) -> Timed:
+        if self.feed:
+            self.feed.steady()
+        waited, began = self.loop.waited, time.perf_counter()
+        with deterministic():
+            for _ in range(self.steps):
+                self.loop.step(self.number)
+                self.number += 1
+        if self.setting.cuda:
+            torch.cuda.synchronize()
+        done = Timed(self.steps * self.sizes.batch, time.perf_counter() - began)
+        self.rates.append(done.units / done.seconds)
+        self.waits.append((self.loop.waited - waited) / self.steps)
+        return done
+
+    def forget(self) -> None:
+        """What a warm-up left."""
+        self.rates.clear()
+        self.waits.clear()
+
+
+def _collated(of: Any, texts: list[Passage], length: int) -> dict[str, Tensor]:
+    made: dict[str, Tensor] = of.collate(texts, VOCABULARY, length, torch.Generator().manual_seed(0))
+    return made
+
+
+class Table:
+    """All rows and both ways of collating, each round through all ten in turn; ratios are of one round."""
+
+    def __init__(self, sizes: Scale, setting: Setting) -> None:
+        self.sizes, self.setting = sizes, setting
+        self.rounds = 1 if setting.smoke else 5
+        self.texts = passages(np.full(16 * sizes.batch, sizes.length))
+        self.same = cache(self._same)
+
+    @property
+    def sides(self) -> dict[tuple[str, Fed], Side]:
+        return self._measured()
+
+    def case(self, row: Row) -> Case:
+        """Samples a second, ours beside the collator as released."""
+
+        def replayed(fed: Fed) -> Callable[[], Timed]:
+            rates = iter(range(10**9))
+            return lambda: Timed(self.sides[row.name, fed].rates[next(rates)], 1.0)
+
+        at = f"{self.sizes.layers} layers, {self.sizes.hidden} wide, {self.sizes.batch} x {self.sizes.length}"
+        return Case(
+            name=row.name,
+            unit="samples/s",
+            ours=replayed("ours"),
+            peer=replayed("as released"),
+            peer_name="the same steps, collated as released",
+            check=self.same,
+            memory=False,
+            rounds=self.rounds,
+            warmups=0,
+            note=at,
+            says=lambda: self._told(row),
+        )
+
+    def degenerations(self, fed: Fed) -> Degenerations:
+        """1 - rate / rate of pure MLM."""
+        return Degenerations(*(self._degeneration(row, fed) for row in (ENHANCED, BOW)))
+
+    def _degeneration(self, row: Row, fed: Fed) -> float:
+        pairs = zip(self.sides[row.name, fed].rates, self.sides[MLM.name, fed].rates, strict=True)
+        return 1 - statistics.median(rate / of_mlm for rate, of_mlm in pairs)
+
+    def _told(self, row: Row) -> str:
+        parts = []
+        for fed, what in (("as released", "collated as released"), ("ours", "collated by retrobench")):
+            side = self.sides[row.name, fed]  # type: ignore[index]
+            fell = 100 * self._degeneration(row, fed)  # type: ignore[arg-type]
+            parts.append(
+                f"{what} it degenerates by {fell:.1f} % and waits {statistics.median(side.waits):.2g} s a batch"
+            )
+        known = published()[row.name]
+        parts.append(
+            f"published {100 * (known['degeneration'] or 0.0):.1f} % and {known['data-s']:g} s, 8 workers at 64 x 512"
+        )
+        return "; ".join(parts)
+
+    def _same(self) -> str:
+        told = [
+            same_step(row.plugin, Released("", row.collator, LOSSES[row.plugin]), self.sizes, self.texts, self.setting)
+            for row in ROWS
+            if row.plugin
+        ]
+        return "; ".join(f"{row.name} {what}" for row, what in zip((MLM, ENHANCED, BOW), told, strict=True))
+
+    @cache  # noqa: B019 - there is one table
+    def _measured(self) -> dict[tuple[str, Fed], Side]:
+        feds: tuple[Fed, ...] = ("as released", "ours")
+        sides = {(row.name, fed): Side(row, fed, self.sizes, self.texts, self.setting) for row in ROWS for fed in feds}
+        for number in range(self.rounds + (not self.setting.smoke)):
+            for side in sides.values():
+                side()
+                if number == 0 and not self.setting.smoke:
+                    side.forget()
+        return sides
+
+
+class Plain:
+    """Steps on a batch that is there already, beside those of pure MLM."""
+
+    def __init__(self, sizes: Scale, setting: Setting) -> None:
+        self.sizes, self.setting = sizes, setting
+        self.texts = passages(np.full(sizes.batch, sizes.length))
+        self.ratios: dict[str, float] = {}
+
+    def allowed(self, row: Row) -> float:
+        """Rate over MLM's that arithmetic allows."""
+        costs = (
+            arithmetic.pretraining(self.sizes.shape, self.sizes.length, name, MASK_RATIO)
+            for name in ("mlm", row.plugin)
+        )
+        return next(costs) / next(costs)
+
+    def case(self, row: Row, same: Callable[[], str], says: Callable[[], str] | None) -> Case:
+        sides = [Side(of, "no wait", self.sizes, self.texts, self.setting) for of in (row, MLM)]
+        if not self.setting.cuda:
+            for side in sides:
+                side.steps = 1
+
+        def told() -> str:
+            pairs = zip(*(side.rates[-5:] for side in sides), strict=True)
+            self.ratios[row.name] = statistics.median(ours / mlm for ours, mlm in pairs)
+            slower, bound = 1 - self.ratios[row.name], 1 - self.allowed(row)
+            text = f"{100 * slower:.1f} % slower than pure MLM, {100 * bound:.1f} % by arithmetic"
+            return f"{text}. {says()}" if says else text
+
+        return Case(
+            name=f"{row.name}, data wait removed",
+            unit="samples/s",
+            ours=sides[0],
+            peer=sides[1],
+            peer_name="pure MLM",
+            check=same,
+            allowed=self.allowed(row),
+            memory=False,
+            rounds=5,
+            note=f"{self.sizes.layers} layers, {self.sizes.hidden} wide, {self.sizes.batch} x {self.sizes.length}",
+            says=told,
+        )
+
+
+def _collating(row: Row, texts: int, length: int) -> Case:
+    """Seconds a batch of one process, the masks of the decoder included."""
+    batch, drawn = passages(np.full(texts, length)), random.Random(0)
+    generator = torch.Generator().manual_seed(0)
+    few = min(FEW, texts) if row is ENHANCED else texts
+    collate = partial(collated, batch, length) if row is ENHANCED else None
+    of = row.ours()
+
+    def ours() -> float:
+        _ = collate(generator) if collate else of.collate(batch, VOCABULARY, length, generator)
+        return texts
+
+    def peer() -> Timed:
+        began = time.perf_counter()
+        row.collator(batch[:few], VOCABULARY, length, drawn)
+        return Timed(texts, (time.perf_counter() - began) * texts / few)
+
+    return Case(
+        name=f"collating for {row.name}, 64 x 512",
+        unit="s a batch",
+        ours=ours,
+        peer=peer,
+        peer_name="the released collator",
+        check=lambda: "its masks: see collation",
+        kind="seconds",
+        memory=False,
+        rounds=3,
+        note=f"the peer timed on {few} texts" if few < texts else "",
+    )
+
+
+def _verdict(table: Table, plain: Plain) -> str:
+    bare = Degenerations(*(1 - plain.ratios[row.name] for row in (ENHANCED, BOW)))
+    bounds = Degenerations(*(1 - plain.allowed(row) for row in (ENHANCED, BOW)))
+    return verdict(table.degenerations("as released"), table.degenerations("ours"), bare, bounds)
