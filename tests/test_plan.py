@@ -329,20 +329,6 @@ def test_several_processes_gather_their_passages() -> None:
     assert "--set finetune.batch=16 (the same step)" in flat
 
 
-def test_a_gradient_cache_takes_the_memory_of_its_tokens() -> None:
-    large, card = training("finetune", 64), box_for(5.5)
-    assert costs.fit(large, card).examples == 5 and costs.cache(large, card) == 4096
-    assert large.batch is not None
-    cached = replace(large.batch, cached=4096, texts=3)
-    assert cached.fixed - large.batch.fixed == 68 * 10 * 4096 and cached.each == 8 * 10 * 3
-    assert costs.cache(training("pretrain", 64), card) == 0 == costs.cache(large, box_for(0.5))
-    flat = " ".join(plan("msmarco", "retromae", "h200", 1, ["finetune.gradient_cache=65536"]).split())
-    assert "to change nothing: all of it fits" in flat
-    asked = ((), ("finetune.gradient_cache=65536",))
-    plain, longer = (stage(needs("msmarco", *more), "finetune mined") for more in asked)
-    assert longer.works[0].flops == pytest.approx(plain.works[0].flops * 4 / 3)
-
-
 def test_a_v100_has_no_bf16() -> None:
     asked = [f"{stage}.precision=bf16" for stage in ("pretrain", "adapt", "finetune")]
     flat = " ".join(plan("msmarco", "retromae", "v100", overrides=asked).split())

@@ -2,7 +2,7 @@
 What the work costs by arithmetic alone: FLOPs and bytes, a multiplication with its addition counting 2 FLOPs.
 
 * Shape, BERT_BASE                          the sizes of an encoder that its costs depend on
-* encoding, training, pretraining           FLOPs per token
+* encoding, head, training, pretraining     FLOPs per token
 * searching                                 FLOPs of an exact search
 * state_bytes, activation_bytes, ...        what a step holds, and what a vector or a token takes on disk
 
@@ -22,6 +22,7 @@ __all__ = [
     "Shape",
     "activation_bytes",
     "encoding",
+    "head",
     "pooled_bytes",
     "pretraining",
     "searching",
@@ -70,14 +71,14 @@ def _layer(shape: Shape, length: float) -> float:
     return 2 * (4 * d * d + 2 * d * shape.intermediate) + 4 * length * d
 
 
-def _head(shape: Shape) -> float:
+def head(shape: Shape) -> float:
     """The head's dense layer and the product with the word matrix, for one position."""
     return 2.0 * (shape.hidden**2 + shape.hidden * shape.vocabulary)
 
 
 def encoding(shape: Shape, length: float, terms: bool = False) -> float:
     """FLOPs per token of embedding texts of `length` tokens; with `terms` the head scores all of them."""
-    return shape.layers * _layer(shape, length) + (_head(shape) if terms else 0)
+    return shape.layers * _layer(shape, length) + (head(shape) if terms else 0)
 
 
 def training(shape: Shape, length: float, terms: bool = False) -> float:
@@ -91,13 +92,13 @@ def pretraining(shape: Shape, length: float, objective: str, mask_ratio: float) 
     Logits are taken where the objective needs them: at masked positions, at all of them for RetroMAE's decoder, and
     for DupMAE's bag at all of the encoder's too, which then serve the masked ones; at [CLS] alone for BoW prediction.
     """
-    head, decoder = 3 * _head(shape), 3 * _layer(shape, length)
+    scored, decoder = 3 * head(shape), 3 * _layer(shape, length)
     added = {
-        "retromae": mask_ratio * head + decoder + head,
-        "dupmae": head + decoder + head,
-        "bow-mae": mask_ratio * head + head / length,
+        "retromae": mask_ratio * scored + decoder + scored,
+        "dupmae": scored + decoder + scored,
+        "bow-mae": mask_ratio * scored + scored / length,
     }
-    return training(shape, length) + added.get(objective, mask_ratio * head)
+    return training(shape, length) + added.get(objective, mask_ratio * scored)
 
 
 def searching(queries: int, documents: int, width: int) -> float:

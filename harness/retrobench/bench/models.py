@@ -3,7 +3,8 @@ The models that pre-training is measured on, with random weights: a small one on
 
 * Scale, scale       the sizes of a device, and of a smoke run
 * objective          an installed objective by its name, with its own settings
-* pretraining        that objective around a model
+* backbone           a new model
+* pretraining        the objective around one
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from retrobench.bench.frame import Setting
 from retrobench.bench.texts import VOCABULARY
 from retrobench.objective import Objective
 
-__all__ = ["Scale", "objective", "pretraining", "scale"]
+__all__ = ["Scale", "backbone", "objective", "pretraining", "scale"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,18 @@ def objective(name: str) -> Objective:
     return found.objective()
 
 
-def pretraining(of: Objective, sizes: Scale, device: str, seed: int = 0) -> Pretraining:
-    """The objective's module around a new model on the device, the same for a seed."""
+def backbone(sizes: Scale, device: str, seed: int = 0) -> Backbone:
+    """A new model, the same for a seed, with the attention that training takes on the device."""
     torch.manual_seed(seed)
     shape: dict[str, Any] = {"hidden_size": sizes.hidden, "num_hidden_layers": sizes.layers}
     shape |= {"num_attention_heads": sizes.heads, "intermediate_size": sizes.intermediate}
     shape |= {"hidden_dropout_prob": sizes.dropout, "attention_probs_dropout_prob": sizes.dropout}
-    config = BertConfig(vocab_size=VOCABULARY.size, max_position_embeddings=512, **shape)
-    return cast(Pretraining, of.wrap(Backbone(BertForMaskedLM(config))).to(device))
+    lm = BertForMaskedLM(BertConfig(vocab_size=VOCABULARY.size, max_position_embeddings=512, **shape))
+    if device == "cpu":
+        lm.set_attn_implementation("eager")
+    return Backbone(lm).to(device)
+
+
+def pretraining(of: Objective, sizes: Scale, device: str, seed: int = 0) -> Pretraining:
+    """The objective's module around a new model on the device, the same for a seed."""
+    return cast(Pretraining, of.wrap(backbone(sizes, device, seed)).to(device))

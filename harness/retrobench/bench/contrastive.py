@@ -1,0 +1,209 @@
+"""A contrastive step beside the padded one of retrieval toolkits: 64 queries, 16 passages each, all of them shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retrobench import arithmetic
+from retrobench.bench.frame import Case, Floor, Setting, close, gradients_close
+from retrobench.bench.models import BASE, Scale, backbone
+from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.experiment import Finetune, Representations
+from retrobench.masking import pack
+from retrobench.objective import Passage
+from retrobench.representation import Encoder, Vectors
+from retrobench.stages.examples import Candidates, Examples, Round
+from retrobench.stages.finetune import Contrastive
+from retrobench.training import Batches, Loop, deterministic, resolve_precision
+
+__all__ = ["cases"]
+
+QUERY, PASSAGE = 32, 144  # the longest of each, as in the papers' recipes
+TRAINED, CHECKED = (64, 15), (8, 3)  # queries, and hard negatives of each
+KEPT = 4  # batches that are gone through
+# Activations of 1,024 padded passages in fp32 are what a processor's memory allows at this size.
+CPU = Scale(2, 256, 4, 1024, TRAINED[0], PASSAGE)
+SMALL = Scale(2, 32, 2, 64, CHECKED[0], PASSAGE)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Tokenised texts in memory, as `Round` reads them."""
+
+    passages: Sequence[Passage]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(text.text) for text in self.passages])
+
+    def __getitem__(self, row: int) -> Passage:
+        return self.passages[row]
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """One positive for each query, the passage of its number."""
+
+    queries: _Texts
+    documents: _Texts
+
+    @property
+    def query_rows(self) -> np.ndarray:
+        return np.arange(len(self.queries))
+
+    @property
+    def positives(self) -> list[np.ndarray]:
+        return [np.array([row]) for row in range(len(self.queries))]
+
+    @property
+    def relevant(self) -> list[np.ndarray]:
+        return self.positives
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.documents.lengths[rows])
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+def _round(queries: int, negatives: int) -> Round:
+    """Examples of made-up texts as long as MS MARCO's, each with hard negatives of its own."""
+    count, each = KEPT * queries, 1 + negatives
+    asked = passages(lengths(count, QUERY, mean=9.0))
+    read = passages(lengths(count * each, PASSAGE), seed=1)
+    own = count + np.arange(count * negatives).reshape(count, negatives)
+    examples = cast(Examples, _Examples(_Texts(asked), _Texts(read)))
+    return Round(examples, VOCABULARY, QUERY, PASSAGE, Candidates(own), negatives)
+
+
+def _encoder(sizes: Scale, device: str) -> Encoder:
+    return Encoder(backbone(sizes, device), "cls", Representations())
+
+
+class _Padded:
+    """The step as toolkits have it: all texts of a batch padded to its longest, one forward each for both sides."""
+
+    def __init__(self, round_: Round, sizes: Scale, device: str, halved: bool) -> None:
+        self.round, self.device, self.halved = round_, device, halved
+        self.encoder = _encoder(sizes, device).train()
+        self.optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=1e-5)
+        self.number = 0
+
+    def loss(self, rows: np.ndarray) -> tuple[Tensor, int]:
+        """The loss of some examples, and how many passages they have."""
+        of = self.round.examples
+        hard = np.asarray(self.round.candidates.rows[rows]).reshape(-1) if self.round.candidates else np.zeros(0, int)
+        read = [of.documents[row] for row in (*rows, *hard)]
+        queries, documents = (
+            self._embedded(*side) for side in (([of.queries[r] for r in rows], QUERY), (read, PASSAGE))
+        )
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
+            scores = queries @ documents.T
+        return F.cross_entropy(scores.float(), torch.arange(len(rows), device=scores.device)), len(read)
+
+    def _embedded(self, texts: Sequence[Passage], longest: int) -> Tensor:
+        packed = pack(texts, VOCABULARY, longest)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
+            found: Vectors = self.encoder(packed.input_ids.to(self.device), packed.attention_mask.to(self.device))
+        assert found.dense is not None
+        return found.dense
+
+    def __call__(self) -> float:
+        size = len(self.round.rows) // KEPT
+        rows = np.arange(size) + size * (self.number % KEPT)
+        self.number += 1
+        loss, count = self.loss(rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(count)
+
+
+class _Ours:
+    """Our loop, a step a round. Gives the passages it went through."""
+
+    def __init__(self, round_: Round, sizes: Scale, device: str) -> None:
+        batch = len(round_.rows) // KEPT
+        settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
+        model = Contrastive(_encoder(sizes, device), 1.0)
+        self.loop = Loop(
+            model, Batches(round_.lengths, batch, settings.bucket, seed=0), round_.collate, settings, seed=0
+        )
+        self.passages, self.number = batch * (1 + round_.negatives), 0
+
+    def __call__(self) -> float:
+        with deterministic():  # as in a run
+            self.loop.step(self.number)
+        self.number += 1
+        return float(self.passages)
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """Against the toolkits' default precision, and against the padded step in ours."""
+    sizes = SMALL if setting.smoke else BASE if setting.cuda else CPU
+    queries, negatives = CHECKED if setting.smoke else TRAINED
+    round_, precision = _round(queries, negatives), resolve_precision("auto")
+    halves = [setting.cuda] if setting.cuda or precision == "fp32" else [False, True]
+    for halved in halves:
+        theirs = "bf16 autocast" if halved else "fp32"
+        yield Case(
+            name=f"{queries} x {1 + negatives}" + (" in bf16 on both sides" if halved and not setting.cuda else ""),
+            unit="passages/s",
+            ours=_Ours(round_, sizes, setting.device),
+            peer=_Padded(round_, sizes, setting.device, halved),
+            peer_name="padded step",
+            check=lambda: _same_step(sizes, setting.device),
+            floor=Floor(_flops(round_, sizes), precision=precision),
+            rounds=7 if setting.cuda else 3,
+            warmups=0,  # the round that memory is taken in is one
+            note=f"{sizes.layers} layers, {sizes.hidden} wide; ours in {precision}, the peer in {theirs}",
+        )
+
+
+def _flops(round_: Round, sizes: Scale) -> float:
+    """For a passage and its share of the query, on real tokens."""
+    of, found = round_.examples, 0.0
+    for texts, longest in ((of.queries, QUERY), (of.documents, PASSAGE)):
+        counts = np.minimum(texts.lengths + 2, longest)
+        found += sum(count * arithmetic.training(sizes.shape, count) for count in counts.tolist())
+    return found / len(of.documents)
+
+
+def _same_step(sizes: Scale, device: str) -> str:
+    """UnequalError unless both make the same loss and gradients of some queries; in fp32, without dropout."""
+    queries, negatives = CHECKED
+    round_, still = _round(queries, negatives), replace(sizes, dropout=0.0)
+    rows = np.arange(queries)
+    padded = _Padded(round_, still, device, halved=False)
+    model = Contrastive(_encoder(still, device), 1.0).train()
+    for encoder in (padded.encoder, model.encoder):
+        _spread(encoder)
+    expected, _ = padded.loss(rows)
+    expected.backward()  # type: ignore[no-untyped-call]
+    round_.budget = 4 * PASSAGE  # several groups, of so few texts too
+    batch = round_.collate(rows, torch.Generator().manual_seed(0))
+    loss = model(0.0, **{name: value.to(device) for name, value in batch.items()}).losses["contrastive"]
+    loss.backward()
+    slopes, others = (
+        {n: p.grad.cpu() for n, p in of.named_parameters() if p.grad is not None}
+        for of in (model.encoder, padded.encoder)
+    )
+    return f"{close(loss, expected, 1e-5, 'losses')}, {gradients_close(slopes, others, 1e-4)}"
+
+
+def _spread(encoder: Encoder) -> None:
+    """Weights so large that texts differ: as models are initialised all vectors are alike, and gradients cancel out."""
+    torch.manual_seed(1)
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.2)
