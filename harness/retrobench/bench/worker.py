@@ -57,7 +57,7 @@ def _result(name: str, case: Case, found: Measured, setting: Setting, command: s
         peer_name=case.peer_name,
         unit=case.unit,
         ratio=found.ratio,
-        floor_share=found.floor_share,
+        floor_share=None if setting.smoke else found.floor_share,
         memory=found.memory,
         equal=found.equal,
         versions=about,
