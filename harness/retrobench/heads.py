@@ -77,18 +77,16 @@ class _TokenLoss(torch.autograd.Function):
         size = _rows_at_once(rows, len(weight))
         for first in range(0, len(rows), size):
             part, target = rows[first : first + size], ids[first : first + size, None]
-            logits = (part @ words.T).float()  # [block, V]
-            if bias is not None:
-                logits += bias
-            peak = logits.amax(1, keepdim=True)
-            chosen = logits.gather(1, target)
-            slope = logits.sub_(peak).exp_()  # in place: the block stays in the cache
-            mass = slope.sum(1, keepdim=True)
-            total += (mass.log() + peak - chosen).sum()
+            logits = part @ words.T  # [block, V]
+            if _on_cpu(rows) and rows.dtype == torch.bfloat16:
+                loss, to_bias = kernels.slopes(logits, bias, target[:, 0])
+                slope = logits
+            else:
+                loss, slope, to_bias = _slopes(logits.float(), bias, target)
+            total += loss
             if any(ctx.needs_input_grad):
-                slope.div_(mass).scatter_add_(1, target, torch.full_like(target, -1.0, dtype=slope.dtype))
                 if d_bias is not None:
-                    d_bias += slope.sum(0)
+                    d_bias += to_bias
                 slope = slope.to(rows.dtype)
                 d_rows[first : first + size] = slope @ words
                 d_weight += slope.T @ part
@@ -100,6 +98,19 @@ class _TokenLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_rows, d_weight, d_bias = ctx.saved_tensors
         return d_rows * grads[0], d_weight * grads[0], None if d_bias is None else d_bias * grads[0], None
+
+
+def _slopes(logits: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of the cross-entropies of rows [n, V], and its gradients by the logits, which it overwrites, and the bias."""
+    if bias is not None:
+        logits += bias
+    peak = logits.amax(1, keepdim=True)
+    chosen = logits.gather(1, target)
+    slope = logits.sub_(peak).exp_()  # in place: the block stays in the cache
+    mass = slope.sum(1, keepdim=True)
+    loss = (mass.log() + peak - chosen).sum()
+    slope.div_(mass).scatter_add_(1, target, torch.full_like(target, -1.0, dtype=slope.dtype))
+    return loss, slope, slope.sum(0)
 
 
 class _PooledLogits(torch.autograd.Function):
