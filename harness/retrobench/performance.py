@@ -215,6 +215,8 @@ def _number(value: float | None) -> str:
 def _sources(results: Iterable[Result]) -> Iterator[str]:
     """Which runs the lines of a table are of, and what was equal in them."""
     found = list(results)
+    if not found:
+        return
     runs: dict[str, list[str]] = {}
     for of in found:
         about = ", ".join(f"{key} {value}" for key, value in {**of.hardware, **of.versions}.items())
