@@ -34,9 +34,9 @@ FLOORS = (
     ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),
     ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering"),
-    ("backbones", "collections", "kernels"),
+    ("backbones", "collections", "sampling"),
     ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
-    ("errors", "progress", "provenance", "ranking", "significance", "rules", "sampling"),
+    ("errors", "progress", "provenance", "ranking", "significance", "rules", "kernels"),
 )
 HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrobench.kernels import in_threads, scattered, winners
+from retrobench.kernels import in_threads, scattered, slopes, winners
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -45,6 +45,40 @@ def test_scattered_is_the_dense_product(threads: int) -> None:
     torch.testing.assert_close(d_words, dense.flatten(0, 1).T @ rows.flatten(0, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("rows", [1, 33, 100])
+def test_slopes_are_those_of_cross_entropy(threads: int, rows: int, biased: bool) -> None:
+    draw = torch.Generator().manual_seed(3)
+    logits, targets = (
+        (4 * torch.randn(rows, 501, generator=draw)).bfloat16(),
+        torch.randint(501, (rows,), generator=draw),
+    )
+    bias = torch.randn(501, generator=draw)
+    exact = (logits.double() + (bias.double() if biased else 0)).requires_grad_()
+    expected = torch.nn.functional.cross_entropy(exact, targets, reduction="sum")
+    (by_logits,) = torch.autograd.grad(expected, exact)
+    loss, by_bias = slopes(logits, bias if biased else None, targets)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(by_bias, by_logits.sum(0).float(), rtol=1e-5, atol=1e-5)
+    assert (logits.double() - by_logits).abs().max() < 2**-8  # half a step of bf16 just below 1
+    torch.testing.assert_close(logits.double(), by_logits, rtol=2**-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf"])
+def test_a_logit_that_is_not_finite_spoils_the_loss(wrong: str) -> None:
+    logits, targets = torch.randn(40, 50).bfloat16(), torch.zeros(40, dtype=torch.int64)
+    logits[35, 7] = float(wrong)
+    assert not slopes(logits, None, targets)[0].isfinite()
+
+
+def test_words_that_are_ruled_out_take_no_share() -> None:
+    logits = torch.zeros(1, 4).bfloat16()
+    logits[0, 1:3] = float("-inf")
+    loss, _ = slopes(logits, None, torch.tensor([0]))
+    assert loss.item() == pytest.approx(0.6931472, rel=1e-6)
+    assert logits.tolist() == [[-0.5, 0.0, 0.0, 0.5]]
+
+
 def test_the_number_of_threads_changes_no_bit() -> None:
     draw = torch.Generator().manual_seed(2)
     slope, who = torch.randn(5, 600, generator=draw), torch.randint(4, (5, 600), generator=draw, dtype=torch.int32)
@@ -53,7 +87,8 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     before = torch.get_num_threads()
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        found.append(scattered(slope, who, rows, matrix))
+        logits = torch.randn(70, 600, generator=torch.Generator().manual_seed(4)).bfloat16()
+        found.append((*scattered(slope, who, rows, matrix), *slopes(logits, None, torch.arange(70)), logits))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for pair in found[1:] for a, b in zip(pair, found[0], strict=True))
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 __all__ = ["in_threads", "jit", "scattered", "slopes", "winners"]
 
+ROWS = 32  # of logits that one thread takes at a time
 WORDS = 512  # rows of the word matrix that a core's cache holds beside a text
 
 
@@ -81,15 +82,16 @@ def slopes(logits: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor
     """
     bits, chosen = logits.view(torch.int16).numpy(), targets.numpy()
     added = np.zeros(bits.shape[1], np.float32) if bias is None else bias.detach().float().numpy()
-    losses, d_bias = np.empty(len(bits), np.float32), {}
+    losses = np.empty(len(bits), np.float32)
+    d_bias = np.zeros((-(-len(bits) // ROWS), bits.shape[1]), np.float32)  # of so many rows each, whatever the threads
 
     def work(first: int, last: int) -> None:
-        d_bias[first] = np.zeros(bits.shape[1], np.float32)
-        _slopes(bits[first:last], added, chosen[first:last], losses[first:last], d_bias[first])
+        for part in range(first, last):
+            rows = slice(part * ROWS, (part + 1) * ROWS)
+            _slopes(bits[rows], added, chosen[rows], losses[rows], d_bias[part])
 
-    in_threads(work, len(bits))
-    parts = [d_bias[first] for first in sorted(d_bias)]  # in their order, so that the sum repeats
-    return torch.from_numpy(losses).sum(), torch.from_numpy(sum(parts[1:], start=parts[0]))
+    in_threads(work, len(d_bias))
+    return torch.from_numpy(losses).sum(), torch.from_numpy(d_bias.sum(0))
 
 
 @jit
@@ -210,7 +212,7 @@ def _exponentials(x, scale):  # type: ignore[no-untyped-def]
     """exp(x) of numbers up to 0, to 7 digits, as x * 2**scale: x by a polynomial, and the bits of the power."""
     for word in range(x.shape[0]):
         power = x[word] * np.float32(1.4426950408889634)  # exp(x) = 2**power
-        power = np.float32(-126) if power < np.float32(-126) else power
+        power = np.float32(-127) if power < np.float32(-127) else power  # whose scale is 0
         whole = np.floor(power)
         rest = power - whole
         value = np.float32(1.8775767e-3)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from retrobench.kernels import jit
 
 __all__ = ["decoder_rows"]
 
 Integers = NDArray[np.int64]
-Loop = TypeVar("Loop", bound=Callable[..., Any])
-
-
-def _compiled(loop: Loop) -> Loop:
-    """At its first call, or read from where the machine code of an earlier process was kept."""
-    try:
-        return numba.njit(loop, cache=True, nogil=True)  # type: ignore[no-any-return]
-    except RuntimeError:  # no folder can be written to: every process compiles for itself
-        return numba.njit(loop, nogil=True)  # type: ignore[no-any-return]
 
 
 def decoder_rows(
@@ -36,7 +27,7 @@ def decoder_rows(
     return visible
 
 
-@_compiled
+@jit
 def _draw(words: Any, lengths: Any, budgets: Any, picks: Any, seeds: Any, visible: Any) -> None:
     length = words.shape[1]
     starts, tokens, order = np.empty(length + 1, np.int64), np.empty(length, np.int64), np.empty(length, np.int64)
@@ -63,7 +54,7 @@ def _draw(words: Any, lengths: Any, budgets: Any, picks: Any, seeds: Any, visibl
             seen[row] = 0
 
 
-@_compiled
+@jit
 def _group(words: Any, starts: Any, tokens: Any, order: Any) -> Any:
     """Sort tokens by word: tokens[starts[w] : starts[w + 1]] are those of word w. `order` names the words, counted."""
     starts[:] = 0
@@ -84,7 +75,7 @@ def _group(words: Any, starts: Any, tokens: Any, order: Any) -> Any:
     return many
 
 
-@_compiled
+@jit
 def _hide(seen: Any, starts: Any, tokens: Any, order: Any, room: Any, state: Any) -> Any:
     """Hide words in random order while they fit, skipping those that do not; gives the state of the generator.
 
