@@ -24,7 +24,7 @@ from retrobench import arithmetic
 from retrobench.bench.baselines import AutoEncoding, AutoRegression
 from retrobench.bench.collation import FEW, collated
 from retrobench.bench.feeds import Feed
-from retrobench.bench.frame import Case, Setting, Timed
+from retrobench.bench.frame import Case, Setting, Timed, UnequalError
 from retrobench.bench.models import Scale, objective, pretraining, scale
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.collators import Collator
@@ -274,12 +274,30 @@ def _collating(row: Row, texts: int, length: int) -> Case:
         ours=ours,
         peer=peer,
         peer_name="the released collator",
-        check=lambda: "its masks: see collation",
+        check=lambda: _same_batch(
+            of.collate(batch, VOCABULARY, length, generator),
+            as_ours(row.collator(batch[:few], VOCABULARY, length, drawn)),
+        ),
         kind="seconds",
         memory=False,
         rounds=3,
         note=f"the peer timed on {few} texts" if few < texts else "",
     )
+
+
+def _same_batch(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
+    """That two batches of texts of one length, of which one may hold fewer, have the same parts, masked as much."""
+    texts, count = len(theirs["input_ids"]), len(ours["input_ids"])
+    facts = {
+        "parts": ours.keys() == theirs.keys() - {"visible"},
+        "real tokens": torch.equal(ours["attention_mask"][:texts], theirs["attention_mask"]),
+    }
+    for name in ("masked_positions", "content_positions", "decoder_positions"):
+        if name in ours:
+            facts[name.replace("_", " ")] = len(ours[name]) * texts == len(theirs[name]) * count
+    if wrong := [what for what, holds in facts.items() if not holds]:
+        raise UnequalError(f"{', '.join(wrong)} of the batch: not the same on both sides. Nothing was timed.")
+    return ", ".join(facts)
 
 
 def _verdict(table: Table, plain: Plain) -> str:
