@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from retrobench import performance
-from retrobench.bench import BENCHMARKS, bench, bow_mae, collation, objectives, retromae
+from retrobench.bench import BENCHMARKS, bench, bow_mae, collation, objectives, retromae, rows
 from retrobench.bench.ceilings import Ceilings
 from retrobench.bench.frame import Case, Floor, Setting, Timed, UnequalError, close, gradients_close, measured
 from retrobench.bench.verdict import Degenerations, published, verdict
@@ -255,7 +255,7 @@ def test_baselines_learn_from_either_collator() -> None:
     from retrobench.bench.texts import VOCABULARY, passages
 
     sizes, texts = replace(scale(SMOKE), dropout=0.0), passages([20, 12, 16, 9])
-    for row in objectives.ROWS:
+    for row in rows.ROWS:
         of = row.ours()
         ours = of.collate(texts, VOCABULARY, 32, torch.Generator().manual_seed(0))
         theirs = as_ours(row.collator(texts, VOCABULARY, 32, random.Random(0)))
