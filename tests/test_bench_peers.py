@@ -173,3 +173,17 @@ def test_a_models_weights_are_taken_over() -> None:
     theirs = {name.removeprefix("backbone."): value for name, value in ours.named_parameters()}
     assert {name for name, _ in peer.named_parameters()} == set(theirs)
     assert all(torch.equal(value, theirs[name]) for name, value in peer.named_parameters())
+
+
+def test_workers_make_batches_as_one_process_does() -> None:
+    """Each has its own random passages, and after what they made ahead is used up they go on."""
+    from retrobench.bench.feeds import Feed
+    from retrobench.bench.frame import Setting
+
+    texts = [passage([1000 + i] * 6) for i in range(30)]
+    feed = Feed(collators.mlm, texts, 4, 16, Setting("cpu"))
+    feed.workers = 2
+    feed.steady()
+    found = [next(feed) for _ in range(4)]
+    assert all(batch["encoder_input_ids"].shape == (4, 8) for batch in found)
+    assert len({batch["encoder_labels"].sum().item() for batch in found}) > 1

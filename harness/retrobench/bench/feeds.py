@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from threading import Lock
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -30,11 +32,13 @@ class Feed:
         self.endless = _Endless(collator, texts, batch, length)
         self.workers = WORKERS if setting.cuda else 0
         self._batches: Iterator[dict[str, Tensor]] | None = None
+        self._lock = Lock()  # a loop that works ahead takes batches on a thread of its own
 
     def __next__(self) -> dict[str, Tensor]:
-        if self._batches is None:
-            self._batches = self._loaded() if self.workers else iter(self.endless)
-        return next(self._batches)
+        with self._lock:
+            if self._batches is None:
+                self._batches = self._loaded() if self.workers else iter(self.endless)
+            return next(self._batches)
 
     def steady(self) -> None:
         """Use up what workers made while nobody took anything."""
@@ -43,7 +47,11 @@ class Feed:
 
     def _loaded(self) -> Iterator[dict[str, Tensor]]:
         loader: Any = DataLoader(
-            self.endless, batch_size=None, num_workers=self.workers, prefetch_factor=1, pin_memory=True
+            self.endless,
+            batch_size=None,
+            num_workers=self.workers,
+            prefetch_factor=1,
+            pin_memory=torch.cuda.is_available(),
         )
         return cast("Iterator[dict[str, Tensor]]", iter(loader))
 
