@@ -33,7 +33,7 @@ FLOORS = (
     ("cells",),
     ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),
-    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering"),
+    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering", "embedding"),
     ("backbones", "collections", "kernels"),
     ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
     ("errors", "progress", "provenance", "ranking", "significance", "rules", "sampling"),

@@ -32,12 +32,13 @@ from retrobench.experiment import (
     Track,
 )
 from retrobench.measures import measure
-from retrobench.representation import Encoder, Vectors, keep_largest
+from retrobench.representation import Encoder, Vectors
 from retrobench.stages import search
 from retrobench.stages.mine import exclude
 from retrobench.stages.search import ranked, read_run, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
+from retrobench.vectors import Vectors as Stored
 from retrobench_bert import Bert
 
 stage: ModuleType = import_module("retrobench.stages.search")  # the package's own `search` is the function
@@ -345,24 +346,23 @@ def test_the_stage_ranks_by_the_representations_own_similarity(representation: s
     assert names["queries"] == [f"q{row}" for row in tiny.SPLITS["test"]]
     embedded = [artifact for artifact in store.used if artifact.stage == "encode"]
     assert [artifact.cost["texts"] for artifact in embedded] == [tiny.DOCUMENTS, 15]
-    scores = encoder.similarity(load(embedded[1].path), load(embedded[0].path, tiny.tokenizer())).numpy()
+    scores = encoder.similarity(load(embedded[1].path), load(embedded[0].path)).numpy()
     rows, kept = np.load(run.path / "rows.npy"), np.load(run.path / "scores.npy")
     assert rows.shape == (15, tiny.DOCUMENTS), "as many as there are, not as many as were asked for"
     np.testing.assert_allclose(kept, np.take_along_axis(scores, rows, 1), rtol=1e-4, atol=1e-4)
     assert (np.diff(kept) <= 0).all() and all(sorted(of) == list(range(tiny.DOCUMENTS)) for of in rows.tolist())
 
 
-def load(folder: Path, words: Any = None) -> Vectors:
+def load(folder: Path) -> Vectors:
     """The vectors of an encode stage, terms written out over the whole vocabulary."""
-    dense = torch.from_numpy(np.load(folder / "dense.npy")) if (folder / "dense.npy").exists() else None
-    if (folder / "terms.npy").exists():
-        return Vectors(dense, torch.from_numpy(np.load(folder / "terms.npy")))
-    if not (folder / "term_ids.npy").exists():
+    found = Stored.open(folder)
+    dense = torch.from_numpy(found.dense(0, len(found))) if found.width else None
+    if not found.words:
         return Vectors(dense, None)
-    columns, weights = (torch.from_numpy(np.load(folder / f"term_{name}.npy")) for name in ("ids", "weights"))
+    kept = found.terms(0, len(found))
     # What was not kept may not be kept again: no raw logit is as small as this.
-    terms = torch.full((len(columns), len(words) + 3), -1e9).scatter(1, columns.long(), weights)
-    assert torch.equal(keep_largest(terms, columns.shape[1]).values, weights)
+    terms = torch.full((len(found), found.words), -1e9)
+    terms[np.repeat(np.arange(len(found)), np.diff(kept.indptr)), kept.indices] = torch.from_numpy(kept.values)
     return Vectors(dense, terms)
 
 

@@ -238,6 +238,8 @@ class Representations:
     activation: Literal["log1p", "raw"] = "log1p"  # on the pooled logits; the paper is silent
     scale: float = 1.0  # weight of the terms' inner product beside the dense one's
     normalize: bool = False  # unit vectors, for `cls` and `mean`
+    # How the dense part lies on disk; scores are made in float32 of what is stored.
+    stored: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata=LATER)
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dense", "terms")

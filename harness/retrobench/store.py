@@ -16,8 +16,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+<<<<<<< HEAD
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+=======
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+>>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -96,6 +102,7 @@ class Store:
         resumes: bool = False,
         together: bool = False,
         label: str = "",
+        helps: Callable[[Path], bool] | None = None,
     ) -> Artifact:
         """
         The entry for these arguments, made by `make(folder)` unless it is there.
@@ -103,20 +110,32 @@ class Store:
         `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder, or with
         `resumes` into whatever an interrupted attempt left there. The floats it returns become part of the
         cost, among them `seconds` where a resumed stage knows its own total. Its exceptions pass through,
+<<<<<<< HEAD
         but a full disk is a RetrobenchError. A second process asking for the same key waits for the first,
         unless the work is done `together`: then the processes of a team (`team`) all call `make` on one folder,
         and what the first of them returns counts.
+=======
+        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first, or
+        `helps(folder)` it once; False says that there was nothing to help with.
+>>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
         recipe = Recipe(stage, plain(settings, "settings"), origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
         label = label or stage
         self._open(folder.parent)
+<<<<<<< HEAD
         if together and team.size() > 1:
             self.used.append(self._together(folder, recipe, make, resumes, label))
             return self.used[-1]
         with self._disk(stage), _locked(folder, label):
             found = self._told(folder, recipe, resumes, label)
+=======
+        with self._disk(stage), _locked(folder, label, helps):
+            found, why = self._find(folder, recipe, resumes)
+            if found not in self.used:  # what one experiment reads several times is told of once
+                say(f"{label}: {why}")
+>>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
             self.used.append(found or self._make(folder, recipe, make, resumes))
             return self.used[-1]
 
@@ -237,7 +256,7 @@ def _short(text: str) -> str:
 
 
 @contextmanager
-def _locked(folder: Path, label: str) -> Iterator[None]:
+def _locked(folder: Path, label: str, helps: Callable[[Path], bool] | None) -> Iterator[None]:
     from filelock import FileLock, Timeout  # the kernel drops the lock with its process, whatever ends it
 
     lock = FileLock(_beside(folder, "lock"))
@@ -245,7 +264,12 @@ def _locked(folder: Path, label: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         say(f"{label}: waits for another process that is making {folder.name[:8]}")
-        lock.acquire()
+        while helps and not lock.is_locked:  # it may not have begun yet
+            helps = None if helps(_beside(folder, "partial")) else helps
+            with suppress(Timeout):
+                lock.acquire(timeout=0.2)
+        if not lock.is_locked:
+            lock.acquire()
     try:
         yield
     finally:

@@ -29,6 +29,7 @@ from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
+from retrobench.vectors import Vectors
 
 __all__ = ["ranked", "read_run", "search", "write_run"]
 
@@ -82,6 +83,7 @@ def ranked(
     `drop_self` a query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done.
     RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
     """
+    queries, passages = _unpacked(queries, True), _unpacked(passages, False)
     _check_ids("The queries hold", "query", query_ids)
     _check_ids("The collection holds", "document", ids)
     _check_vectors(queries, "query", query_ids)
@@ -97,6 +99,33 @@ def ranked(
         if advance:
             advance(len(rows))
     return ranking.join(parts, len(query_ids))
+
+
+def _unpacked(folder: Path, asks: bool) -> Path:
+    """Until search reads `vectors` itself: the same as the plain arrays it knows."""
+    if not (folder / "manifest.json").exists():
+        return folder
+    import tempfile
+
+    found = Vectors.open(folder)
+    plain = Path(tempfile.mkdtemp())
+    if found.width:
+        np.save(plain / "dense.npy", found.dense(0, len(found)))
+    if found.words:
+        terms = found.terms(0, len(found))
+        counts = np.diff(terms.indptr)
+        width = found.words if asks else max(1, int(counts.max(initial=0)))
+        where = np.arange(len(terms.values)) - np.repeat(terms.indptr[:-1], counts)
+        rows, weights = np.repeat(np.arange(len(found)), counts), np.zeros((len(found), width), np.float32)
+        weights[rows, terms.indices if asks else where] = terms.values
+        if asks:
+            np.save(plain / "terms.npy", weights)
+        else:
+            columns = np.zeros(weights.shape, np.int32)
+            columns[rows, where] = terms.indices
+            np.save(plain / "term_weights.npy", weights)
+            np.save(plain / "term_ids.npy", columns)
+    return plain
 
 
 def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:

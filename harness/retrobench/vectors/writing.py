@@ -57,6 +57,11 @@ class Writer:
                     raise FileNotFoundError(f"{folder} holds other vectors")
                 self._prepare()
 
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        """Whether another process is at it there."""
+        return (folder / _PLAN).exists() and (folder / _DONE).exists()
+
     def __enter__(self) -> Writer:
         return self
 
