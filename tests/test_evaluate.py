@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import published
 import pytest
 import tiny
@@ -155,13 +154,13 @@ def test_a_complete_group_has_its_mean(place: Path, tmp_path: Path, monkeypatch:
 def test_what_is_in_the_store_is_read(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(place, tmp_path)
     embedded: list[tuple[str, int]] = []
-    embed = Encoder.embed
+    write = Encoder.write
 
-    def counted(self: Encoder, texts: list[str], kind: encoders.Kind, *rest: Any) -> np.ndarray:
-        embedded.append((kind, len(texts)))
-        return embed(self, texts, kind, *rest)
+    def counted(self: Encoder, folder: Path, texts: Any, total: int, kind: encoders.Kind, *rest: Any) -> Any:
+        embedded.append((kind, total))
+        return write(self, folder, texts, total, kind, *rest)
 
-    monkeypatch.setattr(Encoder, "embed", counted)
+    monkeypatch.setattr(Encoder, "write", counted)
     assert run(place, tmp_path).json() == first.json() and not embedded
     # The twin's texts are the same: only its other queries are new.
     run(place, tmp_path, [f"{place / 'twin'}:val"])

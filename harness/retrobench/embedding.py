@@ -1,9 +1,10 @@
 """
 Texts to vectors on disk: windows sorted by length, batches by tokens, no waiting for the device within a window.
 
-* Window         the texts of a window: how long each is, and a batch of some of them
+* Window         the texts of a window: which go together, and a batch of them
 * Embedded       what a model makes of a batch
 * fill           the windows of a `vectors.Writer`, one after the other
+* helper         what a second process does for the first
 * place, budget  the device of this process, and how many tokens it takes at once
 
 Which texts are embedded together depends on the window alone, so that vectors do not depend on how many processes there
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +26,7 @@ from torch import Tensor
 
 from retrobench.vectors import Terms, Writer
 
-__all__ = ["WINDOW", "Embedded", "Window", "batches", "budget", "fill", "place"]
+__all__ = ["WINDOW", "Embedded", "Window", "batches", "budget", "fill", "helper", "place"]
 
 WINDOW = 8192  # texts sorted by length together, and held in memory at a time
 TOKENS = {"cpu": 2048, "cuda": 32768}  # per batch, padding included: what stays in a CPU's cache, what fills a GPU
@@ -32,12 +35,11 @@ TOKENS = {"cpu": 2048, "cuda": 32768}  # per batch, padding included: what stays
 class Window(Protocol):
     """Some texts, in the order of their rows."""
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each text as the model gets it, [n]."""
+    def batches(self, tokens: int) -> Iterator[np.ndarray]:
+        """The rows of each batch, of at most so many tokens."""
 
     def batch(self, rows: np.ndarray) -> Any:
-        """Those of these rows, as `embed` takes them."""
+        """The texts of these rows, as `embed` takes them."""
 
 
 class Embedded(NamedTuple):
@@ -53,6 +55,26 @@ def place() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+class Joinable(Protocol):
+    """What makes a folder of vectors, alone or beside another process."""
+
+    def __call__(self, folder: Path, joins: bool) -> object: ...
+
+
+def helper(make: Joinable) -> Callable[[Path], bool]:
+    """What `Store.ensure` has a second process do, rather than wait for the first."""
+
+    def helps(folder: Path) -> bool:
+        if not Writer.begun(folder):
+            return False
+        with suppress(FileNotFoundError):  # the others have just finished
+            make(folder, joins=True)
+            return True
+        return False
+
+    return helps
 
 
 def budget(device: torch.device) -> int:
@@ -78,7 +100,7 @@ def fill(
     for first, last in writer.windows(wait):
         window = load(first, last)
         flight = _Flight(first, last - first)
-        for rows in batches(window.lengths, tokens):
+        for rows in window.batches(tokens):
             flight.take(rows, embed(window.batch(rows)))
             advance(len(rows))
         flight.leave()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from retrobench import encoders, rules
 from retrobench.data import Dataset, Document, load
+from retrobench.embedding import helper
 from retrobench.encoders import Choices, Encoder, Kind, Settings
 from retrobench.errors import RetrobenchError
 from retrobench.measures import canonical, deepest
@@ -143,20 +144,27 @@ def _embedded(encoder: Encoder, store: Store, dataset: Dataset, kind: Kind) -> A
     """The vectors of a dataset's queries or passages; those of a collection are the same for all its query sets."""
     label = f"embed {dataset.id} ({'queries' if kind == 'query' else 'passages'})"
 
-    def make(folder: Path) -> dict[str, float]:
+    def make(folder: Path, joins: bool = False) -> dict[str, float]:
         total = dataset.query_count() if kind == "query" else dataset.document_count()
         with bar(label, total, "texts") as advance:
-            return encoder.write(folder, _texts(dataset, kind), total, kind, advance)
+            return encoder.write(folder, _Texts(dataset, kind), total, kind, advance, {"texts": texts}, joins)
 
     texts = dataset.queries_fingerprint() if kind == "query" else dataset.corpus_fingerprint()
     recipe = {**encoder.recipe(kind), "texts": texts, "titles": TITLES}
-    return store.ensure("embed", recipe, [], make, resumes=True, label=label)
+    return store.ensure("embed", recipe, [], make, resumes=True, label=label, helps=helper(make))
 
 
-def _texts(dataset: Dataset, kind: Kind) -> Iterator[tuple[str, str]]:
-    if kind == "query":
-        return ((query.id, query.text) for query in dataset.queries())
-    return ((document.id, _passage(document)) for document in dataset.documents())
+@dataclass(frozen=True)
+class _Texts:
+    """Ids and texts, as often as they are asked for."""
+
+    dataset: Dataset
+    kind: Kind
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        if self.kind == "query":
+            return ((query.id, query.text) for query in self.dataset.queries())
+        return ((document.id, _passage(document)) for document in self.dataset.documents())
 
 
 def _passage(document: Document) -> str:

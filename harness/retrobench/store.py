@@ -17,10 +17,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 <<<<<<< HEAD
+<<<<<<< HEAD
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 =======
 from contextlib import contextmanager, suppress
+=======
+from contextlib import contextmanager
+>>>>>>> f5ba80c (encoders: the same windows for any published model)
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 >>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
@@ -102,7 +106,6 @@ class Store:
         resumes: bool = False,
         together: bool = False,
         label: str = "",
-        helps: Callable[[Path], bool] | None = None,
     ) -> Artifact:
         """
         The entry for these arguments, made by `make(folder)` unless it is there.
@@ -111,6 +114,7 @@ class Store:
         `resumes` into whatever an interrupted attempt left there. The floats it returns become part of the
         cost, among them `seconds` where a resumed stage knows its own total. Its exceptions pass through,
 <<<<<<< HEAD
+<<<<<<< HEAD
         but a full disk is a RetrobenchError. A second process asking for the same key waits for the first,
         unless the work is done `together`: then the processes of a team (`team`) all call `make` on one folder,
         and what the first of them returns counts.
@@ -118,12 +122,16 @@ class Store:
         but a full disk is a RetrobenchError. A second process asking for the same key waits for the first, or
         `helps(folder)` it once; False says that there was nothing to help with.
 >>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
+=======
+        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first.
+>>>>>>> f5ba80c (encoders: the same windows for any published model)
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
         recipe = Recipe(stage, plain(settings, "settings"), origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
         label = label or stage
         self._open(folder.parent)
+<<<<<<< HEAD
 <<<<<<< HEAD
         if together and team.size() > 1:
             self.used.append(self._together(folder, recipe, make, resumes, label))
@@ -132,6 +140,9 @@ class Store:
             found = self._told(folder, recipe, resumes, label)
 =======
         with self._disk(stage), _locked(folder, label, helps):
+=======
+        with self._disk(stage), _locked(folder, label):
+>>>>>>> f5ba80c (encoders: the same windows for any published model)
             found, why = self._find(folder, recipe, resumes)
             if found not in self.used:  # what one experiment reads several times is told of once
                 say(f"{label}: {why}")
@@ -256,7 +267,7 @@ def _short(text: str) -> str:
 
 
 @contextmanager
-def _locked(folder: Path, label: str, helps: Callable[[Path], bool] | None) -> Iterator[None]:
+def _locked(folder: Path, label: str) -> Iterator[None]:
     from filelock import FileLock, Timeout  # the kernel drops the lock with its process, whatever ends it
 
     lock = FileLock(_beside(folder, "lock"))
@@ -264,12 +275,7 @@ def _locked(folder: Path, label: str, helps: Callable[[Path], bool] | None) -> I
         lock.acquire(timeout=0)
     except Timeout:
         say(f"{label}: waits for another process that is making {folder.name[:8]}")
-        while helps and not lock.is_locked:  # it may not have begun yet
-            helps = None if helps(_beside(folder, "partial")) else helps
-            with suppress(Timeout):
-                lock.acquire(timeout=0.2)
-        if not lock.is_locked:
-            lock.acquire()
+        lock.acquire()
     try:
         yield
     finally:

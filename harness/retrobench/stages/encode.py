@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,20 +46,9 @@ def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind
         source = TokenisedTexts.open(texts.path)
         return write(folder, model, vocabulary, source, kind, lengths[kind], precision == "bf16", about, label, joins)
 
-    return store.ensure("encode", recipe, [encoder, texts], make, resumes=True, label=label, helps=_helper(make))
-
-
-def _helper(make: Any) -> Any:
-    def helps(folder: Path) -> bool:
-        if not Writer.begun(folder):
-            return False
-        try:
-            make(folder, joins=True)
-        except FileNotFoundError:  # the others have just finished
-            return False
-        return True
-
-    return helps
+    return store.ensure(
+        "encode", recipe, [encoder, texts], make, resumes=True, label=label, helps=embedding.helper(make)
+    )
 
 
 def write(
@@ -130,6 +120,10 @@ class Texts:
         lengths = np.minimum(np.diff(offsets) + 2, max_length)
         # A copy: pages of a mapped file would stay with the process.
         return cls(np.array(source.tokens[offsets[0] : offsets[-1]]), offsets[:-1] - offsets[0], lengths, vocabulary)
+
+    def batches(self, tokens: int) -> Iterator[np.ndarray]:
+        """Rows by length."""
+        return embedding.batches(self.lengths, tokens)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """[CLS] title text [SEP] of each, right-padded: ids and mask [B, L] int64, as `masking.pack` makes them."""
