@@ -21,7 +21,7 @@ from retrobench import embedding, encoders
 from retrobench.encoders import Choices, Encoder, Kind
 from retrobench.encoders.forward import Forward, Tokenised, Whole
 from retrobench.errors import RetrobenchError
-from retrobench.vectors import Vectors, Writer
+from retrobench.vectors import Vectors
 
 TEXTS = ["ba da fe", "ge ki lo mu na pe ra si to bu di", "", "go " * 60, "ba da fe ge"]
 PROMPTS = published.PROMPTS
@@ -288,22 +288,6 @@ def test_an_interrupted_attempt_is_taken_up(
     assert told[0] == left // 8 * 8 and sum(told) == 21
     whole, again = ({file.name: file.read_bytes() for file in (tmp_path / n).iterdir()} for n in ("whole", "broken"))
     assert whole == again
-
-
-def test_one_that_joins_leaves_the_end_to_others(
-    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedding, "WINDOW", 8)
-    found = rest(places["mean"])
-    with pytest.raises(FileNotFoundError):
-        found.write(tmp_path, pairs(21), 21, "passage", lambda n: None, joins=True)
-    with Writer(tmp_path, 21, published.WIDTH, window=8, about=found.recipe("passage")) as writer:
-        assert writer.done == 0
-    found.write(tmp_path, pairs(21), 21, "passage", lambda n: None, joins=True)
-    assert not (tmp_path / "manifest.json").exists()
-    told: list[int] = []
-    found.write(tmp_path, pairs(21), 21, "passage", told.append)
-    assert told == [21] and len(Vectors.open(tmp_path)) == 21
 
 
 @pytest.mark.parametrize("name", ["mean", "bare", "silent", "roberta", "two"])

@@ -163,17 +163,6 @@ def test_published_and_not_yet_taken_over(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_one_that_joins_prepares_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Writer(tmp_path, 9, 6, joins=True)
-    assert not list(tmp_path.iterdir())
-    fill(tmp_path, 9, 4)
-    before = contents(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        Writer(tmp_path, 9, 6, WORDS, "float32", 4, {"kind": "passage"}, joins=True)
-    assert contents(tmp_path) == before
-
-
 def test_a_full_disk_is_an_error_not_a_death(tmp_path: Path) -> None:
     """A limit on a file's size stands in for it: rows behind it are refused as ENOSPC is."""
     code = (

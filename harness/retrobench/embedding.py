@@ -4,7 +4,6 @@ Texts to vectors on disk: windows sorted by length, batches by tokens, no waitin
 * Window         the texts of a window: which go together, and a batch of them
 * Embedded       what a model makes of a batch
 * fill           the windows of a `vectors.Writer`, one after the other
-* helper         what a second process does for the first
 * place, budget  the device of this process, and how many tokens it takes at once
 
 Which texts are embedded together depends on the window alone, so that vectors do not depend on how many processes there
@@ -15,18 +14,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from retrobench import team
 from retrobench.vectors import Terms, Writer
 
-__all__ = ["WINDOW", "Embedded", "Window", "batches", "budget", "fill", "helper", "place"]
+__all__ = ["WINDOW", "Embedded", "Window", "batches", "budget", "fill", "place"]
 
 WINDOW = 8192  # texts sorted by length together, and held in memory at a time
 TOKENS = {"cpu": 2048, "cuda": 32768}  # per batch, padding included: what stays in a CPU's cache, what fills a GPU
@@ -54,27 +52,7 @@ def place() -> torch.device:
     """Where this process runs its models: its own GPU, the first one where it is alone, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-
-
-class Joinable(Protocol):
-    """What makes a folder of vectors, alone or beside another process."""
-
-    def __call__(self, folder: Path, joins: bool) -> object: ...
-
-
-def helper(make: Joinable) -> Callable[[Path], bool]:
-    """What `Store.ensure` has a second process do, rather than wait for the first."""
-
-    def helps(folder: Path) -> bool:
-        if not Writer.begun(folder):
-            return False
-        with suppress(FileNotFoundError):  # the others have just finished
-            make(folder, joins=True)
-            return True
-        return False
-
-    return helps
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
 
 
 def budget(device: torch.device) -> int:
@@ -89,15 +67,15 @@ def fill(
     refuse: Callable[[int, int], Exception],
     advance: Callable[[int], None],
     tokens: int,
-    wait: bool = True,
 ) -> None:
-    """Embed and write every window that is left to this process.
+    """Embed and write every window that is left to this process; the first of a team waits for the others.
 
     `load(first, last)` gives a window's texts. `advance(n)` is told of n rows done. A vector that is not finite raises
     `refuse(row, rows like it in the window)`. While a GPU computes a window, the one before it is written.
     """
     pending: _Flight | None = None
-    for first, last in writer.windows(wait):
+    team.meet()  # before anyone is done, for a folder that is finished may be looked at by nobody
+    for first, last in writer.windows(wait=team.leads()):
         window = load(first, last)
         flight = _Flight(first, last - first)
         for rows in window.batches(tokens):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from retrobench import encoders, rules
 from retrobench.data import Dataset, Document, load
-from retrobench.embedding import helper
 from retrobench.encoders import Choices, Encoder, Kind, Settings
 from retrobench.errors import RetrobenchError
 from retrobench.measures import canonical, deepest
@@ -144,14 +143,14 @@ def _embedded(encoder: Encoder, store: Store, dataset: Dataset, kind: Kind) -> A
     """The vectors of a dataset's queries or passages; those of a collection are the same for all its query sets."""
     label = f"embed {dataset.id} ({'queries' if kind == 'query' else 'passages'})"
 
-    def make(folder: Path, joins: bool = False) -> dict[str, float]:
+    def make(folder: Path) -> dict[str, float]:
         total = dataset.query_count() if kind == "query" else dataset.document_count()
         with bar(label, total, "texts") as advance:
-            return encoder.write(folder, _Texts(dataset, kind), total, kind, advance, {"texts": texts}, joins)
+            return encoder.write(folder, _Texts(dataset, kind), total, kind, advance, {"texts": texts})
 
     texts = dataset.queries_fingerprint() if kind == "query" else dataset.corpus_fingerprint()
     recipe = {**encoder.recipe(kind), "texts": texts, "titles": TITLES}
-    return store.ensure("embed", recipe, [], make, resumes=True, label=label, helps=helper(make))
+    return store.ensure("embed", recipe, [], make, resumes=True, together=True, label=label)
 
 
 @dataclass(frozen=True)

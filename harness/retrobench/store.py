@@ -16,18 +16,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-<<<<<<< HEAD
-<<<<<<< HEAD
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-=======
-from contextlib import contextmanager, suppress
-=======
-from contextlib import contextmanager
->>>>>>> f5ba80c (encoders: the same windows for any published model)
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
->>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -113,40 +103,20 @@ class Store:
         `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder, or with
         `resumes` into whatever an interrupted attempt left there. The floats it returns become part of the
         cost, among them `seconds` where a resumed stage knows its own total. Its exceptions pass through,
-<<<<<<< HEAD
-<<<<<<< HEAD
         but a full disk is a RetrobenchError. A second process asking for the same key waits for the first,
         unless the work is done `together`: then the processes of a team (`team`) all call `make` on one folder,
         and what the first of them returns counts.
-=======
-        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first, or
-        `helps(folder)` it once; False says that there was nothing to help with.
->>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
-=======
-        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first.
->>>>>>> f5ba80c (encoders: the same windows for any published model)
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
         recipe = Recipe(stage, plain(settings, "settings"), origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
         label = label or stage
         self._open(folder.parent)
-<<<<<<< HEAD
-<<<<<<< HEAD
         if together and team.size() > 1:
             self.used.append(self._together(folder, recipe, make, resumes, label))
             return self.used[-1]
         with self._disk(stage), _locked(folder, label):
             found = self._told(folder, recipe, resumes, label)
-=======
-        with self._disk(stage), _locked(folder, label, helps):
-=======
-        with self._disk(stage), _locked(folder, label):
->>>>>>> f5ba80c (encoders: the same windows for any published model)
-            found, why = self._find(folder, recipe, resumes)
-            if found not in self.used:  # what one experiment reads several times is told of once
-                say(f"{label}: {why}")
->>>>>>> 37583e9 (encode: windows by length and tokens into the one format, resumed and shared by window, terms sparse, memory that a corpus's size does not move)
             self.used.append(found or self._make(folder, recipe, make, resumes))
             return self.used[-1]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retrobench import embedding
+from retrobench import embedding, team
 from retrobench.embedding import Embedded, Window
 from retrobench.encoders.files import Files, read_json
 from retrobench.encoders.forward import Forward
@@ -66,18 +66,16 @@ class Encoder:
         kind: Kind,
         advance: Callable[[int], None],
         about: Mapping[str, Any] | None = None,
-        joins: bool = False,
     ) -> dict[str, float]:
         """Embed (id, text) pairs into `folder`, as `vectors.Vectors` reads it, a row each in their order.
 
-        Finished windows that an interrupted attempt left are kept; one that `joins` others does a part of the windows
-        and leaves the end to them. RetrobenchError where a vector is not finite, naming its text, and where there are
-        not `total` texts.
+        Finished windows that an interrupted attempt left are kept, and the processes of a team do a part each.
+        RetrobenchError where a vector is not finite, naming its text, and where there are not `total` texts.
         """
         width, forward = self.embed([""], kind).shape[1], self.forward(kind)
         facts = {**self.recipe(kind), **(about or {})}
         with (
-            Writer(folder, total, width, window=embedding.WINDOW, about=facts, joins=joins) as writer,
+            Writer(folder, total, width, window=embedding.WINDOW, about=facts) as writer,
             Stream(texts, total, kind, folder) as stream,
             forward.prepared(),
         ):
@@ -95,8 +93,8 @@ class Encoder:
 
             advance(writer.done)
             tokens = embedding.budget(self.model.device)
-            embedding.fill(writer, load, lambda batch: Embedded(forward(batch)), refuse, advance, tokens, not joins)
-            if not joins:
+            embedding.fill(writer, load, lambda batch: Embedded(forward(batch)), refuse, advance, tokens)
+            if team.leads():
                 writer.publish(stream.ids())
         return {"texts": float(total)}
 
@@ -161,7 +159,7 @@ def _build(files: Files, choices: Choices, dtype: str) -> SentenceTransformer:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # heads that are not used are reported at length
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    place, device = str(files.folder), "cuda" if torch.cuda.is_available() else "cpu"
+    place, device = str(files.folder), str(embedding.place())
     numbers = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
     if files.modules is not None:
         return SentenceTransformer(place, device=device, local_files_only=True, model_kwargs=numbers)

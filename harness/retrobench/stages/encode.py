@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench import embedding
+from retrobench import embedding, team
 from retrobench.embedding import Embedded
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment, counted
@@ -32,7 +32,7 @@ Kind = Literal["query", "passage"]
 def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind: Kind) -> Artifact:
     """The vectors of all texts as `vectors.Vectors` reads them: of passages the largest terms only, of queries all.
 
-    Processes that ask for the same at once do a part of it each.
+    The processes of a team do a part of it each.
     """
     lengths = {"query": x.track.finetune.query_length, "passage": x.track.finetune.passage_length}
     precision = resolve_precision(x.track.finetune.precision)
@@ -41,14 +41,12 @@ def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind
     label = f"encode {x.entrant.name} ({'queries' if kind == 'query' else 'passages'})"
     about = {"model": encoder.key, "texts": texts.key, **recipe}
 
-    def make(folder: Path, joins: bool = False) -> dict[str, float]:
+    def make(folder: Path) -> dict[str, float]:
         model, vocabulary = load_encoder(x, encoder.path)
         source = TokenisedTexts.open(texts.path)
-        return write(folder, model, vocabulary, source, kind, lengths[kind], precision == "bf16", about, label, joins)
+        return write(folder, model, vocabulary, source, kind, lengths[kind], precision == "bf16", about, label)
 
-    return store.ensure(
-        "encode", recipe, [encoder, texts], make, resumes=True, label=label, helps=embedding.helper(make)
-    )
+    return store.ensure("encode", recipe, [encoder, texts], make, resumes=True, together=True, label=label)
 
 
 def write(
@@ -61,9 +59,8 @@ def write(
     halved: bool,
     about: dict[str, Any],
     label: str,
-    joins: bool = False,
 ) -> dict[str, float]:
-    """Embed `source` into `folder`, `halved` in bfloat16; one that `joins` does a part and leaves the end to others."""
+    """Embed `source` into `folder`, `halved` in bfloat16, each process of a team a part of it."""
     place = embedding.place()
     model.to(place).eval()
     rows, stored = len(source), model.sizes.stored
@@ -85,14 +82,14 @@ def write(
         )
 
     with (
-        Writer(folder, rows, model.width, model.words, stored, embedding.WINDOW, about, joins) as writer,
+        Writer(folder, rows, model.width, model.words, stored, embedding.WINDOW, about) as writer,
         bar(label, rows, "texts", writer.done) as advance,
         torch.inference_mode(),
         # Around all batches, so that the weights are halved once.
         torch.autocast(place.type, torch.bfloat16, enabled=halved),
     ):
-        embedding.fill(writer, load, embed, refuse, advance, embedding.budget(place), wait=not joins)
-        if not joins:
+        embedding.fill(writer, load, embed, refuse, advance, embedding.budget(place))
+        if team.leads():
             names = source.folder / "ids.json"
             writer.publish(names if names.exists() else source.ids)
     return {"texts": float(rows), "tokens": _tokens(source, max_length), **memory()}

@@ -27,8 +27,7 @@ class Writer:
 
     Any number of processes may write with the same arguments: `windows` gives each one what is not done and nobody else
     is at, and a finished window stays finished, whatever kills its process. All writes are plain ones, so that a full
-    disk is an OSError. `about` goes into the manifest. With `joins` the folder has to be one that another process
-    prepared, else FileNotFoundError.
+    disk is an OSError. `about` goes into the manifest.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class Writer:
         dtype: str = "float32",
         window: int = 8192,
         about: Mapping[str, Any] | None = None,
-        joins: bool = False,
     ) -> None:
         self.folder, self.rows, self.width, self.words, self.dtype = folder, rows, width, words, dtype
         self.window, self.count = window, -(-rows // window)
@@ -48,19 +46,12 @@ class Writer:
         facts |= {"first": 0, "last": rows, "windows": window}
         self._mine = set[int]()  # windows given out and not put yet
         self._manifest = json.dumps({**facts, **(about or {})}, indent=1) + "\n"
-        self._done = os.open(folder / _DONE, os.O_RDWR | (0 if joins else os.O_CREAT), 0o666)
+        self._done = os.open(folder / _DONE, os.O_RDWR | os.O_CREAT, 0o666)
         # A process may be killed when all is published and before its caller has put the folder in its place.
         self.complete = _text(folder / "manifest.json") == self._manifest
         with self._held(self.count):  # one process prepares, the others find it prepared
             if not self.complete and _text(folder / _PLAN) != self._manifest:
-                if joins:
-                    raise FileNotFoundError(f"{folder} holds other vectors")
                 self._prepare()
-
-    @staticmethod
-    def begun(folder: Path) -> bool:
-        """Whether another process is at it there."""
-        return (folder / _PLAN).exists() and (folder / _DONE).exists()
 
     def __enter__(self) -> Writer:
         return self
