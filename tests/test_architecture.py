@@ -35,7 +35,18 @@ FLOORS = (
     ("plugins", "store", "data", "leaderboard"),
     ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering", "embedding"),
     ("backbones", "collections", "kernels"),
-    ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team", "lastlayer", "vectors"),
+    (
+        "objective",
+        "settings",
+        "fingerprint",
+        "measures",
+        "trec",
+        "arithmetic",
+        "entries",
+        "team",
+        "lastlayer",
+        "vectors",
+    ),
     ("errors", "progress", "provenance", "ranking", "significance", "rules", "sampling"),
 )
 HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}

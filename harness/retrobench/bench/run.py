@@ -25,6 +25,8 @@ BENCHMARKS: dict[str, str] = {
     "objectives": "objectives",
     "retromae": "retromae",
     "bow-mae": "bow_mae",
+    "encode": "encode",
+    "scale": "scale",
 }
 # Run only by name: they take longer than all others together.
 BY_NAME_ONLY = ("scale",)
