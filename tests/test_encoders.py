@@ -72,7 +72,7 @@ def test_settings_are_what_the_files_say(places: dict[str, Path]) -> None:
         "passage_prefix": ("fe ge: ", f"{config}, prompt 'passage'"),
         "max_length": (24, "sentence_bert_config.json"),
         "similarity": ("dot", config),
-        "dtype": ("float32", "always on a CPU"),
+        "dtype": ("float32", "default on a CPU"),
     }
 
 
@@ -241,6 +241,20 @@ def test_choices_that_do_not_exist_or_do_not_fit(places: dict[str, Path]) -> Non
         RetrobenchError, match=r"'.*two' joins several poolings, and what follows them expects that width"
     ):
         rest(places["two"], pooling="cls")
+
+
+def test_fewer_bits_are_asked_for(places: dict[str, Path]) -> None:
+    """bfloat16 is a setting with its source; float16 is not computed in on a CPU."""
+    texts = [text for _, text in pairs(20)]
+    found = rest(places["bare"], pooling="cls", dtype="bfloat16")
+    assert said(found)["dtype"] == ("bfloat16", "--dtype") and found.recipe("query")["dtype"] == "bfloat16"
+    exact = rest(places["bare"], pooling="cls").embed(texts, "query")
+    vectors = found.embed(texts, "query")
+    assert vectors.dtype == np.float32 and 0 < np.abs(vectors - exact).max() < 0.05
+    with pytest.raises(RetrobenchError, match=r"--dtype is float16, in which a CPU is thousands of times slower\."):
+        rest(places["bare"], pooling="cls", dtype="float16")
+    with pytest.raises(RetrobenchError, match=r"Unknown --dtype 'bf16'"):
+        rest(places["bare"], pooling="cls", dtype="bf16")
 
 
 # What is written.

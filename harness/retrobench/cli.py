@@ -115,6 +115,7 @@ Pooling = Annotated[str | None, typer.Option(metavar="cls|mean|...", help="If th
 Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")]
 Length = Annotated[int | None, typer.Option(metavar="N", min=3, help="Tokens per text.")]
 Similarity = Annotated[str | None, typer.Option(metavar="dot|cos", help="In place of the model's.")]
+Dtype = Annotated[str | None, typer.Option(metavar="float32|bfloat16|float16", help="Of the model's numbers.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")]
 Judged = Annotated[
     str | None, typer.Option("--dataset", metavar="ID", help="The dataset whose judgements and rules hold.")
@@ -191,13 +192,14 @@ def evaluate(
     passage_prefix: Prefix = None,
     max_length: Length = None,
     similarity: Similarity = None,
+    dtype: Dtype = None,
     store: Store = None,
     json: OneJson = False,
 ) -> None:
     """Score an encoder exactly as it was published."""
     from retrobench import evaluate as e
 
-    choices = e.Choices(pooling, query_prefix, passage_prefix, max_length, similarity)
+    choices = e.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
     found = e.evaluate(model, dataset, measure, choices, store)
     print(found.json() if json else found.text())
 

@@ -7,6 +7,7 @@ Memory that does not grow with the corpus: a million made-up passages encoded by
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,8 @@ def encode_case(setting: Setting) -> Case:
             out.mkdir()
             _write_tokens(tokens, count)
             words = [sys.executable, "-m", "retrobench.bench.scale", str(tokens), str(out)]
-            done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+            # The model is too small to be worth a second thread.
+            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
             if done.returncode:
                 raise UnequalError(f"encoding {count:,} passages failed; the reason stands above.")
             held[count] = float(done.stdout)

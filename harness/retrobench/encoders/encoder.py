@@ -123,7 +123,7 @@ def load(name: str, choices: Choices) -> Encoder:
     from safetensors import SafetensorError
 
     files = checked(name, choices)
-    dtype, source = _dtype(files)
+    dtype, source = _dtype(files, choices)
     try:
         model = _build(files, choices, dtype)
         missing = _missing(files, model)
@@ -140,12 +140,18 @@ def load(name: str, choices: Choices) -> Encoder:
     return Encoder(name, files.key(), settle(files, choices, model, source), model)
 
 
-def _dtype(files: Files) -> tuple[str, str]:
+def _dtype(files: Files, choices: Choices) -> tuple[str, str]:
     """The type of the model's numbers, and where it is from."""
     import torch
 
+    if choices.dtype == "float16" and not torch.cuda.is_available():
+        raise RetrobenchError(
+            "--dtype is float16, in which a CPU is thousands of times slower. Take bfloat16 or float32."
+        )
+    if choices.dtype is not None:
+        return choices.dtype, "--dtype"
     if not torch.cuda.is_available():
-        return "float32", "always on a CPU"
+        return "float32", "default on a CPU"
     config = read_json(files.folder / files.holding("Transformer") / "config.json")
     said = config.get("dtype", config.get("torch_dtype"))
     return (said, "config.json") if said in ("float16", "bfloat16") else ("float32", "default")
