@@ -8,9 +8,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import pytrec_eval
 import tiny
 import torch
 
-from retrobench import ranking
+from retrobench import ranking, representation
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import (
     Entrant,
@@ -32,16 +30,14 @@ from retrobench.experiment import (
     Track,
 )
 from retrobench.measures import measure
-from retrobench.representation import Encoder, Vectors
+from retrobench.representation import Encoder
 from retrobench.stages import search
 from retrobench.stages.mine import exclude
 from retrobench.stages.search import ranked, read_run, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
-from retrobench.vectors import Vectors as Stored
+from retrobench.vectors import Terms, Vectors, Writer
 from retrobench_bert import Bert
-
-stage: ModuleType = import_module("retrobench.stages.search")  # the package's own `search` is the function
 
 SCALE = 0.5
 
@@ -57,15 +53,30 @@ def whole(draw: np.random.Generator, *shape: int) -> np.ndarray:
     return draw.integers(-2, 3, shape).astype(np.float32)
 
 
-def lay(folder: Path, **arrays: np.ndarray) -> Path:
+def lay(folder: Path, dense: np.ndarray | None = None, terms: Terms | None = None, words: int = 0) -> Path:
     folder.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+    rows = len(dense) if dense is not None else len(terms.indptr) - 1 if terms else 0
+    with Writer(folder, rows, 0 if dense is None else dense.shape[1], words, "float32", max(1, rows), {}) as writer:
+        for first, last in writer.windows():
+            writer.put(first, None if dense is None else np.nan_to_num(dense[first:last], posinf=1, neginf=1), terms)
+        writer.publish(str(row) for row in range(rows))
+    if dense is not None and rows:
+        np.load(folder / "dense.npy", "r+")[:] = dense  # the writer refuses what is not finite
     return folder
 
 
+def sparse(columns: np.ndarray, weights: np.ndarray) -> Terms:
+    """Rows of as many entries each, [N, k]."""
+    return Terms(np.arange(len(columns) + 1) * columns.shape[1], columns.reshape(-1), weights.reshape(-1))
+
+
+def written(matrix: np.ndarray) -> Terms:
+    """All of a matrix [N, V], zeros too."""
+    return sparse(np.tile(np.arange(matrix.shape[1], dtype=np.int32), (len(matrix), 1)), matrix)
+
+
 def hits(queries: Path, passages: Path, ids: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:
-    names = [f"q{row}" for row in range(len(np.load(next(queries.glob("*.npy")))))]
+    names = [f"q{row}" for row in range(len(Vectors.open(queries)))]
     found = ranked(queries, passages, names, ids, depth, SCALE)
     assert found.rows.dtype == np.int32 and found.scores.dtype == np.float32
     return found.rows, found.scores
@@ -105,48 +116,32 @@ def test_dense_with_every_score_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize(("block", "part"), [(256, 2**16), (4, 7), (1, 1)])
 @pytest.mark.parametrize(("queries", "documents", "depth"), SIZES[:-1])
-def test_terms_equal_the_dense_product(
-    queries: int,
-    documents: int,
-    depth: int,
-    block: int,
-    part: int,
-    dense: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """However queries and documents are cut into blocks."""
-    monkeypatch.setattr(stage, "QUERIES", block)
-    monkeypatch.setattr(stage, "DOCUMENTS", part)
+def test_terms_equal_the_dense_product(queries: int, documents: int, depth: int, dense: bool, tmp_path: Path) -> None:
     draw = np.random.default_rng(documents)
     ids, kept, words = random_ids(documents), 3, 12
     columns = np.stack([draw.permutation(words)[:kept] for _ in range(documents)]).astype(np.int32)
     weights, terms = whole(draw, documents, kept), whole(draw, queries, words)
     vectors, asked = whole(draw, documents, 2), whole(draw, queries, 2)
     half = documents // 2
-    for array in (columns, weights, vectors):  # duplicates, which end up in different blocks
+    for array in (columns, weights, vectors):  # duplicates
         array[half : 2 * half] = array[:half]
     matrix = np.zeros((documents, words), np.float32)
     np.put_along_axis(matrix, columns, weights, 1)
     exact = SCALE * (terms @ matrix.T) + (asked @ vectors.T if dense else 0)
 
-    both = ({"dense": asked}, {"dense": vectors}) if dense else ({}, {})
-    of_queries = lay(tmp_path / "q", terms=terms, **both[0])
-    of_passages = lay(tmp_path / "p", term_ids=columns, term_weights=weights, **both[1])
+    of_queries = lay(tmp_path / "q", asked if dense else None, written(terms), words)
+    of_passages = lay(tmp_path / "p", vectors if dense else None, sparse(columns, weights), words)
     rows, scores = hits(of_queries, of_passages, ids, depth)
     assert rows.tolist() == naive(exact, ids, depth)
     assert scores.tolist() == np.take_along_axis(exact, rows, 1).tolist()
 
 
-@pytest.mark.parametrize("part", [1, 7, 15, 100])
-def test_terms_that_all_documents_share(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every score is equal, so the ids alone say which documents of a block go on."""
-    monkeypatch.setattr(stage, "DOCUMENTS", part)
-    queries = lay(tmp_path / "q", terms=np.ones((2, 4), np.float32))
-    shared = {"term_ids": np.zeros((40, 1), np.int32), "term_weights": np.ones((40, 1), np.float32)}
-    rows, scores = hits(queries, lay(tmp_path / "p", **shared), random_ids(40), 5)
+def test_terms_that_all_documents_share(tmp_path: Path) -> None:
+    """Every score is equal, so the ids alone say which documents go on."""
+    queries = lay(tmp_path / "q", None, written(np.ones((2, 4), np.float32)), 4)
+    shared = sparse(np.zeros((40, 1), np.int32), np.ones((40, 1), np.float32))
+    rows, scores = hits(queries, lay(tmp_path / "p", None, shared, 4), random_ids(40), 5)
     assert rows.tolist() == naive(np.ones((2, 40)), random_ids(40), 5) and (scores == SCALE).all()
 
 
@@ -170,8 +165,9 @@ def folders(tmp_path: Path, terms: bool, asked: np.ndarray, vectors: np.ndarray)
     """The same products [Q, N], once of dense vectors and once of terms."""
     if not terms:
         return lay(tmp_path / "q", dense=asked), lay(tmp_path / "p", dense=vectors)
-    columns = np.tile(np.arange(vectors.shape[1], dtype=np.int32), (len(vectors), 1))
-    return lay(tmp_path / "q", terms=asked), lay(tmp_path / "p", term_ids=columns, term_weights=vectors)
+    sides = ((asked, tmp_path / "q"), (vectors, tmp_path / "p"))
+    left, right = (lay(folder, None, written(matrix), matrix.shape[1]) for matrix, folder in sides)
+    return left, right
 
 
 @pytest.mark.parametrize("terms", [False, True])
@@ -214,11 +210,10 @@ def test_a_vector_that_is_not_finite_is_named(value: float, terms: bool, tmp_pat
     good, bad = np.ones((1500, 2), np.float32), np.ones((1500, 2), np.float32)
     bad[1100, 1] = value
     ids = [f"d{row}" for row in range(1500)]
-    file = "terms" if terms else "dense"
+    file = "terms.values" if terms else "dense"
     queries, passages = folders(tmp_path / "1", terms, bad, good)
     with pytest.raises(RetrobenchError, match=rf"^The vector of query 'd1100' \({file}\.npy\) is not finite, so it ca"):
         ranked(queries, passages, ids, ids, 5)
-    file = "term_weights" if terms else "dense"
     queries, passages = folders(tmp_path / "2", terms, good, bad)
     with pytest.raises(RetrobenchError, match=rf"^The vector of document 'd1100' \({file}\.npy\) is not finite, so it"):
         ranked(queries, passages, ids, ids, 5)
@@ -353,17 +348,17 @@ def test_the_stage_ranks_by_the_representations_own_similarity(representation: s
     assert (np.diff(kept) <= 0).all() and all(sorted(of) == list(range(tiny.DOCUMENTS)) for of in rows.tolist())
 
 
-def load(folder: Path) -> Vectors:
+def load(folder: Path) -> representation.Vectors:
     """The vectors of an encode stage, terms written out over the whole vocabulary."""
-    found = Stored.open(folder)
+    found = Vectors.open(folder)
     dense = torch.from_numpy(found.dense(0, len(found))) if found.width else None
     if not found.words:
-        return Vectors(dense, None)
+        return representation.Vectors(dense, None)
     kept = found.terms(0, len(found))
     # What was not kept may not be kept again: no raw logit is as small as this.
     terms = torch.full((len(found), found.words), -1e9)
     terms[np.repeat(np.arange(len(found)), np.diff(kept.indptr)), kept.indices] = torch.from_numpy(kept.values)
-    return Vectors(dense, terms)
+    return representation.Vectors(dense, terms)
 
 
 def test_the_stage_drops_own_documents_by_the_datasets_rule_and_else_keeps_its_key(tmp_path: Path) -> None:
@@ -385,7 +380,7 @@ def test_the_stage_drops_own_documents_by_the_datasets_rule_and_else_keeps_its_k
         (made.data / "dataset.toml").write_text(rule)
         runs.append(search(x, store, source, f"{made.data}:test", 1000))
     settings = [json.loads((run.path / "entry.json").read_text())["settings"] for run in runs]
-    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "faiss IndexFlatIP"}
+    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "exact"}
     assert settings[1] == {**settings[0], "drop_self": True}
     (queries, ids, kept), (_, _, dropped) = (read_run(run.path) for run in runs)
     assert (kept.self_hits, dropped.self_hits) == (0, 15)

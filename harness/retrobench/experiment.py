@@ -220,6 +220,7 @@ class Evaluate:
     query_length: int = field(default=0, metadata=LATER)
     passage_length: int = field(default=0, metadata=LATER)
     titles: Titles | None = field(default=None, metadata=LATER)
+    index: str = field(default="exact", metadata=LATER)  # or a factory string of faiss, for approximate search
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "depth")
