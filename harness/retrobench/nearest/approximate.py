@@ -40,7 +40,7 @@ def _made(factory: str, width: int) -> Any:
         return faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, AssertionError) as error:
         raise RetrobenchError(
-            f"faiss makes no index {factory!r} of vectors of {width} numbers ({_reason(error)}). "
+            f"faiss makes no index {factory!r} of vectors of {width} numbers: {_reason(error)}. "
             'Give --index exact, or a factory string such as "IVF64,Flat", "HNSW32" or "SQ8".'
         ) from None
 
@@ -65,7 +65,7 @@ class Approximate:
             self._fill()
         except RuntimeError as error:
             raise RetrobenchError(
-                f"faiss fills no index {factory!r} with {len(documents):,} vectors ({_reason(error)}). Give a smaller one."
+                f"faiss fills no index {factory!r} from {len(documents):,} vectors: {_reason(error)}. Take another."
             ) from None
 
     def _fill(self) -> None:

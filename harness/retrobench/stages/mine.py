@@ -13,7 +13,7 @@ from retrobench.experiment import Experiment
 from retrobench.progress import bar
 from retrobench.stages.encode import encode
 from retrobench.stages.examples import Examples, judged
-from retrobench.stages.search import blocks
+from retrobench.stages.search import Sought
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
@@ -37,7 +37,7 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
         depth = settings.skip + settings.depth + most
         with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
             names, ids, scale = examples.queries.ids, examples.documents.ids, x.track.representation.scale
-            found = blocks(asked.path, passages.path, names, ids, depth, scale, advance=advance)
+            found = Sought(asked.path, passages.path, names, ids, scale).blocks(depth, advance=advance)
             rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
         np.save(folder / "candidates.npy", rows)
         return {"queries": float(len(rows))}

@@ -2,8 +2,8 @@
 The search of a dataset's queries among its documents: what is refused, what is told, what is written.
 
 * search               the stage: every query of a dataset against its documents
-* retrieve             the same over folders of vectors, whoever made them, into a folder
-* ranked, blocks       the ranking alone, at once or a block of queries at a time
+* Sought               queries and passages in folders of vectors, whoever made them, ranked block by block
+* retrieve, ranked     the ranking of all queries, as a run in a folder, and alone
 * write_run, read_run  a ranking as a TREC run beside arrays, and back from the arrays
 """
 
@@ -32,7 +32,7 @@ from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
 from retrobench.vectors import Terms
 
-__all__ = ["blocks", "ranked", "read_run", "retrieve", "search", "searched_how", "write_run"]
+__all__ = ["Sought", "ranked", "read_run", "retrieve", "search", "searched_how", "write_run"]
 
 _HOW = "search.json"  # what a score's facts say of the search
 
@@ -50,9 +50,8 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
 
     def make(folder: Path) -> dict[str, float]:
         names, ids = TokenisedTexts.open(queries.path).ids, TokenisedTexts.open(documents.path).ids
-        retrieve(
-            folder, asked.path, passages.path, names, ids, depth, dataset_id, x.entrant.name, scale, drop_self, index
-        )
+        sought = Sought(asked.path, passages.path, names, ids, scale, index)
+        retrieve(folder, sought, depth, dataset_id, x.entrant.name, drop_self)
         return {"queries": float(len(names)), "documents": float(len(ids))}
 
     recipe: dict[str, Any] = {"depth": depth, "scale": scale, "engine": EXACT if index == EXACT else f"faiss {index}"}
@@ -61,31 +60,14 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     return store.ensure("search", recipe, [asked, passages], make, label=label)
 
 
-def retrieve(
-    folder: Path,
-    queries: Path,
-    passages: Path,
-    query_ids: Sequence[str],
-    ids: Sequence[str],
-    depth: int,
-    dataset_id: str,
-    tag: str,
-    scale: float = 1.0,
-    drop_self: bool = False,
-    index: str = EXACT,
-) -> None:
-    """Rank as `ranked` does and write the run to `folder`, with how it was made, which is told of where it is unusual."""
-    with bar(f"search {dataset_id}", len(query_ids), "queries") as advance:
-        found = ranked(queries, passages, query_ids, ids, depth, scale, drop_self, advance, index)
-    write_run(folder, query_ids, ids, found, tag)
-    how: dict[str, Any] = {}
-    if ids and query_ids:
-        asked, among = _opened(queries, passages)
-        how = {"stored": among.stored} if among.width else {}
-        if index != EXACT:
-            places = ranking.precedence(ids)
-            how |= {"index": index, **Approximate(among, index).recall(asked, depth, places)}
-            say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in how.items()))
+def retrieve(folder: Path, sought: Sought, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
+    """Rank as `ranked` does and write the run to `folder`, with how it was made."""
+    with bar(f"search {dataset_id}", len(sought.query_ids), "queries") as advance:
+        found = ranking.join(list(sought.blocks(depth, drop_self, advance)), len(sought.query_ids))
+    write_run(folder, sought.query_ids, sought.ids, found, tag)
+    how = sought.how(depth)
+    if "index" in how:
+        say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in how.items()))
     (folder / _HOW).write_text(json.dumps(how) + "\n")
 
 
@@ -105,50 +87,67 @@ def ranked(
     scale: float = 1.0,
     drop_self: bool = False,
     advance: Advance | None = None,
-    index: str = EXACT,
 ) -> Ranked:
     """The best `depth` passages of each query by inner product, exact and in the total order of `ranking`.
 
     Both folders hold `vectors`, a row for each id; the product of terms is weighed by `scale`. With `drop_self` a
-    query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done. An `index` is
-    a factory string of faiss, whose candidates are ranked. RetrobenchError for an id used twice and for a vector that
-    is not finite or holds a number from 1e15 on.
+    query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done.
+    RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
     """
-    found = blocks(queries, passages, query_ids, ids, depth, scale, drop_self, advance, index)
+    found = Sought(queries, passages, query_ids, ids, scale).blocks(depth, drop_self, advance)
     return ranking.join(list(found), len(query_ids))
 
 
-def blocks(
-    queries: Path,
-    passages: Path,
-    query_ids: Sequence[str],
-    ids: Sequence[str],
-    depth: int,
-    scale: float = 1.0,
-    drop_self: bool = False,
-    advance: Advance | None = None,
-    index: str = EXACT,
-) -> Iterator[Ranked]:
-    """`ranked`, a block of queries at a time."""
-    _check_ids("The queries hold", "query", query_ids)
-    _check_ids("The collection holds", "document", ids)
-    if not ids or not query_ids:
-        return
-    asked, among = _opened(queries, passages)
-    _check_vectors(asked, "query", query_ids)
-    _check_vectors(among, "document", ids)
-    own = ranking.own_rows(query_ids, ids) if drop_self else None
-    places, deeper, done = ranking.precedence(ids), depth + drop_self, 0
-    if index == EXACT:
-        found = nearest.search(asked, among, deeper, places, scale)
-    else:
-        found = Approximate(among, index).search(asked, deeper, places)
-    for rows, scores in found:
-        end = done + len(rows)
-        yield ranking.finish(rows, scores, places, depth, None if own is None else own[done:end])
-        done = end
-        if advance:
-            advance(len(rows))
+class Sought:
+    """Queries and the passages they are searched among, checked, as `ranked` has them.
+
+    With an `index`, a factory string of faiss, it proposes what is ranked.
+    """
+
+    def __init__(
+        self,
+        queries: Path,
+        passages: Path,
+        query_ids: Sequence[str],
+        ids: Sequence[str],
+        scale: float = 1.0,
+        index: str = EXACT,
+    ) -> None:
+        _check_ids("The queries hold", "query", query_ids)
+        _check_ids("The collection holds", "document", ids)
+        self.query_ids, self.ids, self.scale, self.empty = query_ids, ids, scale, not ids or not query_ids
+        if self.empty:
+            return
+        self.queries, self.passages = _opened(queries, passages)
+        _check_vectors(self.queries, "query", query_ids)
+        _check_vectors(self.passages, "document", ids)
+        self.places = ranking.precedence(ids)
+        self.index = None if index == EXACT else Approximate(self.passages, index)
+
+    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[Ranked]:
+        """The ranking, a block of queries at a time."""
+        if self.empty:
+            return
+        own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
+        if self.index:
+            found = self.index.search(self.queries, deeper, self.places)
+        else:
+            found = nearest.search(self.queries, self.passages, deeper, self.places, self.scale)
+        for rows, scores in found:
+            end = done + len(rows)
+            yield ranking.finish(rows, scores, self.places, depth, None if own is None else own[done:end])
+            done = end
+            if advance:
+                advance(len(rows))
+
+    def how(self, depth: int) -> dict[str, Any]:
+        """What the dense passages are stored as; an index, and what share of the best it finds."""
+        if self.empty:
+            return {}
+        stored = {"stored": self.passages.stored} if self.passages.width else {}
+        if self.index is None:
+            return stored
+        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
 
 
 def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
