@@ -23,12 +23,12 @@ __all__ = ["in_threads", "jit", "scattered", "winners"]
 WORDS = 512  # rows of the word matrix that a core's cache holds beside a text
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any], fastmath: bool | set[str] = False) -> Callable[..., Any]:
     """The function compiled. Kept on disk for later processes, unless no place for it can be written."""
     try:
-        return numba.njit(function, nogil=True, cache=True)  # type: ignore[no-any-return]
+        return numba.njit(function, nogil=True, cache=True, fastmath=fastmath)  # type: ignore[no-any-return]
     except RuntimeError:  # numba's word for having no such place
-        return numba.njit(function, nogil=True)  # type: ignore[no-any-return]
+        return numba.njit(function, nogil=True, fastmath=fastmath)  # type: ignore[no-any-return]
 
 
 def in_threads(work: Callable[[int, int], object], count: int) -> None:

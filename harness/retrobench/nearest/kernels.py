@@ -13,8 +13,11 @@ The loops of exact search that no library has, compiled. None holds the interpre
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
+
+from retrobench.kernels import jit
 
 __all__ = ["LANES", "LARGEST", "compact", "examine", "halve", "merge", "scan", "score", "sparse"]
 
@@ -23,10 +26,10 @@ LANES = 32  # partial sums of a canonical score; see `canonical`
 CHUNK = 128  # scores looked at together
 
 # Sums that only bound an error may be taken in any order. Scores may not.
-_ANY_ORDER = {"reassoc", "contract"}
+_bounding = partial(jit, fastmath={"reassoc", "contract"})
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_ANY_ORDER)
+@_bounding
 def examine(vectors, sums):
     """Row of the first vector that is not finite and below LARGEST, else -1, and the largest squared norm."""
     largest = np.float64(0)
@@ -45,7 +48,7 @@ def examine(vectors, sums):
     return -1, largest
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_ANY_ORDER)
+@_bounding
 def halve(vectors, centre, out):
     """Into `out` [n, d] uint16; the largest squared norms of what rounding took away, and of what it left."""
     width = vectors.shape[1]
@@ -71,7 +74,7 @@ def halve(vectors, centre, out):
     return furthest, longest
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def _nearly(values, depth, bins):
     """A number that at least `depth` of the values reach, and hardly more than that: the edge of a narrow bin."""
     least, most = values.min(), values.max()
@@ -92,7 +95,7 @@ def _nearly(values, depth, bins):
     return reached
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def _raised(bar, best, shift, slack, unit):
     """The bar where `best` is the value of the last document that counts: see `bounds`."""
     best -= shift
@@ -101,7 +104,7 @@ def _raised(bar, best, shift, slack, unit):
     return max(bar, lower + shift)
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def _compacted(rows, values, count, settled, bar):
     """What reaches the bar, moved together."""
     kept, still = 0, 0
@@ -113,7 +116,7 @@ def _compacted(rows, values, count, settled, bar):
     return kept, still
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def compact(rows, values, counts, settled, depth, bars, shifts, slacks, unit, begin, end):
     """Raise bars as far as what is kept allows, and let go of what is below them."""
     for query in range(begin, end):
@@ -125,7 +128,7 @@ def compact(rows, values, counts, settled, depth, bars, shifts, slacks, unit, be
         bars[query] = bar
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def scan(scores, up, first, depth, at, rows, values, counts, settled, bars, shifts, slacks, unit, begin, end):
     """Keep what reaches its query's bar among scores [q, n]: the bits of float32 (int32, `up` 0) or bfloat16 (16).
 
@@ -186,7 +189,7 @@ def scan(scores, up, first, depth, at, rows, values, counts, settled, bars, shif
         counts[query], at[query] = count, here
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def _folded(sums):
     """The partial sums, halves upon each other."""
     length = LANES // 2
@@ -197,7 +200,7 @@ def _folded(sums):
     return sums[0] + 0.0  # -0.0 becomes 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def score(queries, vectors, asked, found, out, begin, end):
     """The dense part of `canonical` of queries [Q, d] and vectors [n, d], float64."""
     width = vectors.shape[1]
@@ -214,7 +217,7 @@ def score(queries, vectors, asked, found, out, begin, end):
         out[pair] = _folded(sums)
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def score_terms(queries, indptr, indices, weights, asked, found, out, begin, end):
     """The sparse part of `canonical`, of queries [Q, V] and sparse rows, float64."""
     sums = np.zeros(LANES, np.float64)
@@ -227,7 +230,7 @@ def score_terms(queries, indptr, indices, weights, asked, found, out, begin, end
         out[pair] = _folded(sums)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_ANY_ORDER)
+@_bounding
 def sparse(indptr, indices, weights, queries, asked, scale, out, begin, end):
     """Add `scale` times the products of sparse rows with queries [V, q] to `out` [q, n]; not `asked` [V]: all zero."""
     sums = np.empty(queries.shape[1], np.float32)
@@ -243,7 +246,7 @@ def sparse(indptr, indices, weights, queries, asked, scale, out, begin, end):
             out[query, row] += scale * sums[query]
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def merge(rows, scores, more_rows, more_scores, places, out_rows, out_scores, begin, end):
     """Of two rankings [Q, a] and [Q, b] the best, as many as `out_rows` [Q, k] holds; -1 ends a list."""
     for query in range(begin, end):
