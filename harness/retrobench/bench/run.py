@@ -27,6 +27,8 @@ BENCHMARKS: dict[str, str] = {
     "bow-mae": "bow_mae",
     "encode": "encode",
     "scale": "scale",
+    "search": "search",
+    "merge": "merge",
 }
 # Run only by name: they take longer than all others together.
 BY_NAME_ONLY = ("scale",)
