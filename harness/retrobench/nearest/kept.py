@@ -12,7 +12,7 @@ from retrobench.nearest.canonical import spread
 __all__ = ["Kept", "best"]
 
 _PAIRS = 2**20  # scored again together
-_ALONE = 32  # so few queries are not worth a second thread
+_ALONE = 256  # so few queries are not worth a second thread
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # queries and rows of pairs -> their canonical scores
 

@@ -77,22 +77,21 @@ def halve(vectors, centre, out):
 @jit
 def _nearly(values, depth, bins):
     """A number that at least `depth` of the values reach, and hardly more than that: the edge of a narrow bin."""
-    least, most = values.min(), values.max()
-    width = (np.float64(most) - least) / (len(bins) - 1)
-    if not width > 0:
-        return np.float64(least)
-    bins[:] = 0
+    least, most = values[0], values[0]
     for value in values:
-        bins[int((value - least) / width)] += 1
+        least, most = min(least, value), max(most, value)
+    base, width = np.float64(least), (np.float64(most) - np.float64(least)) / (len(bins) - 1)
+    if not width > 0:
+        return base
+    bins[:] = 0
+    steps = 1 / width
+    for value in values:
+        bins[int((value - base) * steps)] += 1
     above, edge = 0, len(bins)
     while above < depth:
         edge -= 1
         above += bins[edge]
-    reached = np.float64(most)  # the least value in a bin that counts, so that no rounding of edges matters
-    for value in values:
-        if int((value - least) / width) >= edge and value < reached:
-            reached = np.float64(value)
-    return reached
+    return base + (edge - 1e-3) * width  # a little less than the edge, whose rounding then does not matter
 
 
 @jit

@@ -15,7 +15,7 @@ __all__ = ["halves_pay", "search_block"]
 
 FEW = 12  # queries for which reading the documents is all the time: rounding them first would be a second reading
 FLOOD = 0.02  # share of all pairs scored again from which on the first pass is done in 32 bits instead
-_SCORES = 2**21  # first scores held at a time: they stay in the cache
+_SCORES = 2**22  # first scores held at a time: they stay in the cache
 _ROWS = (2**10, 2**16)  # of a block, at least and at most
 
 
@@ -69,7 +69,7 @@ class _Halves:
         spread(
             lambda a, b: norms.append(kernels.halve(block[a:b], self.centre, held[a:b])),
             len(block),
-            256,
+            2048,
         )
         self.lost = max(self.lost, *(norm[0] ** 0.5 for norm in norms))
         self.longest = max(self.longest, *(norm[1] ** 0.5 for norm in norms))
