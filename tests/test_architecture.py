@@ -33,7 +33,7 @@ FLOORS = (
     ("cells",),
     ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),
-    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering", "embedding"),
+    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering", "embedding", "nearest"),
     ("backbones", "collections", "kernels"),
     (
         "objective",

@@ -144,10 +144,9 @@ def _run(encoder: Encoder, store: Store, dataset: Dataset, depth: int, index: st
     drop_self = dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        queries, ids = (json.loads((part.path / "ids.json").read_text()) for part in (asked, passages))
-        sought = Sought(asked.path, passages.path, queries, ids, index=index)
+        sought = Sought(asked.path, passages.path, index=index)
         retrieve(folder, sought, depth, dataset.id, Path(encoder.name).name, drop_self)
-        return {"queries": float(len(queries)), "documents": float(len(ids))}
+        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
 
     recipe = {"depth": depth, "drop_self": drop_self, "engine": EXACT if index == EXACT else f"faiss {index}"}
     return store.ensure("retrieve", recipe, [asked, passages], make, label=f"search {dataset.id}")

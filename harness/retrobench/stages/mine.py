@@ -36,8 +36,8 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
         most = max(len(found) for found in examples.relevant)
         depth = settings.skip + settings.depth + most
         with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
-            names, ids, scale = examples.queries.ids, examples.documents.ids, x.track.representation.scale
-            found = Sought(asked.path, passages.path, names, ids, scale).blocks(depth, advance=advance)
+            sought = Sought(asked.path, passages.path, scale=x.track.representation.scale)
+            found = sought.blocks(depth, advance=advance)
             rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
         np.save(folder / "candidates.npy", rows)
         return {"queries": float(len(rows))}

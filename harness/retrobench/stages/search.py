@@ -29,8 +29,7 @@ from retrobench.stages.encode import encode
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
-from retrobench.tokens import TokenisedTexts
-from retrobench.vectors import Terms
+from retrobench.vectors import Vectors
 
 __all__ = ["Sought", "ranked", "read_run", "retrieve", "search", "searched_how", "write_run"]
 
@@ -49,10 +48,9 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     drop_self, scale, index = load(dataset_id).rule.drop_self, x.track.representation.scale, x.track.evaluate.index
 
     def make(folder: Path) -> dict[str, float]:
-        names, ids = TokenisedTexts.open(queries.path).ids, TokenisedTexts.open(documents.path).ids
-        sought = Sought(asked.path, passages.path, names, ids, scale, index)
+        sought = Sought(asked.path, passages.path, scale=scale, index=index)
         retrieve(folder, sought, depth, dataset_id, x.entrant.name, drop_self)
-        return {"queries": float(len(names)), "documents": float(len(ids))}
+        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
 
     recipe: dict[str, Any] = {"depth": depth, "scale": scale, "engine": EXACT if index == EXACT else f"faiss {index}"}
     recipe |= {"drop_self": True} if drop_self else {}
@@ -101,24 +99,27 @@ def ranked(
 class Sought:
     """Queries and the passages they are searched among, checked, as `ranked` has them.
 
-    With an `index`, a factory string of faiss, it proposes what is ranked.
+    The ids are those that lie beside the vectors, if none are given. An `index`, a factory string of faiss, proposes
+    what is ranked.
     """
 
     def __init__(
         self,
         queries: Path,
         passages: Path,
-        query_ids: Sequence[str],
-        ids: Sequence[str],
+        query_ids: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
         scale: float = 1.0,
         index: str = EXACT,
     ) -> None:
+        query_ids = Vectors.open(queries).ids if query_ids is None else query_ids
+        ids = Vectors.open(passages).ids if ids is None else ids
         _check_ids("The queries hold", "query", query_ids)
         _check_ids("The collection holds", "document", ids)
         self.query_ids, self.ids, self.scale, self.empty = query_ids, ids, scale, not ids or not query_ids
         if self.empty:
             return
-        self.queries, self.passages = _opened(queries, passages)
+        self.queries, self.passages = Documents.open(queries), Documents.open(passages)
         _check_vectors(self.queries, "query", query_ids)
         _check_vectors(self.passages, "document", ids)
         self.places = ranking.precedence(ids)
@@ -167,35 +168,6 @@ def _check_vectors(vectors: Documents, kind: str, ids: Sequence[str]) -> None:
             f"The vector of {kind} {ids[error.row]!r} ({file}) is not finite, so it cannot be ranked: the encoder's "
             "weights or its precision are at fault. Encode in fp32, or take another checkpoint."
         ) from None
-
-
-def _opened(queries: Path, passages: Path) -> tuple[Documents, Documents]:
-    if (passages / "manifest.json").exists():
-        return Documents.open(queries), Documents.open(passages)
-    return _before(queries, passages)
-
-
-def _before(queries: Path, passages: Path) -> tuple[Documents, Documents]:
-    """Vectors as `encode` wrote them before there were `vectors`."""
-    sides = []
-    for folder in (queries, passages):
-        dense = np.load(folder / "dense.npy", "c").view(np.ndarray) if (folder / "dense.npy").exists() else None
-        terms = None
-        if (folder / "terms.npy").exists():
-            whole = np.load(folder / "terms.npy", "r")
-            lines, words = np.nonzero(whole)
-            starts = np.searchsorted(lines, np.arange(len(whole) + 1))
-            terms = Terms(starts, words.astype(np.int32), np.ascontiguousarray(whole[lines, words]))
-        elif (folder / "term_ids.npy").exists():
-            columns, weights = (
-                np.load(folder / f"term_{name}.npy", "c").view(np.ndarray) for name in ("ids", "weights")
-            )
-            terms = Terms(np.arange(len(columns) + 1) * columns.shape[1], columns.reshape(-1), weights.reshape(-1))
-        sides.append((dense, terms))
-    wide = (queries / "terms.npy").exists()
-    count = np.load(queries / "terms.npy", "r").shape[1] if wide else 0
-    asked, among = (Documents(dense, terms, count) for dense, terms in sides)
-    return asked, among
 
 
 def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], found: Ranked, tag: str) -> None:
