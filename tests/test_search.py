@@ -16,6 +16,7 @@ import pytest
 import pytrec_eval
 import tiny
 import torch
+from laid import lay, sparse, written
 
 from retrobench import ranking, representation
 from retrobench.errors import RetrobenchError
@@ -36,7 +37,7 @@ from retrobench.stages.mine import exclude
 from retrobench.stages.search import ranked, read_run, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
-from retrobench.vectors import Terms, Vectors, Writer
+from retrobench.vectors import Vectors
 from retrobench_bert import Bert
 
 SCALE = 0.5
@@ -51,28 +52,6 @@ def naive(scores: np.ndarray, ids: list[str], depth: int) -> list[list[int]]:
 def whole(draw: np.random.Generator, *shape: int) -> np.ndarray:
     """Small whole numbers: their products are exact in any order of summing, and often equal."""
     return draw.integers(-2, 3, shape).astype(np.float32)
-
-
-def lay(folder: Path, dense: np.ndarray | None = None, terms: Terms | None = None, words: int = 0) -> Path:
-    folder.mkdir(parents=True)
-    rows = len(dense) if dense is not None else len(terms.indptr) - 1 if terms else 0
-    with Writer(folder, rows, 0 if dense is None else dense.shape[1], words, "float32", max(1, rows), {}) as writer:
-        for first, last in writer.windows():
-            writer.put(first, None if dense is None else np.nan_to_num(dense[first:last], posinf=1, neginf=1), terms)
-        writer.publish(str(row) for row in range(rows))
-    if dense is not None and rows:
-        np.load(folder / "dense.npy", "r+")[:] = dense  # the writer refuses what is not finite
-    return folder
-
-
-def sparse(columns: np.ndarray, weights: np.ndarray) -> Terms:
-    """Rows of as many entries each, [N, k]."""
-    return Terms(np.arange(len(columns) + 1) * columns.shape[1], columns.reshape(-1), weights.reshape(-1))
-
-
-def written(matrix: np.ndarray) -> Terms:
-    """All of a matrix [N, V], zeros too."""
-    return sparse(np.tile(np.arange(matrix.shape[1], dtype=np.int32), (len(matrix), 1)), matrix)
 
 
 def hits(queries: Path, passages: Path, ids: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from retrobench.vectors import Terms, Writer
 
@@ -17,15 +16,16 @@ from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
 from retrobench.nearest import Documents, Plan, shared
-folder, rank, count, depth = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+root, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 if count > 1:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{count}.{depth}", rank=rank, world_size=count)
-queries, documents = Documents.open(folder / "q"), Documents.open(folder / "p")
-places = np.load(folder / "places.npy")
-plan = Plan(queries=11) if count > 1 else Plan()
-found = [np.concatenate(part) for part in zip(*shared(queries, documents, depth, places, 0.7, plan))]
-np.savez(folder / f"{count}.{rank}.{depth}.npz", rows=found[0], scores=found[1])
+    dist.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=count)
+for folder in (root / "many", root / "few"):
+    queries, documents = Documents.open(folder / "q"), Documents.open(folder / "p")
+    plan = Plan(queries=11) if count > 1 else Plan()
+    places = np.load(folder / "places.npy")
+    found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, places, 0.7, plan))]
+    np.savez(folder / f"{count}.{rank}.npz", rows=found[0], scores=found[1])
 if count > 1:
     dist.destroy_process_group()
 """
@@ -40,21 +40,22 @@ def lay(folder: Path, draw: np.random.Generator, rows: int) -> None:
         writer.publish(str(row) for row in range(rows))
 
 
-@pytest.mark.parametrize(("documents", "depth"), [(500, 40), (3, 5)])
-def test_four_processes_find_what_one_finds(documents: int, depth: int, tmp_path: Path) -> None:
+def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
     """Three documents leave one of four processes none."""
-    draw = np.random.default_rng(0)
-    for name, rows in (("q", 37), ("p", documents)):
-        (tmp_path / name).mkdir()
-        lay(tmp_path / name, draw, rows)
-    np.save(tmp_path / "places.npy", draw.permutation(documents).astype(np.int32))
+    draw, sizes = np.random.default_rng(0), {"many": 500, "few": 3}
+    for case, documents in sizes.items():
+        for name, rows in (("q", 37), ("p", documents)):
+            (tmp_path / case / name).mkdir(parents=True)
+            lay(tmp_path / case / name, draw, rows)
+        np.save(tmp_path / case / "places.npy", draw.permutation(documents).astype(np.int32))
     for count in (1, 4):
         words = [sys.executable, "-c", SEARCH, str(tmp_path)]
-        at_work = [subprocess.Popen([*words, str(rank), str(count), str(depth)]) for rank in range(count)]
-        assert [process.wait(120) for process in at_work] == [0] * count
-    one = np.load(tmp_path / f"1.0.{depth}.npz")
-    assert one["rows"].shape == (37, min(depth, documents)) and len(np.unique(one["rows"])) > 2
-    for rank in range(4):
-        other = np.load(tmp_path / f"4.{rank}.{depth}.npz")
-        assert np.array_equal(one["rows"], other["rows"])
-        assert np.array_equal(one["scores"].view(np.int32), other["scores"].view(np.int32))
+        at_work = [subprocess.Popen([*words, str(rank), str(count)]) for rank in range(count)]
+        assert [process.wait(150) for process in at_work] == [0] * count
+    for case, documents in sizes.items():
+        one = np.load(tmp_path / case / "1.0.npz")
+        assert one["rows"].shape == (37, min(40, documents)) and len(np.unique(one["rows"])) > 2
+        for rank in range(4):
+            other = np.load(tmp_path / case / f"4.{rank}.npz")
+            assert np.array_equal(one["rows"], other["rows"])
+            assert np.array_equal(one["scores"].view(np.int32), other["scores"].view(np.int32))
