@@ -214,3 +214,17 @@ def test_a_model_that_cannot_be_run_leaves_nothing_behind(place: Path, tmp_path:
     with pytest.raises(RetrobenchError, match="Say it with --pooling"):
         evaluate.evaluate(str(place / "bare"), [str(place / "data")], [], Choices(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_an_index_is_told_of_and_makes_runs_of_its_own(place: Path, tmp_path: Path) -> None:
+    """A flat index misses nothing, so that the numbers are those of exact search; the recall is told of."""
+    exact = run(place, tmp_path)
+    found = evaluate.evaluate(str(place / "dot"), [str(place / "data")], MEASURES, Choices(), tmp_path, "Flat")
+    (name,) = found.scored
+    assert found.scored[name].measures == exact.scored[name].measures
+    how = found.searched[name]
+    assert {how[key] for key in how if key.startswith("recall of the index@")} == {1.0} and how["index"] == "Flat"
+    assert json.loads(found.json())["searched"] == {name: how} and "searched" not in json.loads(exact.json())
+    assert f"{name}: approximate search, stored float32, index Flat, recall of the index@10 1.0" in found.text()
+    with pytest.raises(RetrobenchError, match=r"^faiss makes no index 'IVFx' of vectors of 768 numbers"):
+        evaluate.evaluate(str(place / "dot"), [str(place / "data")], MEASURES, Choices(), tmp_path, "IVFx")

@@ -33,8 +33,8 @@ from retrobench.experiment import (
 from retrobench.measures import measure
 from retrobench.representation import Encoder
 from retrobench.stages import search
-from retrobench.stages.mine import exclude
-from retrobench.stages.search import ranked, read_run, write_run
+from retrobench.stages.mine import candidates, exclude
+from retrobench.stages.search import Sought, ranked, read_run, retrieve, searched_how, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
 from retrobench.vectors import Vectors
@@ -225,6 +225,25 @@ def test_mined_negatives_are_nobodys_answers() -> None:
     assert exclude(ranked, positives, skip=1, depth=4).tolist() == [[1, 0, -1, -1], [1, 2, 3, 4]]
 
 
+def test_negatives_are_mined_a_block_of_queries_at_a_time() -> None:
+    """Examples ask for queries in any order and more than once; blocks are as long as they come."""
+    draw = np.random.default_rng(0)
+    lists = np.stack([draw.permutation(20)[:12] for _ in range(30)])
+    asked = draw.integers(0, 30, 50)
+    positives = [draw.permutation(20)[: draw.integers(1, 4)] for _ in asked]
+
+    class Asked:
+        query_rows, relevant = asked, positives
+
+        def __len__(self) -> int:
+            return len(asked)
+
+    examples: Any = Asked()
+    for edges in ([30], [7, 7, 20, 30], list(range(1, 31))):
+        found = candidates(np.split(lists, edges), examples, skip=1, depth=6)
+        assert found.dtype == np.int32 and np.array_equal(found, exclude(lists[asked], positives, 1, 6))
+
+
 # The run file
 
 
@@ -288,6 +307,27 @@ def test_a_run_keeps_every_bit_of_a_score(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "scores.npy"), scores)
     assert np.array_equal(np.load(tmp_path / "rows.npy"), rows)
     assert json.loads((tmp_path / "names.json").read_text())["queries"] == ["q 1", "é"]
+
+
+def test_a_run_says_how_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the vectors are stored as, and of an index what it finds; its run holds canonical scores."""
+    draw = np.random.default_rng(0)
+    queries = lay(tmp_path / "q", draw.standard_normal((20, 8)).astype(np.float32))
+    passages = lay(tmp_path / "p", draw.standard_normal((300, 8)).astype(np.float32))
+    (tmp_path / "exact").mkdir()
+    retrieve(tmp_path / "exact", Sought(queries, passages), 30, "data", "x")
+    assert searched_how(tmp_path / "exact") == {"stored": "float32"} and searched_how(tmp_path) == {}
+    names, ids, exact = read_run(tmp_path / "exact")
+    assert (names, ids) == ([str(row) for row in range(20)], [str(row) for row in range(300)])
+    assert np.array_equal(exact.rows, ranked(queries, passages, names, ids, 30).rows)
+
+    (tmp_path / "index").mkdir()
+    retrieve(tmp_path / "index", Sought(queries, passages, index="HNSW4"), 30, "data", "x")
+    how = searched_how(tmp_path / "index")
+    _, _, found = read_run(tmp_path / "index")
+    shares = [np.isin(found.rows[query, :30], exact.rows[query]).mean() for query in range(20)]
+    assert how["index"] == "HNSW4" and how["recall of the index@30"] == pytest.approx(np.mean(shares))
+    assert f"recall of the index@30 {how['recall of the index@30']}" in capsys.readouterr().err
 
 
 # The stage, on a random encoder
