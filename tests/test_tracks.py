@@ -33,6 +33,10 @@ def test_identities_outlive_new_settings() -> None:
     assert read("base").identity == "90a4e42e10ac35ef"
     assert read("mini", "finetune.hard=x").identity != "d0f60b88e9924970"
     assert read("mini", "finetune.examples=query", "adapt.corpus=[]").identity == "d0f60b88e9924970"
+    assert read("mini", "evaluate.index=exact").identity == "d0f60b88e9924970"
+    approximate = read("mini", "evaluate.index=IVF64,Flat")
+    assert approximate.identity != "d0f60b88e9924970" and approximate.evaluate.index == "IVF64,Flat"
+    assert approximate.overrides == {"evaluate.index": "IVF64,Flat"}, "a table of its own, and it says why"
 
 
 def test_a_later_setting_counts_only_where_it_is_not_at_its_default() -> None:
