@@ -11,25 +11,26 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from retrobench.bench import scale_search
 from retrobench.bench.frame import Case, Setting, UnequalError
+from retrobench.bench.memory import Watch
 
 __all__ = ["cases", "encode_case"]
 
 LIMIT, GROWTH = 1.5e9, 1.1  # bytes; of ten times the passages
 LONGEST = 16  # tokens, [CLS] and [SEP] among them
-SECONDS = 0.01  # between two looks at the memory
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Encoding; searching has its own."""
+    """Encoding, then searching."""
     yield encode_case(setting)
+    yield from scale_search.cases(setting)
 
 
 def encode_case(setting: Setting) -> Case:
@@ -84,32 +85,6 @@ def _write_tokens(folder: Path, rows: int) -> None:
     np.save(folder / "offsets.npy", np.concatenate([[0], counts.cumsum()]))
     (folder / "ids.json").write_text(json.dumps([str(row) for row in range(rows)]))
     (folder / "texts.json").write_text(json.dumps({"dtype": "uint16"}))
-
-
-class Watch:
-    """The most anonymous memory of this process while it lasts."""
-
-    def __init__(self) -> None:
-        self.peak, self._ended = 0, threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._ended.wait(SECONDS):
-            self.peak = max(self.peak, anonymous())
-
-
-def anonymous() -> int:
-    """Bytes of this process's anonymous memory that are resident."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 def _tiny() -> Any:

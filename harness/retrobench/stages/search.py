@@ -112,23 +112,13 @@ class Sought:
         scale: float = 1.0,
         index: str = EXACT,
     ) -> None:
-        query_ids = Vectors.open(queries).ids if query_ids is None else query_ids
-        ids = Vectors.open(passages).ids if ids is None else ids
-        _check_ids("The queries hold", "query", query_ids)
-        _check_ids("The collection holds", "document", ids)
-        self.query_ids, self.ids, self.scale, self.empty = query_ids, ids, scale, not ids or not query_ids
-        if self.empty:
-            return
-        self.queries, self.passages = Documents.open(queries), Documents.open(passages)
-        _check_vectors(self.queries, "query", query_ids)
-        _check_vectors(self.passages, "document", ids)
-        self.places = ranking.precedence(ids)
-        self.index = None if index == EXACT else Approximate(self.passages, index)
+        self.queries, self.query_ids = _side(queries, query_ids, "query", "The queries hold")
+        self.passages, self.ids = _side(passages, ids, "document", "The collection holds")
+        self.places, self.scale = ranking.precedence(self.ids), scale
+        self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
 
     def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[Ranked]:
         """The ranking, a block of queries at a time."""
-        if self.empty:
-            return
         own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
         if self.index:
             found = self.index.search(self.queries, deeper, self.places)
@@ -143,12 +133,24 @@ class Sought:
 
     def how(self, depth: int) -> dict[str, Any]:
         """What the dense passages are stored as; an index, and what share of the best it finds."""
-        if self.empty:
-            return {}
         stored = {"stored": self.passages.stored} if self.passages.width else {}
-        if self.index is None:
+        if self.index is None or not self.query_ids:
             return stored
         return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
+
+
+def _side(folder: Path, given: Sequence[str] | None, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
+    """The vectors of a folder and their ids, both checked; where no id is given nothing was embedded."""
+    if given is not None and not given:
+        return Documents(None), given
+    stored = Vectors.open(folder)
+    ids = stored.ids if given is None else given
+    _check_ids(holder, kind, ids)
+    if len(ids) != len(stored):
+        raise RetrobenchError(f"{holder} {len(ids):,} texts, and {folder} {len(stored):,} vectors. Encode them again.")
+    vectors = Documents.of(stored)
+    _check_vectors(vectors, kind, ids)
+    return vectors, ids
 
 
 def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
