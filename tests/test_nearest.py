@@ -11,6 +11,8 @@ import torch
 
 from retrobench.nearest import Documents, Plan, UnsoundError, merge, search
 from retrobench.nearest.canonical import torch_sums
+from retrobench.nearest.held import Held
+from retrobench.nearest.kept import Kept
 from retrobench.nearest.kernels import LANES
 from retrobench.ranking import precedence
 from retrobench.vectors import Terms
@@ -160,6 +162,22 @@ def test_the_worst_order_that_documents_can_come_in() -> None:
     for plan in (Plan(first="bf16"), Plan(first="fp32"), Plan(device="cpu", documents=512)):
         rows, _ = found(asked, Documents(vectors), 30, places, 1.0, plan)
         assert rows.tolist() == [list(range(19_999, 19_969, -1))] * 2
+
+
+@pytest.mark.parametrize("later", [0.75, 0.65])
+def test_a_bar_gives_way_to_documents_whose_first_scores_are_worse(later: float) -> None:
+    """Ten first scores of 1 may be off by 0.1, so that one of 0.8 counts; one off by 0.3 counts from 0.6 on."""
+    truth = np.asarray([0.9] * 1100 + [later + 0.3], np.float32)
+    blocks = ((np.ones((1, 1100), np.float32), 0, 0.1), (np.full((1, 1), later, np.float32), 1100, 0.3))
+    places = np.arange(1101, dtype=np.int32)
+    compiled = Kept(1, 10, places, lambda asked, rows: truth[rows])
+    held = Held(1, 10, torch.from_numpy(places), lambda asked, rows: torch.from_numpy(truth)[rows])
+    for scores, first, slack in blocks:
+        compiled.add(scores, first, np.zeros(1), np.full(1, slack), 0.0)
+        held.add(torch.from_numpy(scores), first, torch.zeros(1).double(), torch.full((1,), slack).double(), 0.0)
+    rows, _ = compiled.finish(np.zeros(1), np.full(1, 0.3), 0.0)
+    again, _ = held.finish(torch.zeros(1).double(), torch.full((1,), 0.3).double(), 0.0)
+    assert rows.tolist() == again.tolist() == [[1100, *range(9)]]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

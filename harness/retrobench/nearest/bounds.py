@@ -3,8 +3,10 @@ How far a first, fast score may lie from the canonical one, proved; exact search
 
 Let |a - c| <= s for the first score a and the canonical score c of every document of a query, and let t be the k-th
 largest a so far. At least k documents have c >= t - s, so a document among the best k, ties at the cut included, has
-c >= t - s and hence a >= t - 2s. What lies below this bar can be forgotten; the rest is scored again, canonically. The
-bar only rises as documents come, and s may be that of the worst document so far.
+c >= t - s and hence a >= t - 2s. What lies below this bar can be forgotten; the rest is scored again, canonically.
+
+s may be that of the worst document so far. Where a worse one comes, with s' > s, it may be among the best with
+a >= t - s - s' already: a bar that stands is lowered by s' - s before it is looked at (`lowered`).
 
 s for scores of rounded vectors: with d' = d - m + e rounded from the document less a centre m (which moves all scores
 of a query alike), and q' = q + f, the product q'.d' differs from q.d - q.m by at most |q||e| + |f||d'|, and the sum
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["UNIT", "Asked", "dense_slack", "sparse_slack"]
+__all__ = ["UNIT", "Asked", "dense_slack", "lowered", "sparse_slack"]
 
 UNIT = 2.0**-8  # bfloat16's rounding, relative
 _TINY = 2.0**-126  # what is smaller may count as zero
@@ -36,6 +38,12 @@ class Asked:
 
 def _norm(rows: Any) -> Any:
     return (rows * rows).sum(1) ** 0.5
+
+
+def lowered(bars: Any, before: Any, slacks: Any, unit: float) -> Any:
+    """Bars [q] that were raised under the slacks `before`, for documents of these."""
+    more = slacks - before
+    return bars - more * (more > 0) / (1 - unit)
 
 
 def dense_slack(asked: Asked, width: int, lost: Any, longest: Any, accuracy: int = 2) -> Any:

@@ -13,10 +13,7 @@ lacks counting zero; it is weighed by `scale` and added, in 64 bits, before the 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,8 +23,9 @@ from torch import Tensor
 from retrobench.nearest import kernels
 from retrobench.nearest.documents import Documents
 from retrobench.nearest.kernels import LANES
+from retrobench.nearest.threads import spread
 
-__all__ = ["pair_scores", "spread", "torch_sums"]
+__all__ = ["pair_scores", "torch_sums"]
 
 _TAKEN = 2**22  # numbers of documents read together
 _ALONE = 4096  # so few pairs are not worth a second thread
@@ -67,24 +65,6 @@ def _dense(queries: np.ndarray, documents: Documents, asked: np.ndarray, found: 
         rows, places = np.unique(found[begin : begin + step], return_inverse=True)
         kernels.score(queries, documents.rows(rows), asked[begin : begin + step], places, out[begin:], 0, len(places))
         begin += step
-
-
-def spread(work: Callable[[int, int], Any], count: int, least: int = 1) -> None:
-    """Do `work(begin, end)` for parts of `count`, as many as torch uses threads, each `least` long at least."""
-    parts = max(1, min(torch.get_num_threads(), count // max(1, least)))
-    if parts == 1:
-        work(0, count)
-        return
-    edges = [count * part // parts for part in range(parts + 1)]
-    futures = [_pool(parts - 1).submit(work, *pair) for pair in list(itertools.pairwise(edges))[1:]]
-    work(edges[0], edges[1])
-    for future in futures:
-        future.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "search")
 
 
 def torch_sums(left: Tensor, right: Tensor) -> Tensor:

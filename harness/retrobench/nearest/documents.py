@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrobench.nearest import kernels
+from retrobench.nearest.threads import spread
 from retrobench.vectors import DTYPES, Terms, Vectors
 
 __all__ = ["Census", "Documents", "UnsoundError"]
@@ -109,15 +110,26 @@ class Documents:
     @cached_property
     def census(self) -> Census:
         """One pass over everything. UnsoundError for a vector that is not finite, or holds a number from 1e15 on."""
+        parts: list[tuple[int, float, np.ndarray]] = []
+        if self.width:
+            spread(lambda begin, end: parts.append(self._examined(begin, end)), len(self), _BLOCK // self.width)
+        unsound = min((row for row, _, _ in parts if row >= 0), default=-1)
+        if unsound >= 0:
+            raise UnsoundError(self.first + unsound, "dense")
+        mean = np.sum([sums for _, _, sums in parts], axis=0) / max(1, len(self))
+        longest = max((norm for _, norm, _ in parts), default=0.0) ** 0.5
+        return Census(np.asarray(mean, np.float32), longest, *self._census_of_terms())
+
+    def _examined(self, begin: int, end: int) -> tuple[int, float, np.ndarray]:
+        """The first row that is not sound, else -1; the largest squared norm, the sum of all rows."""
         sums, largest = np.zeros(self.width), 0.0
-        step = max(1, _BLOCK // max(1, self.width))
-        for begin in range(0, len(self) if self.width else 0, step):
-            unsound, norm = kernels.examine(self.block(begin, begin + step), sums)
+        step = max(1, _BLOCK // self.width)
+        for at in range(begin, end, step):
+            unsound, norm = kernels.examine(self.block(at, min(end, at + step)), sums)
             if unsound >= 0:
-                raise UnsoundError(self.first + begin + unsound, "dense")
+                return at + unsound, largest, sums
             largest = max(largest, norm)
-        mean = (sums / max(1, len(self))).astype(np.float32)
-        return Census(mean, largest**0.5, *self._census_of_terms())
+        return -1, largest, sums
 
     def _census_of_terms(self) -> tuple[float, int]:
         if self.terms is None or len(self) == 0:

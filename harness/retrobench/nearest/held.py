@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from retrobench.nearest.bounds import lowered
 from retrobench.nearest.kept import room_for
 
 __all__ = ["Held"]
@@ -29,9 +30,11 @@ class Held:
         self.values = torch.zeros(queries, self.room, device=where)
         self.counts, self.settled = (torch.zeros(queries, dtype=torch.int64, device=where) for _ in range(2))
         self.bars = torch.full((queries,), -torch.inf, dtype=torch.float64, device=where)
+        self.slacks = torch.zeros(queries, dtype=torch.float64, device=where)
 
     def add(self, scores: Tensor, first: int, shifts: Tensor, slacks: Tensor, unit: float) -> None:
         """Look at first scores [q, n] of the documents from `first` on; the first block holds `depth` at least."""
+        self.bars, self.slacks = lowered(self.bars, self.slacks, slacks, unit), slacks
         if first == 0:
             step = max(1, _TOPPED // scores.shape[1])
             best = [part.topk(self.depth, dim=1, sorted=True).values[:, -1] for part in torch.split(scores, step)]

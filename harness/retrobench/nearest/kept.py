@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from retrobench.nearest import kernels
-from retrobench.nearest.canonical import spread
+from retrobench.nearest.bounds import lowered
+from retrobench.nearest.threads import spread
 
 __all__ = ["Kept", "best"]
 
@@ -28,12 +29,13 @@ class Kept:
         self.depth, self.places, self.scorer, self.rescored = depth, places, scorer, 0
         self.rows, self.values = np.empty((queries, room), np.int32), np.empty((queries, room), np.float32)
         self.counts, self.settled = np.zeros(queries, np.int64), np.zeros(queries, np.int64)
-        self.bars = np.full(queries, -np.inf)
+        self.bars, self.slacks = np.full(queries, -np.inf), np.zeros(queries)
 
     def add(self, scores: np.ndarray, first: int, shifts: np.ndarray, slacks: np.ndarray, unit: float) -> None:
         """Look at first scores [q, n] of the documents from `first` on, float32, or bfloat16 as int16."""
         bits, up = (scores, 16) if scores.dtype == np.int16 else (scores.view(np.int32), 0)
         at = np.zeros(len(scores), np.int64)
+        self.bars, self.slacks = lowered(self.bars, self.slacks, slacks, unit), slacks
         state = (self.rows, self.values, self.counts, self.settled, self.bars, shifts, slacks, unit)
         while True:
             spread(

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 
 from retrobench.nearest import kernels
-from retrobench.nearest.canonical import spread
 from retrobench.nearest.documents import Documents
 from retrobench.nearest.searching import AUTO, Plan, search, together
+from retrobench.nearest.threads import spread
 
 __all__ = ["merge", "shared"]
 
@@ -50,7 +50,7 @@ def shared(
     edges = [len(documents) * rank // count for rank in range(count + 1)]
     begin, end = edges[dist.get_rank() :][:2]
     width = min(depth, max(b - a for a, b in itertools.pairwise(edges)))
-    step = plan.queries or together(documents, depth)  # the same for all, whose collectives have to meet
+    step = plan.queries or together(documents, depth, "cpu")  # the same for all, whose collectives have to meet
     own = documents.part(begin, end)
     mine = search(queries, own, depth, places[begin:end], scale, replace(plan, queries=step))
     for at in range(0, len(queries) if len(documents) else 0, step):

@@ -7,9 +7,10 @@ import torch
 
 from retrobench.nearest import kernels
 from retrobench.nearest.bounds import UNIT, Asked, dense_slack, sparse_slack
-from retrobench.nearest.canonical import pair_scores, spread
+from retrobench.nearest.canonical import pair_scores
 from retrobench.nearest.documents import Documents
 from retrobench.nearest.kept import Kept
+from retrobench.nearest.threads import spread
 
 __all__ = ["halves_pay", "search_block"]
 
@@ -62,15 +63,16 @@ class _Halves:
         self.lost = self.longest = 0.0
 
     def scores(self, begin: int, end: int) -> np.ndarray:
-        block = self.documents.block(begin, end)
-        if len(self.held) < len(block):
-            self.held = np.empty((len(block), self.documents.width), np.uint16)
-        held, norms = self.held[: len(block)], []
-        spread(
-            lambda a, b: norms.append(kernels.halve(block[a:b], self.centre, held[a:b])),
-            len(block),
-            2048,
-        )
+        count = min(end, len(self.documents)) - begin
+        if len(self.held) < count:
+            self.held = np.empty((count, self.documents.width), np.uint16)
+        held, norms = self.held[:count], []
+
+        def work(first: int, last: int) -> None:
+            block = self.documents.block(begin + first, begin + last)
+            norms.append(kernels.halve(block, self.centre, held[first:last]))
+
+        spread(work, count, 2048)
         self.lost = max(self.lost, *(norm[0] ** 0.5 for norm in norms))
         self.longest = max(self.longest, *(norm[1] ** 0.5 for norm in norms))
         self.slacks = dense_slack(self.asked, self.documents.width, self.lost, self.longest)

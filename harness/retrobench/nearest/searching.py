@@ -15,9 +15,9 @@ from retrobench.nearest.kept import room_for
 
 __all__ = ["AUTO", "Plan", "search", "together"]
 
-_KEPT = 2**27  # bytes of candidates at a time
+_KEPT = {"cpu": 2**27, "cuda": 2**30}  # bytes of candidates at a time
 _WORDS = 2**25  # bytes of queries' words written out at a time
-_MOST = 4096  # queries at a time
+_MOST = {"cpu": 2**12, "cuda": 2**14}  # queries at a time
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ def search(
     depth = min(depth, len(documents))
     if not len(queries) or not depth:
         return
-    _ = documents.census
-    step = plan.queries or together(documents, depth)
     where = _device(plan)
+    step = plan.queries or together(documents, depth, where.type)
     engine = None if where.type == "cpu" and plan.device == "auto" else device.Engine(documents, where, places, scale)
     for begin in range(0, len(queries), step):
         some = queries.part(begin, begin + step)
@@ -58,8 +57,9 @@ def search(
         yield rows + np.int32(documents.first), scores
 
 
-def together(documents: Documents, depth: int) -> int:
-    most = min(_MOST, _KEPT // (8 * room_for(depth)))
+def together(documents: Documents, depth: int, where: str) -> int:
+    """Queries at a time, for which memory is bounded and a block of documents still worth reading."""
+    most = min(_MOST[where], _KEPT[where] // (8 * room_for(depth)))
     return max(1, min(most, _WORDS // (4 * documents.words)) if documents.words else most)
 
 
