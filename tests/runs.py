@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ir_datasets
+import laid
 import numpy as np
 import pytest
 
@@ -43,9 +44,7 @@ def rows(qrels: Qrels) -> list[tuple[str, str, object]]:
 
 def lay(folder: Path, vectors: Sequence[Sequence[float]]) -> Path:
     """A folder with float32 vectors."""
-    folder.mkdir(parents=True)
-    np.save(folder / "dense.npy", np.asarray(vectors, np.float32))
-    return folder
+    return laid.lay(folder, np.asarray(vectors, np.float32))
 
 
 def collection(folder: Path, ids: str, qrels: Qrels, description: str = "") -> Path:

@@ -33,9 +33,12 @@ FLOORS = (
     ("cells",),
     ("comparison", "scoring", "doctor", "claims"),
     ("plugins", "store", "data", "leaderboard"),
-    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering"),
+    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering", "embedding", "nearest"),
     ("backbones", "collections", "sampling"),
-    ("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
+    (
+        *("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
+        *("lastlayer", "vectors"),
+    ),
     ("errors", "progress", "provenance", "ranking", "significance", "rules", "kernels"),
 )
 HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}

@@ -213,4 +213,4 @@ def test_a_command_is_short() -> None:
             does[node.name] = (node.end_lineno or 0) - node.body[0].lineno + 1
     assert {"run", "objectives", "leaderboard", "evaluate", "score", "reproduce", "plan", "data_check"} <= set(whole)
     assert {name: length for name, length in does.items() if length > 8} == {}
-    assert {name for name, length in whole.items() if length > 15} == {"evaluate"}, "the one with ten options"
+    assert {name for name, length in whole.items() if length > 15} == {"evaluate", "run"}, "those with most options"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from retrobench import encoders
-from retrobench.encoders import Choices, Encoder, encoder
+from retrobench import embedding, encoders
+from retrobench.encoders import Choices, Encoder, Kind
+from retrobench.encoders.forward import Forward, Tokenised, Whole
 from retrobench.errors import RetrobenchError
+from retrobench.vectors import Vectors
 
 TEXTS = ["ba da fe", "ge ki lo mu na pe ra si to bu di", "", "go " * 60, "ba da fe ge"]
 PROMPTS = published.PROMPTS
@@ -71,7 +72,7 @@ def test_settings_are_what_the_files_say(places: dict[str, Path]) -> None:
         "passage_prefix": ("fe ge: ", f"{config}, prompt 'passage'"),
         "max_length": (24, "sentence_bert_config.json"),
         "similarity": ("dot", config),
-        "dtype": ("float32", "always on a CPU"),
+        "dtype": ("float32", "default on a CPU"),
     }
 
 
@@ -194,13 +195,12 @@ def test_overrides_change_the_vectors_as_they_should(places: dict[str, Path]) ->
 
 
 def test_the_order_of_texts_is_kept_across_batches(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "BATCH", {"cpu": 3})
-    monkeypatch.setattr(encoder, "TOLD", 2)
+    monkeypatch.setattr(embedding, "TOKENS", {"cpu": 30})
     texts, told = [" ".join(["ba", "da", "fe"][: 1 + n % 3]) + " lo" * (n * 7 % 11) for n in range(20)], list[int]()
     found = rest(places["silent"])
     alone = np.concatenate([found.embed([text], "passage") for text in texts])
     assert close(found.embed(texts, "passage", told.append), alone)
-    assert told == [6, 6, 6, 2]
+    assert sum(told) == 20 and len(told) > 6
 
 
 def test_roberta_counts_its_positions_behind_the_padding(places: dict[str, Path]) -> None:
@@ -243,6 +243,20 @@ def test_choices_that_do_not_exist_or_do_not_fit(places: dict[str, Path]) -> Non
         rest(places["two"], pooling="cls")
 
 
+def test_fewer_bits_are_asked_for(places: dict[str, Path]) -> None:
+    """bfloat16 is a setting with its source; float16 is not computed in on a CPU."""
+    texts = [text for _, text in pairs(20)]
+    found = rest(places["bare"], pooling="cls", dtype="bfloat16")
+    assert said(found)["dtype"] == ("bfloat16", "--dtype") and found.recipe("query")["dtype"] == "bfloat16"
+    exact = rest(places["bare"], pooling="cls").embed(texts, "query")
+    vectors = found.embed(texts, "query")
+    assert vectors.dtype == np.float32 and 0 < np.abs(vectors - exact).max() < 0.05
+    with pytest.raises(RetrobenchError, match=r"--dtype is float16, in which a CPU is thousands of times slower\."):
+        rest(places["bare"], pooling="cls", dtype="float16")
+    with pytest.raises(RetrobenchError, match=r"Unknown --dtype 'bf16'"):
+        rest(places["bare"], pooling="cls", dtype="bf16")
+
+
 # What is written.
 
 
@@ -253,30 +267,70 @@ def pairs(count: int) -> list[tuple[str, str]]:
 def test_rows_are_written_in_order_with_their_names(
     places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "WINDOW", 8)
+    monkeypatch.setattr(embedding, "WINDOW", 8)
     found, told = rest(places["mean"]), list[int]()
     assert found.write(tmp_path, iter(pairs(21)), 21, "passage", told.append) == {"texts": 21.0}
-    vectors = np.load(tmp_path / "dense.npy")
-    assert vectors.dtype == np.float32 and sum(told) == 21
-    assert close(vectors, found.embed([text for _, text in pairs(21)], "passage"))
-    assert json.loads((tmp_path / "ids.json").read_text()) == [f"d{n}" for n in range(21)]
+    vectors = Vectors.open(tmp_path)
+    assert sum(told) == 21 and {file.name for file in tmp_path.iterdir()} == {"manifest.json", "ids.json", "dense.npy"}
+    assert close(vectors.dense(0, 21), found.embed([text for _, text in pairs(21)], "passage"))
+    assert vectors.ids == [f"d{n}" for n in range(21)]
 
 
-@pytest.mark.parametrize("left", [0, 7, 8, 11, 16, 21])
+class Stop(Exception):
+    """What ends an attempt early."""
+
+
+@pytest.mark.parametrize("left", [0, 7, 8, 11, 16])
 def test_an_interrupted_attempt_is_taken_up(
     left: int, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "WINDOW", 8)
-    found, file = rest(places["mean"]), tmp_path / "dense.npy"
-    found.write(tmp_path, pairs(21), 21, "passage", lambda n: None)
-    whole, start = file.read_bytes(), file.stat().st_size - 21 * published.WIDTH * 4
-    file.write_bytes(whole[: start + left * published.WIDTH * 4 + 5])  # and five bytes of the next row
-    (tmp_path / "ids.json").unlink()
-    embedded: list[int] = []
-    monkeypatch.setattr(Encoder, "_check", lambda self, vectors, ids, kind: embedded.append(len(ids)))
-    found.write(tmp_path, pairs(21), 21, "passage", lambda n: None)
-    assert embedded == {0: [8, 8, 5], 7: [8, 8, 5], 8: [8, 5], 11: [8, 5], 16: [5], 21: [5]}[left]
-    assert file.read_bytes() == whole and len(json.loads((tmp_path / "ids.json").read_text())) == 21
+    """After so many texts: whole windows count, and the end is the same, byte for byte."""
+    monkeypatch.setattr(embedding, "WINDOW", 8)
+    found = rest(places["mean"])
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    found.write(tmp_path / "whole", pairs(21), 21, "passage", lambda n: None)
+
+    def broken() -> Iterator[tuple[str, str]]:
+        yield from pairs(21)[:left]
+        raise Stop
+
+    with pytest.raises(Stop):
+        found.write(tmp_path / "broken", broken(), 21, "passage", lambda n: None)
+    told: list[int] = []
+    found.write(tmp_path / "broken", iter(pairs(21)), 21, "passage", told.append)
+    assert told[0] == left // 8 * 8 and sum(told) == 21
+    whole, again = ({file.name: file.read_bytes() for file in (tmp_path / n).iterdir()} for n in ("whole", "broken"))
+    assert whole == again
+
+
+@pytest.mark.parametrize("name", ["mean", "bare", "silent", "roberta", "two"])
+@pytest.mark.parametrize("kind", ["query", "passage"])
+def test_batches_by_tokens_give_the_librarys_own_vectors(
+    name: str, kind: Kind, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the pooling, [CLS] alone in the last layer among it; a model that is not known goes by the library."""
+    choices = {"pooling": "cls"} if name in ("bare", "roberta") else {}
+    found, texts = rest(places[name], **choices), [text for _, text in pairs(40)]
+    run = found.model.encode_query if kind == "query" else found.model.encode_document
+    prompt = str(found.recipe(kind)["prefix"])
+    theirs = run(texts, prompt=prompt, show_progress_bar=False, normalize_embeddings=found.forward(kind).unit)
+    ours = found.embed(texts, kind)
+    assert np.abs(np.asarray(theirs) - ours).max() < 1e-5 and len(np.unique(ours.round(3), axis=0)) > 10
+    assert isinstance(found.forward(kind).window(texts), Tokenised)
+    monkeypatch.setattr(Forward, "_is_plain", lambda self: False)
+    assert isinstance(found.forward(kind).window(texts), Whole)
+    assert np.abs(found.embed(texts, kind) - ours).max() < 1e-5
+
+
+def test_only_cls_pooling_spares_the_last_layer(places: dict[str, Path]) -> None:
+    for mode, spared in (("cls", True), ("mean", False), ("max", False), ("lasttoken", False)):
+        assert rest(places["bare"], pooling=mode).forward("query")._reads_first_only() is spared
+    assert not rest(places["two"]).forward("query")._reads_first_only()
+    found = rest(places["bare"], pooling="cls")
+    pooling: Any = found.model[1]
+    pooling.include_prompt = False  # [CLS] then belongs to the prompt, and the next token is read
+    assert not found.forward("query")._reads_first_only()
 
 
 @pytest.mark.parametrize(("there", "announced"), [(5, 6), (6, 5), (0, 0)])

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import published
 import pytest
 import tiny
@@ -155,13 +154,13 @@ def test_a_complete_group_has_its_mean(place: Path, tmp_path: Path, monkeypatch:
 def test_what_is_in_the_store_is_read(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(place, tmp_path)
     embedded: list[tuple[str, int]] = []
-    embed = Encoder.embed
+    write = Encoder.write
 
-    def counted(self: Encoder, texts: list[str], kind: encoders.Kind, *rest: Any) -> np.ndarray:
-        embedded.append((kind, len(texts)))
-        return embed(self, texts, kind, *rest)
+    def counted(self: Encoder, folder: Path, texts: Any, total: int, kind: encoders.Kind, *rest: Any) -> Any:
+        embedded.append((kind, total))
+        return write(self, folder, texts, total, kind, *rest)
 
-    monkeypatch.setattr(Encoder, "embed", counted)
+    monkeypatch.setattr(Encoder, "write", counted)
     assert run(place, tmp_path).json() == first.json() and not embedded
     # The twin's texts are the same: only its other queries are new.
     run(place, tmp_path, [f"{place / 'twin'}:val"])
@@ -215,3 +214,17 @@ def test_a_model_that_cannot_be_run_leaves_nothing_behind(place: Path, tmp_path:
     with pytest.raises(RetrobenchError, match="Say it with --pooling"):
         evaluate.evaluate(str(place / "bare"), [str(place / "data")], [], Choices(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_an_index_is_told_of_and_makes_runs_of_its_own(place: Path, tmp_path: Path) -> None:
+    """A flat index misses nothing, so that the numbers are those of exact search; the recall is told of."""
+    exact = run(place, tmp_path)
+    found = evaluate.evaluate(str(place / "dot"), [str(place / "data")], MEASURES, Choices(), tmp_path, "Flat")
+    (name,) = found.scored
+    assert found.scored[name].measures == exact.scored[name].measures
+    how = found.searched[name]
+    assert {how[key] for key in how if key.startswith("recall of the index@")} == {1.0} and how["index"] == "Flat"
+    assert json.loads(found.json())["searched"] == {name: how} and "searched" not in json.loads(exact.json())
+    assert f"{name}: approximate search, stored float32, index Flat, recall of the index@10 1.0" in found.text()
+    with pytest.raises(RetrobenchError, match=r"^faiss makes no index 'IVFx' of vectors of 768 numbers"):
+        evaluate.evaluate(str(place / "dot"), [str(place / "data")], MEASURES, Choices(), tmp_path, "IVFx")

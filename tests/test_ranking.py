@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from retrobench import ranking
 from retrobench.ranking import Ranked, count_ties, finish, join, order, own_rows, precedence, tied, top
 
 # Prefixes of one another, digits of different lengths, one to four bytes a letter.
@@ -33,6 +34,16 @@ def test_precedence_is_the_order_of_bytes() -> None:
         places = precedence(ids)
         assert places.dtype == np.int32
         assert [ids[row] for row in np.argsort(places)] == descending
+
+
+def test_precedence_of_many_ids_is_that_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(5):
+        ids = random_ids(random.Random(seed), 500)
+        few = precedence(ids)
+        with monkeypatch.context() as patch:
+            patch.setattr(ranking, "_MANY", 10)
+            many = precedence(ids)
+        assert many.dtype == np.int32 and np.array_equal(few, many)
 
 
 @pytest.mark.parametrize("values", [[0.0], [-1.0, 1.0], [-2.5, -2.0, -0.5], [0.0, -0.0, 1e-30], list(range(-50, 50))])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from tokenizers.processors import BertProcessing
 from torch import Tensor
 from transformers import AutoModel, PreTrainedTokenizerFast
 
+from retrobench import embedding
 from retrobench.backbones import Backbone
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Entrant, Evaluate, Experiment, Finetune, Model, Pretrain, Representations, Track
@@ -24,9 +24,12 @@ from retrobench.masking import pack
 from retrobench.objective import Vocabulary
 from retrobench.representation import Encoder, Vectors, keep_largest
 from retrobench.stages import encode
+from retrobench.stages.encode import Texts
 from retrobench.stages.finetune import load_encoder
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts, vocabulary, write
+from retrobench.vectors import Terms
+from retrobench.vectors import Vectors as Stored
 from retrobench_bert import Bert
 
 SIZES = Representations(dense=8, terms=5, scale=0.5)
@@ -305,9 +308,8 @@ def test_encoding_in_batches_equals_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Padding and company change nothing beyond rounding, and every row stands in its place."""
-    stage = import_module("retrobench.stages.encode")  # the package's own `encode` is the function
-    monkeypatch.setattr(stage, "WINDOW", window)
-    monkeypatch.setattr(stage, "TOKENS", tokens)
+    monkeypatch.setattr(embedding, "WINDOW", window)
+    monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
     made = encoder(tokenizer, representation)
     weights, texts = artifacts(made, tokenizer, tmp_path)
     x, store, source = experiment(representation), Store(tmp_path / "store"), TokenisedTexts.open(texts.path)
@@ -317,19 +319,31 @@ def test_encoding_in_batches_equals_one_by_one(
         12: one_by_one(made, vocabulary(tokenizer, 400), source, 12),
     }
     for artifact, length in ((passages, MAX_LENGTH), (queries, 12)):
-        assert json.loads((artifact.path / "ids.json").read_text()) == source.ids
-        if representation == "terms":
-            assert not (artifact.path / "dense.npy").exists()
-        else:
-            close(np.load(artifact.path / "dense.npy"), torch.cat([dense(v) for v in expected[length]]))
-    if "terms" in representation:
-        close(np.load(queries.path / "terms.npy"), torch.cat([terms(v) for v in expected[12]]))
-        largest = keep_largest(torch.cat([terms(v) for v in expected[MAX_LENGTH]]), SIZES.terms)
-        close(np.load(passages.path / "term_weights.npy"), largest.values)
-        assert np.load(passages.path / "term_ids.npy").tolist() == largest.indices.tolist()
-        assert not (passages.path / "terms.npy").exists()
+        found = Stored.open(artifact.path)
+        assert found.ids == source.ids and found.manifest["representation"] == representation
+        assert (found.manifest["model"], found.manifest["texts"]) == (weights.key, texts.key)
+        assert found.width == {"terms": 0, "cls+terms": 8}.get(representation, 32)
+        assert found.words == (400 if "terms" in representation else 0)
+        if found.width:
+            close(found.dense(0, len(found)), torch.cat([dense(v) for v in expected[length]]))
+        if found.words:
+            whole = torch.cat([terms(v) for v in expected[length]])
+            largest = keep_largest(whole, SIZES.terms)
+            kept = torch.zeros_like(whole).scatter(1, largest.indices, largest.values)
+            close(spread(found.terms(0, len(found)), 400), whole if artifact is queries else kept)
+            assert (found.terms(0, len(found)).values > 0).all(), "what weighs nothing is not kept"
     real = np.minimum(source.lengths + 2, MAX_LENGTH).sum()
     assert (passages.cost["texts"], passages.cost["tokens"]) == (len(source), real)
+
+
+def spread(found: Terms, words: int) -> np.ndarray:
+    """Sparse rows written out, [n, words]; their columns ascend."""
+    counts = np.diff(found.indptr)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    assert (np.diff(found.indices)[np.diff(rows) == 0] > 0).all()
+    whole = np.zeros((len(counts), words), np.float32)
+    whole[rows, found.indices] = found.values
+    return whole
 
 
 def close(found: np.ndarray, expected: Tensor) -> None:
@@ -337,13 +351,43 @@ def close(found: np.ndarray, expected: Tensor) -> None:
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("representation", "file"), [("cls", "dense"), ("terms", "term_weights")])
+@pytest.mark.parametrize("representation", ["cls", "terms"])
+@pytest.mark.parametrize("kind", ["query", "passage"])
 def test_vectors_that_are_not_finite_are_refused(
-    tokenizer: PreTrainedTokenizerFast, representation: str, file: str, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, representation: str, kind: Literal["query", "passage"], tmp_path: Path
 ) -> None:
     made = encoder(tokenizer, representation)
     torch.nn.init.constant_(made.backbone.lm.bert.encoder.layer[1].output.dense.weight, float("nan"))
     weights, texts = artifacts(made, tokenizer, tmp_path)
-    with pytest.raises(RetrobenchError, match=rf"^The passage vectors \({file}\) of a batch are not finite"):
-        encode(experiment(representation), Store(tmp_path / "store"), weights, texts, "passage")
-    assert not [path for path in (tmp_path / "store" / "encode").iterdir() if path.is_dir()]
+    with pytest.raises(RetrobenchError, match=rf"^The {kind} vector of row 0 and 41 near it are not finite"):
+        encode(experiment(representation), Store(tmp_path / "store"), weights, texts, kind)
+    assert not [path for path in (tmp_path / "store" / "encode").glob("*[!k]") if path.suffix != ".partial"]
+
+
+def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Those of the stage are those of training."""
+    write(tmp_path, sentences(30), tokenizer)
+    source, facts = TokenisedTexts.open(tmp_path), vocabulary(tokenizer, 400)
+    for length in (3, 12, MAX_LENGTH):
+        window = Texts.of(source, 7, 32, facts, length)
+        rows = np.asarray([24, 0, 23, 5])
+        ids, mask, _ = pack([source[7 + row] for row in rows], facts, length)
+        found = window.batch(rows)
+        assert torch.equal(found[0], ids) and torch.equal(found[1], mask)
+        assert np.array_equal(window.lengths[rows], mask.sum(1))
+
+
+def test_stored_in_fewer_bits(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """What is stored is the float32 vector rounded once, and the track's identity says so."""
+    made = encoder(tokenizer, "cls")
+    weights, texts = artifacts(made, tokenizer, tmp_path)
+    store, x = Store(tmp_path / "store"), experiment("cls")
+    whole = encode(x, store, weights, texts, "passage")
+    exact = torch.from_numpy(Stored.open(whole.path).dense(0, 42))
+    for dtype in ("float16", "bfloat16"):
+        track = replace(x.track, representation=replace(SIZES, stored=dtype))
+        found = Stored.open(encode(replace(x, track=track), store, weights, texts, "passage").path)
+        assert found.dtype == dtype and track.identity != x.track.identity
+        assert (found.folder / "dense.npy").stat().st_size == 128 + 42 * 32 * 2
+        rounded = exact.to(getattr(torch, dtype)).float()
+        assert torch.equal(torch.from_numpy(found.dense(0, 42)), rounded) and not torch.equal(rounded, exact)

@@ -8,9 +8,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,9 @@ import pytest
 import pytrec_eval
 import tiny
 import torch
+from laid import lay, sparse, written
 
-from retrobench import ranking
+from retrobench import ranking, representation
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import (
     Entrant,
@@ -32,15 +31,14 @@ from retrobench.experiment import (
     Track,
 )
 from retrobench.measures import measure
-from retrobench.representation import Encoder, Vectors, keep_largest
+from retrobench.representation import Encoder
 from retrobench.stages import search
-from retrobench.stages.mine import exclude
-from retrobench.stages.search import ranked, read_run, write_run
+from retrobench.stages.mine import candidates, exclude
+from retrobench.stages.search import Sought, ranked, read_run, retrieve, searched_how, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
+from retrobench.vectors import Vectors
 from retrobench_bert import Bert
-
-stage: ModuleType = import_module("retrobench.stages.search")  # the package's own `search` is the function
 
 SCALE = 0.5
 
@@ -56,15 +54,8 @@ def whole(draw: np.random.Generator, *shape: int) -> np.ndarray:
     return draw.integers(-2, 3, shape).astype(np.float32)
 
 
-def lay(folder: Path, **arrays: np.ndarray) -> Path:
-    folder.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-    return folder
-
-
 def hits(queries: Path, passages: Path, ids: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:
-    names = [f"q{row}" for row in range(len(np.load(next(queries.glob("*.npy")))))]
+    names = [f"q{row}" for row in range(len(Vectors.open(queries)))]
     found = ranked(queries, passages, names, ids, depth, SCALE)
     assert found.rows.dtype == np.int32 and found.scores.dtype == np.float32
     return found.rows, found.scores
@@ -104,48 +95,32 @@ def test_dense_with_every_score_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize(("block", "part"), [(256, 2**16), (4, 7), (1, 1)])
 @pytest.mark.parametrize(("queries", "documents", "depth"), SIZES[:-1])
-def test_terms_equal_the_dense_product(
-    queries: int,
-    documents: int,
-    depth: int,
-    block: int,
-    part: int,
-    dense: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """However queries and documents are cut into blocks."""
-    monkeypatch.setattr(stage, "QUERIES", block)
-    monkeypatch.setattr(stage, "DOCUMENTS", part)
+def test_terms_equal_the_dense_product(queries: int, documents: int, depth: int, dense: bool, tmp_path: Path) -> None:
     draw = np.random.default_rng(documents)
     ids, kept, words = random_ids(documents), 3, 12
     columns = np.stack([draw.permutation(words)[:kept] for _ in range(documents)]).astype(np.int32)
     weights, terms = whole(draw, documents, kept), whole(draw, queries, words)
     vectors, asked = whole(draw, documents, 2), whole(draw, queries, 2)
     half = documents // 2
-    for array in (columns, weights, vectors):  # duplicates, which end up in different blocks
+    for array in (columns, weights, vectors):  # duplicates
         array[half : 2 * half] = array[:half]
     matrix = np.zeros((documents, words), np.float32)
     np.put_along_axis(matrix, columns, weights, 1)
     exact = SCALE * (terms @ matrix.T) + (asked @ vectors.T if dense else 0)
 
-    both = ({"dense": asked}, {"dense": vectors}) if dense else ({}, {})
-    of_queries = lay(tmp_path / "q", terms=terms, **both[0])
-    of_passages = lay(tmp_path / "p", term_ids=columns, term_weights=weights, **both[1])
+    of_queries = lay(tmp_path / "q", asked if dense else None, written(terms), words)
+    of_passages = lay(tmp_path / "p", vectors if dense else None, sparse(columns, weights), words)
     rows, scores = hits(of_queries, of_passages, ids, depth)
     assert rows.tolist() == naive(exact, ids, depth)
     assert scores.tolist() == np.take_along_axis(exact, rows, 1).tolist()
 
 
-@pytest.mark.parametrize("part", [1, 7, 15, 100])
-def test_terms_that_all_documents_share(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every score is equal, so the ids alone say which documents of a block go on."""
-    monkeypatch.setattr(stage, "DOCUMENTS", part)
-    queries = lay(tmp_path / "q", terms=np.ones((2, 4), np.float32))
-    shared = {"term_ids": np.zeros((40, 1), np.int32), "term_weights": np.ones((40, 1), np.float32)}
-    rows, scores = hits(queries, lay(tmp_path / "p", **shared), random_ids(40), 5)
+def test_terms_that_all_documents_share(tmp_path: Path) -> None:
+    """Every score is equal, so the ids alone say which documents go on."""
+    queries = lay(tmp_path / "q", None, written(np.ones((2, 4), np.float32)), 4)
+    shared = sparse(np.zeros((40, 1), np.int32), np.ones((40, 1), np.float32))
+    rows, scores = hits(queries, lay(tmp_path / "p", None, shared, 4), random_ids(40), 5)
     assert rows.tolist() == naive(np.ones((2, 40)), random_ids(40), 5) and (scores == SCALE).all()
 
 
@@ -169,8 +144,9 @@ def folders(tmp_path: Path, terms: bool, asked: np.ndarray, vectors: np.ndarray)
     """The same products [Q, N], once of dense vectors and once of terms."""
     if not terms:
         return lay(tmp_path / "q", dense=asked), lay(tmp_path / "p", dense=vectors)
-    columns = np.tile(np.arange(vectors.shape[1], dtype=np.int32), (len(vectors), 1))
-    return lay(tmp_path / "q", terms=asked), lay(tmp_path / "p", term_ids=columns, term_weights=vectors)
+    sides = ((asked, tmp_path / "q"), (vectors, tmp_path / "p"))
+    left, right = (lay(folder, None, written(matrix), matrix.shape[1]) for matrix, folder in sides)
+    return left, right
 
 
 @pytest.mark.parametrize("terms", [False, True])
@@ -213,11 +189,10 @@ def test_a_vector_that_is_not_finite_is_named(value: float, terms: bool, tmp_pat
     good, bad = np.ones((1500, 2), np.float32), np.ones((1500, 2), np.float32)
     bad[1100, 1] = value
     ids = [f"d{row}" for row in range(1500)]
-    file = "terms" if terms else "dense"
+    file = "terms.values" if terms else "dense"
     queries, passages = folders(tmp_path / "1", terms, bad, good)
     with pytest.raises(RetrobenchError, match=rf"^The vector of query 'd1100' \({file}\.npy\) is not finite, so it ca"):
         ranked(queries, passages, ids, ids, 5)
-    file = "term_weights" if terms else "dense"
     queries, passages = folders(tmp_path / "2", terms, good, bad)
     with pytest.raises(RetrobenchError, match=rf"^The vector of document 'd1100' \({file}\.npy\) is not finite, so it"):
         ranked(queries, passages, ids, ids, 5)
@@ -248,6 +223,25 @@ def test_mined_negatives_are_nobodys_answers() -> None:
     positives = [np.asarray([4, 2]), np.asarray([7])]
     assert exclude(ranked, positives, skip=0, depth=2).tolist() == [[3, 1], [0, 1]]
     assert exclude(ranked, positives, skip=1, depth=4).tolist() == [[1, 0, -1, -1], [1, 2, 3, 4]]
+
+
+def test_negatives_are_mined_a_block_of_queries_at_a_time() -> None:
+    """Examples ask for queries in any order and more than once; blocks are as long as they come."""
+    draw = np.random.default_rng(0)
+    lists = np.stack([draw.permutation(20)[:12] for _ in range(30)])
+    asked = draw.integers(0, 30, 50)
+    positives = [draw.permutation(20)[: draw.integers(1, 4)] for _ in asked]
+
+    class Asked:
+        query_rows, relevant = asked, positives
+
+        def __len__(self) -> int:
+            return len(asked)
+
+    examples: Any = Asked()
+    for edges in ([30], [7, 7, 20, 30], list(range(1, 31))):
+        found = candidates(np.split(lists, edges), examples, skip=1, depth=6)
+        assert found.dtype == np.int32 and np.array_equal(found, exclude(lists[asked], positives, 1, 6))
 
 
 # The run file
@@ -315,6 +309,27 @@ def test_a_run_keeps_every_bit_of_a_score(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "names.json").read_text())["queries"] == ["q 1", "é"]
 
 
+def test_a_run_says_how_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the vectors are stored as, and of an index what it finds; its run holds canonical scores."""
+    draw = np.random.default_rng(0)
+    queries = lay(tmp_path / "q", draw.standard_normal((20, 8)).astype(np.float32))
+    passages = lay(tmp_path / "p", draw.standard_normal((300, 8)).astype(np.float32))
+    (tmp_path / "exact").mkdir()
+    retrieve(tmp_path / "exact", Sought(queries, passages), 30, "data", "x")
+    assert searched_how(tmp_path / "exact") == {"stored": "float32"} and searched_how(tmp_path) == {}
+    names, ids, exact = read_run(tmp_path / "exact")
+    assert (names, ids) == ([str(row) for row in range(20)], [str(row) for row in range(300)])
+    assert np.array_equal(exact.rows, ranked(queries, passages, names, ids, 30).rows)
+
+    (tmp_path / "index").mkdir()
+    retrieve(tmp_path / "index", Sought(queries, passages, index="HNSW4"), 30, "data", "x")
+    how = searched_how(tmp_path / "index")
+    _, _, found = read_run(tmp_path / "index")
+    shares = [np.isin(found.rows[query, :30], exact.rows[query]).mean() for query in range(20)]
+    assert how["index"] == "HNSW4" and how["recall of the index@30"] == pytest.approx(np.mean(shares))
+    assert f"recall of the index@30 {how['recall of the index@30']}" in capsys.readouterr().err
+
+
 # The stage, on a random encoder
 
 
@@ -345,25 +360,24 @@ def test_the_stage_ranks_by_the_representations_own_similarity(representation: s
     assert names["queries"] == [f"q{row}" for row in tiny.SPLITS["test"]]
     embedded = [artifact for artifact in store.used if artifact.stage == "encode"]
     assert [artifact.cost["texts"] for artifact in embedded] == [tiny.DOCUMENTS, 15]
-    scores = encoder.similarity(load(embedded[1].path), load(embedded[0].path, tiny.tokenizer())).numpy()
+    scores = encoder.similarity(load(embedded[1].path), load(embedded[0].path)).numpy()
     rows, kept = np.load(run.path / "rows.npy"), np.load(run.path / "scores.npy")
     assert rows.shape == (15, tiny.DOCUMENTS), "as many as there are, not as many as were asked for"
     np.testing.assert_allclose(kept, np.take_along_axis(scores, rows, 1), rtol=1e-4, atol=1e-4)
     assert (np.diff(kept) <= 0).all() and all(sorted(of) == list(range(tiny.DOCUMENTS)) for of in rows.tolist())
 
 
-def load(folder: Path, words: Any = None) -> Vectors:
+def load(folder: Path) -> representation.Vectors:
     """The vectors of an encode stage, terms written out over the whole vocabulary."""
-    dense = torch.from_numpy(np.load(folder / "dense.npy")) if (folder / "dense.npy").exists() else None
-    if (folder / "terms.npy").exists():
-        return Vectors(dense, torch.from_numpy(np.load(folder / "terms.npy")))
-    if not (folder / "term_ids.npy").exists():
-        return Vectors(dense, None)
-    columns, weights = (torch.from_numpy(np.load(folder / f"term_{name}.npy")) for name in ("ids", "weights"))
+    found = Vectors.open(folder)
+    dense = torch.from_numpy(found.dense(0, len(found))) if found.width else None
+    if not found.words:
+        return representation.Vectors(dense, None)
+    kept = found.terms(0, len(found))
     # What was not kept may not be kept again: no raw logit is as small as this.
-    terms = torch.full((len(columns), len(words) + 3), -1e9).scatter(1, columns.long(), weights)
-    assert torch.equal(keep_largest(terms, columns.shape[1]).values, weights)
-    return Vectors(dense, terms)
+    terms = torch.full((len(found), found.words), -1e9)
+    terms[np.repeat(np.arange(len(found)), np.diff(kept.indptr)), kept.indices] = torch.from_numpy(kept.values)
+    return representation.Vectors(dense, terms)
 
 
 def test_the_stage_drops_own_documents_by_the_datasets_rule_and_else_keeps_its_key(tmp_path: Path) -> None:
@@ -385,7 +399,7 @@ def test_the_stage_drops_own_documents_by_the_datasets_rule_and_else_keeps_its_k
         (made.data / "dataset.toml").write_text(rule)
         runs.append(search(x, store, source, f"{made.data}:test", 1000))
     settings = [json.loads((run.path / "entry.json").read_text())["settings"] for run in runs]
-    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "faiss IndexFlatIP"}
+    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "exact"}
     assert settings[1] == {**settings[0], "drop_self": True}
     (queries, ids, kept), (_, _, dropped) = (read_run(run.path) for run in runs)
     assert (kept.self_hits, dropped.self_hits) == (0, 15)

@@ -115,6 +115,11 @@ Pooling = Annotated[str | None, typer.Option(metavar="cls|mean|...", help="If th
 Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")]
 Length = Annotated[int | None, typer.Option(metavar="N", min=3, help="Tokens per text.")]
 Similarity = Annotated[str | None, typer.Option(metavar="dot|cos", help="In place of the model's.")]
+Dtype = Annotated[str | None, typer.Option(metavar="float32|bfloat16|float16", help="Of the model's numbers.")]
+Index = Annotated[
+    str | None,
+    typer.Option(metavar="FACTORY", help="exact, or faiss's words for an approximate index, such as IVF64,Flat."),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")]
 Judged = Annotated[
     str | None, typer.Option("--dataset", metavar="ID", help="The dataset whose judgements and rules hold.")
@@ -150,6 +155,7 @@ def run(
     overrides: Overrides,
     plugin: Plugins,
     track: Track = "mini",
+    index: Index = None,
     store: Store = None,
     leaderboard: Leaderboard = None,
     fresh: Fresh = False,
@@ -157,6 +163,7 @@ def run(
     """Train and measure objectives under one track."""
     from retrobench import sweep, tables
 
+    overrides += [f"evaluate.index={index}"] if index else []
     swept = sweep.sweep(sweep.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
     _print(tables.summary(swept.rows, tables.loader(swept.folder, swept.rows), swept.where))
 
@@ -191,14 +198,16 @@ def evaluate(
     passage_prefix: Prefix = None,
     max_length: Length = None,
     similarity: Similarity = None,
+    dtype: Dtype = None,
+    index: Index = None,
     store: Store = None,
     json: OneJson = False,
 ) -> None:
     """Score an encoder exactly as it was published."""
     from retrobench import evaluate as e
 
-    choices = e.Choices(pooling, query_prefix, passage_prefix, max_length, similarity)
-    found = e.evaluate(model, dataset, measure, choices, store)
+    choices = e.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
+    found = e.evaluate(model, dataset, measure, choices, store, index or "exact")
     print(found.json() if json else found.text())
 
 

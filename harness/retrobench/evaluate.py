@@ -11,15 +11,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrobench import encoders, rules
 from retrobench.data import Dataset, Document, load
 from retrobench.encoders import Choices, Encoder, Kind, Settings
 from retrobench.errors import RetrobenchError
 from retrobench.measures import canonical, deepest
+from retrobench.nearest import EXACT, check_index
 from retrobench.progress import bar, say
 from retrobench.scoring import Scored, score_hits
-from retrobench.stages.search import ranked, read_run, write_run
+from retrobench.stages.search import Sought, read_run, retrieve, searched_how
 from retrobench.store import Artifact, Store, default_root
 
 __all__ = ["Choices", "Evaluated", "evaluate"]
@@ -37,6 +39,7 @@ class Evaluated:
     settings: Settings
     scored: dict[str, Scored]
     averages: dict[str, dict[str, float]]
+    searched: dict[str, dict[str, Any]]  # how, by dataset id
 
     def json(self) -> str:
         """The document of `evaluate --json`."""
@@ -46,6 +49,8 @@ class Evaluated:
             "datasets": {name: scored.document(per_query=False) for name, scored in self.scored.items()},
             "averages": self.averages,
         }
+        approximate = {name: how for name, how in self.searched.items() if "index" in how}
+        document |= {"searched": approximate} if approximate else {}
         return json.dumps(document, indent=2, ensure_ascii=False)
 
     def text(self) -> str:
@@ -57,6 +62,9 @@ class Evaluated:
             self._table(),
         ]
         notes = [f"{name}: {scored.note}" for name, scored in self.scored.items() if scored.note]
+        for name, how in self.searched.items():
+            if "index" in how:
+                notes.append(f"{name}: approximate search, " + ", ".join(f"{what} {how[what]}" for what in how))
         runs = _laid([["run of", ""], *([name, scored.run] for name, scored in self.scored.items())], 2)
         return "\n\n".join([*parts, *(["\n".join(notes)] if notes else []), runs])
 
@@ -83,19 +91,25 @@ def _laid(rows: Sequence[Sequence[str]], texts: int) -> str:
 
 
 def evaluate(
-    model: str, datasets: Sequence[str], measures: Sequence[str], choices: Choices, store: Path | None = None
+    model: str,
+    datasets: Sequence[str],
+    measures: Sequence[str],
+    choices: Choices,
+    store: Path | None = None,
+    index: str = EXACT,
 ) -> Evaluated:
     """
     Score the encoder `model`, a folder or hub id, on datasets and groups of them (`rules.expand`).
 
-    Without `measures` each dataset's rule names them. Vectors and runs are kept in the store, by the model's files,
-    its settings and the texts: what is there is read. RetrobenchError for an unknown dataset, measure or choice, and
-    for one without documents, queries or judgements, before the model is loaded; for a model that cannot be run,
-    before anything is written.
+    Without `measures` each dataset's rule names them; `index` is "exact" or a factory string of faiss.
+    Vectors and runs are kept in the store, by the model's files, its settings and the texts: what is there is read.
+    RetrobenchError for an unknown dataset, measure or choice, and for one without documents, queries or judgements,
+    before the model is loaded; for a model that cannot be run, before anything is written.
     """
     for name in measures:
         canonical(name)
     wanted = {dataset.id: dataset for name in datasets for dataset in map(load, rules.expand(name))}
+    check_index(index)
     encoders.checked(model, choices)
     for dataset in wanted.values():
         _look(dataset)
@@ -103,14 +117,15 @@ def evaluate(
     for name, value, source in encoder.settings.lines():
         say(f"{name}: {value} ({source})")
     kept = Store(store or default_root())
-    scored = {}
+    scored, how = {}, {}
     for name, dataset in wanted.items():
         asked = tuple(measures) or dataset.rule.measures
-        run = _run(encoder, kept, dataset, max(DEPTH, deepest(asked) or DEPTH))
+        run = _run(encoder, kept, dataset, max(DEPTH, deepest(asked) or DEPTH), index)
+        how[name] = searched_how(run.path)
         queries, ids, found = read_run(run.path)
         scored[name] = score_hits(str(run.path / "run.trec"), dataset, queries, ids, found, asked)
     averages = rules.averages({name: of.measures for name, of in scored.items()})
-    return Evaluated(model, encoder.key, encoder.settings, scored, averages)
+    return Evaluated(model, encoder.key, encoder.settings, scored, averages, how)
 
 
 def _look(dataset: Dataset) -> None:
@@ -123,19 +138,17 @@ def _look(dataset: Dataset) -> None:
             )
 
 
-def _run(encoder: Encoder, store: Store, dataset: Dataset, depth: int) -> Artifact:
+def _run(encoder: Encoder, store: Store, dataset: Dataset, depth: int, index: str) -> Artifact:
     """The best `depth` documents of every query, as `stages.search.write_run` writes them."""
     asked, passages = (_embedded(encoder, store, dataset, kind) for kind in ("query", "passage"))
     drop_self = dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        queries, ids = (json.loads((part.path / "ids.json").read_text()) for part in (asked, passages))
-        with bar(f"search {dataset.id}", len(queries), "queries") as advance:
-            found = ranked(asked.path, passages.path, queries, ids, depth, drop_self=drop_self, advance=advance)
-        write_run(folder, queries, ids, found, Path(encoder.name).name)
-        return {"queries": float(len(queries)), "documents": float(len(ids))}
+        sought = Sought(asked.path, passages.path, index=index)
+        retrieve(folder, sought, depth, dataset.id, Path(encoder.name).name, drop_self)
+        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
 
-    recipe = {"depth": depth, "drop_self": drop_self}
+    recipe = {"depth": depth, "drop_self": drop_self, "engine": EXACT if index == EXACT else f"faiss {index}"}
     return store.ensure("retrieve", recipe, [asked, passages], make, label=f"search {dataset.id}")
 
 
@@ -146,17 +159,24 @@ def _embedded(encoder: Encoder, store: Store, dataset: Dataset, kind: Kind) -> A
     def make(folder: Path) -> dict[str, float]:
         total = dataset.query_count() if kind == "query" else dataset.document_count()
         with bar(label, total, "texts") as advance:
-            return encoder.write(folder, _texts(dataset, kind), total, kind, advance)
+            return encoder.write(folder, _Texts(dataset, kind), total, kind, advance, {"texts": texts})
 
     texts = dataset.queries_fingerprint() if kind == "query" else dataset.corpus_fingerprint()
     recipe = {**encoder.recipe(kind), "texts": texts, "titles": TITLES}
-    return store.ensure("embed", recipe, [], make, resumes=True, label=label)
+    return store.ensure("embed", recipe, [], make, resumes=True, together=True, label=label)
 
 
-def _texts(dataset: Dataset, kind: Kind) -> Iterator[tuple[str, str]]:
-    if kind == "query":
-        return ((query.id, query.text) for query in dataset.queries())
-    return ((document.id, _passage(document)) for document in dataset.documents())
+@dataclass(frozen=True)
+class _Texts:
+    """Ids and texts, as often as they are asked for."""
+
+    dataset: Dataset
+    kind: Kind
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        if self.kind == "query":
+            return ((query.id, query.text) for query in self.dataset.queries())
+        return ((document.id, _passage(document)) for document in self.dataset.documents())
 
 
 def _passage(document: Document) -> str:

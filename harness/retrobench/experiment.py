@@ -220,6 +220,7 @@ class Evaluate:
     query_length: int = field(default=0, metadata=LATER)
     passage_length: int = field(default=0, metadata=LATER)
     titles: Titles | None = field(default=None, metadata=LATER)
+    index: str = field(default="exact", metadata=LATER)  # or a factory string of faiss, for approximate search
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "depth")
@@ -238,6 +239,8 @@ class Representations:
     activation: Literal["log1p", "raw"] = "log1p"  # on the pooled logits; the paper is silent
     scale: float = 1.0  # weight of the terms' inner product beside the dense one's
     normalize: bool = False  # unit vectors, for `cls` and `mean`
+    # How the dense part lies on disk; scores are made in float32 of what is stored.
+    stored: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata=LATER)
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dense", "terms")

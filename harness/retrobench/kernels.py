@@ -26,7 +26,7 @@ ROWS = 32  # of logits that one thread takes at a time
 WORDS = 512  # rows of the word matrix that a core's cache holds beside a text
 
 
-def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:
+def jit(function: Callable[..., Any], fastmath: bool | set[str] = False) -> Callable[..., Any]:
     """The function compiled. Kept on disk for later processes, unless no place for it can be written."""
     try:
         return numba.njit(function, nogil=True, cache=True, fastmath=fastmath)  # type: ignore[no-any-return]

@@ -45,6 +45,8 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Vectors:
         """Embed ids [B, L] under a mask [B, L] that is 1 at real tokens."""
+        if self.representation == "cls" and not self.training:  # nothing else of the last layer is read
+            return Vectors(self._scaled(self.backbone.sentence(input_ids, attention_mask)), None)
         hidden = self.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         terms = self._terms(hidden, attention_mask) if "terms" in self.representation else None
         if self.representation == "terms":
@@ -56,8 +58,22 @@ class Encoder(nn.Module):
             dense = hidden[:, 0]
         if self.projection is not None:
             return Vectors(self.projection(dense).float(), terms)
-        dense = dense.float()
-        return Vectors(nn.functional.normalize(dense) if self.sizes.normalize else dense, terms)
+        return Vectors(self._scaled(dense), terms)
+
+    def _scaled(self, dense: Tensor) -> Tensor:
+        return nn.functional.normalize(dense.float()) if self.sizes.normalize else dense.float()
+
+    @property
+    def width(self) -> int:
+        """Of the dense part, 0 where there is none."""
+        if self.representation == "terms":
+            return 0
+        return self.sizes.dense if self.projection is not None else int(self.backbone.config.hidden_size)
+
+    @property
+    def words(self) -> int:
+        """Columns of the terms, 0 where there are none."""
+        return len(self.backbone.word_matrix) if "terms" in self.representation else 0
 
     def _terms(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         keep = attention_mask.bool().clone()

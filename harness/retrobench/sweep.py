@@ -14,6 +14,7 @@ from retrobench.data import load
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Entrant, Experiment, Track
 from retrobench.leaderboard import PerQuery, Row
+from retrobench.nearest import EXACT, check_index
 from retrobench.plugins import discover
 from retrobench.progress import say
 from retrobench.stages.score import facts, per_query, scores
@@ -75,6 +76,12 @@ def sweep(asked: Request) -> Swept:
 def _look(track: Track, entrant: Entrant) -> None:
     """Open what the stages will read: a wrong name or an empty file is told of now, not after the training."""
     x, lexical = Experiment(track, entrant, 0), entrant.representation == "bm25"
+    check_index(track.evaluate.index)
+    if track.evaluate.index != EXACT and "terms" in entrant.representation:
+        raise RetrobenchError(
+            f"evaluate.index is {track.evaluate.index!r}, which is for dense vectors, and {entrant.name} has terms. "
+            "Leave it out: search is exact then."
+        )
     judged = list(filter(None, [*x.datasets, *([] if lexical else [track.finetune.queries, track.evaluate.select])]))
     for name in judged:
         if next(iter(load(name).judgements()), None) is None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -74,25 +76,32 @@ def write(
     backend.no_truncation()
     backend.no_padding()
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    ids: list[str] = []
-    lengths: list[tuple[int, int]] = []
-    with open(folder / "tokens.bin", "wb") as tokens, open(folder / "starts.bin", "wb") as starts:
+    lengths = array("q")  # of title and text in turn
+    with (
+        open(folder / "tokens.bin", "wb") as tokens,
+        open(folder / "starts.bin", "wb") as starts,
+        open(folder / "ids.json", "w", encoding="utf-8") as ids,
+    ):
         source = iter(texts)
         while part := list(islice(source, _AT_ONCE)):
-            ids += [identifier for identifier, _, _ in part]
+            listed = ", ".join(json.dumps(identifier) for identifier, _, _ in part)
+            ids.write((", " if lengths else "[") + listed)
             titles = _encode(backend, [title for _, title, _ in part])
             bodies = _encode(backend, [text for _, _, text in part])
             for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
                 if title:
                     title, title_starts = [*title, *between], [*title_starts, *(True for _ in between)]
-                lengths.append((len(title), len(body)))
+                lengths.extend((len(title), len(body)))
                 tokens.write(np.asarray([*title, *body], dtype).tobytes())
                 starts.write(np.asarray([*title_starts, *body_starts], np.bool_).tobytes())
             if advance is not None:
                 advance(len(part))
-    np.save(folder / "lengths.npy", np.asarray(lengths, np.int64).reshape(-1, 2))
-    (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name, "ids": ids}))
-    return {"texts": float(len(ids)), "tokens": float(sum(map(sum, lengths)))}
+        ids.write("]" if lengths else "[]")
+    pairs = np.frombuffer(lengths, np.int64).reshape(-1, 2) if lengths else np.zeros((0, 2), np.int64)
+    np.save(folder / "lengths.npy", pairs)
+    np.save(folder / "offsets.npy", np.concatenate([[0], pairs.sum(1).cumsum()]))
+    (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name}))
+    return {"texts": float(len(pairs)), "tokens": float(pairs.sum())}
 
 
 def _backend(tokenizer: Any) -> Any:
@@ -111,27 +120,43 @@ def _encode(backend: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], lis
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """Passages by row number, with their ids and lengths in tokens [N]."""
+    """Passages by row number. All but the ids is mapped, not read, and the ids only when they are asked for."""
 
-    ids: list[str]
-    tokens: np.ndarray
+    folder: Path
+    tokens: np.ndarray  # of all texts in a row
     starts: np.ndarray
-    title_lengths: np.ndarray
-    lengths: np.ndarray
-    offsets: np.ndarray
+    title_lengths: np.ndarray  # [N]
+    offsets: np.ndarray  # [N + 1], where each text begins among the tokens
 
     @classmethod
     def open(cls, folder: Path) -> TokenisedTexts:
         head = json.loads((folder / "texts.json").read_text())
-        lengths = np.load(folder / "lengths.npy")
-        total = lengths.sum(1)
-        empty = int(total.sum()) == 0  # an empty file cannot be mapped
+        lengths = np.load(folder / "lengths.npy", mmap_mode="r")
+        known = (folder / "offsets.npy").exists()  # folders of before 0.3 lack it, and name their texts in texts.json
+        total = None if known else np.concatenate([[0], lengths.sum(1).cumsum()])
+        offsets = np.load(folder / "offsets.npy", mmap_mode="r") if total is None else total
+        empty = int(offsets[-1]) == 0  # an empty file cannot be mapped
         tokens = np.zeros(0, head["dtype"]) if empty else np.memmap(folder / "tokens.bin", head["dtype"], "r")
         starts = np.zeros(0, np.bool_) if empty else np.memmap(folder / "starts.bin", np.bool_, "r")
-        return cls(head["ids"], tokens, starts, lengths[:, 0], total, np.concatenate([[0], total.cumsum()]))
+        return cls(folder, tokens, starts, lengths[:, 0], offsets)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        file = self.folder / "ids.json"
+        found: list[str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else self._head()["ids"]
+        return found
+
+    def _head(self) -> dict[str, Any]:
+        head: dict[str, Any] = json.loads((self.folder / "texts.json").read_text(encoding="utf-8"))
+        return head
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, [N]."""
+        return np.diff(self.offsets)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> Passage:
         first, last = self.offsets[row], self.offsets[row + 1]

@@ -27,6 +27,10 @@ BENCHMARKS: dict[str, str] = {
     "bow-mae": "bow_mae",
     "dupmae": "dupmae",
     "contrastive": "contrastive",
+    "encode": "encode",
+    "search": "search",
+    "merge": "merge",
+    "scale": "scale",
 }
 # Run only by name: they take longer than all others together.
 BY_NAME_ONLY = ("scale",)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from retrobench import embedding, team
+from retrobench.embedding import Embedded, Window
 from retrobench.encoders.files import Files, read_json
+from retrobench.encoders.forward import Forward
 from retrobench.encoders.settings import POOLING, Choices, Settings, settle
+from retrobench.encoders.stream import Stream
 from retrobench.errors import RetrobenchError
+from retrobench.vectors import Writer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["Encoder", "Kind", "checked", "load"]
-
-WINDOW = 4096  # texts sorted by length together, and held in memory at a time
-BATCH = {"cpu": 32, "cuda": 128}
-TOLD = 8  # batches between two moves of the bar
 
 Kind = Literal["query", "passage"]
 
@@ -41,62 +39,64 @@ class Encoder:
         """All that the vectors of such texts depend on, beside the texts."""
         values = self.settings.values()
         prefixes = {"query": values.pop("query_prefix"), "passage": values.pop("passage_prefix")}
-        return {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values}
+        return {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values, "windows": embedding.WINDOW}
+
+    def forward(self, kind: Kind) -> Forward:
+        """How texts of a kind go through the model."""
+        prompt, unit = str(self.recipe(kind)["prefix"]), self.settings.similarity.value == "cos"
+        return Forward(self.model, "query" if kind == "query" else "document", prompt, unit)
 
     def embed(self, texts: list[str], kind: Kind, advance: Callable[[int], None] | None = None) -> np.ndarray:
         """Vectors [len(texts), d], float32, of unit length where the similarity is cos."""
-        run = self.model.encode_query if kind == "query" else self.model.encode_document
-        batch, prompt = BATCH[self.model.device.type], str(self.recipe(kind)["prefix"])
-        # The library sorts by length too, but says nothing until all is done.
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        parts = []
-        for rows in np.split(order, range(TOLD * batch, len(order), TOLD * batch)):
-            some = [texts[row] for row in rows]
-            parts.append(np.asarray(run(some, prompt=prompt, batch_size=batch, show_progress_bar=False), np.float32))
-            if advance:
-                advance(len(rows))
-        vectors = np.empty((len(texts), parts[0].shape[1]), np.float32)
-        vectors[order] = np.concatenate(parts)
-        if self.settings.similarity.value == "cos":
-            # A vector of zeros stays one, as in sentence-transformers.
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        forward, found = self.forward(kind), dict[int, np.ndarray]()
+        with forward.prepared():
+            window = forward.window(texts)
+            for rows in window.batches(embedding.budget(self.model.device)):
+                vectors = forward(window.batch(rows)).cpu().numpy()
+                found |= dict(zip(rows.tolist(), vectors, strict=True))
+                if advance:
+                    advance(len(rows))
+        return np.stack([found[row] for row in range(len(texts))])
 
     def write(
-        self, folder: Path, texts: Iterable[tuple[str, str]], total: int, kind: Kind, advance: Callable[[int], None]
+        self,
+        folder: Path,
+        texts: Iterable[tuple[str, str]],
+        total: int,
+        kind: Kind,
+        advance: Callable[[int], None],
+        about: Mapping[str, Any] | None = None,
     ) -> dict[str, float]:
-        """Embed (id, text) pairs: `dense.npy` [total, d] float32 in their order, `ids.json` naming the rows.
+        """Embed (id, text) pairs into `folder`, as `vectors.Vectors` reads it, a row each in their order.
 
-        The whole windows that an interrupted attempt left in `folder` are kept. RetrobenchError where a vector is not
-        finite, naming its text, and where there are not `total` texts.
+        Finished windows that an interrupted attempt left are kept, and the processes of a team do a part each.
+        RetrobenchError where a vector is not finite, naming its text, and where there are not `total` texts.
         """
-        source, ids, file = iter(texts), list[str](), folder / "dense.npy"
-        done = _whole_windows(file)
-        while part := list(islice(source, WINDOW)):
-            first = len(ids)
-            ids += [identifier for identifier, _ in part]
-            if first < done:
-                advance(len(part))
-                continue
-            vectors = self.embed([text for _, text in part], kind, advance)
-            self._check(vectors, ids[first:], kind)
-            _append(file, vectors, first, total)
-        if not ids or len(ids) != total:
-            raise RetrobenchError(
-                f"{total:,} texts ({kind}) were announced and {len(ids):,} read: the collection's files are cut short "
-                "or empty. Fetch or mend them, and run the same command again."
-            )
-        (folder / "ids.json").write_text(json.dumps(ids))
-        return {"texts": float(total)}
+        width, forward = self.embed([""], kind).shape[1], self.forward(kind)
+        facts = {**self.recipe(kind), **(about or {})}
+        with (
+            Writer(folder, total, width, window=embedding.WINDOW, about=facts) as writer,
+            Stream(texts, total, kind, folder) as stream,
+            forward.prepared(),
+        ):
 
-    def _check(self, vectors: np.ndarray, ids: list[str], kind: Kind) -> None:
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            raise RetrobenchError(
-                f"Model {self.name!r} gives {kind} {ids[bad[0]]!r} a vector that is not finite (of the {len(ids)} read "
-                f"with it, {len(bad)}), in {self.settings.dtype.value}; nothing can be ranked by it. "
-                "Choose a checkpoint with sound weights."
-            )
+            def load(first: int, last: int) -> Window:
+                return forward.window(stream.texts(first, last))
+
+            def refuse(row: int, count: int) -> RetrobenchError:
+                identifier, near = stream.named(row)
+                return RetrobenchError(
+                    f"Model {self.name!r} gives {kind} {identifier!r} a vector that is not finite (of the {near} read "
+                    f"with it, {count}), in {self.settings.dtype.value}; nothing can be ranked by it. "
+                    "Choose a checkpoint with sound weights."
+                )
+
+            advance(writer.done)
+            tokens = embedding.budget(self.model.device)
+            embedding.fill(writer, load, lambda batch: Embedded(forward(batch)), refuse, advance, tokens)
+            if team.leads():
+                writer.publish(stream.ids())
+        return {"texts": float(total)}
 
 
 def checked(name: str, choices: Choices) -> Files:
@@ -123,7 +123,7 @@ def load(name: str, choices: Choices) -> Encoder:
     from safetensors import SafetensorError
 
     files = checked(name, choices)
-    dtype, source = _dtype(files)
+    dtype, source = _dtype(files, choices)
     try:
         model = _build(files, choices, dtype)
         missing = _missing(files, model)
@@ -140,12 +140,18 @@ def load(name: str, choices: Choices) -> Encoder:
     return Encoder(name, files.key(), settle(files, choices, model, source), model)
 
 
-def _dtype(files: Files) -> tuple[str, str]:
+def _dtype(files: Files, choices: Choices) -> tuple[str, str]:
     """The type of the model's numbers, and where it is from."""
     import torch
 
+    if choices.dtype == "float16" and not torch.cuda.is_available():
+        raise RetrobenchError(
+            "--dtype is float16, in which a CPU is thousands of times slower. Take bfloat16 or float32."
+        )
+    if choices.dtype is not None:
+        return choices.dtype, "--dtype"
     if not torch.cuda.is_available():
-        return "float32", "always on a CPU"
+        return "float32", "default on a CPU"
     config = read_json(files.folder / files.holding("Transformer") / "config.json")
     said = config.get("dtype", config.get("torch_dtype"))
     return (said, "config.json") if said in ("float16", "bfloat16") else ("float32", "default")
@@ -159,7 +165,7 @@ def _build(files: Files, choices: Choices, dtype: str) -> SentenceTransformer:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # heads that are not used are reported at length
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    place, device = str(files.folder), "cuda" if torch.cuda.is_available() else "cpu"
+    place, device = str(files.folder), str(embedding.place())
     numbers = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
     if files.modules is not None:
         return SentenceTransformer(place, device=device, local_files_only=True, model_kwargs=numbers)
@@ -180,35 +186,3 @@ def _missing(files: Files, model: SentenceTransformer) -> list[str]:
     loaded: Any = type(inner).from_pretrained(place, local_files_only=True, use_safetensors=True, **lightly)
     # A pooler is what BERT has for whole-sequence tasks; masked language models come without, and no pooling reads it.
     return sorted(name for name in loaded[1]["missing_keys"] if not name.startswith("pooler."))
-
-
-def _append(file: Path, vectors: np.ndarray, first: int, total: int) -> None:
-    """Put rows [n, d] behind the first `first` of an array of `total`, by plain writes: a full disk is an OSError."""
-    start, width = _header(file) if first else (0, vectors.shape[1])
-    with file.open("r+b" if first else "wb") as out:
-        if first:
-            out.truncate(start + first * width * 4)
-            out.seek(0, os.SEEK_END)
-        else:
-            head = {"shape": (total, width), "fortran_order": False, "descr": "<f4"}
-            np.lib.format.write_array_header_1_0(out, head)
-        out.write(np.ascontiguousarray(vectors, "<f4").tobytes())
-        out.flush()
-        os.fsync(out.fileno())  # what the next attempt counts has to be there
-
-
-def _header(file: Path) -> tuple[int, int]:
-    """Where the rows of an array's file begin, in bytes, and how many numbers each holds."""
-    with file.open("rb") as content:
-        np.lib.format.read_magic(content)
-        shape, _, _ = np.lib.format.read_array_header_1_0(content)
-        return content.tell(), int(shape[1])
-
-
-def _whole_windows(file: Path) -> int:
-    """How many rows an interrupted attempt left, up to its last whole window."""
-    try:
-        start, width = _header(file)
-    except (OSError, ValueError):
-        return 0
-    return (file.stat().st_size - start) // (width * 4) // WINDOW * WINDOW

@@ -11,9 +11,10 @@ from retrobench.errors import RetrobenchError, unknown
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["POOLING", "SIMILARITIES", "Choices", "Setting", "Settings", "settle"]
+__all__ = ["DTYPES", "POOLING", "SIMILARITIES", "Choices", "Setting", "Settings", "settle"]
 
 POOLING = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+DTYPES = ("float32", "bfloat16", "float16")
 SIMILARITIES = {"cos": "cosine", "dot": "dot"}  # ours -> sentence-transformers'
 CONFIG = "config_sentence_transformers.json"
 # What each file says of the length, in the order in which sentence-transformers heeds them.
@@ -33,6 +34,7 @@ class Choices:
     passage_prefix: str | None = None
     max_length: int | None = None
     similarity: str | None = None
+    dtype: str | None = None
 
     def check(self) -> None:
         """RetrobenchError for a value that does not exist."""
@@ -40,6 +42,8 @@ class Choices:
             raise unknown("--pooling", self.pooling, POOLING)
         if self.similarity is not None and self.similarity not in SIMILARITIES:
             raise unknown("--similarity", self.similarity, SIMILARITIES)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise unknown("--dtype", self.dtype, DTYPES)
 
 
 @dataclass(frozen=True)

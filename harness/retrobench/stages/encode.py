@@ -1,121 +1,134 @@
-"""Texts to vectors: windows sorted by length, batches by tokens, rows written in the collection's order."""
+"""Texts to vectors, by the encoder that was trained."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from retrobench import embedding, team
+from retrobench.embedding import Embedded
 from retrobench.errors import RetrobenchError
-from retrobench.experiment import Experiment
-from retrobench.masking import pack
+from retrobench.experiment import Experiment, counted
+from retrobench.objective import Vocabulary
 from retrobench.progress import bar
-from retrobench.representation import Vectors, keep_largest
+from retrobench.representation import Encoder, keep_largest
 from retrobench.stages.finetune import load_encoder
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts
-from retrobench.training import device, memory, resolve_precision
+from retrobench.training import memory, resolve_precision
+from retrobench.vectors import Writer
 
-__all__ = ["encode"]
-
-WINDOW = 4096  # texts sorted by length together, and held in memory at a time
-TOKENS = 8192  # per batch, padding included
+__all__ = ["Texts", "encode", "write"]
 
 Kind = Literal["query", "passage"]
 
 
 def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind: Kind) -> Artifact:
-    """Vectors of all texts, float32, a row each: `dense.npy` [N, d]; for terms `terms.npy` [N, V] of queries, and of
-    passages `term_ids.npy` and `term_weights.npy` [N, k], the largest only. `ids.json` names the rows."""
+    """The vectors of all texts as `vectors.Vectors` reads them: of passages the largest terms only, of queries all.
+
+    The processes of a team do a part of it each.
+    """
     lengths = {"query": x.track.finetune.query_length, "passage": x.track.finetune.passage_length}
     precision = resolve_precision(x.track.finetune.precision)
-    sizes = x.track.representation
-    recipe = {"kind": kind, "representation": x.entrant.representation, **asdict(sizes)}
-    recipe |= {"max_length": lengths[kind], "precision": precision}
+    recipe = {"kind": kind, "representation": x.entrant.representation, **counted(x.track.representation)}
+    recipe |= {"max_length": lengths[kind], "precision": precision, "windows": embedding.WINDOW}
     label = f"encode {x.entrant.name} ({'queries' if kind == 'query' else 'passages'})"
+    about = {"model": encoder.key, "texts": texts.key, **recipe}
 
     def make(folder: Path) -> dict[str, float]:
-        source = TokenisedTexts.open(texts.path)
         model, vocabulary = load_encoder(x, encoder.path)
-        model.to(device())
+        source = TokenisedTexts.open(texts.path)
+        return write(folder, model, vocabulary, source, kind, lengths[kind], precision == "bf16", about, label)
 
-        def embed(rows: np.ndarray) -> dict[str, np.ndarray]:
-            packed = pack([source[row] for row in rows], vocabulary, lengths[kind])
-            with torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16"):
-                vectors = model(packed.input_ids.to(device()), packed.attention_mask.to(device()))
-            return _arrays(vectors, kind, sizes.terms)
-
-        (folder / "ids.json").write_text(json.dumps(source.ids))
-        real = np.minimum(source.lengths + 2, lengths[kind])
-        with ExitStack() as files, torch.inference_mode():
-            advance = files.enter_context(bar(label, len(source), "texts"))
-            writer = _Writer(folder, len(source), files)
-            for first in range(0, len(source), WINDOW):
-                writer.add(_window(real[first : first + WINDOW], first, embed, advance))
-        return {"texts": float(len(source)), "tokens": float(real.sum()), **memory()}
-
-    return store.ensure("encode", recipe, [encoder, texts], make, label=label)
+    return store.ensure("encode", recipe, [encoder, texts], make, resumes=True, together=True, label=label)
 
 
-def _arrays(vectors: Vectors, kind: Kind, terms: int) -> dict[str, np.ndarray]:
-    """What is kept of a batch, by file name."""
-    kept = {} if vectors.dense is None else {"dense": vectors.dense}
-    if vectors.terms is not None and kind == "query":
-        kept["terms"] = vectors.terms
-    elif vectors.terms is not None:
-        largest = keep_largest(vectors.terms, terms)
-        kept |= {"term_weights": largest.values, "term_ids": largest.indices.int()}
-    arrays = {name: tensor.cpu().numpy() for name, tensor in kept.items()}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise RetrobenchError(
-                f"The {kind} vectors ({name}) of a batch are not finite: the encoder's weights are unusable. Lower the "
-                "learning rate, or start from another checkpoint."
-            )
-    return arrays
+def write(
+    folder: Path,
+    model: Encoder,
+    vocabulary: Vocabulary,
+    source: TokenisedTexts,
+    kind: Kind,
+    max_length: int,
+    halved: bool,
+    about: dict[str, Any],
+    label: str,
+) -> dict[str, float]:
+    """Embed `source` into `folder`, `halved` in bfloat16, each process of a team a part of it."""
+    place = embedding.place()
+    model.to(place).eval()
+    rows, stored = len(source), model.sizes.stored
+
+    def embed(batch: tuple[Tensor, Tensor]) -> Embedded:
+        found = model(*(tensor.to(place, non_blocking=True) for tensor in batch))
+        if found.terms is None or kind == "query":
+            return Embedded(found.dense, found.terms)
+        largest = keep_largest(found.terms, model.sizes.terms)
+        return Embedded(found.dense, largest.values, largest.indices.int())
+
+    def load(first: int, last: int) -> Texts:
+        return Texts.of(source, first, last, vocabulary, max_length)
+
+    def refuse(row: int, count: int) -> RetrobenchError:
+        return RetrobenchError(
+            f"The {kind} vector of row {row:,} and {count - 1:,} near it are not finite: the encoder's weights are "
+            "unusable. Lower the learning rate, or start from another checkpoint."
+        )
+
+    with (
+        Writer(folder, rows, model.width, model.words, stored, embedding.WINDOW, about) as writer,
+        bar(label, rows, "texts", writer.done) as advance,
+        torch.inference_mode(),
+        # Around all batches, so that the weights are halved once.
+        torch.autocast(place.type, torch.bfloat16, enabled=halved),
+    ):
+        embedding.fill(writer, load, embed, refuse, advance, embedding.budget(place))
+        if team.leads():
+            names = source.folder / "ids.json"
+            writer.publish(names if names.exists() else source.ids)
+    return {"texts": float(rows), "tokens": _tokens(source, max_length), **memory()}
 
 
-def _window(lengths: np.ndarray, first: int, embed, advance) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
-    """Embed the rows from `first` on, shortest first, and put them back in order."""
-    out: dict[str, np.ndarray] = {}
-    for rows in _batches(lengths):
-        for name, array in embed(rows + first).items():
-            place = out.setdefault(name, np.empty((len(lengths), array.shape[1]), array.dtype))
-            place[rows] = array
-        advance(len(rows))
-    return out
+def _tokens(source: TokenisedTexts, max_length: int) -> float:
+    """Of all texts as the encoder reads them."""
+    parts = range(0, len(source), embedding.WINDOW)
+    windows = (np.diff(source.offsets[first : first + embedding.WINDOW + 1]) for first in parts)
+    return float(sum(int(np.minimum(window + 2, max_length).sum()) for window in windows))
 
 
-def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers of batches of at most TOKENS tokens each, padding included, in order of length."""
-    order = np.argsort(lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = 1
-        while start + size < len(order) and (size + 1) * lengths[order[start + size]] <= TOKENS:
-            size += 1
-        yield order[start : start + size]
-        start += size
+@dataclass(frozen=True)
+class Texts:
+    """The tokenised texts of a window: their tokens one behind the other, and where each begins."""
 
+    tokens: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray  # with [CLS] and [SEP], and cut
+    vocabulary: Vocabulary
 
-class _Writer:
-    """`.npy` files that grow row by row by plain writes: a mapped file on a full disk would kill the process."""
+    @classmethod
+    def of(cls, source: TokenisedTexts, first: int, last: int, vocabulary: Vocabulary, max_length: int) -> Texts:
+        offsets = np.array(source.offsets[first : last + 1])
+        lengths = np.minimum(np.diff(offsets) + 2, max_length)
+        # A copy: pages of a mapped file would stay with the process.
+        return cls(np.array(source.tokens[offsets[0] : offsets[-1]]), offsets[:-1] - offsets[0], lengths, vocabulary)
 
-    def __init__(self, folder: Path, rows: int, files: ExitStack) -> None:
-        self.folder, self.rows, self.files = folder, rows, files
-        self.open: dict[str, IO[bytes]] = {}
+    def batches(self, tokens: int) -> Iterator[np.ndarray]:
+        """Rows by length."""
+        return embedding.batches(self.lengths, tokens)
 
-    def add(self, arrays: dict[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            if name not in self.open:
-                self.open[name] = self.files.enter_context((self.folder / f"{name}.npy").open("wb"))
-                head = {"shape": (self.rows, array.shape[1]), "fortran_order": False}
-                descr = np.lib.format.dtype_to_descr(array.dtype)
-                np.lib.format.write_array_header_1_0(self.open[name], {**head, "descr": descr})
-            array.tofile(self.open[name])
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """[CLS] title text [SEP] of each, right-padded: ids and mask [B, L] int64, as `masking.pack` makes them."""
+        lengths = self.lengths[rows][:, None]
+        columns = np.arange(int(lengths.max()))  # [L]
+        inside = (columns > 0) & (columns < lengths - 1)
+        ids = np.full(inside.shape, self.vocabulary.pad, np.int64)
+        ids[inside] = self.tokens[(self.starts[rows][:, None] + columns - 1)[inside]]
+        ids[:, 0] = self.vocabulary.cls
+        ids[columns == lengths - 1] = self.vocabulary.sep
+        return torch.from_numpy(ids), torch.from_numpy((columns < lengths).astype(np.int64))

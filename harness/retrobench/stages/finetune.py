@@ -67,7 +67,8 @@ def finetune(
             checkpoints.discard(folder)
         return cost
 
-    recipe = {"round": kind, "representation": x.entrant.representation, **asdict(x.track.representation)}
+    trained = counted(replace(x.track.representation, stored="float32"))  # how vectors are stored comes afterwards
+    recipe = {"round": kind, "representation": x.entrant.representation, **trained}
     recipe |= {**counted(settings), "judgements": judged(load(settings.queries)), "seed": x.seed}
     recipe |= {"distil": {**asdict(distil), "teacher": "", "scores": ""}} if distil else {}  # a source says what
     recipe |= {"processes": team.size()} if team.size() > 1 else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from retrobench.experiment import Experiment
 from retrobench.progress import bar
 from retrobench.stages.encode import encode
 from retrobench.stages.examples import Examples, judged
-from retrobench.stages.search import ranked
+from retrobench.stages.search import Sought
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 
-__all__ = ["exclude", "mine"]
+__all__ = ["candidates", "exclude", "mine"]
 
 
 def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
@@ -35,15 +36,28 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
         most = max(len(found) for found in examples.relevant)
         depth = settings.skip + settings.depth + most
         with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
-            names, ids, scale = examples.queries.ids, examples.documents.ids, x.track.representation.scale
-            found = ranked(asked.path, passages.path, names, ids, depth, scale, advance=advance)
-        rows = found.rows[examples.query_rows]
-        np.save(folder / "candidates.npy", exclude(rows, examples.relevant, settings.skip, settings.depth))
+            sought = Sought(asked.path, passages.path, scale=x.track.representation.scale)
+            found = sought.blocks(depth, advance=advance)
+            rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
+        np.save(folder / "candidates.npy", rows)
         return {"queries": float(len(rows))}
 
     recipe = {**asdict(settings), "scale": x.track.representation.scale}
     recipe |= {"examples": kind, "judgements": judged(load(dataset_id))}
     return store.ensure("mine", recipe, [asked, passages], make, label=f"mine {x.entrant.name}")
+
+
+def candidates(blocks: Iterable[np.ndarray], examples: Examples, skip: int, depth: int) -> np.ndarray:
+    """`exclude` for each example, [E, depth], from rankings of all queries a block at a time, as they are made."""
+    out = np.full((len(examples), depth), -1, np.int32)
+    order = np.argsort(examples.query_rows, kind="stable")
+    asked, done = examples.query_rows[order], 0
+    for ranked in blocks:
+        begin, end = np.searchsorted(asked, [done, done + len(ranked)])
+        some = order[begin:end]
+        out[some] = exclude(ranked[asked[begin:end] - done], [examples.relevant[row] for row in some], skip, depth)
+        done += len(ranked)
+    return out
 
 
 def exclude(ranked: np.ndarray, positives: list[np.ndarray], skip: int, depth: int) -> np.ndarray:

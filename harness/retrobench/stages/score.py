@@ -12,7 +12,7 @@ from retrobench.data import Dataset, digest, load
 from retrobench.experiment import Experiment
 from retrobench.measures import canonical
 from retrobench.scoring import score_hits
-from retrobench.stages.search import read_run
+from retrobench.stages.search import read_run, searched_how
 from retrobench.store import Artifact, Store
 
 __all__ = ["facts", "per_query", "score", "scores"]
@@ -30,7 +30,7 @@ def score(x: Experiment, store: Store, run: Artifact, dataset_id: str) -> Artifa
         scored = score_hits(x.entrant.name, dataset, queries, ids, ranked, names)
         called = {name: canonical(name, level) for name in names}
         about = scored.document()
-        about |= {"documents": len(ids), "corpus": corpus, "qrels": qrels}
+        about |= {"documents": len(ids), "corpus": corpus, "qrels": qrels, **searched_how(run.path)}
         del about["run"], about["measures"]
         _write(folder / "scores.json", {name: scored.measures[of] for name, of in called.items()}, 1)
         _write(folder / "per_query.json", {name: scored.values[of] for name, of in called.items()})

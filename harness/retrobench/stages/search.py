@@ -1,8 +1,9 @@
 """
-Exact search: faiss for dense vectors, a blocked product with the sparse part where there are terms.
+The search of a dataset's queries among its documents: what is refused, what is told, what is written.
 
 * search               the stage: every query of a dataset against its documents
-* ranked               the same over folders of vectors, whoever made them
+* Sought               queries and passages in folders of vectors, whoever made them, ranked block by block
+* retrieve, ranked     the ranking of all queries, as a run in a folder, and alone
 * write_run, read_run  a ranking as a TREC run beside arrays, and back from the arrays
 """
 
@@ -10,33 +11,31 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from retrobench import ranking
+from retrobench import nearest, ranking
 from retrobench.data import load
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
-from retrobench.progress import bar
+from retrobench.nearest import EXACT, Approximate, Documents, UnsoundError
+from retrobench.progress import bar, say
 from retrobench.ranking import Ranked
 from retrobench.stages.encode import encode
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
-from retrobench.tokens import TokenisedTexts
+from retrobench.vectors import Vectors
 
-__all__ = ["ranked", "read_run", "search", "write_run"]
+__all__ = ["Sought", "ranked", "read_run", "retrieve", "search", "searched_how", "write_run"]
 
-QUERIES = 256  # scored at a time
-DOCUMENTS = 2**16  # held sparse together: torch counts a matrix's entries in 32 bits
-_NUMBERS = ("dense", "terms", "term_weights")  # the files that hold vectors, of queries or of passages
-_CHECKED = 1024  # rows looked at together
-_LARGEST = 1e15  # in a vector; products of what is smaller stay far from infinity, in 32 bits too
+_HOW = "search.json"  # what a score's facts say of the search
+
+Advance = Callable[[int], None]
 
 
 def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, depth: int) -> Artifact:
@@ -46,23 +45,35 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     queries = tokenise(store, beginning, dataset_id, "queries")
     passages = encode(x, store, encoder, documents, "passage")
     asked = encode(x, store, encoder, queries, "query")
-    drop_self, scale = load(dataset_id).rule.drop_self, x.track.representation.scale
+    drop_self, scale, index = load(dataset_id).rule.drop_self, x.track.representation.scale, x.track.evaluate.index
 
     def make(folder: Path) -> dict[str, float]:
-        names, ids = TokenisedTexts.open(queries.path).ids, TokenisedTexts.open(documents.path).ids
-        with bar(f"search {dataset_id}", len(names), "queries") as advance:
-            found = ranked(asked.path, passages.path, names, ids, depth, scale, drop_self, advance)
-        write_run(folder, names, ids, found, x.entrant.name)
-        return {"queries": float(len(names)), "documents": float(len(ids))}
+        sought = Sought(asked.path, passages.path, scale=scale, index=index)
+        retrieve(folder, sought, depth, dataset_id, x.entrant.name, drop_self)
+        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
 
-    recipe = {"depth": depth, "scale": scale, "engine": _engine(x.entrant.representation)}
+    recipe: dict[str, Any] = {"depth": depth, "scale": scale, "engine": EXACT if index == EXACT else f"faiss {index}"}
     recipe |= {"drop_self": True} if drop_self else {}
     label = f"search {x.entrant.name} on {dataset_id}"
     return store.ensure("search", recipe, [asked, passages], make, label=label)
 
 
-def _engine(representation: str) -> str:
-    return "blocked product" if "terms" in representation else "faiss IndexFlatIP"
+def retrieve(folder: Path, sought: Sought, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
+    """Rank as `ranked` does and write the run to `folder`, with how it was made."""
+    with bar(f"search {dataset_id}", len(sought.query_ids), "queries") as advance:
+        found = ranking.join(list(sought.blocks(depth, drop_self, advance)), len(sought.query_ids))
+    write_run(folder, sought.query_ids, sought.ids, found, tag)
+    how = sought.how(depth)
+    if "index" in how:
+        say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in how.items()))
+    (folder / _HOW).write_text(json.dumps(how) + "\n")
+
+
+def searched_how(folder: Path) -> dict[str, Any]:
+    """How `retrieve` made the run of a folder: what vectors were stored as, an index and its recall."""
+    file = folder / _HOW
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
 
 
 def ranked(
@@ -73,30 +84,73 @@ def ranked(
     depth: int,
     scale: float = 1.0,
     drop_self: bool = False,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
 ) -> Ranked:
     """The best `depth` passages of each query by inner product, exact and in the total order of `ranking`.
 
-    Both folders hold what the stage encode writes, float32, a row for each id: `dense.npy` [N, d], and for terms
-    `terms.npy` [Q, V] beside `term_ids.npy`, `term_weights.npy` [N, k], whose product is weighed by `scale`. With
-    `drop_self` a query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done.
+    Both folders hold `vectors`, a row for each id; the product of terms is weighed by `scale`. With `drop_self` a
+    query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done.
     RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
     """
-    _check_ids("The queries hold", "query", query_ids)
-    _check_ids("The collection holds", "document", ids)
-    _check_vectors(queries, "query", query_ids)
-    _check_vectors(passages, "document", ids)
-    own = ranking.own_rows(query_ids, ids) if drop_self else None
-    places, deeper = ranking.precedence(ids), depth + drop_self
-    engine = _with_terms if (passages / "term_ids.npy").exists() else _dense
-    parts, done = [], 0
-    for rows, scores in engine(queries, passages, places, deeper, scale) if ids and query_ids else ():
-        end = done + len(rows)
-        parts.append(ranking.finish(rows, scores, places, depth, None if own is None else own[done:end]))
-        done = end
-        if advance:
-            advance(len(rows))
-    return ranking.join(parts, len(query_ids))
+    found = Sought(queries, passages, query_ids, ids, scale).blocks(depth, drop_self, advance)
+    return ranking.join(list(found), len(query_ids))
+
+
+class Sought:
+    """Queries and the passages they are searched among, checked, as `ranked` has them.
+
+    The ids are those that lie beside the vectors, if none are given. An `index`, a factory string of faiss, proposes
+    what is ranked.
+    """
+
+    def __init__(
+        self,
+        queries: Path,
+        passages: Path,
+        query_ids: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        scale: float = 1.0,
+        index: str = EXACT,
+    ) -> None:
+        self.queries, self.query_ids = _side(queries, query_ids, "query", "The queries hold")
+        self.passages, self.ids = _side(passages, ids, "document", "The collection holds")
+        self.places, self.scale = ranking.precedence(self.ids), scale
+        self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
+
+    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[Ranked]:
+        """The ranking, a block of queries at a time."""
+        own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
+        if self.index:
+            found = self.index.search(self.queries, deeper, self.places)
+        else:
+            found = nearest.search(self.queries, self.passages, deeper, self.places, self.scale)
+        for rows, scores in found:
+            end = done + len(rows)
+            yield ranking.finish(rows, scores, self.places, depth, None if own is None else own[done:end])
+            done = end
+            if advance:
+                advance(len(rows))
+
+    def how(self, depth: int) -> dict[str, Any]:
+        """What the dense passages are stored as; an index, and what share of the best it finds."""
+        stored = {"stored": self.passages.stored} if self.passages.width else {}
+        if self.index is None or not self.query_ids:
+            return stored
+        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
+
+
+def _side(folder: Path, given: Sequence[str] | None, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
+    """The vectors of a folder and their ids, both checked; where no id is given nothing was embedded."""
+    if given is not None and not given:
+        return Documents(None), given
+    stored = Vectors.open(folder)
+    ids = stored.ids if given is None else given
+    _check_ids(holder, kind, ids)
+    if len(ids) != len(stored):
+        raise RetrobenchError(f"{holder} {len(ids):,} texts, and {folder} {len(stored):,} vectors. Encode them again.")
+    vectors = Documents.of(stored)
+    _check_vectors(vectors, kind, ids)
+    return vectors, ids
 
 
 def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
@@ -107,74 +161,15 @@ def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
         )
 
 
-def _check_vectors(folder: Path, kind: str, ids: Sequence[str]) -> None:
-    for file in (folder / f"{name}.npy" for name in _NUMBERS):
-        vectors = np.load(file, mmap_mode="r") if file.exists() else np.zeros((0, 0))
-        for first in range(0, len(vectors), _CHECKED):
-            sound = (np.abs(vectors[first : first + _CHECKED]) < _LARGEST).all(1)
-            if not sound.all():
-                name = ids[first + int(np.argmin(sound))]
-                raise RetrobenchError(
-                    f"The vector of {kind} {name!r} ({file.name}) is not finite, so it cannot be ranked: the encoder's "
-                    "weights or its precision are at fault. Encode in fp32, or take another checkpoint."
-                )
-
-
-Hits = Iterator[tuple[np.ndarray, np.ndarray]]  # rows and scores [q, k] of a few queries at a time
-
-
-def _dense(queries: Path, passages: Path, places: np.ndarray, depth: int, scale: float) -> Hits:
-    import faiss
-
-    vectors, asked = np.load(passages / "dense.npy", mmap_mode="r"), np.load(queries / "dense.npy", mmap_mode="r")
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    depth = min(depth, len(vectors))
-    more = min(depth + 1, len(vectors))
-    for first in range(0, len(asked), QUERIES):
-        block = np.ascontiguousarray(asked[first : first + QUERIES])
-        scores, rows = index.search(block, more)
-        # faiss cuts through equal scores where it likes; such a query is scored against every document.
-        cut = np.flatnonzero(scores[:, depth - 1] == scores[:, more - 1]) if more > depth else np.zeros(0, int)
-        rows, scores = ranking.order(rows[:, :depth], scores[:, :depth], places)
-        if len(cut):
-            rows[cut], scores[cut] = ranking.top(block[cut] @ vectors.T, depth, places)
-        yield rows.astype(np.int32), scores
-
-
-def _with_terms(queries: Path, passages: Path, places: np.ndarray, depth: int, scale: float) -> Hits:
-    weights = torch.from_numpy(np.load(passages / "term_weights.npy"))  # [N, k]
-    columns = torch.from_numpy(np.load(passages / "term_ids.npy"))
-    asked = np.load(queries / "terms.npy", mmap_mode="r")  # [Q, V]
-    parts = [
-        _sparse(weights[at : at + DOCUMENTS], columns[at : at + DOCUMENTS], asked.shape[1])
-        for at in range(0, len(weights), DOCUMENTS)
-    ]
-    dense = (passages / "dense.npy").exists()
-    vectors = torch.from_numpy(np.load(passages / "dense.npy")) if dense else None  # [N, d]
-    dense_asked = np.load(queries / "dense.npy") if dense else None
-    for first in range(0, len(asked), QUERIES):
-        block = torch.from_numpy(np.array(asked[first : first + QUERIES]))
-        best, kept = np.empty((len(block), 0), np.int64), np.empty((len(block), 0), np.float32)
-        for number, part in enumerate(parts):
-            at, end = number * DOCUMENTS, number * DOCUMENTS + part.shape[0]
-            scores = (scale * (part @ block.T)).T.contiguous()  # [q, n]; ranked a row at a time
-            if vectors is not None and dense_asked is not None:
-                scores += torch.from_numpy(dense_asked[first : first + QUERIES]) @ vectors[at:end].T
-            rows, found = ranking.top(scores.numpy(), depth, places[at:end])
-            best, kept = np.hstack([best, rows + at]), np.hstack([kept, found])
-            best, kept = (array[:, :depth] for array in ranking.order(best, kept, places))
-        yield best.astype(np.int32), kept
-
-
-def _sparse(weights: torch.Tensor, columns: torch.Tensor, words: int) -> torch.Tensor:
-    """Rows of k weights and their columns, both [n, k], as a sparse matrix [n, V]."""
-    starts = torch.arange(len(weights) + 1, dtype=torch.int32) * weights.shape[1]
-    shape = (len(weights), words)
-    with warnings.catch_warnings():
-        # torch calls the layout a beta once in each process; a product of it is held against a dense one by test.
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns.flatten(), weights.flatten(), shape, check_invariants=False)
+def _check_vectors(vectors: Documents, kind: str, ids: Sequence[str]) -> None:
+    try:
+        _ = vectors.census
+    except UnsoundError as error:
+        file = {"dense": "dense.npy", "terms": "terms.values.npy"}[error.part]
+        raise RetrobenchError(
+            f"The vector of {kind} {ids[error.row]!r} ({file}) is not finite, so it cannot be ranked: the encoder's "
+            "weights or its precision are at fault. Encode in fp32, or take another checkpoint."
+        ) from None
 
 
 def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], found: Ranked, tag: str) -> None:

@@ -1,0 +1,258 @@
+"""
+Passages to vectors: ours beside sentence-transformers, the same [CLS]-pooled BERT with random weights.
+
+Ours is what a run does, from the tokens that its stage `tokenise` left to vectors on the disk, and what `evaluate` does
+from texts. The peer's `encode` goes from texts to memory; words are whole tokens here, so that tokenising is as cheap
+for it as can be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from retrobench import encoders
+from retrobench.backbones import Backbone
+from retrobench.bench.frame import Case, Floor, Setting, UnequalError
+from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.experiment import Representations
+from retrobench.objective import Passage
+from retrobench.representation import Encoder
+from retrobench.stages.encode import write
+from retrobench.tokens import TokenisedTexts
+from retrobench.vectors import Vectors
+
+__all__ = ["cases"]
+
+LONGEST = 150
+COSINE, NDCG = 0.9999, 0.002
+CUT = 0.7  # share of a passage's tokens that stand in its query
+SPREAD = 0.05  # of random weights: texts are told apart by them, which BERT's own 0.02 hardly does
+
+
+@dataclass(frozen=True)
+class Size:
+    """Layers, width and heads of the model, and how many passages a round embeds."""
+
+    layers: int
+    hidden: int
+    heads: int
+    passages: int
+
+    @property
+    def flops(self) -> float:
+        """Of a passage of mean length, the last layer for [CLS] alone."""
+        tokens = float(lengths(self.passages, LONGEST).mean())
+        return (self.layers - 1) * tokens * (24 * self.hidden**2 + 4 * self.hidden * tokens)
+
+
+SMOKE, SMALL, BASE = Size(5, 192, 6, 64), Size(6, 384, 12, 256), Size(12, 768, 12, 65536)
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """From tokens in bf16, and from texts in the precision that was published."""
+    size = SMOKE if setting.smoke else BASE if setting.cuda else SMALL
+    with tempfile.TemporaryDirectory() as place:
+        sides = Sides(Path(place), size, setting)
+        bf16, fp32 = Floor(size.flops), Floor(size.flops, precision="fp32")
+        about: dict[str, Any] = {"unit": "passages/s", "rounds": 5, "memory": False}
+        yield Case(
+            **about,
+            name="from tokens in bf16, against its default from texts",
+            ours=lambda: sides.ours(True),
+            check=sides.same,
+            peer=lambda: sides.theirs(False),
+            peer_name="sentence-transformers, default",
+            floor=bf16,
+        )
+        yield Case(
+            **about,
+            name="from tokens in bf16, against its bf16 from texts",
+            ours=lambda: sides.ours(True),
+            check=sides.ranks_the_same,
+            peer=lambda: sides.theirs(True),
+            peer_name="sentence-transformers, bf16",
+            floor=bf16,
+        )
+        yield Case(
+            **about,
+            name="both from texts in fp32",
+            ours=sides.published,
+            check=sides.same_published,
+            peer=lambda: sides.theirs(False),
+            peer_name="sentence-transformers, default",
+            floor=fp32,
+        )
+
+
+class Sides:
+    """The same model and passages on either side."""
+
+    def __init__(self, place: Path, size: Size, setting: Setting) -> None:
+        self.place, self.device, self.rounds = place, setting.device, 0
+        made = passages(lengths(size.passages, LONGEST))
+        self.texts = [text_of(passage) for passage in made]
+        _write_tokens(place / "tokens", made)
+        self.model = Encoder(Backbone(_bert(size)), "cls", Representations())
+        self.model.save(_folder(place / "model"), tokenizer(), LONGEST)
+
+    @cached_property
+    def peer(self) -> Any:
+        """The folder as sentence-transformers loads it."""
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(self.place / "model"), device=self.device)
+
+    @cached_property
+    def loaded(self) -> encoders.Encoder:
+        """The folder as `evaluate` loads it."""
+        return encoders.load(str(self.place / "model"), encoders.Choices())
+
+    def ours(self, halved: bool) -> float:
+        """A round of the stage."""
+        self._stage(halved, self.place / "tokens")
+        return float(len(self.texts))
+
+    def _stage(self, halved: bool, tokens: Path) -> Path:
+        source, folder = TokenisedTexts.open(tokens), self._next()
+        write(folder, self.model, VOCABULARY, source, "passage", LONGEST, halved, {}, "encode")
+        return folder
+
+    def _next(self) -> Path:
+        self.rounds += 1
+        return _folder(self.place / str(self.rounds))
+
+    def theirs(self, halved: bool) -> float:
+        """A round of the peer."""
+        self._peer(self.texts, halved)
+        return float(len(self.texts))
+
+    def _peer(self, texts: list[str], halved: bool) -> np.ndarray:
+        with torch.autocast(self.device, torch.bfloat16, enabled=halved):
+            return np.asarray(self.peer.encode(texts, show_progress_bar=False), np.float32)
+
+    def published(self) -> float:
+        """A round of what `evaluate` does."""
+        pairs = [(str(row), text) for row, text in enumerate(self.texts)]
+        self.loaded.write(self._next(), pairs, len(pairs), "passage", lambda n: None)
+        return float(len(pairs))
+
+    def same(self) -> str:
+        """In fp32 the same vectors, in bf16 the same ranking."""
+        some = self.texts[:SAMPLE]
+        ours = _vectors(self._stage(False, self.place / "tokens"))[: len(some)]
+        return f"{_alike(ours, self._peer(some, False))}; {self.ranks_the_same()}"
+
+    def same_published(self) -> str:
+        """The same vectors, of unit length where similarity is by cosine."""
+        some = self.texts[:SAMPLE]
+        return _alike(self.loaded.embed(some, "passage"), self._peer(some, False))
+
+    def ranks_the_same(self) -> str:
+        """nDCG@10 of shortened passages as queries: ours in bf16 against the peer in fp32."""
+        some = self.texts[: 4 * SAMPLE]
+        queries = [" ".join(text.split()[: max(2, int(CUT * len(text.split())))]) for text in some]
+        tokens = self.place / "queries"
+        if not tokens.exists():
+            _write_tokens(tokens, [passage_of(text) for text in queries])
+        ours = (_vectors(self._stage(True, folder))[: len(some)] for folder in (tokens, self.place / "tokens"))
+        theirs = (self._peer(texts, False) for texts in (queries, some))
+        first, second = ndcg(*ours), ndcg(*theirs)
+        if not abs(first - second) <= NDCG:
+            raise UnequalError(f"nDCG@10 is {first:.4f} in bf16 and {second:.4f} in fp32. Nothing was timed.")
+        return f"nDCG@10 {first:.4f} in bf16, {second:.4f} in fp32"
+
+
+SAMPLE = 64
+
+
+def ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
+    """nDCG@10 by cosine, where query i asks for document i alone."""
+    unit = [F.normalize(torch.from_numpy(part)) for part in (queries, documents)]
+    scores = unit[0] @ unit[1].T
+    ranks = (scores > scores.diagonal()[:, None]).sum(1)
+    return float(torch.where(ranks < 10, 1 / torch.log2(ranks + 2.0), 0.0).mean())
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray) -> str:
+    cosines: Tensor = torch.cosine_similarity(torch.from_numpy(ours).double(), torch.from_numpy(theirs).double())
+    least = float(cosines.min())
+    if math.isnan(least) or least < COSINE:
+        raise UnequalError(
+            f"vectors in fp32: the least cosine is {least:.6f}, of at least {COSINE}. Nothing was timed."
+        )
+    return f"cosine >= {least:.7f} in fp32"
+
+
+def _vectors(folder: Path) -> np.ndarray:
+    found = Vectors.open(folder)
+    return found.dense(0, len(found))
+
+
+def _bert(size: Size) -> Any:
+    from transformers import BertConfig, BertForMaskedLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the head that the peer leaves out is told of at length
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    shape: dict[str, Any] = {"hidden_size": size.hidden, "num_hidden_layers": size.layers}
+    shape |= {"num_attention_heads": size.heads, "intermediate_size": 4 * size.hidden}
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY.size, initializer_range=SPREAD, **shape))
+
+
+def tokenizer() -> Any:
+    """One word for each id, so that a text says exactly which tokens it has."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers.processors import BertProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    names = {"[PAD]": VOCABULARY.pad, "[UNK]": 100, "[CLS]": VOCABULARY.cls, "[SEP]": VOCABULARY.sep}
+    names |= {"[MASK]": VOCABULARY.mask}
+    words = {f"w{number}": number for number in range(VOCABULARY.size) if number not in names.values()}
+    made = Tokenizer(models.WordLevel({**names, **words}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = BertProcessing(("[SEP]", VOCABULARY.sep), ("[CLS]", VOCABULARY.cls))
+    special = {f"{name[1:-1].lower()}_token": name for name in names}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special)  # type: ignore[no-untyped-call]
+
+
+def text_of(passage: Passage) -> str:
+    """The words of a passage without a title."""
+    return " ".join(f"w{number}" for number in passage.text)
+
+
+def passage_of(text: str) -> Passage:
+    """The passage of some words."""
+    none = np.zeros(0, np.uint16), np.zeros(0, np.bool_)
+    ids = np.asarray([int(word[1:]) for word in text.split()], np.uint16)
+    return Passage(*none, ids, np.ones(len(ids), np.bool_))
+
+
+def _folder(place: Path) -> Path:
+    place.mkdir()
+    return place
+
+
+def _write_tokens(folder: Path, made: list[Passage]) -> None:
+    """What the stage `tokenise` leaves of these passages."""
+    folder.mkdir()
+    ids, starts = np.concatenate([p.text for p in made]), np.concatenate([p.text_starts for p in made])
+    ids.astype(np.uint16).tofile(folder / "tokens.bin")
+    starts.tofile(folder / "starts.bin")
+    counts = np.asarray([len(p.text) for p in made], np.int64)
+    np.save(folder / "lengths.npy", np.stack([np.zeros_like(counts), counts], 1))
+    np.save(folder / "offsets.npy", np.concatenate([[0], counts.cumsum()]))
+    (folder / "ids.json").write_text(json.dumps([str(row) for row in range(len(made))]))
+    (folder / "texts.json").write_text(json.dumps({"dtype": "uint16"}))

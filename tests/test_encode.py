@@ -1,0 +1,133 @@
+"""Encoding at work: several processes, and kills, each in real processes on one thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from processes import launch
+
+from retrobench import embedding
+from retrobench.experiment import Representations
+from retrobench.objective import Vocabulary
+from retrobench.representation import Encoder
+from retrobench.stages.encode import write
+from retrobench.stages.start import load_backbone
+from retrobench.store import Store
+from retrobench.tokens import TokenisedTexts
+from retrobench.vectors import Terms, Vectors, Writer
+
+TEXTS, WINDOW = 600, 32
+
+
+def encoder(base: Path) -> tuple[Encoder, Vocabulary]:
+    """On tiny's base, with weights that tell texts apart; the same in every process."""
+    backbone, vocabulary = load_backbone(base)
+    torch.manual_seed(2)
+    for name, parameter in backbone.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
+    return Encoder(backbone, "cls+terms", Representations(dense=8, terms=6)), vocabulary
+
+
+def texts(folder: Path, count: int = TEXTS, longest: int = 60) -> None:
+    """Made-up token ids where `tokenise` would have left some."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    lengths = np.stack([np.zeros(count, np.int64), draw.integers(0, longest, count)], 1)
+    total = int(lengths.sum())
+    draw.integers(5, 60, total, dtype=np.uint16).tofile(folder / "tokens.bin")
+    np.ones(total, np.bool_).tofile(folder / "starts.bin")
+    np.save(folder / "lengths.npy", lengths)
+    np.save(folder / "offsets.npy", np.concatenate([[0], lengths.sum(1).cumsum()]))
+    (folder / "ids.json").write_text("[" + ", ".join(f'"d{row}"' for row in range(count)) + "]")
+    (folder / "texts.json").write_text('{"dtype": "uint16"}')
+
+
+def make(root: Path, folder: Path) -> dict[str, float]:
+    made, vocabulary = encoder(root / "base")
+    torch.manual_seed(3)
+    assert made.projection is not None
+    torch.nn.init.normal_(made.projection.weight)
+    source = TokenisedTexts.open(root / "texts")
+    return write(folder, made, vocabulary, source, "passage", 40, False, {}, "encode")
+
+
+def main(root: Path, killed: str = "") -> None:
+    """One of several processes; says how many windows it did."""
+    torch.set_num_threads(1)
+    embedding.WINDOW = WINDOW
+    put, done = Writer.put, list[int]()
+
+    def counted(self: Writer, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
+        if killed and len(done) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(self, first, dense, terms)
+        done.append(first)
+
+    Writer.put = counted  # type: ignore[method-assign]
+    work = lambda folder: make(root, folder)  # noqa: E731
+    Store(root / "store").ensure("encode", {}, [], work, resumes=True, together=True, label="encode")
+    print(len(done))
+
+
+def words(root: Path, *more: str) -> list[str]:
+    """The command of a process."""
+    code = "import sys; sys.path[:0] = sys.argv[1].split(':'); from pathlib import Path; import test_encode as t\n"
+    code += "t.main(Path(sys.argv[2]), *sys.argv[3:])"
+    return [sys.executable, "-c", code, ":".join([str(Path(__file__).parent), *sys.path]), str(root), *more]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(embedding, "WINDOW", WINDOW)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny.write_base(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    texts(tmp_path / "texts")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "entry.json"}
+
+
+def alone(root: Path) -> dict[str, bytes]:
+    """What a single process makes."""
+    (root / "alone").mkdir()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    make(root, root / "alone")
+    torch.set_num_threads(threads)
+    return contents(root / "alone")
+
+
+def stored(root: Path) -> Path:
+    (folder,) = (path for path in (root / "store" / "encode").iterdir() if path.is_dir())
+    return folder
+
+
+def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
+    """Each does a part of the windows, and what comes out is what one alone makes."""
+    ended = launch(words(root), 4)
+    assert [process.returncode for process in ended] == [0] * 4, ended
+    shares = [int(process.stdout) for process in ended]
+    assert sum(shares) == -(-TEXTS // WINDOW) and sorted(shares)[-2] > 0, shares
+    assert contents(stored(root)) == alone(root)
+    found = Vectors.open(stored(root))
+    assert len(found) == TEXTS and np.ptp(found.dense(0, TEXTS), axis=0).min() > 0
+
+
+def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
+    first = subprocess.run(words(root, "killed"), capture_output=True)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    again = subprocess.run(words(root), capture_output=True, text=True)
+    assert int(again.stdout) == -(-TEXTS // WINDOW) - 3, "the windows that were finished are not done again"
+    assert "encode: resuming, an earlier run was cut short" in again.stderr
+    assert contents(stored(root)) == alone(root)

@@ -1,0 +1,100 @@
+"""The last layer for the first token alone against the whole computation, in each family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bases import FAMILIES, MAX_LENGTH, make
+from torch import Tensor, nn
+from transformers import DistilBertConfig, DistilBertModel
+
+from retrobench.backbones import Backbone
+from retrobench.lastlayer import first_only
+from retrobench.masking import Packed, pack
+
+
+def loud(model: nn.Module) -> nn.Module:
+    """Weights, biases among them, large enough for texts to differ."""
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, mean=float("norm" in name.lower() and name.endswith("weight")), std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Packed]:
+    base = make(request.param, tmp_path_factory.mktemp(request.param))
+    backbone = base.backbone()
+    loud(backbone.lm)
+    texts = [base.texts[row] for row in range(len(base.texts))]  # one of them is empty
+    return backbone, pack(texts, base.vocabulary, MAX_LENGTH)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 1)], ids=["padded", "whole"])
+def test_it_equals_the_whole(made: tuple[Backbone, Packed], attention: str, rows: slice) -> None:
+    backbone, (ids, mask, _) = made
+    backbone.lm.set_attn_implementation(attention)
+    with torch.inference_mode():
+        whole = backbone.hidden(ids[rows], mask[rows])[:, 0]
+        first = backbone.sentence(ids[rows], mask[rows])
+    assert first.shape == whole.shape == (len(ids[rows]), 32)
+    torch.testing.assert_close(first, whole, rtol=1e-5, atol=1e-5)
+    assert torch.cosine_similarity(first.double(), whole.double()).min() >= 0.9999999
+
+
+def test_in_bf16_it_is_no_further_from_float32(made: tuple[Backbone, Packed]) -> None:
+    backbone, (ids, mask, _) = made
+    with torch.inference_mode():
+        exact = backbone.hidden(ids, mask)[:, 0]
+        with torch.autocast("cpu", torch.bfloat16):
+            whole, first = backbone.hidden(ids, mask)[:, 0], backbone.sentence(ids, mask)
+    apart = [float(1 - torch.cosine_similarity(exact, found.float()).mean()) for found in (whole, first)]
+    assert apart[1] <= 1.5 * apart[0] < 0.01
+
+
+def test_nothing_is_left_behind(made: tuple[Backbone, Packed]) -> None:
+    """After the context, an error in it included, the model gives every token again."""
+    backbone, (ids, mask, _) = made
+    before = backbone.hidden(ids, mask)
+    with first_only(backbone.lm.base_model) as is_known:
+        assert is_known and backbone.hidden(ids, mask).shape == (len(ids), 1, 32)
+    with pytest.raises(ZeroDivisionError), first_only(backbone.lm.base_model):
+        raise ZeroDivisionError
+    assert torch.equal(backbone.hidden(ids, mask), before)
+
+
+def test_gradients_are_those_of_the_whole(made: tuple[Backbone, Packed]) -> None:
+    backbone, (ids, mask, _) = made
+
+    def gradients(found: Tensor) -> dict[str, Tensor]:
+        backbone.zero_grad()
+        found.sin().sum().backward()  # type: ignore[no-untyped-call]
+        return {name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None}
+
+    whole, first = gradients(backbone.hidden(ids, mask)[:, 0]), gradients(backbone.sentence(ids, mask))
+    backbone.zero_grad()
+    silent = {name for name in whole if name not in first}
+    assert all("key.bias" in name for name in silent), "a key's bias is nothing to softmax"
+    assert len(first) >= 14
+    for name, slope in first.items():
+        torch.testing.assert_close(slope, whole[name], rtol=1e-3, atol=1e-5 + 1e-3 * float(whole[name].abs().max()))
+
+
+def unknown_family() -> Any:
+    shape: dict[str, Any] = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "vocab_size": 50}
+    return DistilBertModel(DistilBertConfig(**shape))
+
+
+def test_what_is_not_known_is_left_as_it_is(tmp_path: Path) -> None:
+    ids = torch.arange(5)[None]
+    other = unknown_family().eval()
+    with first_only(other) as is_known:
+        assert not is_known and other(ids).last_hidden_state.shape == (1, 5, 32)
+    bert = make("bert", tmp_path).backbone().lm.base_model.eval()
+    bert.encoder.layer[-1].attention.self.key = type("Adapted", (nn.Linear,), {})(32, 32)
+    with first_only(bert) as is_known:
+        assert not is_known and bert(ids).last_hidden_state.shape == (1, 5, 32)

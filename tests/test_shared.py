@@ -1,0 +1,61 @@
+"""A search shared by real processes, one thread each, against that of one process, bit for bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from retrobench.vectors import Terms, Writer
+
+SEARCH = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+import torch.distributed as dist
+from retrobench.nearest import Documents, Plan, shared
+root, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+if count > 1:
+    dist.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=count)
+for folder in (root / "many", root / "few"):
+    queries, documents = Documents.open(folder / "q"), Documents.open(folder / "p")
+    plan = Plan(queries=11) if count > 1 else Plan()
+    places = np.load(folder / "places.npy")
+    found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, places, 0.7, plan))]
+    np.savez(folder / f"{count}.{rank}.npz", rows=found[0], scores=found[1])
+if count > 1:
+    dist.destroy_process_group()
+"""
+
+
+def lay(folder: Path, draw: np.random.Generator, rows: int) -> None:
+    counts = draw.integers(0, 5, rows)
+    indices = np.concatenate([np.zeros(0, np.int32), *(draw.permutation(30)[:n].astype(np.int32) for n in counts)])
+    terms = Terms(np.concatenate([[0], np.cumsum(counts)]), indices, draw.random(len(indices)).astype(np.float32))
+    with Writer(folder, rows, 24, 30, "float16", rows, {}) as writer:
+        writer.put(0, np.round(draw.standard_normal((rows, 24)), 1).astype(np.float32), terms)
+        writer.publish(str(row) for row in range(rows))
+
+
+def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
+    """Three documents leave one of four processes none."""
+    draw, sizes = np.random.default_rng(0), {"many": 500, "few": 3}
+    for case, documents in sizes.items():
+        for name, rows in (("q", 37), ("p", documents)):
+            (tmp_path / case / name).mkdir(parents=True)
+            lay(tmp_path / case / name, draw, rows)
+        np.save(tmp_path / case / "places.npy", draw.permutation(documents).astype(np.int32))
+    for count in (1, 4):
+        words = [sys.executable, "-c", SEARCH, str(tmp_path)]
+        at_work = [subprocess.Popen([*words, str(rank), str(count)]) for rank in range(count)]
+        assert [process.wait(150) for process in at_work] == [0] * count
+    for case, documents in sizes.items():
+        one = np.load(tmp_path / case / "1.0.npz")
+        assert one["rows"].shape == (37, min(40, documents)) and len(np.unique(one["rows"])) > 2
+        for rank in range(4):
+            other = np.load(tmp_path / case / f"4.{rank}.npz")
+            assert np.array_equal(one["rows"], other["rows"])
+            assert np.array_equal(one["scores"].view(np.int32), other["scores"].view(np.int32))
