@@ -31,6 +31,8 @@ def read_text(folder: Path, text: str, *overrides: str) -> Track:
 def test_identities_outlive_new_settings() -> None:
     assert read("mini").identity == "d0f60b88e9924970"
     assert read("base").identity == "90a4e42e10ac35ef"
+    assert read("mini", "representation.stored=float32").identity == "d0f60b88e9924970"
+    assert read("mini", "representation.stored=float16").identity != "d0f60b88e9924970"
     assert read("mini", "finetune.hard=x").identity != "d0f60b88e9924970"
     assert read("mini", "finetune.examples=query", "adapt.corpus=[]").identity == "d0f60b88e9924970"
     assert read("mini", "evaluate.index=exact").identity == "d0f60b88e9924970"
@@ -72,6 +74,7 @@ def test_every_setting_is_there_with_its_source(name: str) -> None:
         if heading_ in given:
             left = known - given[heading_]
             left -= {"compile", "gradient_cache"}  # how the machine comes by a step, which no paper's recipe is about
+            left -= {"stored"}  # nor are they about disks
             assert left <= {"steps", "epochs", "titles"} and len(left & {"steps", "epochs"}) < 2, (heading_, left)
     assert set(given) | {"adapt"} == set(SECTIONS)
 
