@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrobench.bench import encode, scale
+from retrobench.bench import encode, memory, scale
 from retrobench.bench.frame import Setting, UnequalError
 from retrobench.bench.texts import VOCABULARY, lengths, passages
 from retrobench.stages.encode import Texts
@@ -53,8 +53,8 @@ def test_ndcg_of_one_relevant_document() -> None:
 
 def test_memory_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The peak counts what is held for a moment only."""
-    before = scale.anonymous()
-    with scale.Watch() as watch:
+    before = memory.anonymous()
+    with memory.Watch() as watch:
         held = np.ones(25_000_000)
         while watch.peak < before + held.nbytes / 2:
             pass
