@@ -16,7 +16,7 @@ from retrobench.nearest.kept import room_for
 __all__ = ["AUTO", "Plan", "search", "together"]
 
 _KEPT = {"cpu": 2**27, "cuda": 2**30}  # bytes of candidates at a time
-_WORDS = 2**25  # bytes of queries' words written out at a time
+_WORDS = {"cpu": 2**25, "cuda": 2**30}  # bytes of queries' words written out at a time
 _MOST = {"cpu": 2**12, "cuda": 2**14}  # queries at a time
 
 
@@ -60,7 +60,7 @@ def search(
 def together(documents: Documents, depth: int, where: str) -> int:
     """Queries at a time, for which memory is bounded and a block of documents still worth reading."""
     most = min(_MOST[where], _KEPT[where] // (8 * room_for(depth)))
-    return max(1, min(most, _WORDS // (4 * documents.words)) if documents.words else most)
+    return max(1, min(most, _WORDS[where] // (4 * documents.words)) if documents.words else most)
 
 
 def _device(plan: Plan) -> torch.device:
