@@ -7,7 +7,9 @@
 
 from pathlib import Path
 
-__all__ = ["path"]
+__all__ = ["MODELS", "path"]
+
+MODELS = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}  # by the names they are asked for
 
 
 def path(name: str) -> Path:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrobench.collections import path
+from retrobench.collections import MODELS, path
 from retrobench.errors import RetrobenchError
 from retrobench.store import tree_hash
 
 __all__ = ["Files", "find", "read_json"]
 
-SHIPPED = {"retrobench/base": "base", "retrobench/tokenizer": "tokenizer"}
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 OTHERS = ("onnx/*", "openvino/*")  # the same model again, for engines that are not used here
 
@@ -101,8 +100,8 @@ class Files:
 
 def find(name: str) -> Path:
     """The folder of that name, else the hub's snapshot of it, which is downloaded unless HF_HUB_OFFLINE is set."""
-    if name in SHIPPED:
-        return path(SHIPPED[name])
+    if name in MODELS:
+        return path(MODELS[name])
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import snapshot_download
@@ -112,7 +111,7 @@ def find(name: str) -> Path:
     except Exception as error:  # a wrong id, no network and no permission all come as types of their own
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise RetrobenchError(
-            f"Model {name!r} is neither a folder, nor one of {', '.join(SHIPPED)}, nor to be had from the hub "
+            f"Model {name!r} is neither a folder, nor one of {', '.join(MODELS)}, nor to be had from the hub "
             f"({reason}). Check the name, or download it and give the folder."
         ) from error
 

@@ -12,8 +12,7 @@ import ir_datasets
 
 from retrobench import data
 from retrobench.arithmetic import BERT_BASE, Shape
-from retrobench.collections import catalogue, path, sbert, titled
-from retrobench.encoders.files import SHIPPED
+from retrobench.collections import MODELS, catalogue, path, sbert, titled
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Model
 
@@ -145,8 +144,8 @@ def shape_of(name: str, model: Model) -> tuple[Shape, str]:
 
 def _folder(name: str) -> Path | None:
     """Where the model's files are, if they are here."""
-    if name in SHIPPED:
-        return path(SHIPPED[name])
+    if name in MODELS:
+        return path(MODELS[name])
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import try_to_load_from_cache
