@@ -43,7 +43,8 @@ def dense(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tenso
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Memory, and time, of both losses with their gradients for one batch of full length."""
-    sizes = replace(scale(setting), dropout=0.0)
+    found = scale(setting)
+    sizes = replace(found, dropout=0.0, batch=found.batch if setting.cuda or setting.smoke else 2 * found.batch)
     backbone = pretraining(objective("dupmae"), sizes, setting.device).backbone
     texts = passages([sizes.length] * sizes.batch)
     batch = objective("dupmae").collate(texts, VOCABULARY, sizes.length, torch.Generator().manual_seed(0))

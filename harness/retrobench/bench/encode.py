@@ -57,7 +57,7 @@ class Size:
         return (self.layers - 1) * tokens * (24 * self.hidden**2 + 4 * self.hidden * tokens)
 
 
-SMOKE, SMALL, BASE = Size(5, 192, 6, 64), Size(6, 384, 12, 256), Size(12, 768, 12, 65536)
+SMOKE, SMALL, BASE = Size(5, 192, 6, 64), Size(6, 384, 12, 192), Size(12, 768, 12, 65536)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -86,7 +86,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             floor=bf16,
         )
         yield Case(
-            **about,
+            **{**about, "rounds": 3, "warmups": 0},
             name="both from texts in fp32",
             ours=sides.published,
             check=sides.same_published,
@@ -149,10 +149,10 @@ class Sides:
         return float(len(pairs))
 
     def same(self) -> str:
-        """In fp32 the same vectors, in bf16 the same ranking."""
+        """In fp32 the same vectors; in bf16 the next case has the same ranking."""
         some = self.texts[:SAMPLE]
         ours = _vectors(self._stage(False, self.place / "tokens"))[: len(some)]
-        return f"{_alike(ours, self._peer(some, False))}; {self.ranks_the_same()}"
+        return _alike(ours, self._peer(some, False))
 
     def same_published(self) -> str:
         """The same vectors, of unit length where similarity is by cosine."""

@@ -43,7 +43,7 @@ class Scale:
         return Shape(self.layers, self.hidden, self.intermediate, VOCABULARY.size)
 
 
-SMOKE, SMALL, BASE = Scale(2, 32, 2, 64, 4, 32), Scale(4, 256, 4, 1024, 32, 150), Scale(12, 768, 12, 3072, 128, 150)
+SMOKE, SMALL, BASE = Scale(2, 32, 2, 64, 4, 32), Scale(4, 256, 4, 1024, 16, 150), Scale(12, 768, 12, 3072, 128, 150)
 
 
 def scale(setting: Setting) -> Scale:

@@ -107,7 +107,8 @@ def step_cases(name: str, peer: Released, setting: Setting) -> Iterator[Case]:
             check=lambda: same_step(name, peer, sizes, texts, setting),
             floor=floor,
             rounds=7 if setting.cuda else 3,
-            warmups=0,  # the round that memory is taken in is one
+            memory=ahead,
+            warmups=0,  # the round that memory is taken in is one, and with a collator the first of several
             note=_about(sizes, precision, setting),
         )
 
