@@ -165,7 +165,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             peer_name="padded step",
             check=lambda: _same_step(sizes, setting.device),
             floor=Floor(_flops(round_, sizes), precision=precision),
-            rounds=7 if setting.cuda else 2,  # on a processor each takes ten seconds
+            rounds=7 if setting.cuda else 1 if halved else 2,  # on a processor each takes ten seconds
             memory=halved == setting.cuda,
             warmups=0,  # the round that memory is taken in is one
             note=f"{sizes.layers} layers, {sizes.hidden} wide; ours in {precision}, the peer in {theirs}",

@@ -60,6 +60,7 @@ def _case(name: str, ours: Callable[[], Found], peer: Callable[[], Found], peer_
         peer=lambda: float(len(peer()[0])),
         peer_name=peer_name,
         floor=floor,
+        rounds=5,
     )
 
 
