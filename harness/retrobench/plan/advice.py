@@ -49,7 +49,7 @@ def changes(needs: Needs, track: Track, machine: Machine, gpus: int) -> Iterator
     most = max(needs.stages, key=lambda of: of.host)
     if not _holds(most, machine):
         held = f"{small(most.host / GIB)} GiB of {small(machine.host / GIB)} in main memory"
-        yield f"{most.name}: {held}, for vectors and ids; no setting but a smaller collection"
+        yield f"{most.name}: {held}, for ids and what is known of them; no setting but a smaller collection"
     if machine.free and space(needs) > machine.free:
         yield f"disk: {size(space(needs))}, of {size(machine.free)} free; another --store on a larger one"
 

@@ -18,6 +18,7 @@ ENCODING = 8192  # tokens embedded at a time
 # Bytes of main memory per document: its id, and its places in the sets and dictionaries of fine-tuning and search.
 _ID = 330
 _TEXT = 4.6  # bytes of text per token
+_BLOCKS = 2.0**29  # of vectors and candidates that a search holds
 # A training holds logits of as many rows as fill a GiB in 32 bits, their copy in 16 and the gradients.
 _LOGITS = 2.5 * 2**30
 MASKED = 0.15  # BERT's share of masked tokens, where an objective names none
@@ -258,8 +259,7 @@ class _Plan:
             works.append(Work("search", flops=flops))
             disk += arithmetic.RUN_LINE * part.queries * min(depth, part.documents)
         largest = max(found, key=lambda part: part.documents)
-        # faiss copies the vectors; of terms there are arrays and the same as sparse matrices.
-        host = _ID * largest.documents + arithmetic.vector_bytes(largest.documents, self.width, 2 * self.terms)
+        host = _ID * largest.documents + _BLOCKS  # vectors are read from the disk as they are needed
         device = 6.0 * self.shape.parameters + arithmetic.activation_bytes(self.shape, ENCODING) / self.shape.layers
         device += _LOGITS + arithmetic.pooled_bytes(self.shape, ENCODING / 32) if self.terms else 0
         return Stage(name, tuple(works), disk, host, device)
