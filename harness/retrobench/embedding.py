@@ -120,7 +120,7 @@ class _Flight:
             # Their number is only known to the device, which is asked here; queries alone keep all their words.
             which, columns = weights.nonzero(as_tuple=True)
             self.counts.append(_sent(torch.bincount(which, minlength=len(rows))))
-            weights = weights[which, columns]
+            weights, columns = weights[which, columns], columns.int()
         self.rows.append(rows)
         self.parts.append(Embedded(*(None if part is None else _sent(part) for part in (dense, weights, columns))))
 
@@ -154,12 +154,11 @@ class _Flight:
     def _terms(self) -> Terms | None:
         if self.parts[0].weights is None:
             return None
+        parts = [_arrays(part) for part in self.parts]
         if self.counts:
-            flat = [[counts.numpy(), *_arrays(part)] for counts, part in zip(self.counts, self.parts, strict=True)]
-        else:
-            flat = [list(_without_zeros(*_arrays(part))) for part in self.parts]
-        counts, weights, columns = (np.concatenate(arrays) for arrays in zip(*flat, strict=True))
-        return _in_order(np.concatenate(self.rows), counts, weights, columns)
+            return _in_order(self.rows, [counts.numpy() for counts in self.counts], parts)
+        kept = [_without_zeros(*part) for part in parts]
+        return _in_order(self.rows, [counts for counts, _ in kept], [part for _, part in kept])
 
 
 def _sent(tensor: Tensor) -> Tensor:
@@ -169,23 +168,33 @@ def _sent(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
-def _arrays(part: Embedded) -> tuple[np.ndarray, np.ndarray]:
+_Entries = tuple[np.ndarray, np.ndarray]  # weights, and the columns they stand in
+
+
+def _arrays(part: Embedded) -> _Entries:
     assert part.weights is not None and part.columns is not None
     return part.weights.float().numpy(), part.columns.numpy()
 
 
-def _without_zeros(weights: np.ndarray, columns: np.ndarray) -> Sequence[np.ndarray]:
+def _without_zeros(weights: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, _Entries]:
     """Counts [B], then weights and columns of [B, k] in a row, each text's by column, without what weighs nothing."""
     by_column = np.argsort(columns, axis=1)
     weights, columns = np.take_along_axis(weights, by_column, 1), np.take_along_axis(columns, by_column, 1)
     kept = weights != 0  # what is not finite is kept, to be refused
-    return kept.sum(1), weights[kept], columns[kept]
+    return kept.sum(1), (weights[kept], columns[kept])
 
 
-def _in_order(rows: np.ndarray, counts: np.ndarray, weights: np.ndarray, columns: np.ndarray) -> Terms:
-    """Sparse rows as they came, each of `counts` entries and named by `rows`, in the order of their names."""
-    starts = np.concatenate([[0], counts.cumsum()])
-    order = np.argsort(rows)
-    indptr = np.concatenate([[0], counts[order].cumsum()])
-    taken = np.repeat(starts[order] - indptr[:-1], counts[order]) + np.arange(indptr[-1])
-    return Terms(indptr.astype(np.int64), columns[taken].astype(np.int32), weights[taken].astype(np.float32))
+def _in_order(rows: Sequence[np.ndarray], counts: Sequence[np.ndarray], parts: Sequence[_Entries]) -> Terms:
+    """Sparse rows of all batches, each of `counts` entries, in the order of the row numbers `rows`, from 0.
+
+    Batch by batch: a window of queries has tens of millions of entries, of which no third copy is made.
+    """
+    sizes = np.zeros(sum(map(len, rows)), np.int64)
+    for some, count in zip(rows, counts, strict=True):
+        sizes[some] = count
+    indptr = np.concatenate([[0], sizes.cumsum()])
+    columns, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    for some, count, (weights, of) in zip(rows, counts, parts, strict=True):
+        places = np.repeat(indptr[some] - (count.cumsum() - count), count) + np.arange(len(weights))
+        columns[places], values[places] = of, weights
+    return Terms(indptr, columns, values)
