@@ -220,7 +220,7 @@ def _sources(results: Iterable[Result]) -> Iterator[str]:
     runs: dict[str, list[str]] = {}
     for of in found:
         about = ", ".join(f"{key} {value}" for key, value in {**of.hardware, **of.versions}.items())
-        runs.setdefault(f"commit {of.commit[:10] or 'unknown'}, {of.date}: {about}", []).append(of.benchmark)
+        runs.setdefault(f"commit {of.commit[:10] or 'unknown'}, {of.date[:10]}: {about}", []).append(of.benchmark)
     yield "\n".join(f"- {', '.join(dict.fromkeys(names))}: {run}" for run, names in runs.items())
     if meaning := [f"- {of.benchmark}, {of.case}: {of.says}" for of in found if of.says]:
         yield "What it says:"
