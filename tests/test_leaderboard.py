@@ -57,9 +57,9 @@ def test_per_query_values_lie_beside_the_row_in_repeatable_bytes(tmp_path: Path)
 def test_a_row_of_before_keeps_its_line_and_its_id(tmp_path: Path) -> None:
     """`facts` and `round` came later: a row that has neither is written and named as it always was."""
     mini = Path(__file__).parents[1] / "leaderboards" / "mini" / "rows.jsonl"
-    lines = mini.read_text("utf-8").splitlines()
+    lines = mini.read_text("utf-8").splitlines()[:19]  # those of before
     assert len(lines) == 19
-    for line, old in zip(lines, read(mini.parent), strict=True):
+    for line, old in zip(lines, read(mini.parent)[:19], strict=True):
         assert old.to_json() == line
         assert old.per_query == f"per_query/{old.id}.json.gz"
         assert (old.facts, old.round) == ({}, "")

@@ -123,12 +123,15 @@ def child(folder: Path, killed_at: int) -> subprocess.Popen[bytes]:
 
 
 def test_processes_share_the_windows_and_kills_leave_no_trace(tmp_path: Path) -> None:
-    """Four processes at once, two of them killed in the middle of a window; what they held goes to others."""
+    """Two processes at once, killed in the middle of a window, then two more; what was held goes to others."""
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     fill(tmp_path / "one", 83, 4)
-    children = [child(tmp_path / "other", at) for at in (0, 2, 1000, 1000)]
-    assert [process.wait() for process in children] == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
+    # Nobody else is there to take the last windows before a slow starter has one to die in.
+    killed = [child(tmp_path / "other", at) for at in (0, 2)]
+    assert [process.wait() for process in killed] == [-signal.SIGKILL, -signal.SIGKILL]
+    others = [child(tmp_path / "other", 1000) for _ in range(2)]
+    assert [process.wait() for process in others] == [0, 0]
     with Writer(tmp_path / "other", 83, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
         assert writer.done >= 83 - 8
     fill(tmp_path / "other", 83, 4)

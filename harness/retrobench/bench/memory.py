@@ -18,12 +18,14 @@ class Watch:
         self._thread = threading.Thread(target=self._look)
 
     def __enter__(self) -> Watch:
+        self.peak = anonymous()  # what is over before the first look counts too
         self._thread.start()
         return self
 
     def __exit__(self, *unused: object) -> None:
         self._ended.set()
         self._thread.join()
+        self.peak = max(self.peak, anonymous())
 
     def _look(self) -> None:
         while not self._ended.wait(SECONDS):
