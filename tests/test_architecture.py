@@ -37,7 +37,7 @@ FLOORS = (
     ("backbones", "collections", "sampling"),
     (
         *("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
-        *("lastlayer", "vectors"),
+        *("layers", "vectors"),
     ),
     ("errors", "progress", "provenance", "ranking", "significance", "rules", "kernels"),
 )

@@ -6,7 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import get_ident
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from retrobench import embedding
 from retrobench.experiment import Representations
 from retrobench.objective import Vocabulary
 from retrobench.representation import Encoder
+from retrobench.representation import Vectors as Embeddings
 from retrobench.stages.encode import write
 from retrobench.stages.start import load_backbone
 from retrobench.store import Store
@@ -131,3 +136,62 @@ def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
     assert int(again.stdout) == -(-TEXTS // WINDOW) - 3, "the windows that were finished are not done again"
     assert "encode: resuming, an earlier run was cut short" in again.stderr
     assert contents(stored(root)) == alone(root)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("kind", ["query", "passage"])
+def test_threads_change_no_bit(
+    kind: Literal["query", "passage"], halved: bool, root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is one thread's, so each comes out as it does alone; several batches are under way at a time."""
+    monkeypatch.setitem(embedding.TOKENS, "cpu", 128)
+    made, vocabulary = encoder(root / "base")
+    source, seen = TokenisedTexts.open(root / "texts"), [set[int](), set[int]()]
+    forward = Encoder.forward
+
+    def watched(self: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> Embeddings:
+        seen[0].add(get_ident())
+        seen[1].add(torch.get_num_threads())
+        return forward(self, ids, mask)
+
+    monkeypatch.setattr(Encoder, "forward", watched)
+    for name, threads in (("one", 1), ("two", 2)):
+        torch.set_num_threads(threads)
+        (root / name).mkdir()
+        write(root / name, made, vocabulary, source, kind, 40, halved, {}, "encode")
+        assert torch.get_num_threads() == threads and seen[1] == {1}
+    assert get_ident() in seen[0] and len(seen[0]) == 3, "itself, then two others"
+    assert contents(root / "one") == contents(root / "two")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_error_in_one_thread_ends_them_all(
+    error: type[BaseException], root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(embedding.TOKENS, "cpu", 64)
+    monkeypatch.setattr(embedding, "WINDOW", TEXTS)
+    made, vocabulary = encoder(root / "base")
+    asked = list[int]()
+
+    def failing(self: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> Embeddings:
+        asked.append(len(ids))
+        if len(asked) == 5:
+            raise error
+        time.sleep(0.01)
+        return Embeddings(torch.zeros(len(ids), 8), torch.ones(len(ids), made.words))
+
+    monkeypatch.setattr(Encoder, "forward", failing)
+    source = TokenisedTexts.open(root / "texts")
+    (root / "broken").mkdir()
+    with pytest.raises(error):
+        write(root / "broken", made, vocabulary, source, "passage", 40, False, {}, "encode")
+    assert len(asked) < 12, "of more than 200 batches"
+    assert torch.get_num_threads() == 2 and not (root / "broken" / "manifest.json").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrobench.kernels import in_threads, scattered, slopes, winners
+from retrobench.kernels import in_threads, scattered, slopes, softmax, winners
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -97,3 +97,24 @@ def test_all_of_a_range_is_shared_out(threads: int) -> None:
     seen: list[int] = []
     in_threads(lambda first, last: seen.extend(range(first, last)), 7)
     assert sorted(seen) == list(range(7))
+
+
+@pytest.mark.parametrize("length", [1, 7, 150])
+@pytest.mark.parametrize("padded", [False, True])
+def test_softmax_is_torchs_rounded(length: int, padded: bool) -> None:
+    scores = (8 * torch.randn(3, 2, length, length, generator=torch.Generator().manual_seed(4))).bfloat16()
+    keys = torch.ones(3, length, dtype=torch.bool)
+    if padded:
+        keys[1, length // 2 + 1 :], keys[2, : length // 2] = False, False
+    expected = (0.3 * scores.float()).masked_fill(~keys[:, None, None], -torch.inf).softmax(-1)
+    softmax(scores, 0.3, keys if padded else None)
+    torch.testing.assert_close(scores.float(), expected, rtol=2**-8, atol=1e-30)
+    assert (scores[~keys[:, None, None].expand_as(scores)] == 0).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_softmax_of_what_is_not_finite_is_not(value: float) -> None:
+    scores = torch.zeros(1, 1, 3, 3, dtype=torch.bfloat16)
+    scores[0, 0, 1, 2] = value
+    softmax(scores, 0.5, None)
+    assert scores[0, 0].isfinite().all(1).tolist() == [True, False, True]

@@ -8,7 +8,6 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from retrobench.errors import unknown
-from retrobench.lastlayer import first_only
 from retrobench.objective import Step
 
 __all__ = ["FAMILIES", "Backbone", "Pretraining"]
@@ -91,11 +90,6 @@ class Backbone(nn.Module):
         mask = self._family.mask(self.lm, attention_mask)
         output = self.lm.base_model(input_ids=input_ids, attention_mask=mask)
         return cast(Tensor, output.last_hidden_state)
-
-    def sentence(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """`hidden(...)[:, 0]`, [B, D], the last layer computed for that token alone. Padding has to be on the right."""
-        with first_only(self.lm.base_model):
-            return self.hidden(input_ids, attention_mask)[:, 0]
 
     def embed(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
         """The whole embedding module (words, positions, types, LayerNorm, dropout) -> [B, L, D]."""

@@ -6,15 +6,18 @@ Texts to vectors on disk: windows sorted by length, batches by tokens, no waitin
 * fill           the windows of a `vectors.Writer`, one after the other
 * place, budget  the device of this process, and how many tokens it takes at once
 
-Which texts are embedded together depends on the window alone, so that vectors do not depend on how many processes there
-are or where one was interrupted.
+Which texts are embedded together depends on the window alone, and a batch is one thread's, so that vectors do not
+depend on how many processes and threads there are or where one was interrupted.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,14 +27,18 @@ from torch import Tensor
 from retrobench import team
 from retrobench.vectors import Terms, Writer
 
-__all__ = ["WINDOW", "Embedded", "Window", "batches", "budget", "fill", "place"]
+__all__ = ["REVISION", "WINDOW", "Embedded", "Window", "batches", "budget", "fill", "place"]
 
+REVISION = 2  # one more where the same model and texts come to give other bits
 WINDOW = 8192  # texts sorted by length together, and held in memory at a time
 TOKENS = {"cpu": 2048, "cuda": 32768}  # per batch, padding included: what stays in a CPU's cache, what fills a GPU
 
 
 class Window(Protocol):
-    """Some texts, in the order of their rows."""
+    """Some texts, in the order of their rows. `parallel` where batches may be embedded at the same time."""
+
+    @property
+    def parallel(self) -> bool: ...
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """The rows of each batch, of at most so many tokens."""
@@ -66,30 +73,94 @@ def fill(
     embed: Callable[[Any], Embedded],
     refuse: Callable[[int, int], Exception],
     advance: Callable[[int], None],
-    tokens: int,
+    device: torch.device,
+    halved: bool = False,
 ) -> None:
     """Embed and write every window that is left to this process; the first of a team waits for the others.
 
-    `load(first, last)` gives a window's texts. `advance(n)` is told of n rows done. A vector that is not finite raises
-    `refuse(row, rows like it in the window)`. While a GPU computes a window, the one before it is written.
+    `load(first, last)` gives a window's texts; with `halved` they are embedded under autocast to bfloat16. `advance(n)`
+    is told of n rows done. A vector that is not finite raises `refuse(row, rows like it in the window)`. While a GPU
+    computes a window, the one before it is written.
     """
     pending: _Flight | None = None
     team.meet()  # before anyone is done, for a folder that is finished may be looked at by nobody
-    for first, last in writer.windows(wait=team.leads()):
-        window = load(first, last)
-        flight = _Flight(first, last - first)
-        for rows in window.batches(tokens):
-            flight.take(rows, embed(window.batch(rows)))
-            advance(len(rows))
-        flight.leave()
-        if pending:
-            pending.land(writer, refuse)
-        pending = flight
-        if not torch.cuda.is_available():  # nothing runs ahead
-            pending.land(writer, refuse)
-            pending = None
+    with _threads(device) as in_threads:
+        for first, last in writer.windows(wait=team.leads()):
+            window, flight = load(first, last), _Flight(first, last - first)
+            with closing(_Shared(window.batches(budget(device)), advance)) as shared:
+                work = _work(window, shared, embed, flight, device, halved)
+                in_threads(work) if window.parallel else work()
+            flight.leave()
+            if pending:
+                pending.land(writer, refuse)
+            pending = flight
+            if not torch.cuda.is_available():  # nothing runs ahead
+                pending.land(writer, refuse)
+                pending = None
     if pending:
         pending.land(writer, refuse)
+
+
+def _work(
+    window: Window,
+    shared: _Shared,
+    embed: Callable[[Any], Embedded],
+    flight: _Flight,
+    device: torch.device,
+    halved: bool,
+) -> Callable[[], None]:
+    def work() -> None:
+        # Around all batches, so that weights are halved once.
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            for rows in shared:
+                flight.take(rows, embed(window.batch(rows)))
+
+    return work
+
+
+class _Shared:
+    """Batches for as many threads as ask; when a thread asks for the next one, `advance` is told of its last."""
+
+    def __init__(self, batches: Iterator[np.ndarray], advance: Callable[[int], None]) -> None:
+        self._batches, self._advance, self._lock = batches, advance, Lock()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while True:
+            with self._lock:
+                rows = next(self._batches, None)
+            if rows is None:
+                return
+            yield rows
+            with self._lock:
+                self._advance(len(rows))
+
+    def close(self) -> None:
+        """There are no more: after an error or Ctrl-C the threads finish what they have at hand."""
+        with self._lock:
+            self._batches = iter(())
+
+
+@contextmanager
+def _threads(device: torch.device) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """`run(work)`, which on a processor does the work in as many threads as torch has, each computing by itself.
+
+    Two batches at once are done sooner than two one after the other by both cores, which wait for each other.
+    """
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    if count == 1:
+        yield lambda work: work()
+        return
+    with ThreadPoolExecutor(count, "embed", torch.set_num_threads, (1,)) as pool:
+
+        def run(work: Callable[[], None]) -> None:
+            done, _ = wait([pool.submit(work) for _ in range(count)], return_when=FIRST_EXCEPTION)
+            for each in done:
+                each.result()
+
+        try:
+            yield run
+        finally:
+            torch.set_num_threads(count)  # it was set for threads that are yet to start, too
 
 
 def batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
@@ -108,21 +179,19 @@ class _Flight:
 
     first: int
     size: int
-    rows: list[np.ndarray] = field(default_factory=list)
-    parts: list[Embedded] = field(default_factory=list)
-    counts: list[Tensor] = field(default_factory=list)
+    parts: list[tuple[np.ndarray, Embedded, Tensor | None]] = field(default_factory=list)  # with entries of each row
     _event: Any = None
 
     def take(self, rows: np.ndarray, found: Embedded) -> None:
         dense = None if found.dense is None else found.dense.float()
-        weights, columns = found.weights, found.columns
+        weights, columns, counts = found.weights, found.columns, None
         if weights is not None and columns is None:
             # Their number is only known to the device, which is asked here; queries alone keep all their words.
             which, columns = weights.nonzero(as_tuple=True)
-            self.counts.append(_sent(torch.bincount(which, minlength=len(rows))))
+            counts = _sent(torch.bincount(which, minlength=len(rows)))
             weights, columns = weights[which, columns], columns.int()
-        self.rows.append(rows)
-        self.parts.append(Embedded(*(None if part is None else _sent(part) for part in (dense, weights, columns))))
+        part = Embedded(*(None if part is None else _sent(part) for part in (dense, weights, columns)))
+        self.parts.append((rows, part, counts))
 
     def leave(self) -> None:
         """No batch is to follow."""
@@ -145,20 +214,18 @@ class _Flight:
 
     def _dense(self) -> np.ndarray | None:
         whole: np.ndarray | None = None
-        for rows, part in zip(self.rows, self.parts, strict=True):
+        for rows, part, _ in self.parts:
             if part.dense is not None:
                 whole = np.empty((self.size, part.dense.shape[1]), np.float32) if whole is None else whole
                 whole[rows] = part.dense.numpy()
         return whole
 
     def _terms(self) -> Terms | None:
-        if self.parts[0].weights is None:
+        if self.parts[0][1].weights is None:
             return None
-        parts = [_arrays(part) for part in self.parts]
-        if self.counts:
-            return _in_order(self.rows, [counts.numpy() for counts in self.counts], parts)
-        kept = [_without_zeros(*part) for part in parts]
-        return _in_order(self.rows, [counts for counts, _ in kept], [part for _, part in kept])
+        rows = [rows for rows, _, _ in self.parts]
+        found = [_entries(part, counts) for _, part, counts in self.parts]
+        return _in_order(rows, [counts for counts, _ in found], [part for _, part in found])
 
 
 def _sent(tensor: Tensor) -> Tensor:
@@ -171,9 +238,10 @@ def _sent(tensor: Tensor) -> Tensor:
 _Entries = tuple[np.ndarray, np.ndarray]  # weights, and the columns they stand in
 
 
-def _arrays(part: Embedded) -> _Entries:
+def _entries(part: Embedded, counts: Tensor | None) -> tuple[np.ndarray, _Entries]:
     assert part.weights is not None and part.columns is not None
-    return part.weights.float().numpy(), part.columns.numpy()
+    weights, columns = part.weights.float().numpy(), part.columns.numpy()
+    return _without_zeros(weights, columns) if counts is None else (counts.numpy(), (weights, columns))
 
 
 def _without_zeros(weights: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, _Entries]:

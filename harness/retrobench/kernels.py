@@ -6,6 +6,7 @@ Loops for the processor that no library has at the speed of its memory: compiled
 * winners      the maximum over tokens of logits, and whose it is
 * scattered    the gradients of that maximum
 * slopes       the cross-entropy of rows of logits, and its gradients in their place
+* softmax      scores of attention to weights, in their place
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["in_threads", "jit", "scattered", "slopes", "winners"]
+__all__ = ["in_threads", "jit", "scattered", "slopes", "softmax", "winners"]
 
 ROWS = 32  # of logits that one thread takes at a time
 WORDS = 512  # rows of the word matrix that a core's cache holds beside a text
@@ -92,6 +93,17 @@ def slopes(logits: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor
 
     in_threads(work, len(d_bias))
     return torch.from_numpy(losses).sum(), torch.from_numpy(d_bias.sum(0))
+
+
+def softmax(scores: Tensor, scale: float, keys: Tensor | None) -> None:
+    """Weights of the keys in place of the scores [B, H, L, L] bf16: the softmax of scale * scores over the last axis.
+
+    `keys` [B, L] bool are the ones that take part, None for all. What is not finite makes a row so. On one thread.
+    """
+    bits = scores.view(torch.int16).numpy()
+    texts, length = len(bits), bits.shape[-1]
+    seen = np.ones((texts, length), np.bool_) if keys is None else keys.numpy()
+    _softmax(bits.reshape(texts, -1, length), np.float32(scale), seen)
 
 
 @jit
@@ -192,9 +204,43 @@ def _slopes(bits, bias, targets, losses, d_bias):  # type: ignore[no-untyped-def
         x[targets[row]] -= np.float32(1)
         for word in range(words):
             d_bias[word] += x[word]
-        for word in range(words):  # to bf16, halves to the even one
-            half = np.int32(0x7FFF) + ((x_bits[word] >> np.int32(16)) & np.int32(1))
-            bits[row, word] = np.int16((x_bits[word] + half) >> np.int32(16))
+        _rounded(x_bits, bits[row])
+
+
+@_regrouped
+def _softmax(bits, scale, keys):  # type: ignore[no-untyped-def]
+    """Step by step as in `_slopes`."""
+    length = bits.shape[2]
+    x, powers = np.empty(length, np.float32), np.empty(length, np.int32)
+    x_bits, power_values = x.view(np.int32), powers.view(np.float32)
+    for text in range(bits.shape[0]):
+        padded = not keys[text].all()
+        for row in range(bits.shape[1]):
+            for key in range(length):
+                x_bits[key] = np.int32(bits[text, row, key]) << np.int32(16)
+            if padded:
+                for key in range(length):
+                    x[key] = x[key] if keys[text, key] else np.float32(-3e38)
+            peak = _largest(x_bits, powers)
+            for key in range(length):
+                x[key] = (x[key] - peak) * scale
+            _exponentials(x, powers)
+            mass = np.float32(0)
+            for key in range(length):
+                x[key] *= power_values[key]
+                mass += x[key]
+            share = np.float32(1) / mass
+            for key in range(length):
+                x[key] *= share
+            _rounded(x_bits, bits[text, row])
+
+
+@_regrouped
+def _rounded(wide, bits):  # type: ignore[no-untyped-def]
+    """Float32 numbers, by their bits, to bf16, halves to the even one."""
+    for word in range(wide.shape[0]):
+        half = np.int32(0x7FFF) + ((wide[word] >> np.int32(16)) & np.int32(1))
+        bits[word] = np.int16((wide[word] + half) >> np.int32(16))
 
 
 @jit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from retrobench import layers
 from retrobench.backbones import Backbone
 from retrobench.experiment import Representations
 from retrobench.heads import pooled_logits
@@ -45,9 +48,7 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Vectors:
         """Embed ids [B, L] under a mask [B, L] that is 1 at real tokens."""
-        if self.representation == "cls" and not self.training:  # nothing else of the last layer is read
-            return Vectors(self._scaled(self.backbone.sentence(input_ids, attention_mask)), None)
-        hidden = self.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
+        hidden = self.backbone.hidden(input_ids, attention_mask)  # [B, L, D], or [B, 1, D] within `reading`
         terms = self._terms(hidden, attention_mask) if "terms" in self.representation else None
         if self.representation == "terms":
             return Vectors(None, terms)
@@ -59,6 +60,19 @@ class Encoder(nn.Module):
         if self.projection is not None:
             return Vectors(self.projection(dense).float(), terms)
         return Vectors(self._scaled(dense), terms)
+
+    @contextmanager
+    def reading(self, halved: bool) -> Iterator[None]:
+        """While this lasts, vectors are computed faster and cannot be trained: `halved` under autocast to bfloat16.
+
+        Texts have to be padded on the right. Entered once, it serves any number of threads.
+        """
+        with ExitStack() as stack:
+            if halved:
+                stack.enter_context(layers.halved(self.backbone.lm.base_model))
+            if self.representation == "cls":  # nothing else of the last layer is read
+                stack.enter_context(layers.first_only(self.backbone.lm.base_model))
+            yield
 
     def _scaled(self, dense: Tensor) -> Tensor:
         return nn.functional.normalize(dense.float()) if self.sizes.normalize else dense.float()

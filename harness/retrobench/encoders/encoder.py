@@ -39,7 +39,8 @@ class Encoder:
         """All that the vectors of such texts depend on, beside the texts."""
         values = self.settings.values()
         prefixes = {"query": values.pop("query_prefix"), "passage": values.pop("passage_prefix")}
-        return {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values, "windows": embedding.WINDOW}
+        recipe = {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values}
+        return recipe | {"windows": embedding.WINDOW, "revision": embedding.REVISION}
 
     def forward(self, kind: Kind) -> Forward:
         """How texts of a kind go through the model."""
@@ -74,6 +75,7 @@ class Encoder:
         """
         width, forward = self.embed([""], kind).shape[1], self.forward(kind)
         facts = {**self.recipe(kind), **(about or {})}
+        facts["computed"] = facts.pop("dtype")  # a manifest's own dtype is what vectors are stored in
         with (
             Writer(folder, total, width, window=embedding.WINDOW, about=facts) as writer,
             Stream(texts, total, kind, folder) as stream,
@@ -92,8 +94,7 @@ class Encoder:
                 )
 
             advance(writer.done)
-            tokens = embedding.budget(self.model.device)
-            embedding.fill(writer, load, lambda batch: Embedded(forward(batch)), refuse, advance, tokens)
+            embedding.fill(writer, load, lambda batch: Embedded(forward(batch)), refuse, advance, self.model.device)
             if team.leads():
                 writer.publish(stream.ids())
         return {"texts": float(total)}

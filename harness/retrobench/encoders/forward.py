@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retrobench import embedding
-from retrobench.lastlayer import first_only
+from retrobench.layers import first_only, halved
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,8 +47,11 @@ class Forward:
         self.model.eval()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            if self._reads_first_only():
-                stack.enter_context(first_only(self.model.transformers_model))
+            known = self.model.transformers_model if self._is_plain() else None
+            if known is not None and self.model.dtype == torch.bfloat16:
+                stack.enter_context(halved(known))
+            if known is not None and self._reads_first_only():
+                stack.enter_context(first_only(known))
             yield
 
     def window(self, texts: Sequence[str]) -> Tokenised | Whole:
@@ -80,8 +83,6 @@ class Forward:
         return kinds[:2] == [Transformer, Pooling] and on_top and self.model.truncate_dim is None
 
     def _reads_first_only(self) -> bool:
-        if not self._is_plain() or self.model.transformers_model is None:
-            return False
         pooling: Any = self.model[1]
         tokens = any(getattr(module, "module_input_name", "") == "token_embeddings" for module in list(self.model)[2:])
         side = getattr(self.model.tokenizer, "padding_side", "")
@@ -122,6 +123,7 @@ class Tokenised:
     rows: list[dict[str, np.ndarray]]
     facts: dict[str, Any]  # what a batch says beside its tensors
     fillings: dict[str, int]  # what stands where a text has ended
+    parallel = True
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Rows by length in tokens."""
@@ -146,6 +148,7 @@ class Whole:
 
     texts: Sequence[str]
     device: str
+    parallel = False  # nothing is said of `encode` in threads
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Rows by length in characters, a number of texts each."""

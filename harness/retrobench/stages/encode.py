@@ -37,7 +37,8 @@ def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind
     lengths = {"query": x.track.finetune.query_length, "passage": x.track.finetune.passage_length}
     precision = resolve_precision(x.track.finetune.precision)
     recipe = {"kind": kind, "representation": x.entrant.representation, **counted(x.track.representation)}
-    recipe |= {"max_length": lengths[kind], "precision": precision, "windows": embedding.WINDOW}
+    recipe |= {"max_length": lengths[kind], "precision": precision}
+    recipe |= {"windows": embedding.WINDOW, "revision": embedding.REVISION}
     label = f"encode {x.entrant.name} ({'queries' if kind == 'query' else 'passages'})"
     about = {"model": encoder.key, "texts": texts.key, **recipe}
 
@@ -84,11 +85,9 @@ def write(
     with (
         Writer(folder, rows, model.width, model.words, stored, embedding.WINDOW, about) as writer,
         bar(label, rows, "texts", writer.done) as advance,
-        torch.inference_mode(),
-        # Around all batches, so that the weights are halved once.
-        torch.autocast(place.type, torch.bfloat16, enabled=halved),
+        model.reading(halved),
     ):
-        embedding.fill(writer, load, embed, refuse, advance, embedding.budget(place))
+        embedding.fill(writer, load, embed, refuse, advance, place, halved)
         if team.leads():
             names = source.folder / "ids.json"
             writer.publish(names if names.exists() else source.ids)
@@ -110,6 +109,7 @@ class Texts:
     starts: np.ndarray
     lengths: np.ndarray  # with [CLS] and [SEP], and cut
     vocabulary: Vocabulary
+    parallel = True
 
     @classmethod
     def of(cls, source: TokenisedTexts, first: int, last: int, vocabulary: Vocabulary, max_length: int) -> Texts:

@@ -1,18 +1,25 @@
 """
-The last layer of an encoder for the first token alone, where nothing else of it is read.
+Layers of an encoder, computed as fast as what is read of them allows.
 
 * first_only(model)   a context in which a transformers encoder gives [B, 1, D] in place of [B, L, D]
+* halved(model)       a context in which one on a processor computes its layers in bfloat16, for reading alone
 
-B texts of L tokens, D wide, H heads of E dimensions. All layers but the last are transformers' own. In the last one the
-query of one token meets the keys of all: q . (W_k x + b_k) = (W_k' q) . x + a number that softmax does not see, and the
-weighted values are W_v (sum of weighted x) + b_v. So BERT needs neither keys nor values of single tokens, and of a
-layer's 12 D^2 products per token 2 H D are left.
+B texts of L tokens, D wide, H heads of E dimensions.
+
+`first_only`: all layers but the last are transformers' own. In the last one the query of one token meets the keys of
+all: q . (W_k x + b_k) = (W_k' q) . x + a number that softmax does not see, and the weighted values are W_v (sum of
+weighted x) + b_v. So BERT needs neither keys nor values of single tokens, and of a layer's 12 D^2 products per token
+2 H D are left.
+
+`halved`: the products of autocast, on the same rounded numbers. But a matrix is rounded and laid out for the processor
+once, not in every batch, query, key and value come of one product, GELU is applied where a product comes out, and the
+softmax stays in a core's cache. What is handed from layer to layer keeps the precision it had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +27,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["first_only"]
+from retrobench import kernels
+
+__all__ = ["first_only", "halved"]
+
+TEXTS = 4  # whose scores, H L L of each, are in a core's cache together
 
 
 @contextmanager
@@ -36,11 +47,37 @@ def first_only(model: Any) -> Iterator[bool]:
     if last is None or known is None or not _usual(model, last):
         yield False
         return
-    last.forward = partial(known, last)  # on the instance, where it hides the class's
-    try:
+    with _replaced(last, partial(known, last)):
         yield True
+
+
+@contextmanager
+def halved(model: Any) -> Iterator[bool]:
+    """While this lasts, `model` on a processor computes its layers in bfloat16, without what a backward pass needs.
+
+    Yields whether it does: a family that is not like BERT, or a torch or processor without such products, is left as it
+    is. The weights of its start are taken. Padding may be anywhere.
+    """
+    layers = _layers(model)
+    if not (layers and _can_be_halved(model) and all(_usual(model, layer) for layer in layers)):
+        yield False
+        return
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_replaced(layer, _Halved(layer)))
+        yield True
+
+
+@contextmanager
+def _replaced(layer: Any, forward: Callable[..., Tensor]) -> Iterator[None]:
+    before = vars(layer).get("forward")
+    layer.forward = forward  # on the instance, where it hides the class's
+    try:
+        yield
     finally:
-        del last.forward
+        del layer.forward
+        if before is not None:
+            layer.forward = before
 
 
 def _layers(model: Any) -> Any:
@@ -114,6 +151,62 @@ def _turned(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     left, right = rows.float().chunk(2, dim=-1)
     turned = rows.float() * cos[:, None] + torch.cat((-right, left), dim=-1) * sin[:, None]
     return turned.to(rows.dtype)
+
+
+def _can_be_halved(model: Any) -> bool:
+    products = torch.ops.mkldnn
+    return (
+        _FAMILIES.get(model.config.model_type) is _bert
+        and model.config.hidden_act == "gelu"
+        and next(model.parameters()).device.type == "cpu"
+        and hasattr(products, "_linear_pointwise")
+        and bool(products._is_mkldnn_bf16_supported())
+    )
+
+
+class _Product:
+    """Rows [..., I] to [..., O] bf16 by some linear layers side by side, then GELU or nothing.
+
+    By the operation that torch's compiler makes of a linear layer whose weights no longer change.
+    """
+
+    def __init__(self, *parts: Any, gelu: bool = False) -> None:
+        weight = torch.cat([part.weight for part in parts]).detach().bfloat16()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.bias = torch.cat([part.bias for part in parts]).detach().bfloat16()
+        self.after: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(rows.bfloat16(), self.weight, self.bias, *self.after)  # type: ignore[no-any-return]
+
+
+class _Halved:
+    """A BertLayer, or its like, as `halved` computes it."""
+
+    def __init__(self, layer: Any) -> None:
+        own, output = layer.attention.self, layer.attention.output
+        self.heads, self.size = own.num_attention_heads, own.attention_head_size
+        self.mixed, self.attended = _Product(own.query, own.key, own.value), _Product(output.dense)
+        self.wide, self.narrow = _Product(layer.intermediate.dense, gelu=True), _Product(layer.output.dense)
+        self.norms = output.LayerNorm, layer.output.LayerNorm
+
+    def __call__(self, hidden: Tensor, attention_mask: Tensor | None = None, *unused: Any, **rest: Any) -> Tensor:
+        attended = self.norms[0](self.attended(self._context(hidden, attention_mask)) + hidden)
+        return self.norms[1](self.narrow(self.wide(attended)) + attended)  # type: ignore[no-any-return]
+
+    def _context(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+        shape = (*hidden.shape[:2], self.heads, self.size)
+        query, key, value = self.mixed(hidden).view(*shape[:2], 3, *shape[2:]).permute(2, 0, 3, 1, 4)  # [B, H, L, E]
+        context = hidden.new_empty(shape, dtype=torch.bfloat16)
+        keys = None if attention_mask is None else attention_mask[:, 0, 0]  # [B, L], True, or an added 0, at tokens
+        if keys is not None and keys.dtype != torch.bool:
+            keys = keys >= 0
+        for first in range(0, len(hidden), TEXTS):
+            some = slice(first, first + TEXTS)
+            weights = query[some].contiguous() @ key[some].transpose(2, 3)
+            kernels.softmax(weights, self.size**-0.5, None if keys is None else keys[some])
+            context[some] = (weights @ value[some]).transpose(1, 2)
+        return context.flatten(2)
 
 
 _FAMILIES: dict[str, Callable[..., Tensor]] = {
