@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import published
 import pytest
 import tiny
@@ -18,6 +19,7 @@ from retrobench.data import load
 from retrobench.encoders import Encoder
 from retrobench.errors import RetrobenchError
 from retrobench.evaluate import Choices, Evaluated
+from retrobench.vectors import Vectors
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@5", "Success@5")
 DOT = {"similarity_fn_name": "dot", "prompts": published.PROMPTS}
@@ -67,6 +69,21 @@ def test_the_numbers_are_those_of_a_computation_by_hand(place: Path, tmp_path: P
     assert scored.measures == pytest.approx(expected, abs=1e-9)
     assert len({*expected.values()} - {0.0, 1.0}) >= 3, "the comparison means something"
     assert (scored.queries, scored.missing, scored.self_hits_removed) == (15, 0, 0)
+
+
+def test_what_is_computed_in_bf16_is_searched_all_the_same(place: Path, tmp_path: Path) -> None:
+    """Stored in float32, near what float32 gives, and not it."""
+    kept = {}
+    for dtype in ("float32", "bfloat16"):
+        (scored,) = run(place, tmp_path / dtype, dtype=dtype).scored.values()
+        assert scored.measures == pytest.approx(by_hand(place / "data"), abs=0.1)
+        folders = sorted((tmp_path / dtype / "embed").glob("*/manifest.json"), key=lambda file: file.read_text())
+        found = [Vectors.open(file.parent) for file in folders]
+        assert [(vectors.dtype, vectors.manifest["computed"]) for vectors in found] == [("float32", dtype)] * 2
+        kept[dtype] = np.concatenate([vectors.dense(0, len(vectors)) for vectors in found])
+    cosines = (kept["float32"] * kept["bfloat16"]).sum(1) / np.linalg.norm(kept["float32"], axis=1)
+    cosines /= np.linalg.norm(kept["bfloat16"], axis=1)
+    assert 0.99 < cosines.min() < 1 - 1e-7
 
 
 def test_own_documents_go_where_the_datasets_rule_says_so(place: Path, tmp_path: Path) -> None:

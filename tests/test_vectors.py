@@ -258,3 +258,10 @@ def test_a_damaged_folder_is_refused(damage: object, said: str, tmp_path: Path) 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RetrobenchError, match=r"it has no manifest\.json"):
         Vectors.open(tmp_path / "none")
+
+
+def test_what_is_said_of_vectors_cannot_contradict_their_manifest(tmp_path: Path) -> None:
+    """A model may compute in another type than its vectors are stored in; under one name a reader would be misled."""
+    with pytest.raises(ValueError, match="about says otherwise than the manifest of dtype"):
+        Writer(tmp_path, 3, 4, about={"dtype": "bfloat16", "rows": 3})
+    assert not any(tmp_path.iterdir())

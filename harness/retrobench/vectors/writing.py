@@ -44,8 +44,11 @@ class Writer:
         self.window, self.count = window, -(-rows // window)
         facts = {"format": FORMAT, "rows": rows, "width": width, "words": words, "dtype": dtype}
         facts |= {"first": 0, "last": rows, "windows": window}
+        about = about or {}
+        if clashes := [name for name in facts if about.get(name, facts[name]) != facts[name]]:
+            raise ValueError(f"about says otherwise than the manifest of {', '.join(clashes)}")
         self._mine = set[int]()  # windows given out and not put yet
-        self._manifest = json.dumps({**facts, **(about or {})}, indent=1) + "\n"
+        self._manifest = json.dumps({**facts, **about}, indent=1) + "\n"
         self._done = os.open(folder / _DONE, os.O_RDWR | os.O_CREAT, 0o666)
         # A process may be killed when all is published and before its caller has put the folder in its place.
         self.complete = _text(folder / "manifest.json") == self._manifest
