@@ -27,7 +27,7 @@ from torch import Tensor
 from retrobench import team
 from retrobench.vectors import Terms, Writer
 
-__all__ = ["REVISION", "WINDOW", "Embedded", "Window", "batches", "budget", "fill", "place"]
+__all__ = ["REVISION", "WINDOW", "Embedded", "Window", "budget", "fill", "place"]
 
 REVISION = 2  # one more where the same model and texts come to give other bits
 WINDOW = 8192  # texts sorted by length together, and held in memory at a time
@@ -161,16 +161,6 @@ def _threads(device: torch.device) -> Iterator[Callable[[Callable[[], None]], No
             yield run
         finally:
             torch.set_num_threads(count)  # it was set for threads that are yet to start, too
-
-
-def batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """Rows of batches of at most so many tokens each, padding included, the longest texts first."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
 
 
 @dataclass

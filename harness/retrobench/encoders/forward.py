@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrobench import embedding
 from retrobench.layers import first_only, halved
+from retrobench.tokens import by_length
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -127,7 +127,7 @@ class Tokenised:
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Rows by length in tokens."""
-        return embedding.batches(np.asarray([len(row["attention_mask"]) for row in self.rows]), tokens)
+        return by_length(np.asarray([len(row["attention_mask"]) for row in self.rows]), tokens)
 
     def batch(self, rows: np.ndarray) -> dict[str, Any]:
         """Features as `preprocess` gives them, padded on the right."""

@@ -20,7 +20,7 @@ from retrobench.progress import bar
 from retrobench.representation import Encoder, keep_largest
 from retrobench.stages.finetune import load_encoder
 from retrobench.store import Artifact, Store
-from retrobench.tokens import TokenisedTexts
+from retrobench.tokens import TokenisedTexts, by_length
 from retrobench.training import memory, resolve_precision
 from retrobench.vectors import Writer
 
@@ -120,7 +120,7 @@ class Texts:
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Rows by length."""
-        return embedding.batches(self.lengths, tokens)
+        return by_length(self.lengths, tokens)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """[CLS] title text [SEP] of each, right-padded: ids and mask [B, L] int64, as `masking.pack` makes them."""
