@@ -130,6 +130,8 @@ def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, kep
         vectors = made(IDS, MASK)
     scores = made.similarity(Vectors(*(part if part is None else part[:2] for part in vectors)), vectors)
     assert scores.shape == (2, 3) and scores.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made.similarity(Vectors(*(p if p is None else p[:2] for p in vectors)), vectors), scores)
     for query in range(2):
         for document in range(3):
             expected = 0.0

@@ -85,9 +85,9 @@ def _layers(model: Any) -> Any:
     return getattr(encoder, "layer", getattr(encoder, "layers", None))
 
 
-def _usual(model: Any, last: Any) -> bool:
-    """Whether the last layer is what transformers builds: an adapter or a quantised matrix would be passed over."""
-    plain = all(type(part) is nn.Linear for part in last.modules() if hasattr(part, "weight") and _is_matrix(part))
+def _usual(model: Any, layer: Any) -> bool:
+    """Whether a layer is what transformers builds: an adapter or a quantised matrix would be passed over."""
+    plain = all(type(part) is nn.Linear for part in layer.modules() if hasattr(part, "weight") and _is_matrix(part))
     decodes = getattr(model.config, "is_decoder", False)
     return plain and not decodes and model.config._attn_implementation in ("sdpa", "eager")
 

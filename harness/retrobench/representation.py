@@ -96,15 +96,19 @@ class Encoder(nn.Module):
         return torch.log1p(pooled.relu()) if self.sizes.activation == "log1p" else pooled
 
     def similarity(self, queries: Vectors, documents: Vectors) -> Tensor:
-        """Inner products, [Q, N] float32: a document counts by its largest terms, a query by all of them."""
+        """Inner products, [Q, N] float32: a document counts by its largest terms, a query by all of them.
+
+        Also under autocast: with the 8 bits of bf16 a score of 270 would be off by up to 1, in a softmax over scores.
+        """
         parts = []
-        if queries.dense is not None and documents.dense is not None:
-            parts.append(queries.dense @ documents.dense.T)
-        if queries.terms is not None and documents.terms is not None:
-            kept = keep_largest(documents.terms, self.sizes.terms)
-            dense = torch.zeros_like(documents.terms).scatter(1, kept.indices, kept.values)
-            parts.append(self.sizes.scale * (queries.terms @ dense.T))
-        return torch.stack([part.float() for part in parts]).sum(0)
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            if queries.dense is not None and documents.dense is not None:
+                parts.append(queries.dense.float() @ documents.dense.float().T)
+            if queries.terms is not None and documents.terms is not None:
+                kept = keep_largest(documents.terms.float(), self.sizes.terms)
+                dense = torch.zeros_like(documents.terms, dtype=torch.float32).scatter(1, kept.indices, kept.values)
+                parts.append(self.sizes.scale * (queries.terms.float() @ dense.T))
+        return torch.stack(parts).sum(0)
 
     def save(self, folder: Path, tokenizer: Any, max_length: int) -> None:
         """A Hugging Face folder with its head, which sentence-transformers loads as well, the dense part only.

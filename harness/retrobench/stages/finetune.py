@@ -27,6 +27,8 @@ from retrobench.training import Batches, compiles, resolve_precision, seeded, tr
 
 __all__ = ["Contrastive", "distillation", "finetune", "load_encoder"]
 
+REVISION = 2  # one more where the same settings come to give other weights
+
 
 def finetune(
     x: Experiment,
@@ -68,7 +70,7 @@ def finetune(
         return cost
 
     trained = counted(replace(x.track.representation, stored="float32"))  # how vectors are stored comes afterwards
-    recipe = {"round": kind, "representation": x.entrant.representation, **trained}
+    recipe = {"revision": REVISION, "round": kind, "representation": x.entrant.representation, **trained}
     recipe |= {**counted(settings), "judgements": judged(load(settings.queries)), "seed": x.seed}
     recipe |= {"distil": {**asdict(distil), "teacher": "", "scores": ""}} if distil else {}  # a source says what
     recipe |= {"processes": team.size()} if team.size() > 1 else {}
@@ -130,7 +132,8 @@ class Contrastive(nn.Module):
         scores = (similarity / self.temperature).masked_fill(~rival, float("-inf"))
         found = rival.sum(1)
         if self.training:
-            self.rivals += torch.stack([found.new_tensor(len(found)), found.sum() - len(found)])
+            self.rivals[0] += len(found)
+            self.rivals[1] += found.sum() - len(found)
         contrastive = F.cross_entropy(scores, own)
         metrics = {"accuracy": (scores.argmax(1) == own).float().mean(), "negatives": found.float().mean() - 1}
         if self.distil is None or group is None or teacher is None:
