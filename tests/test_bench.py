@@ -17,12 +17,26 @@ import torch
 from retrobench import performance
 from retrobench.bench import BENCHMARKS, bench, bow_mae, collation, objectives, retromae, rows
 from retrobench.bench.ceilings import Ceilings
-from retrobench.bench.frame import Case, Floor, Setting, Timed, UnequalError, close, gradients_close, measured
+from retrobench.bench.frame import (
+    Case,
+    Floor,
+    Setting,
+    Timed,
+    UnequalError,
+    close,
+    gradients_close,
+    measured,
+    steps_alike,
+)
 from retrobench.bench.verdict import Degenerations, published, verdict
 from retrobench.errors import RetrobenchError
 from retrobench.performance import Aim, Result
 
-CEILINGS = Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
+
+def CEILINGS() -> Ceilings:
+    return Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
+
+
 SMOKE = Setting("cpu", smoke=True)
 MODULES = {"collation": collation, "objectives": objectives, "retromae": retromae, "bow-mae": bow_mae}
 KEYS = {
@@ -156,6 +170,24 @@ def test_differences_beyond_the_bound_are_unequal() -> None:
         gradients_close({**one, "a": torch.ones(3) * 1.1}, one, 1e-3)
     with pytest.raises(UnequalError, match="other parameters"):
         gradients_close({"a": torch.ones(3)}, one, 1e-3)
+    with pytest.raises(UnequalError, match="all 0"):
+        gradients_close({"a": torch.zeros(3)}, {"a": torch.zeros(3)}, 1e-3)
+
+
+def test_steps_are_compared_in_the_precision_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrobench.bench.frame.resolve_precision", lambda precision: "bf16")
+    off = {False: 1e-7, True: 1e-3}
+
+    def ours(halved: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return torch.tensor(1.0 + off[halved]), {"a": torch.ones(3) * (1 + 10 * off[halved])}
+
+    peer = torch.tensor(1.0), {"a": torch.ones(3)}
+    assert re.fullmatch(r"fp32 losses .*, gradients .*; bf16 losses .*, gradients .*", steps_alike(ours, peer))
+    for halved in (False, True):
+        off[halved] *= 100
+        with pytest.raises(UnequalError):
+            steps_alike(ours, peer)
+        off[halved] /= 100
 
 
 def test_a_side_may_take_the_time_itself() -> None:
@@ -166,6 +198,7 @@ def test_a_side_may_take_the_time_itself() -> None:
         CEILINGS,
     )
     assert (found.ours, found.peer, found.ratio) == (10.0, 5.0, 2.0)
+    assert (found.rounds, found.spread) == (3, (1.0, 3.0))
 
 
 def test_ratios_are_above_one_where_ours_is_better() -> None:
@@ -187,11 +220,16 @@ def test_the_page_tells_aims_met_missed_and_not_measured(tmp_path: Path) -> None
     tables = ("\n".join(["[[aim]]", *(f"{key} = {json.dumps(value)}" for key, value in aim.items())]) for aim in known)
     (tmp_path / performance.AIMS).write_text("\n".join(tables))
     performance.append(
-        tmp_path, [result(ratio=4.0), result(ratio=5.0, says="five times"), result(case="other", ratio=None)]
+        tmp_path,
+        [
+            result(ratio=4.0),
+            result(ratio=5.0, says="five times", rounds=3, spread=(4.7, 5.25)),
+            result(case="other", ratio=None),
+        ],
     )
     page = performance.page(tmp_path)
     cpu, gpu = page.split("## GPU")
-    assert "5x" in cpu and "4.5x |" in cpu and "missed" not in cpu and "five times" in cpu
+    assert "5x (4.7 to 5.25 in 3)" in cpu and "4.5x |" in cpu and "missed" not in cpu and "five times" in cpu
     assert (
         re.search(r"retromae +\| step alone .*not measured.*2.2x and 50 % of the floor", gpu) and "Compared" not in gpu
     )
@@ -205,6 +243,15 @@ def test_no_result_is_taken_from_a_faulty_line(tmp_path: Path) -> None:
     with pytest.raises(RetrobenchError, match=r"results.jsonl:2") as raised:
         performance.read(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_every_aim_of_a_processor_names_a_case_that_was_measured() -> None:
+    """One that is misspelt would stand as not measured for ever."""
+    folder = Path(__file__).parents[1] / "leaderboards" / "performance"
+    found = performance.latest(performance.read(folder))
+    assert [aim for aim in performance.aims(folder) if aim.device == "cpu"]
+    for aim in performance.aims(folder):
+        assert aim.device != "cpu" or (aim.benchmark, aim.case, aim.device) in found, aim
 
 
 # The benchmarks themselves
@@ -240,12 +287,25 @@ def test_a_wrong_mask_is_found_before_timing() -> None:
 def test_the_verdict_is_made_of_the_printed_numbers() -> None:
     table = published()
     assert table["Enhanced Decoding"]["samples/s"] == 85.797 and table["Pure MLM"]["degeneration"] is None
-    told = verdict(
-        Degenerations(0.7, 0.02), Degenerations(0.4, 0.01), Degenerations(0.3, 0.01), Degenerations(0.24, 0.0)
-    )
-    assert "68.2 % - 1.2 % = 67 points" in told and "at most 91.0 samples/s" in told
-    assert "accounts for 24 points" in told and "68 collating as released, 39 collating as retrobench does" in told
+    released, waitless = Degenerations(0.7, 0.02), Degenerations(0.3, 0.01)
+    told = verdict(released, waitless, Degenerations(0.4, 0.01), Degenerations(0.24, 0.0), "4 x 128")
+    assert "68.2 % - 1.2 % = 67 points" in told and "85.8 samples/s, 94 % of the 91.0 that 8 workers" in told
+    assert "accounts for 24 points" in told and "so it measures a data loader, not an objective; here, at 4" in told
+    assert "is 68 points collating as released, 29 with the wait for data taken out, 39 collating as retrob" in told
     assert told.count(". ") == 0  # one sentence
+
+
+def test_the_verdict_follows_the_published_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that ran at half of what its loader could make did not wait for the loader."""
+    table = {name: dict(cells) for name, cells in published().items()}
+    table["Enhanced Decoding"]["samples/s"] = 45.0
+    monkeypatch.setattr("retrobench.bench.verdict.published", lambda: table)
+    same = Degenerations(0.5, 0.1)
+    assert "49 % of the 91.0" in verdict(same, same, same, same, "4 x 128")
+    assert "so it is not explained by the data loader" in verdict(same, same, same, same, "4 x 128")
+    table["BoW"]["degeneration"] = None
+    with pytest.raises(RetrobenchError, match="print no degeneration of BoW"):
+        verdict(same, same, same, same, "4 x 128")
 
 
 def test_baselines_learn_from_either_collator() -> None:

@@ -26,7 +26,8 @@ from retrobench.settings import build
 __all__ = ["AIMS", "RESULTS", "Aim", "Result", "aims", "append", "latest", "page", "public", "read", "text"]
 
 RESULTS, AIMS = "results.jsonl", "aims.toml"
-_OF_THE_RUN = ("command", "date", "hardware", "smoke", "says")  # kept, but no part of `bench --json`
+# Kept, but no part of `bench --json`.
+_OF_THE_RUN = ("command", "date", "hardware", "smoke", "says", "rounds", "spread")
 _GIB = 2**30
 
 
@@ -52,6 +53,8 @@ class Result:
     hardware: dict[str, str | int | float]
     smoke: bool = False  # equality alone counts
     says: str = ""  # what the numbers mean, made of them
+    rounds: int = 0  # whose median counts; 0 where a line of before does not say
+    spread: tuple[float, float] | None = None  # the least and the largest ratio of a round
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,10 @@ def page(folder: Path) -> str:
         f"<!-- Rendered by `python -m retrobench.readme` from {RESULTS} and {AIMS}: edits are lost. -->",
         "What `retrobench bench` gave: each benchmark is one process in which a peer and retrobench take turns on the "
         "same seeded data, after their results were seen to be equal. A ratio above 1 says how many times better "
-        "retrobench is. The share of the floor is of the matrix products, or copies, measured in the same run. Memory "
-        "is the peak above what was held before. Times are noisy and speak of the machine named; ratios carry over "
-        "best.",
+        "retrobench is: the median of the rounds, with the least and the largest of so many. The share of the floor is "
+        "of the matrix products, or copies, measured in the same run; where the peer is other work, it is the ratio's "
+        "share of the one that arithmetic allows. Memory is the peak above what was held before. Times are noisy and "
+        "speak of the machine named; ratios carry over best.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
         cases = dict.fromkeys((of.benchmark, of.case) for of in wanted if of.device == device)
@@ -191,6 +195,8 @@ def _cells(benchmark: str, case: str, of: Result | None, aim: Aim | None) -> lis
     memory = of.memory or {}
     held = [f"{memory[side] / _GIB:.2f} GiB" if side in memory else "-" for side in ("ours", "peer")]
     ratio = "-" if of.ratio is None else f"{of.ratio:.3g}x"
+    if of.spread and of.rounds > 1:
+        ratio += f" ({of.spread[0]:.3g} to {of.spread[1]:.3g} in {of.rounds})"
     share = "-" if of.floor_share is None else f"{100 * of.floor_share:.0f} %"
     return [
         benchmark,

@@ -277,6 +277,8 @@ def _keep_memory() -> None:
     """Tell glibc to keep what a step frees: giving it back and faulting it in again took a fifth of a step on a CPU."""
     import ctypes
 
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ:  # somebody has told it already
+        return
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         for parameter, value in ((-1, 2**31 - 1), (-3, 2**25)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, from malloc.h

@@ -7,7 +7,7 @@ Where the released steps get their batches: collated as they go on a CPU, by wor
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, cast
 
@@ -28,8 +28,17 @@ WORKERS = 8  # of a loader, as in both projects' published settings
 class Feed:
     """Batches of a released collator. Beside a GPU `WORKERS` processes make them, as the released runs had it."""
 
-    def __init__(self, collator: Collator, texts: Sequence[Passage], batch: int, length: int, setting: Setting) -> None:
-        self.endless = _Endless(collator, texts, batch, length)
+    def __init__(
+        self,
+        collator: Collator,
+        texts: Sequence[Passage],
+        batch: int,
+        length: int,
+        setting: Setting,
+        convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    ) -> None:
+        """`convert` is done where batches are made, which a step does not wait for where workers make them."""
+        self.endless = _Endless(collator, texts, batch, length, convert)
         self.workers = WORKERS if setting.cuda else 0
         self._batches: Iterator[dict[str, Tensor]] | None = None
         self._lock = Lock()  # a loop that works ahead takes batches on a thread of its own
@@ -59,11 +68,18 @@ class Feed:
 class _Endless(IterableDataset[dict[str, Tensor]]):
     """Each worker draws its own batches."""
 
-    def __init__(self, collator: Collator, texts: Sequence[Passage], batch: int, length: int) -> None:
-        self.collator, self.texts, self.batch, self.length = collator, texts, batch, length
+    def __init__(
+        self,
+        collator: Collator,
+        texts: Sequence[Passage],
+        batch: int,
+        length: int,
+        convert: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    ) -> None:
+        self.collator, self.texts, self.batch, self.length, self.convert = collator, texts, batch, length, convert
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         drawn = random.Random(worker.id if worker else 0)
         while True:
-            yield self.collator(drawn.sample(self.texts, self.batch), VOCABULARY, self.length, drawn)
+            yield self.convert(self.collator(drawn.sample(self.texts, self.batch), VOCABULARY, self.length, drawn))

@@ -6,7 +6,7 @@ How a case is measured: sides compared first, then timed in turn, and their memo
 * Timed              what a side gives that takes the time itself
 * measured           a case to numbers
 * UnequalError       sides that differ; nothing is timed then
-* close, of_gradients   what most cases compare
+* close, gradients_close, steps_alike   what most cases compare
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,10 +25,23 @@ from torch import Tensor
 
 from retrobench.bench.ceilings import Ceilings
 from retrobench.errors import RetrobenchError
+from retrobench.training import resolve_precision
 
-__all__ = ["Case", "Floor", "Measured", "Setting", "Timed", "UnequalError", "close", "gradients_close", "measured"]
+__all__ = [
+    "Case",
+    "Floor",
+    "Measured",
+    "Setting",
+    "Timed",
+    "UnequalError",
+    "close",
+    "gradients_close",
+    "measured",
+    "steps_alike",
+]
 
 ROUNDS = 7  # of each side; the median counts
+WITHIN = {"fp32": (1e-5, 1e-4), "bf16": (2e-3, 0.05)}  # losses, gradients
 
 
 class UnequalError(RetrobenchError):
@@ -104,11 +117,12 @@ class Measured:
     floor_share: float | None
     memory: dict[str, float] | None
     equal: str
-    times: dict[str, list[float]] = field(default_factory=dict)
+    rounds: int
+    spread: tuple[float, float] | None  # the least and the largest ratio of a round
     says: str = ""
 
 
-def measured(case: Case, setting: Setting, ceilings: Ceilings) -> Measured:
+def measured(case: Case, setting: Setting, ceilings: Callable[[], Ceilings]) -> Measured:
     """Compare, warm up, time in turn, take memory. UnequalError where the sides differ."""
     equal = case.check() + (f"; {case.note}" if case.note else "")
     sides: dict[str, Side] = {"ours": case.ours} | ({"peer": case.peer} if case.peer else {})
@@ -135,7 +149,8 @@ def measured(case: Case, setting: Setting, ceilings: Ceilings) -> Measured:
         ratio / case.allowed if ratio and case.allowed else _share(case, medians["ours"], ceilings),
         memory,
         equal,
-        found,
+        len(found["ours"]),
+        (min(ratios), max(ratios)) if ratios else None,
         case.says() if case.says else "",
     )
 
@@ -159,10 +174,11 @@ def _settle(setting: Setting) -> None:
         torch.cuda.synchronize()
 
 
-def _share(case: Case, ours: float, ceilings: Ceilings) -> float | None:
+def _share(case: Case, ours: float, ceilings: Callable[[], Ceilings]) -> float | None:
     if case.floor is None or case.kind != "rate":
         return None
-    floor = max(case.floor.flops / ceilings.flops[case.floor.precision], case.floor.bytes / ceilings.copy)
+    top = ceilings()
+    floor = max(case.floor.flops / top.flops[case.floor.precision], case.floor.bytes / top.copy)
     return ours * floor
 
 
@@ -216,9 +232,29 @@ def gradients_close(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor], with
         raise UnequalError(
             f"gradients of other parameters: {sorted(ours.keys() ^ peer.keys())[:3]}. Nothing was timed."
         )
-    whole = torch.cat([value.flatten().double() for value in peer.values()]).norm().item() or 1.0
+    whole = torch.cat([value.flatten().double() for value in peer.values()]).norm().item()
+    if not whole:
+        raise UnequalError("gradients are all 0, which compares nothing. Nothing was timed.")
     apart = {name: (ours[name].double() - peer[name].double()).norm().item() / whole for name in peer}
     worst = max(apart, key=lambda name: apart[name])
     if not apart[worst] <= within:
         raise UnequalError(f"gradient of {worst}: {apart[worst]:.2g} apart, of at most {within:g}. Nothing was timed.")
     return f"gradients within {apart[worst]:.1g}"
+
+
+Step = tuple[Tensor, Mapping[str, Tensor]]  # losses, and gradients by name
+
+
+def steps_alike(ours: Callable[[bool], Step], peer: Step) -> str:
+    """Losses and gradients of ours beside the peer's in fp32; both without dropout.
+
+    `ours(halved)` gives them in fp32, alike but for the order of sums, and under autocast to bf16, alike but for
+    rounding, where training is in bf16: what is timed is then other code.
+    """
+    told = []
+    for precision in dict.fromkeys(("fp32", resolve_precision("auto"))):
+        within, slopes_within = WITHIN[precision]
+        losses, slopes = ours(precision == "bf16")
+        same = close(losses, peer[0], within, "losses"), gradients_close(slopes, peer[1], slopes_within)
+        told.append(f"{precision} {', '.join(same)}")
+    return "; ".join(told)

@@ -24,7 +24,8 @@ from retrobench.bench.collation import FEW, collated
 from retrobench.bench.feeds import WORKERS
 from retrobench.bench.frame import Case, Setting, Timed, UnequalError
 from retrobench.bench.models import Scale, scale
-from retrobench.bench.pretraining import MASK_RATIO, Released, as_ours, same_step
+from retrobench.bench.peers.collators import RATIO
+from retrobench.bench.pretraining import Released, as_ours, same_step
 from retrobench.bench.rows import BOW, ENHANCED, LOSSES, MLM, ROWS, Fed, Row, Side
 from retrobench.bench.texts import VOCABULARY, passages
 from retrobench.bench.verdict import Degenerations, published, verdict
@@ -73,28 +74,38 @@ class Table:
             rates = iter(range(10**9))
             return lambda: Timed(self.sides[row.name, fed].rates[next(rates)], 1.0)
 
-        at = f"{self.sizes.layers} layers, {self.sizes.hidden} wide, {self.sizes.batch} x {self.sizes.length}"
         return Case(
             name=row.name,
             unit="samples/s",
             ours=replayed("ours"),
             peer=replayed("as released"),
             peer_name="the same steps, collated as released",
-            check=self.same,
+            check=partial(self.same, row),
             memory=False,
             rounds=self.rounds,
             warmups=0,
-            note=at,
+            note=f"{self.sizes.layers} layers, {self.sizes.hidden} wide, {self.at}",
             says=lambda: self._told(row),
         )
 
-    def degenerations(self, fed: Fed) -> Degenerations:
-        """1 - rate / rate of pure MLM."""
-        return Degenerations(*(self._degeneration(row, fed) for row in (ENHANCED, BOW)))
+    @property
+    def at(self) -> str:
+        """Texts and tokens of a batch."""
+        return f"{self.sizes.batch} x {self.sizes.length}"
 
-    def _degeneration(self, row: Row, fed: Fed) -> float:
-        pairs = zip(self.sides[row.name, fed].rates, self.sides[MLM.name, fed].rates, strict=True)
-        return 1 - statistics.median(rate / of_mlm for rate, of_mlm in pairs)
+    def degenerations(self, fed: Fed, waiting: bool = True) -> Degenerations:
+        """1 - rate / rate of pure MLM, of steps alone where they are not `waiting` for data."""
+        return Degenerations(*(self._degeneration(row, fed, waiting) for row in (ENHANCED, BOW)))
+
+    def _degeneration(self, row: Row, fed: Fed, waiting: bool = True) -> float:
+        pairs = zip(self._seconds(MLM, fed, waiting), self._seconds(row, fed, waiting), strict=True)
+        return 1 - statistics.median(of_mlm / seconds for of_mlm, seconds in pairs)
+
+    def _seconds(self, row: Row, fed: Fed, waiting: bool) -> list[float]:
+        """Of a batch, in each round."""
+        side = self.sides[row.name, fed]
+        pairs = zip(side.rates, side.waits, strict=True)
+        return [self.sizes.batch / rate - (0.0 if waiting else wait) for rate, wait in pairs]
 
     def _told(self, row: Row) -> str:
         parts = []
@@ -109,13 +120,17 @@ class Table:
         parts.append(f"published {fell:.1f} % and {known['data-s']:g} s, by {WORKERS} workers at 64 x 512")
         return "; ".join(parts)
 
-    def _same(self) -> str:
-        told = [
-            same_step(row.plugin, Released("", row.collator, LOSSES[row.plugin]), self.sizes, self.texts, self.setting)
-            for row in ROWS
-            if row.plugin
-        ]
-        return "; ".join(f"{row.name} {what}" for row, what in zip((MLM, ENHANCED, BOW), told, strict=True))
+    def _same(self, row: Row) -> str:
+        """The released step's losses and gradients; of a baseline, which was not released, what its batches hold."""
+        if row.plugin:
+            peer = Released("", row.collator, LOSSES[row.plugin])
+            return same_step(row.plugin, peer, self.sizes, self.texts, self.setting)
+        texts, length = self.texts[: self.sizes.batch], self.sizes.length
+        drawn, generator = random.Random(0), torch.Generator().manual_seed(0)
+        return _same_batch(
+            row.ours().collate(texts, VOCABULARY, length, generator),
+            as_ours(row.collator(texts, VOCABULARY, length, drawn)),
+        )
 
     @cache  # noqa: B019 - there is one table
     def _measured(self) -> dict[tuple[str, Fed], Side]:
@@ -135,17 +150,15 @@ class Plain:
     def __init__(self, sizes: Scale, setting: Setting) -> None:
         self.sizes, self.setting = sizes, setting
         self.texts = passages(np.full(sizes.batch, sizes.length))
-        self.ratios: dict[str, float] = {}
 
     def allowed(self, row: Row) -> float:
         """Rate over MLM's that arithmetic allows."""
         costs = (
-            arithmetic.pretraining(self.sizes.shape, self.sizes.length, name, MASK_RATIO)
-            for name in ("mlm", row.plugin)
+            arithmetic.pretraining(self.sizes.shape, self.sizes.length, name, RATIO) for name in ("mlm", row.plugin)
         )
         return next(costs) / next(costs)
 
-    def case(self, row: Row, same: Callable[[], str], says: Callable[[], str] | None) -> Case:
+    def case(self, row: Row, same: Callable[[Row], str], says: Callable[[], str] | None) -> Case:
         sides = [Side(of, "no wait", self.sizes, self.texts, self.setting) for of in (row, MLM)]
         if not self.setting.cuda:
             for side in sides:
@@ -153,8 +166,7 @@ class Plain:
 
         def told() -> str:
             pairs = zip(*(side.rates[-ROUNDS_ALONE:] for side in sides), strict=True)
-            self.ratios[row.name] = statistics.median(ours / mlm for ours, mlm in pairs)
-            slower, bound = 1 - self.ratios[row.name], 1 - self.allowed(row)
+            slower, bound = 1 - statistics.median(ours / mlm for ours, mlm in pairs), 1 - self.allowed(row)
             text = f"{100 * slower:.1f} % slower than pure MLM, {100 * bound:.1f} % by arithmetic"
             return f"{text}. {says()}" if says else text
 
@@ -164,7 +176,7 @@ class Plain:
             ours=sides[0],
             peer=sides[1],
             peer_name="pure MLM",
-            check=same,
+            check=lambda: f"pure MLM {same(MLM)}; {row.name} {same(row)}",
             allowed=self.allowed(row),
             memory=False,
             rounds=ROUNDS_ALONE,
@@ -223,6 +235,6 @@ def _same_batch(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
 
 
 def _verdict(table: Table, plain: Plain) -> str:
-    bare = Degenerations(*(1 - plain.ratios[row.name] for row in (ENHANCED, BOW)))
+    waitless = table.degenerations("as released", waiting=False)
     bounds = Degenerations(*(1 - plain.allowed(row) for row in (ENHANCED, BOW)))
-    return verdict(table.degenerations("as released"), table.degenerations("ours"), bare, bounds)
+    return verdict(table.degenerations("as released"), waitless, table.degenerations("ours"), bounds, table.at)

@@ -63,12 +63,13 @@ class Side:
         self.rates: list[float] = []
         self.waits: list[float] = []
         of = row.ours()
-        self.feed = Feed(row.collator, texts, sizes.batch, sizes.length, setting) if fed == "as released" else None
+        released = fed == "as released"
+        self.feed = Feed(row.collator, texts, sizes.batch, sizes.length, setting, as_ours) if released else None
         kept = _collated(of, texts[: sizes.batch], sizes.length) if fed == "no wait" else {}
 
         def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
             if self.feed:
-                return as_ours(next(self.feed))
+                return next(self.feed)
             made: dict[str, Tensor] = kept or of.collate(
                 [texts[at] for at in rows], VOCABULARY, sizes.length, generator
             )

@@ -147,10 +147,12 @@ class _Process:
             str(int(smoke)),
             command,
         ]
-        self.words, self.returned = words, 0
+        self.words, self.device, self.returned = words, device, 0
 
     def results(self) -> Iterator[Result]:
         environment = {**_ENVIRONMENT, **os.environ}
+        if self.device == "cpu":  # where there is a GPU, ours would take it
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             try:

@@ -6,7 +6,6 @@ Memory that does not grow with the corpus: a million made-up passages encoded by
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 from retrobench.bench import scale_search
 from retrobench.bench.frame import Case, Setting, UnequalError
 from retrobench.bench.memory import Watch
+from retrobench.bench.texts import write_tokens
 
 __all__ = ["cases", "encode_case"]
 
@@ -75,16 +75,9 @@ def encode_case(setting: Setting) -> Case:
 
 
 def _write_tokens(folder: Path, rows: int) -> None:
-    """What the stage `tokenise` would leave of as many passages of up to LONGEST tokens."""
-    folder.mkdir()
     random = np.random.default_rng(0)
     counts = random.integers(1, LONGEST - 1, rows)
-    random.integers(1000, 30_000, int(counts.sum()), dtype=np.uint16).tofile(folder / "tokens.bin")
-    np.ones(int(counts.sum()), np.bool_).tofile(folder / "starts.bin")
-    np.save(folder / "lengths.npy", np.stack([np.zeros_like(counts), counts], 1))
-    np.save(folder / "offsets.npy", np.concatenate([[0], counts.cumsum()]))
-    (folder / "ids.json").write_text(json.dumps([str(row) for row in range(rows)]))
-    (folder / "texts.json").write_text(json.dumps({"dtype": "uint16"}))
+    write_tokens(folder, random.integers(1000, 30_000, int(counts.sum()), dtype=np.uint16), counts)
 
 
 def _tiny() -> Any:

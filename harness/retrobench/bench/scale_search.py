@@ -11,6 +11,7 @@ import numpy as np
 
 from retrobench.bench.frame import Case, Setting, UnequalError
 from retrobench.bench.memory import Watch
+from retrobench.bench.texts import unit
 from retrobench.nearest import Documents, search
 from retrobench.ranking import precedence
 from retrobench.vectors import Vectors, Writer
@@ -32,7 +33,7 @@ def cases(setting: Setting) -> Iterator[Case]:
         sizes = (rows // 10, rows)
         for size in sizes:
             _lay(folder / str(size), size, width)
-        asked = _block(queries, width, 10**9)
+        asked = unit(queries, width, 10**9)
 
         def ours() -> float:
             _search(folder / str(rows), asked)
@@ -49,15 +50,9 @@ def cases(setting: Setting) -> Iterator[Case]:
         )
 
 
-def _block(rows: int, width: int, seed: int) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((rows, width), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
-
-
 def _lay(folder: Path, rows: int, width: int) -> None:
     folder.mkdir()
-    drawn = _block(WINDOW, width, 0)
+    drawn = unit(WINDOW, width, 0)
     with Writer(folder, rows, width, 0, "float16", WINDOW, {}) as writer:
         for first, last in writer.windows():
             # The same numbers at other places: drawing a million vectors would take longer than searching them.

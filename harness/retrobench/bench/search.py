@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
+from retrobench.bench.texts import unit
 from retrobench.nearest import Documents, search
 from retrobench.nearest.device import Engine
 
@@ -34,7 +35,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 def _on_processor(setting: Setting) -> Iterator[Case]:
     documents, queries, width = (20_000, 40, 64) if setting.smoke else (100_000, 200, 384)
-    vectors, asked = _unit(documents, width, 0), _unit(queries, width, 1)
+    vectors, asked = unit(documents, width, 0), unit(queries, width, 1)
     among, places = Documents(vectors), np.arange(documents, dtype=np.int32)
     _ = among.census
     peers = _peers(vectors)
@@ -61,13 +62,8 @@ def _case(name: str, ours: Callable[[], Found], peer: Callable[[], Found], peer_
         peer_name=peer_name,
         floor=floor,
         rounds=5,
+        warmups=0,  # the round that memory is taken in is one
     )
-
-
-def _unit(rows: int, width: int, seed: int) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((rows, width), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
 
 
 def _ours(asked: np.ndarray, among: Documents, depth: int, places: np.ndarray) -> Found:

@@ -1,14 +1,16 @@
-"""Seeded passages of made-up words, with the lengths of real ones, for every benchmark alike."""
+"""Seeded passages of made-up words, with the lengths of real ones, and vectors, for every benchmark alike."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["VOCABULARY", "lengths", "passages"]
+__all__ = ["VOCABULARY", "lengths", "passages", "unit", "write_tokens"]
 
 # bert-base-uncased's layout: 999 special and unused ids come first.
 VOCABULARY = Vocabulary(30522, 0, 101, 102, 103, frozenset(range(999)))
@@ -34,3 +36,21 @@ def passages(tokens: Sequence[int] | np.ndarray, seed: int = 0) -> list[Passage]
         starts[:1] = True
         made.append(Passage(*empty, (ranks + 1000).astype(np.uint16), starts))
     return made
+
+
+def write_tokens(folder: Path, ids: np.ndarray, counts: np.ndarray) -> None:
+    """What the stage `tokenise` leaves of texts of `counts` [N] tokens each, one behind the other in `ids`."""
+    folder.mkdir()
+    ids.astype(np.uint16).tofile(folder / "tokens.bin")
+    np.ones(len(ids), np.bool_).tofile(folder / "starts.bin")
+    np.save(folder / "lengths.npy", np.stack([np.zeros_like(counts), counts], 1))
+    np.save(folder / "offsets.npy", np.concatenate([[0], counts.cumsum()]))
+    (folder / "ids.json").write_text(json.dumps([str(row) for row in range(len(counts))]))
+    (folder / "texts.json").write_text(json.dumps({"dtype": "uint16"}))
+
+
+def unit(rows: int, width: int, seed: int) -> np.ndarray:
+    """Random vectors of length 1, float32."""
+    vectors = np.random.default_rng(seed).standard_normal((rows, width), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors

@@ -107,9 +107,10 @@ class Released(nn.Module):
 
 
 def released(ours: Pretraining, loss: str, query_form: str = "positions") -> Released:
-    """The released model with the weights of `ours`; attention is written out, as BERT's was then."""
+    """The released model with the weights of `ours`, and on a GPU with the encoder's attention as it installs today."""
+    cuda = next(ours.parameters()).is_cuda
     config = BertConfig(**ours.backbone.config.to_dict())
-    config._attn_implementation = "eager"
+    config._attn_implementation = "sdpa" if cuda else "eager"
     model = Released(BertForMaskedLM(config), loss, query_form)
     model.lm.load_state_dict(ours.backbone.lm.state_dict())
     if model.decoder is not None:
@@ -125,9 +126,8 @@ class Trainer:
         self.device = next(model.parameters()).device
         decayed = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
-        self.adam = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}], lr=1e-4
-        )
+        groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+        self.adam = torch.optim.AdamW(groups, lr=1e-4, fused=self.device.type == "cuda")  # as Trainer's default is
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, lambda step: max(0.0, 1 - step / steps))
         self.logged: dict[str, float] = {}
 
