@@ -89,6 +89,7 @@ Leaderboard = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where rows are, and tracks are looked up first, if not ./leaderboards."),
 ]
+Speeds = Annotated[Path | None, typer.Option("--leaderboard", metavar="DIR", help="Kept here, if not ./leaderboards.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Make every stage again.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="How the tables are written.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
@@ -270,7 +271,7 @@ def bench(
     device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The first GPU if there is one.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Small sizes, for equality and not for time.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results there too.")] = None,
-    leaderboard: Leaderboard = None,
+    leaderboard: Speeds = None,
 ) -> None:
     """Measure speed and memory beside peers: equal first, then timed in turn."""
     from retrobench import bench
