@@ -36,7 +36,9 @@ def pooled_logits(backbone: Backbone, hidden: Tensor, keep: Tensor, transform: b
     # A token left out stands in for the text's first kept one, so that no logit needs masking afterwards.
     first = keep.int().argmax(1, keepdim=True)  # [B, 1]
     source = torch.where(keep, torch.arange(keep.shape[1], device=keep.device), first)  # [B, L]
-    hidden = hidden.gather(1, source[:, :, None].expand_as(hidden))
+    # Whole rows by their number: on the way back a device sorts as many keys as are taken, [B, L] and not [B, L, D].
+    taken = source + len(source[0]) * torch.arange(len(source), device=keep.device)[:, None]
+    hidden = hidden.flatten(0, 1).index_select(0, taken.flatten()).view_as(hidden)
     rows = _computed(backbone.transform(hidden) if transform else hidden)  # [B, L, D]
     bias = backbone.word_bias if transform else None
     trains = torch.is_grad_enabled()
