@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from retrobench import checkpoints, training
 from retrobench.data import load
-from retrobench.errors import DivergedError
+from retrobench.errors import DivergedError, RetrobenchError
 from retrobench.experiment import Optimisation
 from retrobench.objective import Step
 from retrobench.plugins import configure, discover, get
@@ -385,6 +385,20 @@ def test_a_batch_of_texts_without_words_is_trained_around(base: tuple[Path, Toke
         trial.train(tmp_path / name, replace(SETTINGS, steps=2, batch=2))
         assert len(log(tmp_path / name)) == 2
         assert all(parameter.isfinite().all() for parameter in trial.model.parameters())
+
+
+def test_an_operation_that_does_not_repeat_is_named(tmp_path: Path) -> None:
+    def put(error: Tensor, progress: float) -> Tensor:
+        return error + torch.zeros(2).put_(torch.tensor([0]), torch.ones(1)).sum()
+
+    with pytest.raises(RetrobenchError, match=r"^The model uses put_, of which .* Let the objective use another op"):
+        fit(Line(put), tmp_path)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_else_goes_wrong_in_a_step_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        fit(Line(lambda error, _: error + torch.zeros(2) @ torch.zeros(2) + torch.zeros(2) * torch.ones(3)), tmp_path)
 
 
 def test_precision_is_what_was_asked_for() -> None:

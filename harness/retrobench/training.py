@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from retrobench import team
 from retrobench.backbones import Backbone
 from retrobench.checkpoints import checkpoints, load, save
-from retrobench.errors import DivergedError
+from retrobench.errors import DivergedError, RetrobenchError
 from retrobench.experiment import Optimisation, Precision
 from retrobench.objective import Step
 from retrobench.progress import bar, say
@@ -86,16 +86,28 @@ class Batches:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """torch's deterministic algorithms while training; what a process encodes may not depend on its having trained."""
+    """torch's deterministic algorithms while training; what a process encodes may not depend on its having trained.
+
+    RetrobenchError where the model uses an operation that has none.
+    """
     guard: Any = torch.utils.deterministic
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     flash, fill = torch.backends.cuda.flash_sdp_enabled(), guard.fill_uninitialized_memory  # type: ignore[no-untyped-call]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Never with warn_only: on a GPU fused attention then keeps backward passes that differ from run to run.
+    torch.use_deterministic_algorithms(True)
     torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())  # despite its name this rules the CPU's kernel too
     guard.fill_uninitialized_memory = False  # meant for debugging, it writes all memory twice
     try:
         yield
+    except RuntimeError as error:
+        operation, told, _ = str(error).partition(" does not have a deterministic implementation")
+        if not told:
+            raise
+        raise RetrobenchError(
+            f"The model uses {operation}, of which torch has no version here that repeats its results, so no run of it "
+            "could be made again. Let the objective use another operation."
+        ) from error
     finally:
         torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
         torch.backends.cuda.enable_flash_sdp(flash)
