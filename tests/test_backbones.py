@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 from bases import FAMILIES, MAX_LENGTH, WORDS, Base, make
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DistilBertConfig, DistilBertForMaskedLM, ElectraConfig, ElectraForMaskedLM
@@ -16,6 +18,7 @@ from retrobench.backbones import Backbone, Pretraining
 from retrobench.decoder import EnhancedDecoder
 from retrobench.errors import RetrobenchError
 from retrobench.masking import Packed, decoder_visibility, pack
+from retrobench.stages.start import load_backbone
 from retrobench_retromae import RetroMAE
 
 Form = Literal["positions", "embedding"]
@@ -117,6 +120,52 @@ def test_an_unsupported_family_is_refused_by_name(unsupported: Any) -> None:
 
 
 # The decoder
+
+
+def saved_without(base: Base, folder: Path, *parts: str) -> Path:
+    """The model in a folder, its weights without those whose names hold one of `parts`."""
+    base.lm.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not any(part in name for part in parts)}
+    assert bool(parts) == (len(kept) < len(weights))
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_whole_checkpoint_is_loaded_without_a_word(
+    base: Base, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved_without(base, tmp_path / "whole")
+    capfd.readouterr()  # transformers' bar
+    backbone, _ = load_backbone(folder)
+    assert capfd.readouterr().err == ""
+    assert all(torch.equal(value, base.lm.state_dict()[name]) for name, value in backbone.lm.state_dict().items())
+
+
+def test_a_head_that_a_checkpoint_lacks_is_told_of(
+    base: Base, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare = base.lm.base_model
+    head = [name for name, _ in base.lm.named_children() if getattr(base.lm, name) is not bare]
+    folder = saved_without(base, tmp_path / "bare", *(f"{name}." for name in head))
+    capfd.readouterr()  # transformers' bar
+    load_backbone(folder)
+    assert capfd.readouterr().err.startswith("bare holds no masked-language-modelling head, or only a part of one: ")
+    bare.save_pretrained(tmp_path / "encoder")  # no prefix before its names
+    base.tokenizer.save_pretrained(tmp_path / "encoder")
+    capfd.readouterr()
+    load_backbone(tmp_path / "encoder")
+    assert capfd.readouterr().err.startswith("encoder holds no masked-language-modelling head")
+
+
+def test_a_checkpoint_without_all_of_its_encoder_is_refused(base: Base, tmp_path: Path) -> None:
+    folder = saved_without(base, tmp_path / "half", ".1.")
+    text = (
+        r"^The weights of the model folder 'half' lack \d+ tensors of the encoder, \S+\.1\.\S+ among them, which would "
+    )
+    with pytest.raises(RetrobenchError, match=text):
+        load_backbone(folder)
 
 
 def test_the_decoder_owns_positions_only_where_there_are_none_to_lend(base: Base) -> None:

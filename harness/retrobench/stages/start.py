@@ -13,6 +13,7 @@ from retrobench.encoders import find
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.experiment import Experiment, Model
 from retrobench.objective import Vocabulary
+from retrobench.progress import say
 from retrobench.store import Artifact, tree_hash
 from retrobench.tokens import vocabulary
 
@@ -82,7 +83,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False) -> tuple[Backbone, Vocabulary]:
-    """The model in `folder`, safetensors only and no code of its own, in float32; or a random one of a given shape."""
+    """The model in `folder`, safetensors only and no code of its own, in float32; or a random one of a given shape.
+
+    RetrobenchError where the checkpoint lacks weights of the encoder.
+    """
     from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
     from transformers.utils import logging
 
@@ -103,10 +107,25 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
         )
         lm: Any = BertForMaskedLM(config)
     else:
-        lm = AutoModelForMaskedLM.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
+        lm, about = AutoModelForMaskedLM.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
+        _check_missing(folder, f"{lm.base_model_prefix}.", sorted(about["missing_keys"]))
     if trains and not torch.cuda.is_available():
         # On a CPU the backward pass of torch's fused attention takes longer than all the rest of a step.
         lm.set_attn_implementation("eager")
     return Backbone(lm), vocabulary(tokenizer, lm.get_output_embeddings().weight.shape[0])
+
+
+def _check_missing(folder: Path, encoder: str, missing: list[str]) -> None:
+    """transformers fills what a checkpoint lacks at random. A head may be so, the encoder, whose names begin with
+    `encoder`, may not."""
+    # A pooler is what BERT has for whole-sequence tasks; nothing here reads it.
+    lacking = [name for name in missing if name.startswith(encoder) and not name.startswith(f"{encoder}pooler.")]
+    if lacking:
+        raise RetrobenchError(
+            f"The weights of the model folder {folder.name!r} lack {len(lacking)} tensors of the encoder, {lacking[0]} "
+            "among them, which would be random. Give a checkpoint of the architecture that its config.json names."
+        )
+    if any(not name.startswith(encoder) for name in missing):
+        say(f"{folder.name} holds no masked-language-modelling head, or only a part of one: the rest of it is random")
