@@ -404,3 +404,9 @@ def test_what_else_goes_wrong_in_a_step_is_left_as_it_is(tmp_path: Path) -> None
 def test_precision_is_what_was_asked_for() -> None:
     assert (resolve_precision("fp32"), resolve_precision("bf16")) == ("fp32", "bf16")
     assert resolve_precision("auto") in ("fp32", "bf16")
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert (resolve_precision("auto"), resolve_precision("bf16")) == ("fp32", "bf16")

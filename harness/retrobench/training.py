@@ -36,7 +36,8 @@ def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
     if asked != "auto":
         return asked
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        # Cards before Ampere only emulate it, more slowly than they compute in float32.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 

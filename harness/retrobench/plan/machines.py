@@ -135,7 +135,7 @@ def _knows_bf16() -> bool:
 def _measured(device: str) -> tuple[float, str]:
     import torch
 
-    halved = torch.cuda.is_bf16_supported() if device == "cuda" else _knows_bf16()
+    halved = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else _knows_bf16()
     size = 8192 if device == "cuda" else 1536
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if halved else torch.float32)
 
