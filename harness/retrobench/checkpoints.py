@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retrobench import team
+from retrobench.entries import sync
 from retrobench.progress import say
 
 __all__ = ["checkpoints", "discard", "load", "save"]
@@ -46,7 +47,10 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, aside / "state.safetensors")
     (aside / "state.json").write_text(json.dumps({"step": step, "cost": cost}))
     earlier = checkpoints(folder)
+    # Else a power cut could keep the new name, lose the bytes behind it and find the earlier ones gone.
+    sync(*aside.iterdir(), aside)
     os.replace(aside, folder / f"step-{step:09d}")
+    sync(folder)
     for old in earlier:
         _discard(old)
 

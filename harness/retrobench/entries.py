@@ -3,12 +3,14 @@
 * Recipe    what a key is made of
 * Entry     a finished folder: its recipe, files, cost and date; read, written, compared with what is there
 * plain     settings as JSON has them
+* sync      files and folders written to the disk, before a name says that they are there
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from typing import Any
 
 from retrobench.progress import duration
 
-__all__ = ["KEY_LENGTH", "Entry", "Recipe", "plain"]
+__all__ = ["KEY_LENGTH", "Entry", "Recipe", "plain", "sync"]
 
 KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a disk can hold
 
@@ -140,3 +142,13 @@ def _files(folder: Path) -> dict[str, Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(*paths: Path) -> None:
+    """Write to the disk what these files hold and which names these folders do."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -23,7 +23,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from retrobench import team
-from retrobench.entries import KEY_LENGTH, Entry, Recipe, plain
+from retrobench.entries import KEY_LENGTH, Entry, Recipe, plain, sync
 from retrobench.errors import RetrobenchError
 from retrobench.progress import say
 
@@ -200,7 +200,7 @@ class Store:
             raise
         _set_aside(folder)  # a folder cannot be renamed over a full one
         os.rename(partial, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         _remove(_beside(folder, "old"))
         self._known[folder] = Artifact(recipe.stage, recipe.key, folder, True, cost), "made in this run"
         return Artifact(recipe.stage, recipe.key, folder, False, cost)
@@ -256,16 +256,7 @@ def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
     """Write what the folder holds into its `entry.json`, and all of it to the disk."""
     Entry.of(partial, recipe, cost).write(partial)
     # Else a power cut could keep the rename that says "finished" and lose the bytes it speaks of.
-    for path in [*partial.rglob("*"), partial]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(*partial.rglob("*"), partial)
 
 
 def _beside(folder: Path, suffix: str) -> Path:
