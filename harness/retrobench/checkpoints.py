@@ -69,7 +69,9 @@ def load(
             log.unlink(missing_ok=True)
         return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
     state = json.loads((found[-1] / "state.json").read_text())
-    tensors = load_file(found[-1] / "state.safetensors", device=str(where))
+    # Of several processes accelerate numbers even the processor, and safetensors knows no "cpu:0".
+    device = "cpu" if where.type == "cpu" else str(where)
+    tensors = load_file(found[-1] / "state.safetensors", device=device)
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     for name, parameter in model.named_parameters():
         suffix = f".{name}"
