@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import counting_of_two
 import pytest
 import torch
+from counting_of_two import LENGTHS, STEPS
+from processes import launch
 from test_training import Line, fit
 from torch import Tensor
 
 from retrobench import checkpoints
 from retrobench.errors import RetrobenchError
-from retrobench.training import resolve_precision
+from retrobench.training import Batches, resolve_precision
 
 
 def test_an_operation_that_does_not_repeat_is_named(tmp_path: Path) -> None:
@@ -59,3 +64,18 @@ def test_a_checkpoint_is_on_the_disk_before_the_earlier_one_goes(
         f"sync {tmp_path.name}",
         "replace step-000000001 step-000000001.old",
     ]
+
+
+def test_tokens_are_those_of_all_processes(tmp_path: Path) -> None:
+    """In a training that was taken up again, whose checkpoint holds what all of them had read."""
+    ended = launch([sys.executable, str(Path(counting_of_two.__file__)), str(tmp_path)])
+    assert [process.returncode for process in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    batches = Batches(LENGTHS, STEPS.batch, 0, seed=5)
+    read = [LENGTHS[batches.rows(number)].sum() for number in range(STEPS.steps * STEPS.accumulation * 2)]
+    for process in ended:
+        cost = json.loads(process.stdout)
+        assert cost["tokens"] == sum(read)
+        assert cost["tokens_per_second"] == pytest.approx(cost["tokens"] / cost["seconds"])
+    (last,) = checkpoints.checkpoints(tmp_path)
+    assert json.loads((last / "state.json").read_text())["cost"]["tokens"] == sum(read[: 4 * 4])
+    assert "continuing at step 2" in ended[0].stderr

@@ -169,6 +169,12 @@ class Loop:
         self.adam.zero_grad(set_to_none=True)
         return outs, norm
 
+    def taken(self) -> float:
+        """Tokens of all processes since this was last asked, which all of them have to do."""
+        tokens = torch.tensor(self.tokens, dtype=torch.float64, device=self.accelerator.device)
+        self.tokens = 0.0
+        return float(self.accelerator.reduce(tokens))
+
     def _make(self, micro: int) -> _Batch:
         """Micro-batch `micro` of this process, counted through all steps."""
         step, part = divmod(micro, self.settings.accumulation)
@@ -227,7 +233,8 @@ def train(
 
     `collate(rows, generator)` makes the batch of some rows, `names(rows)` their document ids. Checkpoints go to
     `folder`, where they stay until `checkpoints.discard`, and the last one found there is continued from, bit for bit.
-    Gives the cost: seconds, tokens, tokens per second, seconds spent waiting for data, peak memory in bytes.
+    Gives the cost: seconds, tokens of all processes, those per second, seconds spent waiting for data, peak memory in
+    bytes.
     DivergedError at a loss or gradient that is not finite.
     """
     loop = Loop(model, batches, collate, settings, seed)
@@ -235,7 +242,7 @@ def train(
     done, cost = load(folder, model, loop.optimizer, loop.accelerator.device)
     began = time.perf_counter() - cost["seconds"]
     ledger = _Ledger(folder, settings, label)
-    loop.tokens, loop.waited = cost["tokens"], cost["data_seconds"]
+    loop.waited = cost["data_seconds"]
     with bar(label, settings.steps, "steps", done) as advance:
         for step in range(done, settings.steps):
             outs, norm = loop.step(step)
@@ -246,7 +253,11 @@ def train(
             saves = (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps
             if saves or (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
                 ledger.settle()
-            cost |= {"tokens": loop.tokens, "data_seconds": loop.waited, "seconds": time.perf_counter() - began}
+            if saves or step + 1 == settings.steps:
+                cost |= {
+                    "tokens": cost["tokens"] + loop.taken()
+                }  # every process read the total of all from a checkpoint
+                cost |= {"data_seconds": loop.waited, "seconds": time.perf_counter() - began}
             if saves and team.leads():
                 save(folder, step + 1, model, loop.optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
