@@ -206,7 +206,6 @@ def test_tokens_are_counted_without_padding(base: tuple[Path, TokenisedTexts], t
     assert cost["tokens"] == sum(real[batches.rows(number)].sum() for number in range(14))
     assert cost["tokens_per_second"] == pytest.approx(cost["tokens"] / cost["seconds"])
     assert 0 < cost["data_seconds"] < cost["seconds"]
-    assert cost["peak_memory_bytes"] > 10_000_000
 
 
 def test_rates_by_hand() -> None:

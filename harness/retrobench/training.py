@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from retrobench.experiment import Optimisation, Precision
 from retrobench.objective import Step
 from retrobench.progress import bar, say
 
-__all__ = ["Batches", "Loop", "compiles", "deterministic", "device", "resolve_precision", "seeded", "train"]
+__all__ = ["Batches", "Loop", "compiles", "deterministic", "memory", "resolve_precision", "seeded", "train"]
 
 # Batches made ahead, by device. A processor would only take the time from its own computing.
 AHEAD = {"cpu": 0, "cuda": 2}
@@ -44,11 +43,6 @@ def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
 def compiles(settings: Optimisation) -> Literal["auto", "on", "off"]:
     """ "on" where transformer layers are compiled: if asked for, and by default on a GPU. On a CPU it gains nothing."""
     return "on" if settings.compile == "auto" and torch.cuda.is_available() else settings.compile
-
-
-def device() -> torch.device:
-    """Where models run: the first GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def seeded(*numbers: int) -> int:
@@ -233,8 +227,8 @@ def train(
 
     `collate(rows, generator)` makes the batch of some rows, `names(rows)` their document ids. Checkpoints go to
     `folder`, where they stay until `checkpoints.discard`, and the last one found there is continued from, bit for bit.
-    Gives the cost: seconds, tokens of all processes, those per second, seconds spent waiting for data, peak memory in
-    bytes.
+    Gives the cost: seconds, tokens of all processes, those per second, seconds spent waiting for data, and on a GPU its
+    peak memory in bytes.
     DivergedError at a loss or gradient that is not finite.
     """
     loop = Loop(model, batches, collate, settings, seed)
@@ -310,10 +304,8 @@ def _keep_memory() -> None:
 
 
 def memory() -> dict[str, float]:
-    """Peak memory of this process so far, in bytes: the device's where there is one, else resident memory."""
-    if torch.cuda.is_available():
-        return {"peak_memory_bytes": float(torch.cuda.max_memory_allocated())}
-    return {"peak_memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+    """Peak memory of this process on its GPU so far, in bytes, in place of the resident memory that the store notes."""
+    return {"peak_memory_bytes": float(torch.cuda.max_memory_allocated())} if torch.cuda.is_available() else {}
 
 
 def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from retrobench import embedding
 from retrobench.data import load
 from retrobench.encoders import find
 from retrobench.errors import RetrobenchError
@@ -24,7 +25,7 @@ from retrobench.stages.examples import Candidates, Examples, grouped, judged
 from retrobench.stages.start import model_files, start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store, tree_hash
-from retrobench.training import device, memory, resolve_precision
+from retrobench.training import memory, resolve_precision
 
 __all__ = ["look_at_teacher", "read_scores", "teach"]
 
@@ -132,9 +133,10 @@ def _scorer(
     # As the student reads it, but for the separator: no teacher has met one there.
     texts = [(f"{d.title} {d.text}".strip() if titles else d.text) if kept else "" for d, kept in pairs]
     asked = {query.id: query.text for query in dataset.queries()}
+    place = embedding.place()
     model = CrossEncoder(
         str(teacher),
-        device=str(device()),
+        device=str(place),
         max_length=x.track.distil.max_length or None,
         trust_remote_code=False,
         local_files_only=True,
@@ -145,7 +147,7 @@ def _scorer(
     def score(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
         ids = (examples.queries.ids[row] for row in queries.tolist())
         read = [[asked[name], texts[row]] for name, row in zip(ids, documents.tolist(), strict=True)]
-        with torch.autocast(device().type, torch.bfloat16, enabled=halved):
+        with torch.autocast(place.type, torch.bfloat16, enabled=halved):
             found = model.predict(read, batch_size=PAIRS, activation_fn=nn.Identity(), show_progress_bar=False)
         scores = np.asarray(found, np.float32).reshape(len(read))
         if not np.isfinite(scores).all():
