@@ -18,6 +18,7 @@ from test_training import Line, fit
 from torch import Tensor
 
 from retrobench import checkpoints
+from retrobench.entries import sync
 from retrobench.errors import RetrobenchError
 from retrobench.training import Batches, resolve_precision
 
@@ -54,7 +55,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_earlier_one_goes(
 
         return recorded
 
-    monkeypatch.setattr(checkpoints, "sync", record(checkpoints.sync))
+    monkeypatch.setattr(checkpoints, "sync", record(sync))
     monkeypatch.setattr(os, "replace", record(os.replace))
     fit(Line(), tmp_path, checkpoint_every=1)
     second = "step-000000002"

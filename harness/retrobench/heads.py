@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from retrobench import kernels
 from retrobench.backbones import Backbone
+from retrobench.layers import computed
 
 __all__ = ["bag_loss", "bag_of_words", "pooled_logits", "token_loss"]
 
@@ -22,7 +23,7 @@ def token_loss(backbone: Backbone, hidden: Tensor, positions: Tensor, ids: Tenso
     The mean over the M positions; "sum" adds them up and divides by the B texts, as the papers write it. Nothing to
     predict gives 0, connected to the graph, so that a batch of empty texts is trained around.
     """
-    rows = _computed(backbone.transform(hidden.flatten(0, 1).index_select(0, positions)))  # [M, D]
+    rows = computed(backbone.transform(hidden.flatten(0, 1).index_select(0, positions)))  # [M, D]
     total: Tensor = _TokenLoss.apply(rows, backbone.word_matrix, backbone.word_bias, ids)  # type: ignore[no-untyped-call]
     return total / (max(positions.numel(), 1) if reduction == "mean" else hidden.shape[0])
 
@@ -39,32 +40,22 @@ def pooled_logits(backbone: Backbone, hidden: Tensor, keep: Tensor, transform: b
     # Whole rows by their number: on the way back a device sorts as many keys as are taken, [B, L] and not [B, L, D].
     taken = source + len(source[0]) * torch.arange(len(source), device=keep.device)[:, None]
     hidden = hidden.flatten(0, 1).index_select(0, taken.flatten()).view_as(hidden)
-    rows = _computed(backbone.transform(hidden) if transform else hidden)  # [B, L, D]
+    rows = computed(backbone.transform(hidden) if transform else hidden)  # [B, L, D]
     bias = backbone.word_bias if transform else None
     trains = torch.is_grad_enabled()
     pooled: Tensor = _PooledLogits.apply(rows, backbone.word_matrix, bias, trains)  # type: ignore[no-untyped-call]
     return pooled.masked_fill(~keep.any(1, keepdim=True), 0.0)
 
 
-def _computed(rows: Tensor) -> Tensor:
-    """Rows in the precision that a matrix product would take here."""
-    kind = rows.device.type
-    return rows.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else rows
-
-
 def _rows_at_once(rows: Tensor, words: int) -> int:
     """How many rows of logits to hold: so many that what is done once a block, adding up [V, D], does not count."""
-    return max(1, (2**25 if _on_cpu(rows) else 2**30) // (4 * words))
+    return max(1, (2**25 if rows.is_cpu else 2**30) // (4 * words))
 
 
 def _texts_at_once(rows: Tensor, words: int) -> int:
     """The same in whole texts [L, D]; on a processor at least one for each thread."""
-    least = torch.get_num_threads() if _on_cpu(rows) else 1
+    least = torch.get_num_threads() if rows.is_cpu else 1
     return max(least, _rows_at_once(rows, words) // rows.shape[1])
-
-
-def _on_cpu(rows: Tensor) -> bool:
-    return rows.device.type == "cpu"
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -80,7 +71,7 @@ class _TokenLoss(torch.autograd.Function):
         for first in range(0, len(rows), size):
             part, target = rows[first : first + size], ids[first : first + size, None]
             logits = part @ words.T  # [block, V]
-            if _on_cpu(rows) and rows.dtype == torch.bfloat16:
+            if rows.is_cpu and rows.dtype == torch.bfloat16:
                 loss, to_bias = kernels.slopes(logits, bias, target[:, 0])
                 slope = logits
             else:
@@ -127,7 +118,7 @@ class _PooledLogits(torch.autograd.Function):
         size = _texts_at_once(rows, len(weight))
         for first in range(0, len(rows), size):
             logits = rows[first : first + size] @ words.T  # [block, L, V]
-            if _on_cpu(rows):
+            if rows.is_cpu:
                 best, who = kernels.winners(logits)
             else:
                 best, who = logits.max(dim=1) if trains else (logits.amax(dim=1), winners)
@@ -144,7 +135,7 @@ class _PooledLogits(torch.autograd.Function):
         rows, weight, winners = ctx.saved_tensors
         slope = grads[0]  # [B, V]
         to_bias = slope.sum(0) if ctx.has_bias else None
-        if _on_cpu(rows):
+        if rows.is_cpu:
             d_rows, d_weight = kernels.scattered(slope, winners, rows, weight)
             return d_rows.to(rows.dtype), d_weight, to_bias, None
         words = weight.to(rows.dtype)

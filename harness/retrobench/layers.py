@@ -3,6 +3,7 @@ Layers of an encoder, computed as fast as what is read of them allows.
 
 * first_only(model)   a context in which a transformers encoder gives [B, 1, D] in place of [B, L, D]
 * halved(model)       a context in which one on a processor computes its layers in bfloat16, for reading alone
+* computed(rows)      rows in the precision of a product, for what autocast does not see
 
 B texts of L tokens, D wide, H heads of E dimensions.
 
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 
 from retrobench import kernels
 
-__all__ = ["first_only", "halved"]
+__all__ = ["computed", "first_only", "halved"]
 
 TEXTS = 4  # whose scores, H L L of each, are in a core's cache together
 
@@ -102,7 +103,7 @@ def _bert(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *unu
     heads, size = own.num_attention_heads, own.attention_head_size
     keys, values = (part.weight.view(heads, size, -1) for part in (own.key, own.value))  # [H, E, D]
     query = own.query(first).view(len(hidden), heads, size)
-    tokens = _computed(hidden)
+    tokens = computed(hidden)
     scores = torch.einsum("bhe,hed->bhd", query, keys) @ tokens.transpose(1, 2)  # [B, H, L]
     weights = F.dropout(_softmax(scores * size**-0.5, attention_mask), own.dropout.p, layer.training)
     mixed = torch.einsum("bhd,hed->bhe", weights.to(tokens.dtype) @ tokens, values)
@@ -112,7 +113,7 @@ def _bert(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *unu
     return layer.feed_forward_chunk(attended)  # type: ignore[no-any-return]
 
 
-def _computed(rows: Tensor) -> Tensor:
+def computed(rows: Tensor) -> Tensor:
     """Rows in the precision that a matrix product would take here."""
     kind = rows.device.type
     return rows.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else rows

@@ -73,7 +73,7 @@ def whole_word_mask(
     """
     batch = len(words)
     # Asking a device for the largest word number would wait for it; there can be no more words than tokens.
-    length = max(1, int(words.max()) + 1) if _on_cpu(words) else words.shape[1]
+    length = max(1, int(words.max()) + 1) if words.is_cpu else words.shape[1]
     sizes = torch.zeros(batch, length + 1, dtype=torch.int32, device=words.device)
     sizes.scatter_add_(1, words + 1, torch.ones_like(words, dtype=torch.int32))  # bin 0 collects what is no word
     budget = _budgets(lengths, ratio).to(torch.int32)
@@ -91,24 +91,19 @@ def _budgets(lengths: Tensor, ratio: float) -> Tensor:
     return (lengths.double() * ratio).round().clamp(1, MOST_MASKED)
 
 
-def _on_cpu(tensor: Tensor) -> bool:
-    """Whether values can be asked for without waiting for a device."""
-    return tensor.device.type == "cpu"
-
-
 def _fill(sizes: Tensor, room: Tensor) -> Tensor:
     """Greedily take sizes [..., W] in order while they fit into `room` [..., 1], skipping those that do not."""
     taken = torch.zeros_like(sizes, dtype=torch.bool)
     waiting = sizes > 0
     # Each round ends at a word that overflows, so what is left is smaller than that word: the rounds needed are fewer
     # than the pieces of the longest word. A GPU runs a fixed number, since asking whether to stop would stall it.
-    for _ in range(sizes.shape[-1] + 1 if _on_cpu(sizes) else 8):
+    for _ in range(sizes.shape[-1] + 1 if sizes.is_cpu else 8):
         offered = sizes * waiting
         fits = waiting & (offered.cumsum(-1, dtype=torch.int32) <= room)
         taken |= fits
         room = room - (offered * fits).sum(-1, keepdim=True, dtype=torch.int32)
         waiting = waiting & ~fits & (sizes <= room)
-        if _on_cpu(sizes) and not bool(waiting.any()):
+        if sizes.is_cpu and not bool(waiting.any()):
             break
     return taken
 
@@ -156,7 +151,7 @@ def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) 
     from its default generator.
     """
     pick = torch.rand(words.shape, device=words.device) * lengths.clamp(max=pool)[:, None]
-    if _on_cpu(words):
+    if words.is_cpu:
         return _decoder_visibility_cpu(words, lengths, ratio, pick.long())
     length = words.shape[1]
     masks = whole_word_mask(words, lengths, ratio, copies=min(length, pool))  # [B, K, L]

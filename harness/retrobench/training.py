@@ -128,7 +128,7 @@ class Loop:
         self.accelerator = Accelerator(kwargs_handlers=[unused])
         self.settings = settings.resolved(len(batches.lengths), self.accelerator.num_processes)
         self.halved = resolve_precision(settings.precision) == "bf16"
-        self.model = model.to(self.accelerator.device).train()
+        model.to(self.accelerator.device).train()
         if compiles(settings) == "on":
             _compile_layers(model)
         rate, decay = settings.learning_rate, settings.weight_decay
@@ -232,7 +232,9 @@ def train(
     DivergedError at a loss or gradient that is not finite.
     """
     loop = Loop(model, batches, collate, settings, seed)
-    settings = _told(settings, loop.settings, len(batches.lengths), label)
+    if settings.epochs:
+        say(f"{label}: {loop.settings.steps:,} steps, {settings.epochs:g} times over {len(batches.lengths):,} examples")
+    settings = loop.settings
     done, cost = load(folder, model, loop.optimizer, loop.accelerator.device)
     began = time.perf_counter() - cost["seconds"]
     ledger = _Ledger(folder, settings, label)
@@ -255,12 +257,6 @@ def train(
             if saves and team.leads():
                 save(folder, step + 1, model, loop.optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
-
-
-def _told(asked: Optimisation, resolved: Optimisation, examples: int, label: str) -> Optimisation:
-    if asked.epochs:
-        say(f"{label}: {resolved.steps:,} steps, {asked.epochs:g} times over {examples:,} examples")
-    return resolved
 
 
 class _Ledger:
