@@ -129,6 +129,10 @@ TOGETHER: dict[tuple[str, ...], str] = {
         "finetune.negatives=0",
     ): "finetune.hard names negatives, but finetune.negatives is 0, so",
     (
+        "mine.depth=5",
+        "finetune.negatives=0",
+    ): "mine.depth mines hard negatives, but finetune.negatives is 0, so none would be used. Set it, or mine.depth=0.",
+    (
         "distil.teacher=x",
         "mine.depth=0",
     ): "distil.teacher scores mined candidates, but mine.depth is 0. Set it, or give",

@@ -339,6 +339,11 @@ class Experiment:
             raise RetrobenchError(
                 "finetune.hard names negatives, but finetune.negatives is 0, so none would be used. Set it."
             )
+        if track.mine.depth and not settings.negatives and not track.distil.teacher:
+            raise RetrobenchError(
+                "mine.depth mines hard negatives, but finetune.negatives is 0, so none would be used. Set it, or "
+                "mine.depth=0."
+            )
         if track.distil.teacher and not track.mine.depth:
             raise RetrobenchError(
                 "distil.teacher scores mined candidates, but mine.depth is 0. Set it, or give distil.scores."
