@@ -37,7 +37,8 @@ Titles = bool | Literal["[SEP]"]  # left out, put before the text with a space, 
 
 # A setting that tracks and stored artifacts of before do not know: see `counted`.
 LATER = {"later": True}
-# One that only says how a result is come by: rounding aside, every value of it gives the same.
+# One that only says how a result is come by: every value of it gives the same, but for rounding and for dropout, which
+# is drawn anew where texts are grouped otherwise.
 MEANS = {"later": True, "means": True}
 
 

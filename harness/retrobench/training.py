@@ -120,7 +120,7 @@ class Loop:
         settings: Optimisation,
         seed: int,
     ) -> None:
-        """As `train` has it; `settings` in steps, their precision and compilation resolved or not."""
+        """As `train` has it; `settings` in steps or epochs, their precision and compilation resolved or not."""
         _keep_memory()
         team.join()
         # Fine-tuning by [CLS] leaves out the head; a process would wait for its gradients for ever.
@@ -140,7 +140,7 @@ class Loop:
 
     def step(self, number: int) -> tuple[list[tuple[Step, np.ndarray]], Tensor]:
         """Optimizer step `number`, counted from 0: what each forward gave with the rows it was of, and the norm of the
-        gradient before clipping. Nothing here waits for the device."""
+        gradient before clipping. Nothing here waits for the device, but ModernBERT for its mask."""
         settings, where, outs = self.settings, self.accelerator.device.type, []
         for group in self.adam.param_groups:
             group["lr"] = settings.rate(number)
