@@ -195,12 +195,16 @@ def test_rounds_and_what_they_embed(small: Path) -> None:
 
 
 def test_terms_are_scored_and_stored(small: Path) -> None:
-    found = needs("small", "representation.dense=32", "representation.terms=8", objective="dupmae", board=small)
+    asked = ("representation.dense=32", "representation.terms=8")
+    found = needs("small", *asked, objective="dupmae", board=small)
     of = stage(found, "test")
     # The head scores every token: 2,129,920 more. Queries keep all 8,192 words, documents 8 weights and numbers.
     encoded = sum(work.flops for work in of.works if work.kind == "encode")
     assert encoded == pytest.approx(2 * 9 * (2 * 397_824 + 2_129_920) + 4 * 16 * (2 * 401_408 + 2_129_920))
     assert of.disk == 2 * 4 * (32 + 8192) + 4 * (4 * 32 + 8 * 8) + 48 * 8
+    half = needs("small", *asked, "representation.stored=bfloat16", objective="dupmae", board=small)
+    # The dense part alone is stored as asked.
+    assert stage(half, "test").disk == 2 * (2 * 32 + 4 * 8192) + 4 * (2 * 32 + 8 * 8) + 48 * 8
 
 
 def test_what_does_not_pretrain_has_no_such_stage(small: Path) -> None:
@@ -327,6 +331,7 @@ def test_several_processes_gather_their_passages() -> None:
     assert "here 2,047 (128 x 16 - 1), those of 8 processes gathered" in flat
     assert "--set pretrain.batch=32 (the same step)" in flat
     assert "--set finetune.batch=16 (the same step)" in flat
+    assert "a process each shares trainings and encoding; one does the rest. Never tried" in flat
 
 
 def test_a_v100_has_no_bf16() -> None:

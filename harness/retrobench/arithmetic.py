@@ -121,6 +121,7 @@ def pooled_bytes(shape: Shape, texts: float) -> float:
     return 20.0 * shape.vocabulary * texts
 
 
-def vector_bytes(documents: int, width: int, terms: int = 0) -> float:
-    """Bytes of float32 vectors, and of the `terms` largest weights of each document with their word numbers."""
-    return documents * (4.0 * width + 8.0 * terms)
+def vector_bytes(documents: int, width: int, terms: int = 0, number: int = 4) -> float:
+    """Bytes of vectors of `number` bytes a number, and of each document's `terms` largest weights, whose numbers and
+    words take 4 bytes each however vectors are stored."""
+    return documents * (float(number) * width + 8.0 * terms)

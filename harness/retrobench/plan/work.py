@@ -11,19 +11,22 @@ from retrobench.arithmetic import Shape
 from retrobench.experiment import Experiment, Finetune, Model, Pretrain
 from retrobench.plan.inventory import Collection, base_files, look, shape_of
 
-__all__ = ["ENCODING", "Batch", "Needs", "Stage", "Work", "needs_of"]
+__all__ = ["ENCODING", "Batch", "Kind", "Needs", "Stage", "Work", "needs_of"]
 
 ENCODING = 8192  # tokens embedded at a time
 
 # Bytes of main memory per document: its id, and its places in the sets and dictionaries of fine-tuning and search.
 _ID = 330
 _TEXT = 4.6  # bytes of text per token
+_NUMBER = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes on disk
 _BLOCKS = 2.0**29  # of vectors and candidates that a search holds
 # A training holds logits of as many rows as fill a GiB in 32 bits, their copy in 16 and the gradients.
 _LOGITS = 2.5 * 2**30
 MASKED = 0.15  # BERT's share of masked tokens, where an objective names none
 CHOOSING = 100  # documents per validation query
 _BUCKETED = 0.99  # share of real tokens in batches of texts of like length
+
+Kind = Literal["tokenise", "pretrain", "finetune", "encode", "teach", "search"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Batch:
 class Work:
     """One kind of work within a stage."""
 
-    kind: Literal["tokenise", "pretrain", "finetune", "encode", "search"]
+    kind: Kind
     tokens: float = 0.0  # real ones
     flops: float = 0.0
     real: float = 1.0  # share of real tokens in its padded batches
@@ -126,6 +129,7 @@ class _Plan:
         self.terms = x.track.representation.terms if "terms" in x.entrant.representation else 0
         widths = {"terms": 0, "cls+terms": x.track.representation.dense}
         self.width = widths.get(x.entrant.representation, self.shape.hidden)
+        self.number = _NUMBER[x.track.representation.stored]
         self.model = 4.0 * self.shape.parameters  # bytes of an encoder with its head in the store
         self.tokenised: dict[tuple[str, object], Collection] = {}
         self.encoded: set[tuple[str, ...]] = set()
@@ -230,7 +234,7 @@ class _Plan:
         found, examples = self._examples(sampled=True)
         pairs, length = examples * (1 + self.track.mine.depth), found.query_tokens + found.tokens
         length = min(length, settings.max_length or shape.positions)
-        work = Work("encode", pairs * length, pairs * length * arithmetic.encoding(shape, length), _BUCKETED)
+        work = Work("teach", pairs * length, pairs * length * arithmetic.encoding(shape, length), _BUCKETED)
         host = (_ID + _TEXT * found.tokens) * found.documents + 12.0 * pairs
         return [Stage("teach", (work,), 8.0 * pairs, host, 8.0 * shape.parameters)]
 
@@ -249,12 +253,12 @@ class _Plan:
         for part in found:
             works.append(self._embed(part.queries, part.query_tokens, settings.query_length))
             words = self.shape.vocabulary if self.terms else 0  # of a query all are kept
-            disk += arithmetic.vector_bytes(part.queries, self.width + words)
+            disk += arithmetic.vector_bytes(part.queries, self.width, number=self.number) + 4.0 * words * part.queries
             key = (of, part.corpus, *lengths[1:])
             if key not in self.encoded:
                 self.encoded.add(key)
                 works.append(self._embed(part.documents, part.tokens, settings.passage_length))
-                disk += arithmetic.vector_bytes(part.documents, self.width, self.terms)
+                disk += arithmetic.vector_bytes(part.documents, self.width, self.terms, self.number)
             flops = arithmetic.searching(part.queries, part.documents, self.width + self.terms)
             works.append(Work("search", flops=flops))
             disk += arithmetic.RUN_LINE * part.queries * min(depth, part.documents)
