@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from retrobench.nearest import Documents, Plan, UnsoundError, merge, search
 from retrobench.nearest.canonical import torch_sums
@@ -93,6 +94,19 @@ def found(*given: Any) -> tuple[np.ndarray, np.ndarray]:
 def same(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> None:
     assert np.array_equal(ours[0], theirs[0])
     assert np.array_equal(ours[1].view(np.int32), theirs[1].view(np.int32)), "to the last bit"
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor made meanwhile held."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [part for part in (out if isinstance(out, tuple | list) else [out]) if isinstance(part, torch.Tensor)]
+        sizes = [part.numel() for part in tensors if part.layout is torch.strided]
+        self.numbers = max(self.numbers, *sizes, 0)
+        return out
 
 
 SIZES = [
@@ -222,6 +236,22 @@ def test_what_cannot_be_ranked_is_told_by_its_row(value: float) -> None:
                 with pytest.raises(UnsoundError) as error:
                     next(search(asked, some, 5, places[some.first :], 1.0, plan))
                 assert (error.value.row, error.value.part) == (61, part)
+
+
+def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
+    """4,096 pairs of 8 words each; a row of the vocabulary for each pair would be 123 million numbers."""
+    draw, words = np.random.default_rng(10), 30_000
+    indices = draw.integers(0, words // 8, (512, 8)) * 8 + np.arange(8)
+    among = Documents(
+        None,
+        Terms(np.arange(513) * 8, indices.ravel().astype(np.int32), draw.random(4096).astype(np.float32)),
+        words,
+    )
+    places = np.arange(512, dtype=np.int32)
+    with Largest() as largest:
+        again = found(among.part(0, 8), among, 512, places, 1.0, Plan(device="cpu"))
+    assert largest.numbers <= 512 * 1024
+    same(again, found(among.part(0, 8), among, 512, places))
 
 
 # Shards

@@ -144,7 +144,7 @@ class _Asked:
                 sums = torch_sums(self.dense[some], vectors)
             if self.words is not None:
                 words, weights = _entries(engine, found)
-                sums = sums + torch_sums(self.words[some].gather(1, words), weights) * engine.scale
+                sums = sums + torch_sums(self.words[some[:, None], words], weights) * engine.scale
             out[at : at + step] = sums.float()
         return out
 
