@@ -97,14 +97,18 @@ class _Asked:
         self.dense = torch.from_numpy(queries.block(0, len(queries))).to(where) if documents.width else None
         self.words = None
         self.count = len(queries)
-        if documents.terms is not None:
-            self.words = torch.from_numpy(queries.whole_terms(0, len(queries))).to(where)
+        self.slacks = torch.zeros(self.count, dtype=torch.float64, device=where)  # of first scores in 32 bits
         if self.dense is not None:
             self.rounded = self.dense.bfloat16()
             given = (part.double() for part in (self.dense, self.rounded, engine.centre))
-            self.bounds, self.plain = Asked(*given), Asked(self.dense.double())
+            self.bounds, plain = Asked(*given), Asked(self.dense.double())
             self.shifts = self.bounds.shifts
             self.lost = self.kept = torch.zeros((), dtype=torch.float64, device=where)
+            self.slacks += dense_slack(plain, documents.width, 0.0, engine.longest, TRUNCATED)
+        if documents.terms is not None:
+            self.words = torch.from_numpy(queries.whole_terms(0, len(queries))).to(where)
+            census, norms = documents.census, torch.linalg.vector_norm(self.words.double(), dim=1)
+            self.slacks += sparse_slack(norms, census.heaviest, census.entries, engine.scale)
 
     def halves(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
         """First scores [q, n] in bfloat16 of rounded vectors, and how far off those of any document so far may be."""
@@ -120,15 +124,11 @@ class _Asked:
         """First scores in 32 bits, of dense vectors, sparse ones or both."""
         engine, documents = self.engine, self.engine.documents
         scores = torch.zeros(self.count, end - begin, device=engine.where)
-        slacks = torch.zeros(self.count, dtype=torch.float64, device=engine.where)
         if self.dense is not None:
             scores += self.dense @ engine.dense(begin, end).T
-            slacks += dense_slack(self.plain, documents.width, 0.0, engine.longest, TRUNCATED)
         if self.words is not None:
-            census, norms = documents.census, torch.linalg.vector_norm(self.words.double(), dim=1)
             scores += engine.scale * (_sparse(engine, begin, end, documents.words) @ self.words.T).T
-            slacks += sparse_slack(norms, census.heaviest, census.entries, engine.scale)
-        return scores, slacks
+        return scores, self.slacks
 
     def scores_of(self, asked: Tensor, rows: Tensor) -> Tensor:
         """Canonical scores [m] float32 of pairs of queries and documents."""
