@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from retrobench.nearest import Documents, Plan, UnsoundError, merge, search
+from retrobench.nearest import held as holding
 from retrobench.nearest.canonical import torch_sums
 from retrobench.nearest.held import Held
 from retrobench.nearest.kept import Kept
@@ -97,16 +98,21 @@ def same(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarr
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers that a tensor made meanwhile held."""
+    """The most numbers that a tensor made meanwhile held, views apart."""
 
     numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        tensors = [part for part in (out if isinstance(out, tuple | list) else [out]) if isinstance(part, torch.Tensor)]
-        sizes = [part.numel() for part in tensors if part.layout is torch.strided]
-        self.numbers = max(self.numbers, *sizes, 0)
+        given = {_memory(part) for part in args}
+        parts = out if isinstance(out, tuple | list) else [out]
+        self.numbers = max(self.numbers, *(part.numel() for part in parts if _memory(part) not in {None, *given}), 0)
         return out
+
+
+def _memory(part: Any) -> int | None:
+    there = isinstance(part, torch.Tensor) and part.layout is torch.strided
+    return part.untyped_storage().data_ptr() if there else None
 
 
 SIZES = [
@@ -252,6 +258,30 @@ def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
         again = found(among.part(0, 8), among, 512, places, 1.0, Plan(device="cpu"))
     assert largest.numbers <= 512 * 1024
     same(again, found(among.part(0, 8), among, 512, places))
+
+
+@pytest.mark.parametrize("first", ["equal", "near"])
+def test_first_scores_that_are_all_alike_are_looked_at_some_at_a_time(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tile passes: 32 queries times 16,384 documents, of which an eighth is looked at together."""
+    monkeypatch.setattr(holding, "_LOOKED", 2**9)
+    monkeypatch.setattr(holding, "_PAIRS", 2**14)
+    draw, count = np.random.default_rng(11), 2**14
+    vectors = np.ones((count, 2), np.float32)
+    if first == "near":
+        vectors += np.float32(1e-5) * draw.standard_normal((count, 2)).astype(np.float32)
+    asked, among = Documents(np.ones((32, 2), np.float32)), Documents(vectors)
+    places = draw.permutation(count).astype(np.int32)
+    scores = torch.from_numpy(asked.block(0, 32) @ vectors.T)
+    with Largest() as largest:
+        held = Held(32, 5, torch.from_numpy(places), lambda queries, rows: scores[queries, rows])
+        slack = torch.full((32,), 1e-3, dtype=torch.float64)
+        held.add(scores, 0, torch.zeros_like(slack), slack, 0.0)
+        rows, values = held.finish(torch.zeros_like(slack), slack, 0.0)
+    assert largest.numbers <= 2 * 2**9 * 128, "query and column of each hit that is looked at"
+    same((rows.numpy(), values.numpy()), expected(scores.numpy(), places, 5))
+    same(found(asked, among, 5, places, 1.0, Plan(device="cpu")), found(asked, among, 5, places))
 
 
 # Shards

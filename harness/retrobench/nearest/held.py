@@ -16,6 +16,7 @@ __all__ = ["Held"]
 TILE = 128
 _PAIRS = 2**22  # scored again together
 _TOPPED = 2**26  # first scores of which the best are taken together
+_LOOKED = 2**17  # tiles looked at hit by hit together: where first scores are alike, all of them
 
 Scorer = Callable[[Tensor, Tensor], Tensor]  # queries and rows of pairs -> their canonical scores
 
@@ -37,16 +38,27 @@ class Held:
         self.bars, self.slacks = lowered(self.bars, self.slacks, slacks, unit), slacks
         if first == 0:
             step = max(1, _TOPPED // scores.shape[1])
-            best = [part.topk(self.depth, dim=1, sorted=True).values[:, -1] for part in torch.split(scores, step)]
-            self.bars = _raised(self.bars, torch.cat(best).double() + shifts, shifts, slacks, unit)
-        tiled = functional.pad(scores, (0, -scores.shape[1] % TILE), value=-torch.inf).view(len(scores), -1, TILE)
-        bars = (self.bars - shifts).float()
-        bars = torch.nextafter(bars, torch.full_like(bars, -torch.inf))
-        query, tile = (tiled.amax(2).float() >= bars[:, None]).nonzero(as_tuple=True)
-        values = tiled[query, tile].float()  # [tiles, TILE]
-        at, column = (values >= bars[query, None]).nonzero(as_tuple=True)
-        query, rows = query[at], first + tile[at] * TILE + column
-        self._append(query, rows.int(), (values[at, column].double() + shifts[query]).float(), shifts, slacks, unit)
+            last = [part.topk(self.depth, dim=1, sorted=True).values[:, -1] for part in torch.split(scores, step)]
+            self.bars = _raised(self.bars, torch.cat(last).double() + shifts, shifts, slacks, unit)
+        if scores.shape[1] % TILE:
+            scores = functional.pad(scores, (0, -scores.shape[1] % TILE), value=-torch.inf)
+        tiled = scores.view(len(scores), -1, TILE)
+        best, edges = tiled.amax(2).float(), self._edges(shifts)
+        few = int((best >= edges[:, None]).sum()) <= _LOOKED
+        step = tiled.shape[1] if few else max(1, _LOOKED // len(scores))
+        for begin in range(0, tiled.shape[1], step):
+            edges = self._edges(shifts)  # which the tiles before have raised
+            query, tile = (best[:, begin : begin + step] >= edges[:, None]).nonzero(as_tuple=True)
+            tile += begin
+            values = tiled[query, tile].float()  # [tiles, TILE]
+            at, column = (values >= edges[query, None]).nonzero(as_tuple=True)
+            query, rows = query[at], first + tile[at] * TILE + column
+            self._append(query, rows.int(), (values[at, column].double() + shifts[query]).float(), shifts, slacks, unit)
+
+    def _edges(self, shifts: Tensor) -> Tensor:
+        """The bars as first scores in 32 bits, a little lower."""
+        edges = (self.bars - shifts).float()
+        return torch.nextafter(edges, torch.full_like(edges, -torch.inf))
 
     def finish(self, shifts: Tensor, slacks: Tensor, unit: float) -> tuple[Tensor, Tensor]:
         """The best rows and their scores [q, depth] in the total order; documents there must be as many."""
