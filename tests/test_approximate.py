@@ -30,6 +30,13 @@ def test_an_index_that_misses_nothing_is_exact_search() -> None:
     assert index.recall(asked, 30, PLACES) == {"recall of the index@10": 1.0, "recall of the index@30": 1.0}
 
 
+def test_a_score_that_rounds_to_minus_zero_is_tied_with_zero() -> None:
+    asked = Documents(np.asarray([[-1e-30, 0]], np.float32))
+    among = Documents(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
+    ((rows, scores),) = Approximate(among, "Flat").search(asked, 3, np.arange(3, dtype=np.int32))
+    assert rows.tolist() == [[0, 1, 2]] and not np.signbit(scores).any()
+
+
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "SQ8", "HNSW4", "IVF8,SQ4"])
 def test_recall_is_the_share_of_the_exact_best(factory: str) -> None:
     asked, among = sides()

@@ -260,6 +260,15 @@ def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
     same(again, found(among.part(0, 8), among, 512, places))
 
 
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_score_that_rounds_to_minus_zero_is_tied_with_zero(plan: Plan) -> None:
+    """-1e-60 is below what 32 bits hold; the places alone decide among three zeros."""
+    asked = Documents(np.asarray([[-1e-30, 0]], np.float32))
+    among = Documents(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
+    rows, scores = found(asked, among, 1, np.arange(3, dtype=np.int32), 1.0, plan)
+    assert rows.tolist() == [[0]] and not np.signbit(scores).any()
+
+
 @pytest.mark.parametrize("first", ["equal", "near"])
 def test_first_scores_that_are_all_alike_are_looked_at_some_at_a_time(
     first: str, monkeypatch: pytest.MonkeyPatch

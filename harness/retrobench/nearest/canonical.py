@@ -5,7 +5,7 @@ As float32 the sum, in 64 bits, of the products of their float32 numbers, which 
 in one order everywhere: LANES partial sums, number i of a vector going to sum i mod LANES, one after the other; then
 the second half of the sums is added to the first until one is left. Numbers that a longer vector would have, being
 zero, change nothing. The sparse part is summed over the document's entries as they are stored, a word that the query
-lacks counting zero; it is weighed by `scale` and added, in 64 bits, before the rounding.
+lacks counting zero; it is weighed by `scale` and added, in 64 bits, before the rounding. There is one zero.
 
 * pair_scores   compiled, on the processor
 * torch_sums    the same sums, bit for bit, on any device
@@ -53,6 +53,7 @@ def pair_scores(
         sums += scale * parts
     out = np.empty(len(order), np.float32)
     out[order] = sums
+    out += np.float32(0)  # what rounds to -0.0 is tied with 0.0
     return out
 
 
