@@ -158,6 +158,22 @@ def close(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ours.shape == theirs.shape and ours.dtype == np.float32 and bool(np.abs(ours - theirs).max() < 1e-5)
 
 
+def test_a_tokenizer_that_adds_nothing_to_a_text(places: dict[str, Path], copied: Callable[[str], Path]) -> None:
+    """Nothing then is left of an empty text, so that none says how wide vectors are."""
+    folder = copied("mean")
+    tiny.tokenizer().save_pretrained(folder)
+    found = load(folder, passage_prefix="")
+    (folder / "vectors").mkdir()
+    found.write(folder / "vectors", pairs(3), 3, "passage", lambda n: None)
+    assert found.width == published.WIDTH == Vectors.open(folder / "vectors").width
+    assert rest(places["two"]).width == 8
+
+
+def test_a_model_that_does_not_say_its_width(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda self: None)
+    assert rest(places["two"]).width == 8
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_a_plain_encoder_is_pooled_as_asked(pooling: str, places: dict[str, Path]) -> None:
     hidden = by_hand(places["bare"], TEXTS, pooling, published.POSITIONS)

@@ -47,6 +47,11 @@ class Encoder:
         prompt, unit = str(self.recipe(kind)["prefix"]), self.settings.similarity.value == "cos"
         return Forward(self.model, "query" if kind == "query" else "document", prompt, unit)
 
+    @property
+    def width(self) -> int:
+        """d of the vectors: the model's own word, or that of a vector where it has none."""
+        return self.model.get_embedding_dimension() or self.embed(["a"], "query").shape[1]
+
     def embed(self, texts: list[str], kind: Kind, advance: Callable[[int], None] | None = None) -> np.ndarray:
         """Vectors [len(texts), d], float32, of unit length where the similarity is cos."""
         forward, found = self.forward(kind), dict[int, np.ndarray]()
@@ -73,11 +78,11 @@ class Encoder:
         Finished windows that an interrupted attempt left are kept, and the processes of a team do a part each.
         RetrobenchError where a vector is not finite, naming its text, and where there are not `total` texts.
         """
-        width, forward = self.embed([""], kind).shape[1], self.forward(kind)
+        forward = self.forward(kind)
         facts = {**self.recipe(kind), **(about or {})}
         facts["computed"] = facts.pop("dtype")  # a manifest's own dtype is what vectors are stored in
         with (
-            Writer(folder, total, width, window=embedding.WINDOW, about=facts) as writer,
+            Writer(folder, total, self.width, window=embedding.WINDOW, about=facts) as writer,
             Stream(texts, total, kind, folder) as stream,
             forward.prepared(),
         ):
