@@ -80,9 +80,16 @@ def test_documents_by_another_list_of_them(tmp_path: Path) -> None:
         "  " + RUN.replace("\n", "\n  "),
         RUN.replace("\n", "\n\n"),
         RUN.removesuffix("\n"),
+        RUN.removesuffix("\n") + " ",
+        RUN.removesuffix("\n") + "\t",
+        RUN.removesuffix("\n") + " \t\r",
+        RUN + "  ",
         "# ir_metadata.start\n# tag: x\n#\n\n#ir_metadata.end\n" + RUN,
     ],
-    ids=["tabs", "spaces", "both", "crlf", "trailing", "leading", "empty lines", "no last newline", "head"],
+    ids=[
+        *("tabs", "spaces", "both", "crlf", "trailing", "leading", "empty lines", "no last newline"),
+        *("last blank", "last tab", "last blanks", "blanks after all", "head"),
+    ],
 )
 @pytest.mark.parametrize("name", ["run.trec", "run.gz"])
 def test_blanks_heads_and_gzip_whatever_the_name(text: str, name: str, tmp_path: Path) -> None:

@@ -196,8 +196,8 @@ class _Evened:
 def _evened(lines: bytes) -> bytes:
     """Whole lines with single spaces between columns and none at either end."""
     blank = np.frombuffer(lines, np.uint8) <= 32
-    if (blank[1:] & blank[:-1]).any() or b"\t" in lines or lines[:1] == b" ":
-        return re.sub(rb" ?\n ?", b"\n", re.sub(rb"[ \t\r\f\v]+", b" ", lines)).removeprefix(b" ")
+    if (blank[1:] & blank[:-1]).any() or b"\t" in lines or b" " in (lines[:1], lines[-1:]):
+        return re.sub(rb" ?\n ?", b"\n", re.sub(rb"[ \t\r\f\v]+", b" ", lines)).strip(b" ")
     return lines
 
 
