@@ -76,6 +76,16 @@ def sentence(
     return folder
 
 
+def static(folder: Path) -> Path:
+    """A table of word vectors, whose mean is a text's, as sentence-transformers saves it."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    table = StaticEmbedding(tiny.tokenizer().backend_tokenizer, embedding_dim=WIDTH)
+    SentenceTransformer(modules=[table], device="cpu").save(str(folder))
+    return folder
+
+
 def write(file: Path, content: object) -> None:
     file.write_text(json.dumps(content))
 

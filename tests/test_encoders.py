@@ -273,6 +273,17 @@ def test_fewer_bits_are_asked_for(places: dict[str, Path]) -> None:
         rest(places["bare"], pooling="cls", dtype="bf16")
 
 
+def test_a_model_that_is_always_float32_is_not_said_to_be_anything_else(tmp_path: Path) -> None:
+    """A StaticEmbedding is loaded without heed of the type that is asked for."""
+    folder = published.static(tmp_path / "static")
+    assert said(load(folder))["dtype"][0] == said(load(folder, dtype="float32"))["dtype"][0] == "float32"
+    text = (
+        r"--dtype is bfloat16, and the numbers of model '.*static' are float32 whatever is asked for\. Leave it out\."
+    )
+    with pytest.raises(RetrobenchError, match=text):
+        load(folder, dtype="bfloat16")
+
+
 # What is written.
 
 

@@ -94,12 +94,22 @@ def settle(files: Files, choices: Choices, model: SentenceTransformer, dtype: st
         passage_prefix=_or(choices.passage_prefix, "--passage-prefix", passages),
         max_length=_max_length(files, choices, model),
         similarity=_similarity(files, choices, said, model),
-        dtype=Setting(str(model.dtype).removeprefix("torch."), dtype),
+        dtype=_numbers(files, choices, model, dtype),
     )
 
 
 def _or(chosen: str | None, option: str, otherwise: Setting) -> Setting:
     return otherwise if chosen is None else Setting(chosen, option)
+
+
+def _numbers(files: Files, choices: Choices, model: SentenceTransformer, source: str) -> Setting:
+    kind = str(model.dtype).removeprefix("torch.")
+    if choices.dtype not in (None, kind):
+        raise RetrobenchError(
+            f"--dtype is {choices.dtype}, and the numbers of model {files.name!r} are {kind} whatever is asked for. "
+            "Leave it out."
+        )
+    return Setting(kind, source)
 
 
 def _pooling(files: Files, choices: Choices, model: SentenceTransformer) -> Setting:
