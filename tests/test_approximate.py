@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from retrobench.errors import RetrobenchError
-from retrobench.nearest import Approximate, Documents, check_index, search
+from retrobench.nearest import Approximate, Documents, approximate, check_index, search
 from retrobench.vectors import Terms
 
 PLACES = np.random.default_rng(0).permutation(600).astype(np.int32)
@@ -60,20 +62,52 @@ def test_recall_is_the_share_of_the_exact_best(factory: str) -> None:
     assert (scores[:, 1:] <= scores[:, :-1]).all() and (scores[rows < 0] == -np.inf).all()
 
 
-@pytest.mark.parametrize("factory", ["nope", "IVF64,Flatt", "", "PQ7"])
+@pytest.mark.parametrize("factory", ["nope", "IVF64,Flatt", "", "PQ7x99", "IVF0,Flat", "HNSW0", "PQ0", "IVF4,PQ7x0"])
 def test_a_bad_factory_string_is_one_line(factory: str) -> None:
+    """An index of IVF0 fails once it is filled, one of HNSW0 ends the process."""
+    for width, what in ((None, ""), (14, " of vectors of 14 numbers")):
+        with pytest.raises(RetrobenchError, match=rf"^faiss makes no index '{factory}'{what}: .*\.$") as error:
+            check_index(factory, width)
+        assert "IVF64,Flat" in str(error.value) and "\n" not in str(error.value) and "/" not in str(error.value)
+
+
+@pytest.mark.parametrize("factory", ["PQ7x4", "IVF4,PQ7x4", "HNSW8,PQ7", "OPQ7_14,PQ14x4", "IVF4,PQ7x4,Refine(PQ5x4)"])
+def test_whether_a_width_can_be_cut_so_is_said_once_it_is_known(factory: str) -> None:
+    """Vectors of 768 numbers have no seven parts, which says nothing of others."""
+    check_index(factory)
+    check_index(factory, 70)
+    if "OPQ" not in factory:
+        text = rf"^faiss makes no index '{re.escape(factory)}' of vectors of 768 numbers: .* multiple of .*\.$"
+        with pytest.raises(RetrobenchError, match=text):
+            check_index(factory, 768)
+    _, among = sides(width=70)
+    assert Approximate(among, "PQ7x4").index.ntotal == 600
+
+
+def test_what_faiss_cannot_search_is_one_line() -> None:
+    asked, among = sides()
+    index = Approximate(among, "IVF8,Flat")
+    index.index.nprobe = 0
+    text = r"^faiss cannot search an index 'IVF8,Flat' of 600 vectors: .*\. Take another"
+    with pytest.raises(RetrobenchError, match=text):
+        next(index.search(asked, 5, PLACES))
+
+
+def test_an_index_learns_from_so_many_documents_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate, "_TRAINED", 350)
+    _, among = sides()
     with pytest.raises(
-        RetrobenchError, match=rf"^faiss makes no index '{factory}' of vectors of 768 numbers: .*\.$"
-    ) as error:
-        check_index(factory)
-    assert "IVF64,Flat" in str(error.value) and "\n" not in str(error.value) and "/" not in str(error.value)
+        RetrobenchError, match=r"^faiss cannot fill an index 'IVF350,Flat' of 600 vectors: .*\. Take another"
+    ):
+        Approximate(among, "IVF350,Flat")
+    assert Approximate(among, "IVF300,Flat").index.ntotal == 600
 
 
 def test_what_an_index_is_not_for() -> None:
     check_index("exact")
     _, among = sides()
     with pytest.raises(
-        RetrobenchError, match=r"^faiss fills no index 'IVF601,Flat' from 600 vectors: .*\. Take another\.$"
+        RetrobenchError, match=r"^faiss cannot fill an index 'IVF601,Flat' of 600 vectors: .*\. Take another\.$"
     ):
         Approximate(among, "IVF601,Flat")
     terms = Documents(None, Terms(np.arange(3), np.zeros(2, np.int32), np.ones(2, np.float32)), 4)

@@ -114,6 +114,8 @@ def evaluate(
     for dataset in wanted.values():
         _look(dataset)
     encoder = encoders.load(model, choices)
+    if index != EXACT:
+        check_index(index, encoder.width)
     for name, value, source in encoder.settings.lines():
         say(f"{name}: {value} ({source})")
     kept = Store(store or default_root())

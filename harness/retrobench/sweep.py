@@ -18,6 +18,7 @@ from retrobench.nearest import EXACT, check_index
 from retrobench.plugins import discover
 from retrobench.progress import say
 from retrobench.stages.score import facts, per_query, scores
+from retrobench.stages.start import width
 from retrobench.stages.teach import look_at_teacher
 from retrobench.store import Artifact, Store, default_root, retrobench_version
 from retrobench.training import resolve_precision
@@ -96,6 +97,8 @@ def _look(track: Track, entrant: Entrant) -> None:
     if track.distil.scores and not Path(track.distil.scores).expanduser().is_file():
         raise RetrobenchError(f"No file {track.distil.scores!r} of a teacher's scores. Set distil.scores to one.")
     stages.start(x)
+    if track.evaluate.index != EXACT:
+        check_index(track.evaluate.index, width(x))
     if track.distil.teacher:
         look_at_teacher(track.distil.teacher)
 

@@ -7,7 +7,10 @@ ranked; what it lacks is told by `recall`.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,20 +30,36 @@ _BLOCK = 2**24  # numbers added at a time
 _QUERIES = 1024  # at a time
 
 
-def check_index(factory: str, width: int = 768) -> None:
-    """RetrobenchError for what is neither "exact" nor a factory string; of some the `width` of the vectors decides."""
-    if factory != EXACT:
-        _made(factory, width)
+def check_index(factory: str, width: int | None = None) -> None:
+    """RetrobenchError for what is neither "exact" nor a factory string, of vectors of `width` or else of any width."""
+    if factory == EXACT:
+        return
+    *others, last = _widths(factory) if width is None else [width]
+    for other in others:
+        try:
+            _made(factory, other)
+        except RetrobenchError:
+            continue
+        return
+    _made(factory, last, f" of vectors of {width} numbers" if width else "")
 
 
-def _made(factory: str, width: int) -> Any:
+def _widths(factory: str) -> list[int]:
+    """Widths of which one can be cut into as many parts as the string asks for, if any can."""
+    parts = math.lcm(*(int(number) for number in re.findall(r"(?:PQ|Lattice)(\d+)", factory)))
+    return [768, 8 * parts] if 0 < parts < 2**12 else [768]
+
+
+def _made(factory: str, width: int, what: str = "") -> Any:
     import faiss
 
     try:
+        if re.search(r"(?<!\d)0+(?!\d)", factory):  # of which faiss makes an index that fails later, or dies at once
+            raise RuntimeError("a size in it is 0")
         return faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, AssertionError) as error:
         raise RetrobenchError(
-            f"faiss makes no index {factory!r} of vectors of {width} numbers: {_reason(error)}. "
+            f"faiss makes no index {factory!r}{what}: {_reason(error)}. "
             'Give --index exact, or a factory string such as "IVF64,Flat", "HNSW32" or "SQ8".'
         ) from None
 
@@ -60,18 +79,25 @@ class Approximate:
             )
         self.documents, self.factory = documents, factory
         _ = documents.census  # what is no number has to be told of before an index hides it
-        self.index = _made(factory, documents.width)
-        try:
+        self.index = _made(factory, documents.width, f" of vectors of {documents.width} numbers")
+        with self._told("fill"):
             self._fill()
+
+    @contextmanager
+    def _told(self, does: str) -> Iterator[None]:
+        """A user's error of what faiss cannot do with this index."""
+        try:
+            yield
         except RuntimeError as error:
             raise RetrobenchError(
-                f"faiss fills no index {factory!r} from {len(documents):,} vectors: {_reason(error)}. Take another."
+                f"faiss cannot {does} an index {self.factory!r} of {len(self.documents):,} vectors: {_reason(error)}. "
+                "Take another."
             ) from None
 
     def _fill(self) -> None:
         documents = self.documents
         if not self.index.is_trained:
-            step = max(1, len(documents) // _TRAINED)
+            step = -(-len(documents) // _TRAINED)
             self.index.train(documents.rows(np.arange(0, len(documents), step)))
         step = max(1, _BLOCK // documents.width)
         for begin in range(0, len(documents), step):
@@ -82,7 +108,8 @@ class Approximate:
         depth = min(depth, len(self.documents))
         for begin in range(0, len(queries), _QUERIES):
             asked = queries.block(begin, begin + _QUERIES)
-            _, rows = self.index.search(asked, depth)
+            with self._told("search"):
+                _, rows = self.index.search(asked, depth)
             present = rows >= 0
             query, column = np.nonzero(present)
             scores = np.full(rows.shape, -np.inf, np.float32)

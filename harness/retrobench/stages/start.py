@@ -17,7 +17,7 @@ from retrobench.progress import say
 from retrobench.store import Artifact, tree_hash
 from retrobench.tokens import vocabulary
 
-__all__ = ["load_backbone", "load_tokenizer", "model_files", "start"]
+__all__ = ["load_backbone", "load_tokenizer", "model_files", "start", "width"]
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
@@ -31,9 +31,21 @@ def start(x: Experiment) -> Artifact:
     folder = find(name)
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
-    random = x.track.model.layers and x.entrant.pretrains
-    _check_lengths(x, name, x.track.model.positions if random else _positions(name, folder))
+    _check_lengths(x, name, x.track.model.positions if _random(x) else _positions(name, folder))
     return Artifact("start", tree_hash(model_files(folder)), folder, True, {})
+
+
+def width(x: Experiment) -> int | None:
+    """D of the model that training starts from; None where its config.json has another word for it."""
+    if _random(x):
+        return x.track.model.hidden
+    found = json.loads((start(x).path / "config.json").read_text(encoding="utf-8")).get("hidden_size")
+    return found if isinstance(found, int) else None
+
+
+def _random(x: Experiment) -> bool:
+    """Whether it starts from random weights instead of the model's own."""
+    return bool(x.track.model.layers and x.entrant.pretrains)
 
 
 def _positions(name: str, folder: Path) -> int:
