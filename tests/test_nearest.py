@@ -97,7 +97,7 @@ def same(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarr
     assert np.array_equal(ours[1].view(np.int32), theirs[1].view(np.int32)), "to the last bit"
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The most numbers that a tensor made meanwhile held, views apart."""
 
     numbers = 0
@@ -254,7 +254,7 @@ def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
         words,
     )
     places = np.arange(512, dtype=np.int32)
-    with Largest() as largest:
+    with Largest() as largest:  # type: ignore[no-untyped-call]
         again = found(among.part(0, 8), among, 512, places, 1.0, Plan(device="cpu"))
     assert largest.numbers <= 512 * 1024
     same(again, found(among.part(0, 8), among, 512, places))
@@ -283,7 +283,7 @@ def test_first_scores_that_are_all_alike_are_looked_at_some_at_a_time(
     asked, among = Documents(np.ones((32, 2), np.float32)), Documents(vectors)
     places = draw.permutation(count).astype(np.int32)
     scores = torch.from_numpy(asked.block(0, 32) @ vectors.T)
-    with Largest() as largest:
+    with Largest() as largest:  # type: ignore[no-untyped-call]
         held = Held(32, 5, torch.from_numpy(places), lambda queries, rows: scores[queries, rows])
         slack = torch.full((32,), 1e-3, dtype=torch.float64)
         held.add(scores, 0, torch.zeros_like(slack), slack, 0.0)
