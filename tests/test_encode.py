@@ -124,6 +124,7 @@ def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
     assert [process.returncode for process in ended] == [0] * 4, ended
     shares = [int(process.stdout) for process in ended]
     assert sum(shares) == -(-TEXTS // WINDOW) and sorted(shares)[-2] > 0, shares
+    assert f"{TEXTS}/{TEXTS} texts" in ended[0].stderr, "what the others did counts"
     assert contents(stored(root)) == alone(root)
     found = Vectors.open(stored(root))
     assert len(found) == TEXTS and np.ptp(found.dense(0, TEXTS), axis=0).min() > 0

@@ -79,10 +79,11 @@ def fill(
     """Embed and write every window that is left to this process; the first of a team waits for the others.
 
     `load(first, last)` gives a window's texts; with `halved` they are embedded under autocast to bfloat16. `advance(n)`
-    is told of n rows done. A vector that is not finite raises `refuse(row, rows like it in the window)`. While a GPU
-    computes a window, the one before it is written.
+    is told of n rows done, in the first of a team of the others' too, at the end. A vector that is not finite raises
+    `refuse(row, rows like it in the window)`. While a GPU computes a window, the one before it is written.
     """
     pending: _Flight | None = None
+    told = writer.done
     team.meet()  # before anyone is done, for a folder that is finished may be looked at by nobody
     with _threads(device) as in_threads:
         for first, last in writer.windows(wait=team.leads()):
@@ -91,6 +92,7 @@ def fill(
                 work = _work(window, shared, embed, flight, device, halved)
                 in_threads(work) if window.parallel else work()
             flight.leave()
+            told += last - first
             if pending:
                 pending.land(writer, refuse)
             pending = flight
@@ -99,6 +101,8 @@ def fill(
                 pending = None
     if pending:
         pending.land(writer, refuse)
+    if team.leads() and (others := writer.done - told):
+        advance(others)
 
 
 def _work(
