@@ -122,7 +122,7 @@ def checked(name: str, choices: Choices) -> Files:
 
 
 def load(name: str, choices: Choices) -> Encoder:
-    """The encoder in a folder or under a hub id, on the first GPU if there is one.
+    """The encoder in a folder or under a hub id, on the device of this process (`embedding.place`).
 
     RetrobenchError as from `checked`, and where the weights are not this model's or `choices` do not fit it.
     """
