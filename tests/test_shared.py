@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
 from retrobench.nearest import Documents, Plan, shared
+from retrobench.vectors import Vectors
 root, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 if count > 1:
     dist.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=count)
 for folder in (root / "many", root / "few"):
-    queries, documents = Documents.open(folder / "q"), Documents.open(folder / "p")
+    queries, documents = (Documents.of(Vectors.open(folder / side)) for side in "qp")
     plan = Plan(queries=11) if count > 1 else Plan()
     places = np.load(folder / "places.npy")
     found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, places, 0.7, plan))]

@@ -11,9 +11,10 @@ Loops for the processor that no library has at the speed of its memory: compiled
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -35,15 +36,22 @@ def jit(function: Callable[..., Any], fastmath: bool | set[str] = False) -> Call
         return numba.njit(function, nogil=True, fastmath=fastmath)  # type: ignore[no-any-return]
 
 
-def in_threads(work: Callable[[int, int], object], count: int) -> None:
-    """Call `work(first, last)` for parts of `range(count)`, at once."""
-    threads = max(1, min(torch.get_num_threads(), count))
-    edges = [count * part // threads for part in range(threads + 1)]
-    if threads == 1:
-        work(0, count)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, edges[:-1], edges[1:]))
+def in_threads(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
+    """Call `work(first, last)` for parts of `range(count)`, at once; each is `least` long at least, but for a lone one.
+
+    What a part's work needs of threads it must not ask for here: it would wait for the ones that are at it.
+    """
+    parts = max(1, min(torch.get_num_threads(), count // least))
+    edges = [count * part // parts for part in range(parts + 1)]
+    others = [_pool(parts - 1).submit(work, *pair) for pair in list(itertools.pairwise(edges))[1:]]
+    work(edges[0], edges[1])
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "kernels")
 
 
 def winners(logits: Tensor) -> tuple[Tensor, Tensor]:

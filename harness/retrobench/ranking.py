@@ -35,29 +35,22 @@ class Ranked:
     ties: int
 
 
-def precedence(ids: Sequence[str], among: np.ndarray | None = None) -> np.ndarray:
-    """Place of each document among equal scores, [N]: 0 for the id that is largest as bytes.
-
-    With `among`, rows of some documents, only these are told apart: millions that are tied with none need no place.
-    """
-    places = np.zeros(len(ids), np.int32)
-    if among is None and len(ids) > _MANY:
-        ranked: Any = _falling(ids)
-    else:
-        rows = range(len(ids)) if among is None else among.tolist()
-        ranked = sorted(rows, key=lambda row: ids[row].encode(), reverse=True)
-    places[ranked] = np.arange(len(ranked), dtype=np.int32)
+def precedence(ids: Sequence[str]) -> np.ndarray:
+    """Place of each document among equal scores, [N]: 0 for the id that is largest as bytes."""
+    places = np.empty(len(ids), np.int32)
+    places[_falling(ids)] = np.arange(len(ids), dtype=np.int32)
     return places
 
 
-def _falling(ids: Sequence[str]) -> np.ndarray:
-    """Rows of the ids in falling order as bytes, without an object for each: millions of them take memory."""
+def _falling(ids: Sequence[str]) -> Any:
+    """Rows of the ids in falling order as bytes; of many without an object for each, which takes memory."""
+    if len(ids) <= _MANY:
+        return sorted(range(len(ids)), key=lambda row: ids[row].encode(), reverse=True)
     import pyarrow as pa
     import pyarrow.compute as pc
 
     # Strings compare as their UTF-8 bytes.
-    order: np.ndarray = pc.array_sort_indices(pa.array(ids, pa.large_string()), order="descending").to_numpy()
-    return order
+    return pc.array_sort_indices(pa.array(ids, pa.large_string()), order="descending").to_numpy()
 
 
 def tied(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 Exact nearest vectors by inner product, ties at the cut included, in memory that does not grow with the collection; a
 GPU holds the collection itself where that takes no more than `device._RESIDENT` of what is free there.
 
-* Documents      vectors to search among, mapped from disk or held: `Documents.open(folder)`
+* Documents      vectors to search among, mapped from disk or held: `Documents.of(vectors)`
 * search         the best k of each query, a block of queries at a time
 * merge, shared  rankings of shards to one, and a search shared by the processes of `torch.distributed`
 * Approximate    the same by an index of faiss, and what it missed

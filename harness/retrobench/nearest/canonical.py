@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrobench.kernels import in_threads
 from retrobench.nearest import kernels
 from retrobench.nearest.documents import Documents
 from retrobench.nearest.kernels import LANES
-from retrobench.nearest.threads import spread
 
 __all__ = ["pair_scores", "torch_sums"]
 
@@ -49,7 +49,7 @@ def pair_scores(
     if words is not None and documents.terms is not None:
         parts = np.empty(len(order))
         work: Any = partial(kernels.score_terms, words, *documents.terms, asked, found, parts)
-        spread(work, len(order), _ALONE)
+        in_threads(work, len(order), _ALONE)
         sums += scale * parts
     out = np.empty(len(order), np.float32)
     out[order] = sums
@@ -59,7 +59,7 @@ def pair_scores(
 
 def _dense(queries: np.ndarray, documents: Documents, asked: np.ndarray, found: np.ndarray, out: np.ndarray) -> None:
     if documents.stored == "float32" and documents.dense is not None and documents.dense.flags.c_contiguous:
-        spread(lambda a, b: kernels.score(queries, documents.dense, asked, found, out, a, b), len(out), _ALONE)
+        in_threads(lambda a, b: kernels.score(queries, documents.dense, asked, found, out, a, b), len(out), _ALONE)
         return
     step, begin = max(1, _TAKEN // documents.width), 0
     while begin < len(found):

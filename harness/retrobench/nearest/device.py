@@ -18,17 +18,16 @@ from torch import Tensor
 from retrobench.nearest.bounds import UNIT, Asked, dense_slack, sparse_slack
 from retrobench.nearest.canonical import torch_sums
 from retrobench.nearest.documents import Documents
-from retrobench.nearest.held import Held
+from retrobench.nearest.held import TILE, Held
 from retrobench.nearest.kernels import LARGEST
+from retrobench.nearest.processor import FLOOD
 
 __all__ = ["Engine"]
 
-TILE = 128
 _ROWS = 2**16  # documents at a time
 _SCORES = {"cuda": 2**30, "cpu": 2**22}  # first scores at a time
 _NUMBERS = {"cuda": 2**28, "cpu": 2**22}  # of documents scored canonically together
 _RESIDENT = 0.6  # share of a device's free memory that vectors may take
-FLOOD = 0.02  # share of all pairs scored again from which on the first pass is done in 32 bits
 TRUNCATED = 4  # units of 2^-24 that a tensor core's addition may be off, which does not round but cut
 
 

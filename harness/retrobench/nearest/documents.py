@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from retrobench.kernels import in_threads
 from retrobench.nearest import kernels
-from retrobench.nearest.threads import spread
 from retrobench.vectors import DTYPES, Terms, Vectors
+from retrobench.vectors.layout import widened
 
 __all__ = ["Census", "Documents", "UnsoundError"]
 
@@ -51,11 +51,6 @@ class Documents:
     first: int = 0
 
     @classmethod
-    def open(cls, folder: Path) -> Documents:
-        """A folder of `vectors`, mapped; RetrobenchError where it is not one."""
-        return cls.of(Vectors.open(folder))
-
-    @classmethod
     def of(cls, found: Vectors) -> Documents:
         """Mapped, copy on write: nothing is written, and the pages are the file's, not this process's."""
         raw, terms, dense = found.raw, None, None
@@ -85,12 +80,12 @@ class Documents:
     def block(self, begin: int, end: int) -> np.ndarray:
         """Dense rows [n, d] float32; a view where they are stored so."""
         assert self.dense is not None
-        return self._wide(self.dense[begin:end])
+        return np.ascontiguousarray(widened(self.dense[begin:end], self.stored))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Some dense rows [m, d] float32."""
         assert self.dense is not None
-        return self._wide(self.dense[rows])
+        return np.ascontiguousarray(widened(self.dense[rows], self.stored))
 
     def whole_terms(self, begin: int, end: int) -> np.ndarray:
         """Sparse rows written out, [n, V] float32."""
@@ -102,17 +97,12 @@ class Documents:
         np.add.at(out, (lines, self.terms.indices[here]), self.terms.values[here])
         return out
 
-    def _wide(self, stored: np.ndarray) -> np.ndarray:
-        if self.stored == "bfloat16":
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return np.ascontiguousarray(stored, np.float32)
-
     @cached_property
     def census(self) -> Census:
         """One pass over everything. UnsoundError for a vector that is not finite, or holds a number from 1e15 on."""
         parts: list[tuple[int, float, np.ndarray]] = []
         if self.width:
-            spread(lambda begin, end: parts.append(self._examined(begin, end)), len(self), _BLOCK // self.width)
+            in_threads(lambda begin, end: parts.append(self._examined(begin, end)), len(self), _BLOCK // self.width)
         unsound = min((row for row, _, _ in parts if row >= 0), default=-1)
         if unsound >= 0:
             raise UnsoundError(self.first + unsound, "dense")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from retrobench.nearest.bounds import lowered
 from retrobench.nearest.kept import room_for
 
-__all__ = ["Held"]
+__all__ = ["TILE", "Held"]
 
 TILE = 128
 _PAIRS = 2**22  # scored again together

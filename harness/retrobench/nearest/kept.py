@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from retrobench.kernels import in_threads
 from retrobench.nearest import kernels
 from retrobench.nearest.bounds import lowered
-from retrobench.nearest.threads import spread
 
 __all__ = ["Kept", "best"]
 
@@ -38,7 +38,7 @@ class Kept:
         self.bars, self.slacks = lowered(self.bars, self.slacks, slacks, unit), slacks
         state = (self.rows, self.values, self.counts, self.settled, self.bars, shifts, slacks, unit)
         while True:
-            spread(
+            in_threads(
                 lambda begin, end: kernels.scan(bits, up, first, self.depth, at, *state, begin, end),
                 len(scores),
                 _ALONE,
@@ -51,7 +51,7 @@ class Kept:
     def settle_all(self, shifts: np.ndarray, slacks: np.ndarray, unit: float) -> None:
         """Canonical scores for all there is, after which first scores of another kind may come."""
         state = (self.rows, self.values, self.counts, self.settled, self.depth, self.bars, shifts, slacks, unit)
-        spread(lambda begin, end: kernels.compact(*state, begin, end), len(self.rows), _ALONE)
+        in_threads(lambda begin, end: kernels.compact(*state, begin, end), len(self.rows), _ALONE)
         self._settle(np.arange(len(self.rows)), shifts, slacks, unit)
 
     def finish(self, shifts: np.ndarray, slacks: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:

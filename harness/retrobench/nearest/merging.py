@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from retrobench.kernels import in_threads
 from retrobench.nearest import kernels
 from retrobench.nearest.documents import Documents
 from retrobench.nearest.searching import AUTO, Plan, search, together
-from retrobench.nearest.threads import spread
 
 __all__ = ["merge", "shared"]
 
@@ -31,7 +31,7 @@ def merge(parts: Sequence[Found], places: np.ndarray, depth: int) -> Found:
         shape = (len(rows), min(depth, rows.shape[1] + more_rows.shape[1]))
         out = np.empty(shape, np.int32), np.empty(shape, np.float32)
         work: Any = partial(kernels.merge, rows, scores, more_rows, more_scores, places, *out)
-        spread(work, shape[0], _ALONE)
+        in_threads(work, shape[0], _ALONE)
         rows, scores = out
     return rows[:, :depth], scores[:, :depth]
 

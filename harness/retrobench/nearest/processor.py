@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from retrobench.kernels import in_threads
 from retrobench.nearest import kernels
 from retrobench.nearest.bounds import UNIT, Asked, dense_slack, sparse_slack
 from retrobench.nearest.canonical import pair_scores
 from retrobench.nearest.documents import Documents
 from retrobench.nearest.kept import Kept
-from retrobench.nearest.threads import spread
 
-__all__ = ["halves_pay", "search_block"]
+__all__ = ["FLOOD", "halves_pay", "search_block"]
 
 FEW = 12  # queries for which reading the documents is all the time: rounding them first would be a second reading
 FLOOD = 0.02  # share of all pairs scored again from which on the first pass is done in 32 bits instead
@@ -72,7 +72,7 @@ class _Halves:
             block = self.documents.block(begin + first, begin + last)
             norms.append(kernels.halve(block, self.centre, held[first:last]))
 
-        spread(work, count, 2048)
+        in_threads(work, count, 2048)
         self.lost = max(self.lost, *(norm[0] ** 0.5 for norm in norms))
         self.longest = max(self.longest, *(norm[1] ** 0.5 for norm in norms))
         self.slacks = dense_slack(self.asked, self.documents.width, self.lost, self.longest)
@@ -109,5 +109,5 @@ class _Whole:
         if terms is not None:
             starts, scale = terms.indptr[begin : end + 1], np.float32(self.scale)
             rest = (terms.indices, terms.values, self.words, self.some, scale, out)
-            spread(lambda a, b: kernels.sparse(starts, *rest, a, b), end - begin, 64)
+            in_threads(lambda a, b: kernels.sparse(starts, *rest, a, b), end - begin, 64)
         return out
