@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from retrobench import ranking
+from retrobench.ranking import Ranked
+from retrobench.stages.search import Advance, Sought
 from retrobench.vectors import Terms, Writer
 
 
@@ -29,3 +34,20 @@ def sparse(columns: np.ndarray, weights: np.ndarray) -> Terms:
 def written(matrix: np.ndarray) -> Terms:
     """All of a matrix [N, V], zeros too."""
     return sparse(np.tile(np.arange(matrix.shape[1], dtype=np.int32), (len(matrix), 1)), matrix)
+
+
+def ranked(
+    queries: Path,
+    passages: Path,
+    query_ids: Sequence[str],
+    ids: Sequence[str],
+    depth: int,
+    scale: float = 1.0,
+    drop_self: bool = False,
+    advance: Advance | None = None,
+) -> Ranked:
+    """What `Sought` finds once the rows have these ids."""
+    for folder, names in ((queries, query_ids), (passages, ids)):
+        (folder / "ids.json").write_text(json.dumps(list(names)))
+    found = Sought(queries, passages, scale).blocks(depth, drop_self, advance)
+    return ranking.join(list(found), len(query_ids))

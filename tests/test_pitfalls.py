@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rows
+from laid import ranked
 from runs import claimed, collection, lay, reproduced, score, write
 
 from retrobench import cli, ranking, rules, trec
@@ -27,7 +28,7 @@ from retrobench.measures import measure
 from retrobench.ranking import Ranked
 from retrobench.scoring import score_file, score_hits
 from retrobench.significance import paired_tests
-from retrobench.stages.search import ranked, write_run
+from retrobench.stages.search import write_run
 
 ALL = ("nDCG@10", "MRR@10", "RR", "Recall@10", "Success@10", "MAP")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rows
 import tiny
+from laid import ranked
 from runs import catalogued, claimed, collection, lay, reproduced, score, write
 
 from retrobench import doctor, ranking, rules, trec
@@ -27,7 +28,7 @@ from retrobench.leaderboard import UnlikeError
 from retrobench.measures import measure
 from retrobench.rules import averages, expand, rule
 from retrobench.scoring import score_file
-from retrobench.stages.search import ranked, write_run
+from retrobench.stages.search import write_run
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.tokens import TokenisedTexts

@@ -16,7 +16,7 @@ import pytest
 import pytrec_eval
 import tiny
 import torch
-from laid import lay, sparse, written
+from laid import lay, ranked, sparse, written
 
 from retrobench import ranking, representation
 from retrobench.errors import RetrobenchError
@@ -33,7 +33,7 @@ from retrobench.experiment import (
 from retrobench.measures import measure
 from retrobench.representation import Encoder
 from retrobench.stages import search
-from retrobench.stages.search import Sought, ranked, read_run, retrieve, searched_how, write_run
+from retrobench.stages.search import Sought, read_run, retrieve, searched_how, write_run
 from retrobench.stages.start import load_backbone, load_tokenizer
 from retrobench.store import Artifact, Store
 from retrobench.vectors import Vectors
@@ -171,8 +171,7 @@ def test_own_documents_leave_where_the_rule_says_so(depth: int, terms: bool, tmp
 @pytest.mark.parametrize("terms", [False, True])
 def test_nothing_to_ask_and_nothing_to_find(terms: bool, tmp_path: Path) -> None:
     queries, passages = folders(tmp_path, terms, np.ones((2, 2), np.float32), np.ones((3, 2), np.float32))
-    empty = tmp_path / "empty"  # what embedding no text at all leaves behind
-    empty.mkdir()
+    empty = lay(tmp_path / "empty", np.zeros((0, 2), np.float32))
     told: list[int] = []
     assert ranked(empty, passages, [], ["a", "b", "c"], 5, advance=told.append).rows.shape == (0, 0)
     assert ranked(queries, empty, ["q1", "q2"], [], 5, drop_self=True, advance=told.append).rows.shape == (2, 0)

@@ -3,7 +3,7 @@ The search of a dataset's queries among its documents: what is refused, what is 
 
 * search               the stage: every query of a dataset against its documents
 * Sought               queries and passages in folders of vectors, whoever made them, ranked block by block
-* retrieve, ranked     the ranking of all queries, as a run in a folder, and alone
+* retrieve             the ranking of all queries, as a run in a folder
 * write_run, read_run  a ranking as a TREC run beside arrays, and back from the arrays
 """
 
@@ -31,7 +31,7 @@ from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
 from retrobench.vectors import Vectors
 
-__all__ = ["Sought", "ranked", "read_run", "retrieve", "search", "searched_how", "write_run"]
+__all__ = ["Sought", "read_run", "retrieve", "search", "searched_how", "write_run"]
 
 _HOW = "search.json"  # what a score's facts say of the search
 
@@ -59,7 +59,7 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
 
 
 def retrieve(folder: Path, sought: Sought, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
-    """Rank as `ranked` does and write the run to `folder`, with how it was made."""
+    """Rank all queries and write the run to `folder`, with how it was made."""
     with bar(f"search {dataset_id}", len(sought.query_ids), "queries") as advance:
         found = ranking.join(list(sought.blocks(depth, drop_self, advance)), len(sought.query_ids))
     write_run(folder, sought.query_ids, sought.ids, found, tag)
@@ -76,49 +76,25 @@ def searched_how(folder: Path) -> dict[str, Any]:
     return found
 
 
-def ranked(
-    queries: Path,
-    passages: Path,
-    query_ids: Sequence[str],
-    ids: Sequence[str],
-    depth: int,
-    scale: float = 1.0,
-    drop_self: bool = False,
-    advance: Advance | None = None,
-) -> Ranked:
-    """The best `depth` passages of each query by inner product, exact and in the total order of `ranking`.
+class Sought:
+    """Queries and the passages they are searched among, in folders of `vectors` with an id for each row.
 
-    Both folders hold `vectors`, a row for each id; the product of terms is weighed by `scale`. With `drop_self` a
-    query's own document, the one with its id, is left out. `advance(n)` is told of each n queries done.
+    The product of terms is weighed by `scale`. An `index`, a factory string of faiss, proposes what is ranked.
     RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
     """
-    found = Sought(queries, passages, query_ids, ids, scale).blocks(depth, drop_self, advance)
-    return ranking.join(list(found), len(query_ids))
 
-
-class Sought:
-    """Queries and the passages they are searched among, checked, as `ranked` has them.
-
-    The ids are those that lie beside the vectors, if none are given. An `index`, a factory string of faiss, proposes
-    what is ranked.
-    """
-
-    def __init__(
-        self,
-        queries: Path,
-        passages: Path,
-        query_ids: Sequence[str] | None = None,
-        ids: Sequence[str] | None = None,
-        scale: float = 1.0,
-        index: str = EXACT,
-    ) -> None:
-        self.queries, self.query_ids = _side(queries, query_ids, "query", "The queries hold")
-        self.passages, self.ids = _side(passages, ids, "document", "The collection holds")
+    def __init__(self, queries: Path, passages: Path, scale: float = 1.0, index: str = EXACT) -> None:
+        self.queries, self.query_ids = _side(queries, "query", "The queries hold")
+        self.passages, self.ids = _side(passages, "document", "The collection holds")
         self.places, self.scale = ranking.precedence(self.ids), scale
         self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
 
     def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[Ranked]:
-        """The ranking, a block of queries at a time."""
+        """The best `depth` passages of each query by inner product, in the total order of `ranking`, block by block.
+
+        With `drop_self` a query's own document, the one with its id, is left out. `advance(n)` is told of each n
+        queries done.
+        """
         own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
         if self.index:
             found = self.index.search(self.queries, deeper, self.places)
@@ -139,12 +115,10 @@ class Sought:
         return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
 
 
-def _side(folder: Path, given: Sequence[str] | None, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
-    """The vectors of a folder and their ids, both checked; where no id is given nothing was embedded."""
-    if given is not None and not given:
-        return Documents(None), given
+def _side(folder: Path, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
+    """The vectors of a folder and their ids, both checked."""
     stored = Vectors.open(folder)
-    ids = stored.ids if given is None else given
+    ids = stored.ids
     _check_ids(holder, kind, ids)
     if len(ids) != len(stored):
         raise RetrobenchError(f"{holder} {len(ids):,} texts, and {folder} {len(stored):,} vectors. Encode them again.")
