@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from processes import launch
 
+from retrobench.stages.search import Sought, read_run, retrieve
 from retrobench.vectors import Terms, Writer
 
 SEARCH = """
@@ -29,6 +31,22 @@ for folder in (root / "many", root / "few"):
     np.savez(folder / f"{count}.{rank}.npz", rows=found[0], scores=found[1])
 if count > 1:
     dist.destroy_process_group()
+"""
+
+STORED = """
+import sys
+from pathlib import Path
+from retrobench.nearest import merging
+from retrobench.stages.search import Sought, retrieve
+from retrobench.store import Store
+root, search, among = Path(sys.argv[1]), merging.search, []
+def watched(queries, documents, *more):
+    among.append(len(documents))
+    return search(queries, documents, *more)
+merging.search = watched
+make = lambda folder: retrieve(folder, Sought(root / "q", root / "p", 0.7), 40, "data", "x", True)
+Store(root / "store").ensure("search", {}, [], make, together=True)
+print(*among)
 """
 
 
@@ -60,3 +78,20 @@ def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
             other = np.load(tmp_path / case / f"4.{rank}.npz")
             assert np.array_equal(one["rows"], other["rows"])
             assert np.array_equal(one["scores"].view(np.int32), other["scores"].view(np.int32))
+
+
+def test_two_processes_make_one_run_in_the_store(tmp_path: Path) -> None:
+    """Each searches half of the documents, and the run is byte for byte what one process writes; own ones are out."""
+    draw = np.random.default_rng(1)
+    for name, rows in (("q", 37), ("p", 501)):
+        (tmp_path / name).mkdir()
+        lay(tmp_path / name, draw, rows)
+    ended = launch([sys.executable, "-c", STORED, str(tmp_path)])
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert [process.stdout.split() for process in ended] == [["250"], ["251"]]
+    (entry,) = (folder for folder in (tmp_path / "store" / "search").iterdir() if folder.is_dir())
+    (tmp_path / "alone").mkdir()
+    retrieve(tmp_path / "alone", Sought(tmp_path / "q", tmp_path / "p", 0.7), 40, "data", "x", drop_self=True)
+    files = {file.name: file.read_bytes() for file in (tmp_path / "alone").iterdir()}
+    assert {"run.trec", "rows.npy", "scores.npy"} < files.keys() and read_run(entry)[2].self_hits > 0
+    assert {file.name: file.read_bytes() for file in entry.iterdir() if file.name != "entry.json"} == files

@@ -151,7 +151,8 @@ def _run(encoder: Encoder, store: Store, dataset: Dataset, depth: int, index: st
         return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
 
     recipe = {"depth": depth, "drop_self": drop_self, "engine": EXACT if index == EXACT else f"faiss {index}"}
-    return store.ensure("retrieve", recipe, [asked, passages], make, label=f"search {dataset.id}")
+    together, label = index == EXACT, f"search {dataset.id}"
+    return store.ensure("retrieve", recipe, [asked, passages], make, together=together, label=label)
 
 
 def _embedded(encoder: Encoder, store: Store, dataset: Dataset, kind: Kind) -> Artifact:

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["agreed", "join", "leads", "meet", "rank", "size"]
 
-# One process may encode and search for hours, while the others wait to train.
+# One process may tokenise for hours, or search by an index, while the others wait.
 PATIENCE = timedelta(days=2)
 
 

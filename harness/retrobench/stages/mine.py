@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrobench import team
 from retrobench.data import load
 from retrobench.experiment import Experiment
 from retrobench.progress import bar
@@ -39,12 +40,13 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
             sought = Sought(asked.path, passages.path, scale=x.track.representation.scale)
             found = sought.blocks(depth, advance=advance)
             rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
-        np.save(folder / "candidates.npy", rows)
+        if team.leads():
+            np.save(folder / "candidates.npy", rows)
         return {"queries": float(len(rows))}
 
     recipe = {**asdict(settings), "scale": x.track.representation.scale}
     recipe |= {"examples": kind, "judgements": judged(load(dataset_id))}
-    return store.ensure("mine", recipe, [asked, passages], make, label=f"mine {x.entrant.name}")
+    return store.ensure("mine", recipe, [asked, passages], make, together=True, label=f"mine {x.entrant.name}")
 
 
 def candidates(blocks: Iterable[np.ndarray], examples: Examples, skip: int, depth: int) -> np.ndarray:

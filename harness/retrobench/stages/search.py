@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from retrobench import nearest, ranking
+from retrobench import nearest, ranking, team
 from retrobench.data import load
 from retrobench.errors import RetrobenchError
 from retrobench.experiment import Experiment
@@ -55,13 +55,15 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     recipe: dict[str, Any] = {"depth": depth, "scale": scale, "engine": EXACT if index == EXACT else f"faiss {index}"}
     recipe |= {"drop_self": True} if drop_self else {}
     label = f"search {x.entrant.name} on {dataset_id}"
-    return store.ensure("search", recipe, [asked, passages], make, label=label)
+    return store.ensure("search", recipe, [asked, passages], make, together=index == EXACT, label=label)
 
 
 def retrieve(folder: Path, sought: Sought, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
-    """Rank all queries and write the run to `folder`, with how it was made."""
+    """Rank all queries and write the run to `folder`, with how it was made; of a team the first process writes."""
     with bar(f"search {dataset_id}", len(sought.query_ids), "queries") as advance:
         found = ranking.join(list(sought.blocks(depth, drop_self, advance)), len(sought.query_ids))
+    if not team.leads():
+        return
     write_run(folder, sought.query_ids, sought.ids, found, tag)
     how = sought.how(depth)
     if "index" in how:
@@ -92,14 +94,15 @@ class Sought:
     def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[Ranked]:
         """The best `depth` passages of each query by inner product, in the total order of `ranking`, block by block.
 
-        With `drop_self` a query's own document, the one with its id, is left out. `advance(n)` is told of each n
-        queries done.
+        The processes of a team search among a part of the passages each, unless there is an index, and all get the
+        whole: all have to ask. With `drop_self` a query's own document, the one with its id, is left out.
+        `advance(n)` is told of each n queries done.
         """
         own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
         if self.index:
             found = self.index.search(self.queries, deeper, self.places)
         else:
-            found = nearest.search(self.queries, self.passages, deeper, self.places, self.scale)
+            found = nearest.shared(self.queries, self.passages, deeper, self.places, self.scale)
         for rows, scores in found:
             end = done + len(rows)
             yield ranking.finish(rows, scores, self.places, depth, None if own is None else own[done:end])
