@@ -1,6 +1,6 @@
 """
 Exact nearest vectors by inner product, ties at the cut included, in memory that does not grow with the collection; a
-GPU holds the collection itself where that takes no more than `device._RESIDENT` of what is free there.
+GPU holds the collection itself where that takes less than six tenths of what is free there (`device`).
 
 * Documents      vectors to search among, mapped from disk or held: `Documents.of(vectors)`
 * search         the best k of each query, a block of queries at a time
