@@ -12,6 +12,7 @@ Loops for the processor that no library has at the speed of its memory: compiled
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -52,6 +53,9 @@ def in_threads(work: Callable[[int, int], object], count: int, least: int = 1) -
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "kernels")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # where no thread but one is left
 
 
 def winners(logits: Tensor) -> tuple[Tensor, Tensor]:

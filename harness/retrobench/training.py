@@ -250,10 +250,9 @@ def train(
             if saves or (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
                 ledger.settle()
             if saves or step + 1 == settings.steps:
-                cost |= {
-                    "tokens": cost["tokens"] + loop.taken()
-                }  # every process read the total of all from a checkpoint
-                cost |= {"data_seconds": loop.waited, "seconds": time.perf_counter() - began}
+                # Those before are in the cost already: every process read the total of all from a checkpoint.
+                cost |= {"tokens": cost["tokens"] + loop.taken(), "data_seconds": loop.waited}
+                cost |= {"seconds": time.perf_counter() - began}
             if saves and team.leads():
                 save(folder, step + 1, model, loop.optimizer, cost)
     return {**cost, "tokens_per_second": cost["tokens"] / max(cost["seconds"], 1e-9), **memory()}
