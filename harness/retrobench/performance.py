@@ -151,8 +151,11 @@ def page(folder: Path) -> str:
         "same seeded data, after their results were seen to be equal. A ratio above 1 says how many times better "
         "retrobench is: the median of the rounds, with the least and the largest of so many. The share of the floor is "
         "of the matrix products, or copies, measured in the same run; where the peer is other work, it is the ratio's "
-        "share of the one that arithmetic allows. Memory is the peak above what was held before. Times are noisy and "
-        "speak of the machine named; ratios carry over best.",
+        "share of the one that arithmetic allows.",
+        "Memory is the peak above what was held before. Its allocation is the system's, as in a user's process: a "
+        "block of more than 32 MiB, as logits of every position are, is given back and faulted in anew each time, "
+        "which is part of what such a step costs. Times are noisy and speak of the machine named; ratios carry over "
+        "best.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
         cases = dict.fromkeys((of.benchmark, of.case) for of in wanted if of.device == device)

@@ -29,8 +29,8 @@ __all__ = ["cases"]
 QUERY, PASSAGE = 32, 144  # the longest of each, as in the papers' recipes
 TRAINED, CHECKED = (64, 15), (8, 3)  # queries, and hard negatives of each
 KEPT = 4  # batches that are gone through
-# The base of the mini track, with dropout: 1,024 padded passages take a processor seconds at this size.
-CPU = Scale(2, 128, 4, 512, TRAINED[0], PASSAGE)
+# A layer of the mini track's base, with dropout: 1,024 padded passages take a processor seconds at this size.
+CPU = Scale(1, 128, 4, 512, TRAINED[0], PASSAGE)
 SMALL = Scale(2, 32, 2, 64, CHECKED[0], PASSAGE)
 
 
@@ -159,7 +159,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     halves = [setting.cuda] if setting.cuda or precision == "fp32" else [False, True]
     for halved in halves:
         beside = halved and not setting.cuda
-        batch = queries // 2 if beside else queries
+        batch = queries // 4 if beside else queries
         round_ = _round(batch, negatives)
         theirs = "bf16 autocast" if halved else "fp32"
         yield Case(
@@ -170,7 +170,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             peer_name="padded step",
             check=check,
             floor=Floor(_flops(round_, sizes), precision=precision),
-            rounds=7 if setting.cuda else 3,  # on a processor each takes ten seconds
+            rounds=7 if setting.cuda else 3,  # on a processor each takes many seconds
             memory=not beside,
             warmups=int(beside),  # the round that memory is taken in is one
             note=f"{sizes.layers} layers, {sizes.hidden} wide; ours in {precision}, the peer in {theirs}",
@@ -205,7 +205,8 @@ def _same_step(sizes: Scale, device: str) -> str:
             loss = model(0.0, **batch).losses["contrastive"]
         return loss, _gradients(model.encoder, loss)
 
-    return steps_alike(ours, (expected, _gradients(padded.encoder, expected)))
+    # Scores of such weights are tens: what bf16 rounds of them shows in a softmax.
+    return steps_alike(ours, (expected, _gradients(padded.encoder, expected)), (0.05, 0.1))
 
 
 def _gradients(encoder: Encoder, loss: Tensor) -> dict[str, Tensor]:

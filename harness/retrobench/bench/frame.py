@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 ROUNDS = 7  # of each side; the median counts
-WITHIN = {"fp32": (1e-5, 1e-4), "bf16": (2e-3, 0.05)}  # losses, gradients
+SUMMING, ROUNDING = (1e-5, 1e-4), (2e-3, 0.05)  # what losses and gradients may be apart by
 
 
 class UnequalError(RetrobenchError):
@@ -245,15 +245,15 @@ def gradients_close(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor], with
 Step = tuple[Tensor, Mapping[str, Tensor]]  # losses, and gradients by name
 
 
-def steps_alike(ours: Callable[[bool], Step], peer: Step) -> str:
+def steps_alike(ours: Callable[[bool], Step], peer: Step, rounding: tuple[float, float] = ROUNDING) -> str:
     """Losses and gradients of ours beside the peer's in fp32; both without dropout.
 
     `ours(halved)` gives them in fp32, alike but for the order of sums, and under autocast to bf16, alike but for
-    rounding, where training is in bf16: what is timed is then other code.
+    `rounding`, where training is in bf16: what is timed is then other code.
     """
     told = []
     for precision in dict.fromkeys(("fp32", resolve_precision("auto"))):
-        within, slopes_within = WITHIN[precision]
+        within, slopes_within = rounding if precision == "bf16" else SUMMING
         losses, slopes = ours(precision == "bf16")
         same = close(losses, peer[0], within, "losses"), gradients_close(slopes, peer[1], slopes_within)
         told.append(f"{precision} {', '.join(same)}")

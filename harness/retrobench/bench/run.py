@@ -38,9 +38,6 @@ BENCHMARKS: dict[str, str] = {
 BY_NAME_ONLY = ("scale",)
 DEVICES = ("cpu", "cuda")
 FOLDER = "performance"
-_MUCH = str(2**35)
-# glibc gives large blocks back at once and faults them in again, which hides how long the work itself takes.
-_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": _MUCH, "MALLOC_TRIM_THRESHOLD_": _MUCH}
 
 
 class Benched(NamedTuple):
@@ -150,9 +147,10 @@ class _Process:
         self.words, self.device, self.returned = words, device, 0
 
     def results(self) -> Iterator[Result]:
-        environment = {**_ENVIRONMENT, **os.environ}
-        if self.device == "cpu":  # where there is a GPU, ours would take it
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        hidden = (
+            {"CUDA_VISIBLE_DEVICES": ""} if self.device == "cpu" else {}
+        )  # where there is a GPU, ours would take it
+        environment = {**os.environ, **hidden}
         with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             try:
