@@ -245,6 +245,14 @@ def test_no_result_is_taken_from_a_faulty_line(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_case_that_is_no_more_leaves_the_page() -> None:
+    lines = [result(case="old"), result(case="both", ratio=2.0), result(benchmark="another", case="old")]
+    lines += [result(case="both", ratio=3.0, commit="b" * 40), result(case="new", commit="b" * 40)]
+    found = performance.latest(lines)
+    assert {key[:2] for key in found} == {("retromae", "both"), ("retromae", "new"), ("another", "old")}
+    assert found["retromae", "both", "cpu"].ratio == 3.0
+
+
 def test_every_aim_of_a_processor_names_a_case_that_was_measured() -> None:
     """One that is misspelt would stand as not measured for ever."""
     folder = Path(__file__).parents[1] / "leaderboards" / "performance"

@@ -108,8 +108,11 @@ def read(folder: Path) -> list[Result]:
 
 
 def latest(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:
-    """(benchmark, case, device) -> its last line."""
-    return {(of.benchmark, of.case, of.device): of for of in results}
+    """(benchmark, case, device) -> its last line, of the cases that the benchmark has at the last commit measured."""
+    found = list(results)
+    last = {(of.benchmark, of.device): of.commit for of in found}
+    kept = (of for of in found if of.commit == last[of.benchmark, of.device])
+    return {(of.benchmark, of.case, of.device): of for of in kept}
 
 
 def aims(folder: Path) -> list[Aim]:
