@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -167,14 +166,20 @@ def _threads(device: torch.device) -> Iterator[Callable[[Callable[[], None]], No
             torch.set_num_threads(count)  # it was set for threads that are yet to start, too
 
 
-@dataclass
 class _Flight:
-    """What a window's batches gave, on its way from the device."""
+    """What a window's batches gave: in arrays of the window where it is computed here, else on its way from the device.
 
-    first: int
-    size: int
-    parts: list[tuple[np.ndarray, Embedded, Tensor | None]] = field(default_factory=list)  # with entries of each row
-    _event: Any = None
+    Were each batch's kept by itself, no hole between them would be as large as what the next batch frees and takes
+    again, and memory would grow with every batch.
+    """
+
+    def __init__(self, first: int, size: int) -> None:
+        self.first, self.size = first, size
+        self._away: list[tuple[np.ndarray, list[Tensor | None]]] = []
+        self._whole: dict[str, np.ndarray] = {}  # [size, ...]
+        self._entries: list[tuple[np.ndarray, np.ndarray, _Entries]] = []  # rows, entries of each, and what they are
+        self._lock = Lock()
+        self._event: Any = None
 
     def take(self, rows: np.ndarray, found: Embedded) -> None:
         dense = None if found.dense is None else found.dense.float()
@@ -182,10 +187,34 @@ class _Flight:
         if weights is not None and columns is None:
             # Their number is only known to the device, which is asked here; queries alone keep all their words.
             which, columns = weights.nonzero(as_tuple=True)
-            counts = _sent(torch.bincount(which, minlength=len(rows)))
-            weights, columns = weights[which, columns], columns.int()
-        part = Embedded(*(None if part is None else _sent(part) for part in (dense, weights, columns)))
-        self.parts.append((rows, part, counts))
+            counts = torch.bincount(which, minlength=len(rows))
+            weights = weights[which, columns]
+        parts = [
+            dense,
+            None if weights is None else weights.float(),
+            None if columns is None else columns.int(),
+            counts,
+        ]
+        if any(part is not None and part.is_cuda for part in parts):
+            self._away.append((rows, [None if part is None else _sent(part) for part in parts]))
+        else:
+            self._place(rows, parts)
+
+    def _place(self, rows: np.ndarray, parts: Sequence[Tensor | None]) -> None:
+        dense, weights, columns, counts = (None if part is None else part.numpy() for part in parts)
+        if dense is not None:
+            self._put("dense", rows, dense)
+        if weights is not None and columns is not None and counts is not None:
+            self._entries.append((rows, counts, (weights, columns)))
+        elif weights is not None and columns is not None:
+            self._put("weights", rows, weights)
+            self._put("columns", rows, columns)
+
+    def _put(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
+        with self._lock:
+            if name not in self._whole:
+                self._whole[name] = np.empty((self.size, values.shape[1]), values.dtype)
+        self._whole[name][rows] = values
 
     def leave(self) -> None:
         """No batch is to follow."""
@@ -197,7 +226,9 @@ class _Flight:
         """Wait for the last batch, look at the numbers, write them."""
         if self._event:
             self._event.synchronize()
-        dense, terms = self._dense(), self._terms()
+        for rows, parts in self._away:
+            self._place(rows, parts)
+        dense, terms = self._whole.get("dense"), self._terms()
         sound = np.ones(self.size, np.bool_) if dense is None else np.isfinite(dense).all(1)
         if terms is not None:
             bad = np.flatnonzero(~np.isfinite(terms.values))
@@ -206,20 +237,11 @@ class _Flight:
             raise refuse(self.first + int(np.argmin(sound)), int((~sound).sum()))
         writer.put(self.first, dense, terms)
 
-    def _dense(self) -> np.ndarray | None:
-        whole: np.ndarray | None = None
-        for rows, part, _ in self.parts:
-            if part.dense is not None:
-                whole = np.empty((self.size, part.dense.shape[1]), np.float32) if whole is None else whole
-                whole[rows] = part.dense.numpy()
-        return whole
-
     def _terms(self) -> Terms | None:
-        if self.parts[0][1].weights is None:
-            return None
-        rows = [rows for rows, _, _ in self.parts]
-        found = [_entries(part, counts) for _, part, counts in self.parts]
-        return _in_order(rows, [counts for counts, _ in found], [part for _, part in found])
+        if self._entries:
+            rows, counts, parts = zip(*self._entries, strict=True)
+            return _in_order(rows, counts, parts)
+        return _without_zeros(self._whole["weights"], self._whole["columns"]) if "weights" in self._whole else None
 
 
 def _sent(tensor: Tensor) -> Tensor:
@@ -232,18 +254,12 @@ def _sent(tensor: Tensor) -> Tensor:
 _Entries = tuple[np.ndarray, np.ndarray]  # weights, and the columns they stand in
 
 
-def _entries(part: Embedded, counts: Tensor | None) -> tuple[np.ndarray, _Entries]:
-    assert part.weights is not None and part.columns is not None
-    weights, columns = part.weights.float().numpy(), part.columns.numpy()
-    return _without_zeros(weights, columns) if counts is None else (counts.numpy(), (weights, columns))
-
-
-def _without_zeros(weights: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, _Entries]:
-    """Counts [B], then weights and columns of [B, k] in a row, each text's by column, without what weighs nothing."""
+def _without_zeros(weights: np.ndarray, columns: np.ndarray) -> Terms:
+    """Weights [n, k] of `columns` as sparse rows, each by column, without what weighs nothing."""
     by_column = np.argsort(columns, axis=1)
     weights, columns = np.take_along_axis(weights, by_column, 1), np.take_along_axis(columns, by_column, 1)
     kept = weights != 0  # what is not finite is kept, to be refused
-    return kept.sum(1), (weights[kept], columns[kept])
+    return Terms(np.concatenate([[0], kept.sum(1).cumsum()]), columns[kept], weights[kept])
 
 
 def _in_order(rows: Sequence[np.ndarray], counts: Sequence[np.ndarray], parts: Sequence[_Entries]) -> Terms:
