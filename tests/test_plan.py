@@ -331,7 +331,7 @@ def test_several_processes_gather_their_passages() -> None:
     assert "here 2,047 (128 x 16 - 1), those of 8 processes gathered" in flat
     assert "--set pretrain.batch=32 (the same step)" in flat
     assert "--set finetune.batch=16 (the same step)" in flat
-    assert "a process each shares trainings and encoding; one does the rest. Never tried" in flat
+    assert "a process each trains, encodes and searches exactly; one does the rest. Never tried" in flat
 
 
 def test_a_v100_has_no_bf16() -> None:

@@ -25,11 +25,11 @@ def test_a_gradient_cache_takes_the_memory_of_its_tokens() -> None:
     assert longer.works[0].flops == pytest.approx(plain.works[0].flops * 4 / 3)
 
 
-def test_several_gpus_share_trainings_and_encoding() -> None:
+def test_several_gpus_share_trainings_encoding_and_search() -> None:
     kinds: tuple[Kind, ...] = ("tokenise", "pretrain", "finetune", "encode", "teach", "search")
     stages = {kind: Stage("", (Work(kind, 1e9, 1e18),)) for kind in kinds}
     alone, four = ({kind: costs.seconds(of, H200, gpus) for kind, of in stages.items()} for gpus in (1, 4))
-    shared = {"pretrain", "finetune", "encode"}
+    shared = {"pretrain", "finetune", "encode", "search"}
     for kind in kinds:
         assert four[kind] == pytest.approx([part / (4 if kind in shared else 1) for part in alone[kind]])
     assert alone["teach"] == alone["encode"]

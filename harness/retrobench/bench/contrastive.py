@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench import arithmetic
-from retrobench.bench.frame import Case, Floor, Setting, steps_alike
+from retrobench.bench.frame import Case, Floor, Setting, gradients, steps_alike
 from retrobench.bench.models import BASE, Scale, backbone
 from retrobench.bench.texts import VOCABULARY, lengths, passages
 from retrobench.experiment import Finetune, Representations
@@ -173,7 +173,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             rounds=7 if setting.cuda else 3,  # on a processor each takes many seconds
             memory=not beside,
             warmups=int(beside),  # the round that memory is taken in is one
-            note=f"{sizes.layers} layers, {sizes.hidden} wide; ours in {precision}, the peer in {theirs}",
+            note=f"layers {sizes.layers}, width {sizes.hidden}; ours in {precision}, the peer in {theirs}",
         )
 
 
@@ -203,16 +203,10 @@ def _same_step(sizes: Scale, device: str) -> str:
     def ours(halved: bool) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(device, torch.bfloat16, enabled=halved):
             loss = model(0.0, **batch).losses["contrastive"]
-        return loss, _gradients(model.encoder, loss)
+        return loss, gradients(model.encoder, loss)
 
     # Scores of such weights are tens: what bf16 rounds of them shows in a softmax.
-    return steps_alike(ours, (expected, _gradients(padded.encoder, expected)), (0.05, 0.1))
-
-
-def _gradients(encoder: Encoder, loss: Tensor) -> dict[str, Tensor]:
-    encoder.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return {name: p.grad.cpu() for name, p in encoder.named_parameters() if p.grad is not None}
+    return steps_alike(ours, (expected, gradients(padded.encoder, expected)), (0.05, 0.1))
 
 
 def _spread(encoder: Encoder) -> None:

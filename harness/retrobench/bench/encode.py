@@ -66,7 +66,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as place:
         sides = Sides(Path(place), size, setting)
         bf16, fp32 = Floor(size.flops), Floor(size.flops, precision="fp32")
-        about: dict[str, Any] = {"unit": "passages/s", "rounds": 3, "memory": False}
+        about: dict[str, Any] = {"unit": "passages/s", "rounds": 5, "memory": False}
         yield Case(
             **about,
             name="from tokens in bf16, against its default from texts",
@@ -86,7 +86,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             floor=bf16,
         )
         yield Case(
-            **{**about, "warmups": 0},  # both have been at work
+            **{**about, "rounds": 3, "warmups": 0},  # both have been at work
             name="both from texts in fp32",
             ours=sides.published,
             check=sides.same_published,

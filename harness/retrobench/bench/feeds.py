@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from retrobench.objective import Passage
 
 __all__ = ["WORKERS", "Feed"]
 
+Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
 WORKERS = 8  # of a loader, as in both projects' published settings
 
 
@@ -35,10 +38,10 @@ class Feed:
         batch: int,
         length: int,
         setting: Setting,
-        convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+        convert: Convert = dict,
     ) -> None:
         """`convert` is done where batches are made, which a step does not wait for where workers make them."""
-        self.endless = _Endless(collator, texts, batch, length, convert)
+        self.endless = _Endless(partial(_made, collator, texts, batch, length, convert))
         self.workers = WORKERS if setting.cuda else 0
         self._batches: Iterator[dict[str, Tensor]] | None = None
         self._lock = Lock()  # a loop that works ahead takes batches on a thread of its own
@@ -68,18 +71,17 @@ class Feed:
 class _Endless(IterableDataset[dict[str, Tensor]]):
     """Each worker draws its own batches."""
 
-    def __init__(
-        self,
-        collator: Collator,
-        texts: Sequence[Passage],
-        batch: int,
-        length: int,
-        convert: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-    ) -> None:
-        self.collator, self.texts, self.batch, self.length, self.convert = collator, texts, batch, length, convert
+    def __init__(self, make: Callable[[random.Random], dict[str, Tensor]]) -> None:
+        self.make = make
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         drawn = random.Random(worker.id if worker else 0)
         while True:
-            yield self.convert(self.collator(drawn.sample(self.texts, self.batch), VOCABULARY, self.length, drawn))
+            yield self.make(drawn)
+
+
+def _made(
+    collator: Collator, texts: Sequence[Passage], batch: int, length: int, convert: Convert, drawn: random.Random
+) -> dict[str, Tensor]:
+    return convert(collator(drawn.sample(texts, batch), VOCABULARY, length, drawn))

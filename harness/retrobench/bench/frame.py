@@ -6,7 +6,7 @@ How a case is measured: sides compared first, then timed in turn, and their memo
 * Timed              what a side gives that takes the time itself
 * measured           a case to numbers
 * UnequalError       sides that differ; nothing is timed then
-* close, gradients_close, steps_alike   what most cases compare
+* gradients, close, gradients_close, steps_alike   what most cases compare
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrobench.bench.ceilings import Ceilings
 from retrobench.errors import RetrobenchError
@@ -35,6 +35,7 @@ __all__ = [
     "Timed",
     "UnequalError",
     "close",
+    "gradients",
     "gradients_close",
     "measured",
     "steps_alike",
@@ -240,6 +241,13 @@ def gradients_close(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor], with
     if not apart[worst] <= within:
         raise UnequalError(f"gradient of {worst}: {apart[worst]:.2g} apart, of at most {within:g}. Nothing was timed.")
     return f"gradients within {apart[worst]:.1g}"
+
+
+def gradients(model: nn.Module, losses: Tensor) -> dict[str, Tensor]:
+    """Those of the sum of the losses by each parameter that has one, on the CPU."""
+    model.zero_grad(set_to_none=True)
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
 
 
 Step = tuple[Tensor, Mapping[str, Tensor]]  # losses, and gradients by name

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from retrobench import arithmetic
 from retrobench.bench.feeds import Feed
-from retrobench.bench.frame import Case, Floor, Setting, Timed, steps_alike
+from retrobench.bench.frame import Case, Floor, Setting, Timed, gradients, steps_alike
 from retrobench.bench.models import Scale, objective, pretraining, scale
 from retrobench.bench.peers.collators import RATIO, Collator
 from retrobench.bench.peers.steps import Trainer, released
@@ -155,15 +155,9 @@ def same_step(name: str, peer: Released, sizes: Scale, texts: Sequence[Passage],
     def ours(halved: bool) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(setting.device, torch.bfloat16, enabled=halved):
             losses = torch.stack(list(model(0.0, **as_ours(batch)).losses.values()))
-        return losses, {key.removeprefix("backbone."): of for key, of in _gradients(model, losses).items()}
+        return losses, {key.removeprefix("backbone."): of for key, of in gradients(model, losses).items()}
 
-    return steps_alike(ours, (expected, _gradients(theirs, expected)))
-
-
-def _gradients(model: torch.nn.Module, losses: Tensor) -> dict[str, Tensor]:
-    model.zero_grad(set_to_none=True)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
-    return {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+    return steps_alike(ours, (expected, gradients(theirs, expected)))
 
 
 def as_ours(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -147,10 +147,9 @@ class _Process:
         self.words, self.device, self.returned = words, device, 0
 
     def results(self) -> Iterator[Result]:
-        hidden = (
-            {"CUDA_VISIBLE_DEVICES": ""} if self.device == "cpu" else {}
-        )  # where there is a GPU, ours would take it
-        environment = {**os.environ, **hidden}
+        environment = dict(os.environ)
+        if self.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # a GPU that ours saw it would take
         with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             try:

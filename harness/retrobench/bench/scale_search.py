@@ -20,7 +20,7 @@ __all__ = ["cases"]
 
 LIMIT = 1.5e9  # bytes
 GROWTH = 1.1  # of ten times the rows, beside
-ID = 160  # bytes that an id may take while all are read and put in order: its text, its str, its places
+ID = 100  # bytes that an id and its place among equals may take
 DEPTH = 100
 WINDOW = 2**14
 

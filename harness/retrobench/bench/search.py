@@ -61,7 +61,7 @@ def _case(name: str, ours: Callable[[], Found], peer: Callable[[], Found], peer_
         peer=lambda: float(len(peer()[0])),
         peer_name=peer_name,
         floor=floor,
-        rounds=3,
+        rounds=5,
         warmups=0,  # the round that memory is taken in is one
     )
 

@@ -52,7 +52,7 @@ def cache(stage: Stage, machine: Machine, gpus: int = 1) -> int:
 
 
 def seconds(stage: Stage, machine: Machine, gpus: int = 1) -> Seconds:
-    """Trainings and encoding are shared among `gpus` processes; all else is done by one."""
+    """Trainings, encoding and exact search are shared among `gpus` processes; all else is done by one."""
     parts = [_seconds(work, machine, gpus) for work in stage.works]
     return Seconds(sum(part.floor for part in parts), sum(part.expected for part in parts))
 
@@ -62,11 +62,10 @@ def _seconds(work: Work, machine: Machine, gpus: int) -> Seconds:
         return Seconds(work.tokens / TOKENISING[0], work.tokens / TOKENISING[1])
     if not machine.peak:
         return Seconds(math.nan, math.nan)
-    floor = work.flops / machine.peak
+    floor = work.flops / machine.peak / (1 if work.kind == "teach" else gpus)
     if work.kind == "search":
         return Seconds(floor, floor / SEARCHING_ON_GPU if machine.gpu else work.flops / (SEARCHING * machine.cores))
     shares = {"pretrain": machine.shares.pretrain, "finetune": machine.shares.finetune}
-    floor /= 1 if work.kind == "teach" else gpus
     # A teacher reads as an encoder does.
     return Seconds(floor, floor / shares.get(work.kind, machine.shares.encode) / work.real)
 

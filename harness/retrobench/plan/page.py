@@ -160,7 +160,7 @@ class _Page:
         if self.x.entrant.pretrains and objective.name not in KNOWN_OBJECTIVES:
             yield f"{objective.name}: taken to cost what masked language modelling does"
         if self.gpus > 1:
-            yield "several cards: a process each shares trainings and encoding; one does the rest. Never tried"
+            yield "several cards: a process each trains, encodes and searches exactly; one does the rest. Never tried"
         if machine.warning:
             yield machine.warning
         yield "not counted: making collections, scoring, and what other work the machine does"

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from retrobench import arithmetic
 from retrobench.arithmetic import Shape
 from retrobench.experiment import Experiment, Finetune, Model, Pretrain
 from retrobench.plan.inventory import Collection, base_files, look, shape_of
+from retrobench.vectors import DTYPES
 
 __all__ = ["ENCODING", "Batch", "Kind", "Needs", "Stage", "Work", "needs_of"]
 
@@ -18,7 +21,6 @@ ENCODING = 8192  # tokens embedded at a time
 # Bytes of main memory per document: its id, and its places in the sets and dictionaries of fine-tuning and search.
 _ID = 330
 _TEXT = 4.6  # bytes of text per token
-_NUMBER = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes on disk
 _BLOCKS = 2.0**29  # of vectors and candidates that a search holds
 # A training holds logits of as many rows as fill a GiB in 32 bits, their copy in 16 and the gradients.
 _LOGITS = 2.5 * 2**30
@@ -129,7 +131,7 @@ class _Plan:
         self.terms = x.track.representation.terms if "terms" in x.entrant.representation else 0
         widths = {"terms": 0, "cls+terms": x.track.representation.dense}
         self.width = widths.get(x.entrant.representation, self.shape.hidden)
-        self.number = _NUMBER[x.track.representation.stored]
+        self.number = np.dtype(DTYPES[x.track.representation.stored]).itemsize
         self.model = 4.0 * self.shape.parameters  # bytes of an encoder with its head in the store
         self.tokenised: dict[tuple[str, object], Collection] = {}
         self.encoded: set[tuple[str, ...]] = set()
