@@ -28,7 +28,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m retrobench.readme --check leaderboards
+	$(BIN)/python -m retrobench.leaderboard --check leaderboards
 
 # The model is no dependency: PyPI happens to have it. The data are copied, or downloaded without DATA. Half an hour
 # on 2 cores; a second run reads out/published.

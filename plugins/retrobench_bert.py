@@ -11,7 +11,7 @@ from retrobench import Passage, Vocabulary, hookimpl
 if TYPE_CHECKING:
     import torch
 
-    from retrobench.backbones import Backbone
+    from retrobench.model import Backbone
 
 
 @dataclass(frozen=True)

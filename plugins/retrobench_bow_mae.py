@@ -12,7 +12,7 @@ from retrobench import Passage, Step, Vocabulary, hookimpl
 if TYPE_CHECKING:
     import torch
 
-    from retrobench.backbones import Backbone, Pretraining
+    from retrobench.model import Backbone, Pretraining
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class BowPrediction:
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        from retrobench.heads import bag_of_words
-        from retrobench.masking import masked_batch, pack, special_ids
+        from retrobench.model import bag_of_words, masked_batch, pack, special_ids
 
         packed = pack(passages, vocabulary, max_length, generator if self.truncation == "random" else None)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator)
@@ -64,7 +63,7 @@ class BowPrediction:
         return batch
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
-        from retrobench.backbones import Pretraining
+        from retrobench.model import Pretraining
 
         return Pretraining(backbone, self.step)
 
@@ -81,7 +80,7 @@ class BowPrediction:
     ) -> Step:
         from torch.nn.functional import linear
 
-        from retrobench.heads import bag_loss, token_loss
+        from retrobench.model import bag_loss, token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         mlm = token_loss(model.backbone, hidden, masked_positions, masked_ids)

@@ -11,8 +11,7 @@ from retrobench import Passage, Step, Vocabulary, hookimpl
 if TYPE_CHECKING:
     import torch
 
-    from retrobench.backbones import Backbone, Pretraining
-    from retrobench.decoder import EnhancedDecoder
+    from retrobench.model import Backbone, EnhancedDecoder, Pretraining
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class DupMAE:
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        from retrobench.heads import bag_of_words
-        from retrobench.masking import masked_batch, pack
+        from retrobench.model import bag_of_words, masked_batch, pack
 
         packed = pack(passages, vocabulary, max_length)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
@@ -77,8 +75,7 @@ class DupMAE:
         return batch
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
-        from retrobench.backbones import Pretraining
-        from retrobench.decoder import EnhancedDecoder
+        from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
         return Pretraining(backbone, self.step, decoder=decoder)
@@ -100,8 +97,7 @@ class DupMAE:
         visible: torch.Tensor | None = None,
     ) -> Step:
         """`visible` [B, L, L] is drawn here, on the batch's device, unless given."""
-        from retrobench.heads import bag_loss, pooled_logits, token_loss
-        from retrobench.masking import decoder_visibility
+        from retrobench.model import bag_loss, decoder_visibility, pooled_logits, token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         if visible is None:

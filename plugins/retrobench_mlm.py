@@ -11,7 +11,7 @@ from retrobench import Passage, Step, Vocabulary, hookimpl
 if TYPE_CHECKING:
     import torch
 
-    from retrobench.backbones import Backbone, Pretraining
+    from retrobench.model import Backbone, Pretraining
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class MaskedLanguageModelling:
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        from retrobench.masking import masked_batch, pack
+        from retrobench.model import masked_batch, pack
 
         return masked_batch(pack(passages, vocabulary, max_length), vocabulary, self.mask_ratio, generator)
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
-        from retrobench.backbones import Pretraining
+        from retrobench.model import Pretraining
 
         return Pretraining(backbone, self.step)
 
@@ -48,7 +48,7 @@ class MaskedLanguageModelling:
         masked_positions: torch.Tensor,
         masked_ids: torch.Tensor,
     ) -> Step:
-        from retrobench.heads import token_loss
+        from retrobench.model import token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         return Step({"mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids)}, {})

@@ -11,8 +11,7 @@ from retrobench import Passage, Step, Vocabulary, hookimpl
 if TYPE_CHECKING:
     import torch
 
-    from retrobench.backbones import Backbone, Pretraining
-    from retrobench.decoder import EnhancedDecoder
+    from retrobench.model import Backbone, EnhancedDecoder, Pretraining
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RetroMAE:
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        from retrobench.masking import masked_batch, pack
+        from retrobench.model import masked_batch, pack
 
         packed = pack(passages, vocabulary, max_length)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
@@ -52,8 +51,7 @@ class RetroMAE:
         return batch
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
-        from retrobench.backbones import Pretraining
-        from retrobench.decoder import EnhancedDecoder
+        from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
         return Pretraining(backbone, self.step, decoder=decoder)
@@ -72,8 +70,7 @@ class RetroMAE:
         visible: torch.Tensor | None = None,
     ) -> Step:
         """`visible` [B, L, L] is drawn here, on the batch's device, unless given."""
-        from retrobench.heads import token_loss
-        from retrobench.masking import decoder_visibility
+        from retrobench.model import decoder_visibility, token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         if visible is None:

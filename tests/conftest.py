@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+# Processes that tests start find the helpers, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "helpers"), os.environ.get("PYTHONPATH")])
+)
 # The processes that tests start, the fork server's children too, get what `one_thread` gives this one.
 os.environ["OMP_NUM_THREADS"] = "1"
 

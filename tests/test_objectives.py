@@ -13,12 +13,12 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from retrobench.backbones import Backbone, Pretraining
-from retrobench.experiment import Optimisation
-from retrobench.masking import pack
-from retrobench.plugins import configure, discover
+from retrobench.config.discovery import configure, discover
+from retrobench.config.track import Optimisation
+from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model.masking import pack
 from retrobench.testing import check_objective
-from retrobench.training import Batches, train
+from retrobench.training.loop import Batches, train
 
 INSTALLED = {row.name: row.objective for row in discover() if row.status == "ok" and row.objective is not None}
 PRETRAINING = {name: objective for name, objective in INSTALLED.items() if objective.pretrains}

@@ -16,19 +16,19 @@ import torch
 from batches import Fixed, fixed, rivals_of, texts_of
 
 from retrobench import pipeline
-from retrobench.comparison import compare
-from retrobench.data import load, training_pairs
-from retrobench.experiment import Experiment
-from retrobench.leaderboard import Row, load_per_query, read
-from retrobench.measures import measure
+from retrobench.config.discovery import discover
+from retrobench.config.reading import read_entrant, read_track
+from retrobench.config.track import Experiment
+from retrobench.data.datasets import load, training_pairs
+from retrobench.leaderboard.comparison import compare
+from retrobench.leaderboard.rows import Row, load_per_query, read
 from retrobench.objective import Vocabulary
-from retrobench.plugins import discover
-from retrobench.reading import read_entrant, read_track
-from retrobench.stages.examples import Candidates, Examples, Round
-from retrobench.stages.finetune import Contrastive
+from retrobench.runs.sweep import Request, Swept, sweep
+from retrobench.scoring.measures import measure
 from retrobench.stages.mine import exclude
-from retrobench.store import Artifact, Store
-from retrobench.sweep import Request, Swept, sweep
+from retrobench.store.store import Artifact, Store
+from retrobench.training.contrastive import Contrastive
+from retrobench.training.examples import Candidates, Examples, Round
 
 BUILT_IN = ("bert", "mlm", "retromae", "bow-mae", "dupmae")
 MEASURES = ["MRR@10", "nDCG@10", "Recall@100", "Success@5", "MAP"]

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 from processes import launch
 
-from retrobench.stages.search import Sought, read_run, retrieve
-from retrobench.vectors import Terms, Writer
+from retrobench.retrieval.searcher import Sought, retrieve
+from retrobench.retrieval.vectors import Terms, Writer
+from retrobench.scoring.runfiles import read_run
 
 SEARCH = """
 import sys
 from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
-from retrobench.nearest import Documents, Plan, shared
-from retrobench.vectors import Vectors
+from retrobench.retrieval.nearest import Documents, Plan, shared
+from retrobench.retrieval.vectors import Vectors
 root, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 if count > 1:
@@ -36,8 +37,8 @@ if count > 1:
 STORED = """
 import sys
 from pathlib import Path
-from retrobench.nearest import merging
-from retrobench.stages.search import Sought, retrieve
+from retrobench.retrieval.nearest import merging
+from retrobench.retrieval.searcher import Sought, retrieve
 from retrobench.store import Store
 root, search, among = Path(sys.argv[1]), merging.search, []
 def watched(queries, documents, *more):

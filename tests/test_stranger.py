@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from retrobench.plugins import discover, get
-from retrobench.sweep import Request, sweep
+from retrobench.config.discovery import discover, get
+from retrobench.runs.sweep import Request, sweep
 
 PYPROJECT = """\
 [build-system]
@@ -51,8 +51,8 @@ class FirstWords:
     presets: ClassVar[dict] = {"three": {"count": 3}}
 
     def collate(self, passages, vocabulary, max_length, generator):
-        from retrobench.heads import bag_of_words
-        from retrobench.masking import pack
+        from retrobench.model import bag_of_words
+        from retrobench.model import pack
 
         packed = pack(passages, vocabulary, max_length)
         rows = zip(packed.input_ids.numpy(), packed.words.numpy() >= 0)
@@ -60,12 +60,12 @@ class FirstWords:
         return {"input_ids": packed.input_ids, "attention_mask": packed.attention_mask, "bag": bag, "weights": weights}
 
     def wrap(self, backbone):
-        from retrobench.backbones import Pretraining
+        from retrobench.model import Pretraining
 
         return Pretraining(backbone, self.step)
 
     def step(self, model, progress, input_ids, attention_mask, bag, weights):
-        from retrobench.heads import bag_loss
+        from retrobench.model import bag_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         return Step({"words": bag_loss(model.backbone.logits(hidden[:, 0]), bag, weights)}, {})

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench import Step
-from retrobench.backbones import Backbone, Pretraining
-from retrobench.masking import masked_batch, pack
+from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model.masking import masked_batch, pack
 from retrobench.testing import check_objective
 from retrobench_mlm import MaskedLanguageModelling
 

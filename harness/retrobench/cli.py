@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrobench import team
+from retrobench.core import processes
 from retrobench.errors import RetrobenchError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from retrobench.plugins import Found
+    from retrobench.config import Found
 
 __all__ = ["main"]
 
@@ -162,19 +162,20 @@ def run(
     fresh: Fresh = False,
 ) -> None:
     """Train and measure objectives under one track."""
-    from retrobench import sweep, tables
+    from retrobench import leaderboard as board
+    from retrobench import runs
 
     overrides += [f"evaluate.index={index}"] if index else []
-    swept = sweep.sweep(sweep.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
-    _print(tables.summary(swept.rows, tables.loader(swept.folder, swept.rows), swept.where))
+    swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
+    _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.where))
 
 
 @app.command()
 def objectives(plugin: Plugins, json: AsJson = False) -> None:
     """List the objectives found, and why one cannot be used."""
-    from retrobench import plugins
+    from retrobench.config import discover
 
-    found = plugins.discover(plugin)
+    found = discover(plugin)
     if json:
         print(_as_json(found))
     else:
@@ -184,9 +185,9 @@ def objectives(plugin: Plugins, json: AsJson = False) -> None:
 @app.command()
 def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Leaderboard = None) -> None:
     """Print the rows of a track as tables."""
-    from retrobench import tables
+    from retrobench.leaderboard import show
 
-    print(tables.show(track, leaderboard, format))
+    print(show(track, leaderboard, format))
 
 
 @app.command()
@@ -205,10 +206,10 @@ def evaluate(
     json: OneJson = False,
 ) -> None:
     """Score an encoder exactly as it was published."""
-    from retrobench import evaluate as e
+    from retrobench import runs
 
-    choices = e.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
-    found = e.evaluate(model, dataset, measure, choices, store, index or "exact")
+    choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
+    found = runs.evaluate(model, dataset, measure, choices, store, index or "exact")
     print(found.json() if json else found.text())
 
 
@@ -223,9 +224,9 @@ def score(
     json: OneJson = False,
 ) -> None:
     """Score a TREC run file."""
-    from retrobench import scoring
+    from retrobench.scoring import score_file
 
-    scored = scoring.score_file(run, dataset, qrels, measure, relevance_level)
+    scored = score_file(run, dataset, qrels, measure, relevance_level)
     print(scored.json(per_query) if json else scored.text(per_query))
 
 
@@ -239,9 +240,9 @@ def reproduce(
     leaderboard: Leaderboard = None,
 ) -> None:
     """Print a paper's table: published, measured, difference and verdict."""
-    from retrobench import reproduce
+    from retrobench.leaderboard import reproduce
 
-    report = reproduce.reproduce(table, format, rows, leaderboard)
+    report = reproduce(table, format, rows, leaderboard)
     print(report.text)
     raise typer.Exit(report.exit_code)
 
@@ -284,7 +285,7 @@ def bench(
 @data.command("list")
 def data_list(json: OneJson = False) -> None:
     """List the datasets with rules of their own, and which are at hand."""
-    from retrobench import doctor
+    from retrobench.data import doctor
 
     print(doctor.listed(json))
 
@@ -292,7 +293,7 @@ def data_list(json: OneJson = False) -> None:
 @data.command("fetch")
 def data_fetch(id: OneId) -> None:
     """Download or build a dataset, so that runs work offline afterwards."""
-    from retrobench import doctor
+    from retrobench.data import doctor
 
     print(doctor.fetch(id))
 
@@ -300,7 +301,7 @@ def data_fetch(id: OneId) -> None:
 @data.command("check")
 def data_check(id: OneId, json: OneJson = False) -> None:
     """Verify a dataset: counts, hashes, dangling judgements, duplicates, empty documents. Exit 1 at a fault."""
-    from retrobench import doctor
+    from retrobench.data import doctor
 
     report = doctor.check(id)
     print(report.json() if json else report.text())
@@ -339,7 +340,7 @@ def _print(what: object) -> None:
 
 def main() -> None:
     """Run the command line. A user's error is one line on standard error; all else keeps its traceback."""
-    if not team.leads():
+    if not processes.leads():
         sys.stdout = io.StringIO()  # of several processes the first prints
     try:
         app(prog_name="retrobench")

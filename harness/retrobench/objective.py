@@ -12,7 +12,9 @@ if TYPE_CHECKING:  # the command line lists objectives without paying for torch
     import numpy as np
     import torch
 
-    from retrobench.backbones import Backbone
+    from retrobench.model import Backbone
+
+__all__ = ["Objective", "Passage", "Step", "Vocabulary", "hookimpl", "hookspec", "retrobench_objectives"]
 
 hookspec = HookspecMarker("retrobench")
 hookimpl = HookimplMarker("retrobench")

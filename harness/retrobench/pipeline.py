@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from retrobench import stages
-from retrobench.experiment import Experiment
+from retrobench.config import Experiment
 from retrobench.store import Artifact, Store
 
 __all__ = ["Result", "run"]

@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrobench.backbones import Backbone
+from retrobench.config import REPRESENTATIONS, checked, configure
 from retrobench.errors import RetrobenchError
+from retrobench.model import Backbone
 from retrobench.objective import Objective, Passage, Step, Vocabulary
-from retrobench.plugins import checked, configure
-from retrobench.reading import REPRESENTATIONS
 
 __all__ = ["check_objective"]
 

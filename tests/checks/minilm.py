@@ -79,7 +79,7 @@ def test_the_published_scores_come_out(model: Path) -> None:
 
 def test_arguana_without_its_rule_does_not(model: Path) -> None:
     """The same files as a folder nobody knows: own documents stay, and the score is another."""
-    from retrobench.data import load  # once the fixture has said where: ir_datasets looks when it is imported
+    from retrobench.data.datasets import load  # once the fixture has said where: ir_datasets looks when it is imported
 
     folder, arguana = HERE / "arguana", load("beir/arguana")
     (folder / "qrels").mkdir(parents=True, exist_ok=True)

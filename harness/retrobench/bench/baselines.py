@@ -13,10 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from retrobench.backbones import Backbone, Pretraining
 from retrobench.bench.peers.collators import AE_RATIO, RATIO
-from retrobench.heads import token_loss
-from retrobench.masking import masked_batch, pack
+from retrobench.model import Backbone, Pretraining, masked_batch, pack, token_loss
 from retrobench.objective import Passage, Step, Vocabulary
 
 __all__ = ["AutoEncoding", "AutoRegression"]

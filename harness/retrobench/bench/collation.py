@@ -21,7 +21,7 @@ from retrobench.bench.models import objective, scale
 from retrobench.bench.peers import collators
 from retrobench.bench.pretraining import Ours
 from retrobench.bench.texts import VOCABULARY, lengths, passages
-from retrobench.masking import decoder_visibility
+from retrobench.model import decoder_visibility
 
 __all__ = ["cases", "distributions_agree"]
 

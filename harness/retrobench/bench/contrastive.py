@@ -12,17 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrobench import arithmetic
 from retrobench.bench.frame import Case, Floor, Setting, gradients, steps_alike
 from retrobench.bench.models import BASE, Scale, backbone
 from retrobench.bench.texts import VOCABULARY, lengths, passages
-from retrobench.experiment import Finetune, Representations
-from retrobench.masking import pack
+from retrobench.config import Finetune, Representations
+from retrobench.model import Encoder, Vectors, pack
 from retrobench.objective import Passage
-from retrobench.representation import Encoder, Vectors
-from retrobench.stages.examples import Candidates, Examples, Round
-from retrobench.stages.finetune import Contrastive
-from retrobench.training import Batches, Loop, deterministic, resolve_precision
+from retrobench.plan import arithmetic
+from retrobench.training import (
+    Batches,
+    Candidates,
+    Contrastive,
+    Examples,
+    Loop,
+    Round,
+    deterministic,
+    resolve_precision,
+)
 
 __all__ = ["cases"]
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrobench import arithmetic
-from retrobench.backbones import Backbone
 from retrobench.bench.frame import Case, Floor, Setting, steps_alike
 from retrobench.bench.models import objective, pretraining, scale
 from retrobench.bench.texts import VOCABULARY, passages
-from retrobench.heads import bag_loss, pooled_logits, token_loss
+from retrobench.model import Backbone, bag_loss, pooled_logits, token_loss
+from retrobench.plan import arithmetic
 from retrobench.training import deterministic, resolve_precision
 
 __all__ = ["cases"]

@@ -21,16 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrobench import encoders
-from retrobench.backbones import Backbone
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
 from retrobench.bench.texts import VOCABULARY, lengths, passages, write_tokens
-from retrobench.experiment import Representations
+from retrobench.config import Representations
+from retrobench.data import TokenisedTexts
+from retrobench.model import Backbone, Encoder
 from retrobench.objective import Passage
-from retrobench.representation import Encoder
-from retrobench.stages.encode import write
-from retrobench.tokens import TokenisedTexts
-from retrobench.vectors import Vectors
+from retrobench.retrieval import Choices, PublishedEncoder, Vectors, load_published, write_vectors
 
 __all__ = ["cases"]
 
@@ -116,9 +113,9 @@ class Sides:
         return SentenceTransformer(str(self.place / "model"), device=self.device)
 
     @cached_property
-    def loaded(self) -> encoders.Encoder:
+    def loaded(self) -> PublishedEncoder:
         """The folder as `evaluate` loads it."""
-        return encoders.load(str(self.place / "model"), encoders.Choices())
+        return load_published(str(self.place / "model"), Choices())
 
     def ours(self, halved: bool) -> float:
         """A round of the stage."""
@@ -127,7 +124,7 @@ class Sides:
 
     def _stage(self, halved: bool, tokens: Path) -> Path:
         source, folder = TokenisedTexts.open(tokens), self._next()
-        write(folder, self.model, VOCABULARY, source, "passage", LONGEST, halved, {}, "encode")
+        write_vectors(folder, self.model, VOCABULARY, source, "passage", LONGEST, halved, {}, "encode")
         return folder
 
     def _next(self) -> Path:

@@ -9,7 +9,7 @@ import torch
 
 from retrobench.bench.frame import Case, Setting, UnequalError
 from retrobench.bench.peers.heap import heap_merge
-from retrobench.nearest import merge
+from retrobench.retrieval import merge
 
 __all__ = ["cases"]
 

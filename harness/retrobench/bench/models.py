@@ -16,12 +16,12 @@ from typing import Any, cast
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from retrobench import plugins
-from retrobench.arithmetic import Shape
-from retrobench.backbones import Backbone, Pretraining
 from retrobench.bench.frame import Setting
 from retrobench.bench.texts import VOCABULARY
+from retrobench.config import Found, discover, get
+from retrobench.model import Backbone, Pretraining
 from retrobench.objective import Objective
+from retrobench.plan import Shape
 
 __all__ = ["Scale", "backbone", "objective", "pretraining", "scale"]
 
@@ -52,13 +52,13 @@ def scale(setting: Setting) -> Scale:
 
 
 @cache
-def _installed() -> list[plugins.Found]:
-    return plugins.discover()
+def _installed() -> list[Found]:
+    return discover()
 
 
 def objective(name: str) -> Objective:
     """The objective as it is without settings. RetrobenchError where none of that name is installed."""
-    found = plugins.get(name, _installed())
+    found = get(name, _installed())
     assert found.objective is not None
     return found.objective()
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench import arithmetic
 from retrobench.bench.collation import FEW, collated
 from retrobench.bench.feeds import WORKERS
 from retrobench.bench.frame import Case, Setting, Timed, UnequalError
@@ -29,6 +28,7 @@ from retrobench.bench.pretraining import Released, as_ours, same_step
 from retrobench.bench.rows import BOW, ENHANCED, LOSSES, MLM, ROWS, Fed, Row, Side
 from retrobench.bench.texts import VOCABULARY, passages
 from retrobench.bench.verdict import Degenerations, published, verdict
+from retrobench.plan import arithmetic
 
 __all__ = ["Table", "cases"]
 

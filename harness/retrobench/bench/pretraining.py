@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench import arithmetic
 from retrobench.bench.feeds import Feed
 from retrobench.bench.frame import Case, Floor, Setting, Timed, gradients, steps_alike
 from retrobench.bench.models import Scale, objective, pretraining, scale
 from retrobench.bench.peers.collators import RATIO, Collator
 from retrobench.bench.peers.steps import Trainer, released
 from retrobench.bench.texts import VOCABULARY, lengths, passages
-from retrobench.experiment import Optimisation
+from retrobench.config import Optimisation
 from retrobench.objective import Objective, Passage
+from retrobench.plan import arithmetic
 from retrobench.training import Batches, Loop, deterministic, resolve_precision
 
 __all__ = ["Ours", "Released", "as_ours", "same_step", "settings", "step_cases"]

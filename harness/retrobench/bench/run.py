@@ -13,11 +13,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, NamedTuple
 
-from retrobench import leaderboard as board
-from retrobench import performance
+from retrobench.core import say
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.performance import Result
-from retrobench.progress import say
+from retrobench.leaderboard import Result, performance, places
 
 __all__ = ["BENCHMARKS", "Benched", "bench"]
 
@@ -99,7 +97,7 @@ def bench(
 
 def _aims(leaderboard: Path | None) -> list[performance.Aim]:
     """Those of the first folder that has some."""
-    folders = [place / FOLDER for place in board.places(leaderboard)]
+    folders = [place / FOLDER for place in places(leaderboard)]
     return next((found for found in map(performance.aims, folders) if found), [])
 
 

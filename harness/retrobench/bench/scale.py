@@ -83,10 +83,9 @@ def _write_tokens(folder: Path, rows: int) -> None:
 def _tiny() -> Any:
     from transformers import BertConfig, BertForMaskedLM
 
-    from retrobench.backbones import Backbone
     from retrobench.bench.texts import VOCABULARY
-    from retrobench.experiment import Representations
-    from retrobench.representation import Encoder
+    from retrobench.config import Representations
+    from retrobench.model import Backbone, Encoder
 
     shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     lm = BertForMaskedLM(BertConfig(vocab_size=VOCABULARY.size, intermediate_size=64, **shape))
@@ -96,12 +95,12 @@ def _tiny() -> Any:
 def main(tokens: Path, out: Path) -> None:
     """Encode a folder of tokens, watched."""
     from retrobench.bench.texts import VOCABULARY
-    from retrobench.stages.encode import write
-    from retrobench.tokens import TokenisedTexts
+    from retrobench.data import TokenisedTexts
+    from retrobench.retrieval import write_vectors
 
     model = _tiny()
     with Watch() as watch:
-        write(out, model, VOCABULARY, TokenisedTexts.open(tokens), "passage", LONGEST, False, {}, "encode")
+        write_vectors(out, model, VOCABULARY, TokenisedTexts.open(tokens), "passage", LONGEST, False, {}, "encode")
     print(watch.peak)
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from retrobench.bench.frame import Case, Setting, UnequalError
 from retrobench.bench.memory import Watch
 from retrobench.bench.texts import unit
-from retrobench.nearest import Documents, search
-from retrobench.ranking import precedence
-from retrobench.vectors import Vectors, Writer
+from retrobench.retrieval import Documents, Vectors, Writer, search
+from retrobench.scoring import ranking
 
 __all__ = ["cases"]
 
@@ -62,7 +61,7 @@ def _lay(folder: Path, rows: int, width: int) -> None:
 
 def _search(folder: Path, asked: np.ndarray) -> int:
     stored = Vectors.open(folder)
-    found = search(Documents(asked), Documents.of(stored), DEPTH, precedence(stored.ids))
+    found = search(Documents(asked), Documents.of(stored), DEPTH, ranking.precedence(stored.ids))
     return sum(len(rows) for rows, _ in found)
 
 

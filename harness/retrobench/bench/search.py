@@ -17,8 +17,7 @@ from torch import Tensor
 
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
 from retrobench.bench.texts import unit
-from retrobench.nearest import Documents, search
-from retrobench.nearest.device import Engine
+from retrobench.retrieval import Documents, Engine, search
 
 __all__ = ["cases"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from retrobench import arithmetic
 from retrobench.bench.feeds import WORKERS
 from retrobench.bench.peers.collators import RATIO
-from retrobench.claims import claims
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import claims
+from retrobench.plan import arithmetic
 
 __all__ = ["Degenerations", "published", "verdict"]
 
@@ -32,7 +32,7 @@ class Degenerations(NamedTuple):
 @cache
 def published() -> dict[str, dict[str, float | None]]:
     """The paper's table: model -> measure -> number, None where it prints none. RetrobenchError without the claims."""
-    found = next((table for table in claims() if table.id == TABLE), None)
+    found = next((table for table in claims.claims() if table.id == TABLE), None)
     if found is None:
         raise RetrobenchError(
             f"No claims hold the table {TABLE}. Run this where leaderboards/other/claims.toml is found."

@@ -13,13 +13,11 @@ from typing import Any, Literal, cast
 
 import torch
 
-from retrobench import provenance
 from retrobench.bench.ceilings import Ceilings, ceilings
 from retrobench.bench.frame import Case, Measured, Setting, measured
+from retrobench.core import provenance, retrobench_version, say
 from retrobench.errors import RetrobenchError
-from retrobench.performance import Result
-from retrobench.progress import say
-from retrobench.store import retrobench_version
+from retrobench.leaderboard import Result
 
 
 def main(words: Sequence[str]) -> int:

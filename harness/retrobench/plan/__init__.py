@@ -1,5 +1,7 @@
 """What a track needs, before anything starts: downloads, disk, memory, hours, and what will not fit."""
 
+from retrobench.plan import arithmetic
+from retrobench.plan.arithmetic import Shape
 from retrobench.plan.page import plan
 
-__all__ = ["plan"]
+__all__ = ["Shape", "arithmetic", "plan"]

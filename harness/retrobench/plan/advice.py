@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from retrobench.experiment import Track
+from retrobench.config import Track
 from retrobench.plan import costs
 from retrobench.plan.machines import GIB, Machine
 from retrobench.plan.words import size, small

@@ -11,10 +11,10 @@ from pathlib import Path
 import ir_datasets
 
 from retrobench import data
-from retrobench.arithmetic import BERT_BASE, Shape
-from retrobench.collections import MODELS, catalogue, path, sbert, titled
+from retrobench.config import Model
+from retrobench.data import MODELS, build, catalogue, path
 from retrobench.errors import RetrobenchError
-from retrobench.experiment import Model
+from retrobench.plan.arithmetic import BERT_BASE, Shape
 
 __all__ = ["Collection", "base_files", "look", "shape_of"]
 
@@ -68,27 +68,27 @@ class _Known:
 
 
 _MSMARCO = "MS MARCO: 80 tokens a passage, 9 a query, as in TREC DL's pool of 30,045; titles come on top"
-_TRAIN = (titled.PUBLISHED["train queries"], titled.PUBLISHED["train judgements"])
+_TRAIN = (build.titled.PUBLISHED["train queries"], build.titled.PUBLISHED["train judgements"])
 _TITLED = {
-    split: (titled.PUBLISHED[f"{split} queries"], titled.PUBLISHED[f"{split} judgements"])
+    split: (build.titled.PUBLISHED[f"{split} queries"], build.titled.PUBLISHED[f"{split} judgements"])
     for split in ("train", "dev", "dl19", "dl20")
 }
 _TREC = tuple((f"msmarco-passage/trec-dl-{year}", "queries", "qrels") for year in (2019, 2020))
 _MADE = {
     "msmarco-titled": _Known(
-        titled.PUBLISHED["passages"],
+        build.titled.PUBLISHED["passages"],
         80,
         _TITLED,
         (("msmarco-passage/train", "qrels"), ("msmarco-passage/train/triples-v2", "docpairs"), *_TREC),
-        {titled.ROCKETQA.name: titled.ROCKETQA.size},
+        {build.titled.ROCKETQA.name: build.titled.ROCKETQA.size},
         _MSMARCO,
     ),
     "msmarco-sbert": _Known(
-        titled.PUBLISHED["passages"],
+        build.titled.PUBLISHED["passages"],
         80,
         {"train": _TRAIN},
         (("msmarco-passage/train", "docs", "queries", "qrels"),),
-        {sbert.NEGATIVES.name: sbert.NEGATIVES.size},
+        {build.sbert.NEGATIVES.name: build.sbert.NEGATIVES.size},
         _MSMARCO,
     ),
     "wikibook": _Known(

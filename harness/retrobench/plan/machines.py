@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench import leaderboard, reading
-from retrobench.arithmetic import KNOWN_OBJECTIVES, encoding, pretraining, training
+from retrobench import leaderboard
+from retrobench.config import read_track
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import Row
+from retrobench.plan.arithmetic import KNOWN_OBJECTIVES, encoding, pretraining, training
 from retrobench.plan.inventory import shape_of
 from retrobench.store import default_root
 
@@ -190,7 +191,7 @@ def _flops_per_token(row: Row, file: Path) -> dict[str, float]:
     """Stage -> FLOPs per token, of a row whose costs are known and whose vectors are [CLS]."""
     if row.representation != "cls" or "encode" not in row.cost:
         return {}
-    track = reading.read_track(file, "mini", [])
+    track = read_track(file, "mini", [])
     shape, _ = shape_of(track.model.base, track.model)
     length = track.finetune.passage_length
     found = {"finetune": training(shape, length), "encode": encoding(shape, length)}

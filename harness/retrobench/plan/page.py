@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retrobench import leaderboard as board
-from retrobench import reading
-from retrobench.arithmetic import KNOWN_OBJECTIVES
+from retrobench.config import Experiment, Track, discover, read_entrant, read_track
+from retrobench.data import rules
 from retrobench.errors import RetrobenchError
-from retrobench.experiment import Experiment, Track
+from retrobench.leaderboard import locate, track_name
 from retrobench.plan import advice, costs, machines, words
+from retrobench.plan.arithmetic import KNOWN_OBJECTIVES
 from retrobench.plan.machines import GIB, Machine
 from retrobench.plan.work import Needs, Stage, needs_of
-from retrobench.plugins import discover
-from retrobench.rules import GROUPS
 
 __all__ = ["plan"]
 
@@ -37,10 +35,10 @@ def plan(
         raise RetrobenchError(
             f"--gpus is {gpus}, and this machine has no GPU. Leave it out, or name another --hardware."
         )
-    file = board.locate(track, leaderboard)
-    read = reading.read_track(file, board.track_name(file), overrides)
-    recipe = reading.read_track(file, read.name, [])
-    x = Experiment(read, reading.read_entrant(objective, discover(), overrides), 0)
+    file = locate(track, leaderboard)
+    read = read_track(file, track_name(file), overrides)
+    recipe = read_track(file, read.name, [])
+    x = Experiment(read, read_entrant(objective, discover(), overrides), 0)
     if x.entrant.representation == "bm25":
         raise RetrobenchError("bm25 trains and encodes nothing, so there is nothing to plan. Name an objective.")
     here = None if hardware == "this" else machines.this(leaderboard)
@@ -104,7 +102,7 @@ class _Page:
 
     def _data(self) -> str:
         tested = {found.corpus: found for found in self.needs.tested}
-        sets = sum(len(GROUPS.get(name, (name,))) for name in self.x.track.evaluate.datasets)
+        sets = sum(len(rules.GROUPS.get(name, (name,))) for name in self.x.track.evaluate.datasets)
         largest = max(tested.values(), key=lambda found: found.documents)
         documents = sum(found.documents for found in tested.values())
         text = f"{words.plural(sets, 'set')} over {words.plural(len(tested), 'collection')} of {documents:,} documents"

@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from retrobench import arithmetic
-from retrobench.arithmetic import Shape
-from retrobench.experiment import Experiment, Finetune, Model, Pretrain
+from retrobench.config import DTYPES, Experiment, Finetune, Model, Pretrain
+from retrobench.plan import arithmetic
+from retrobench.plan.arithmetic import Shape
 from retrobench.plan.inventory import Collection, base_files, look, shape_of
-from retrobench.vectors import DTYPES
 
 __all__ = ["ENCODING", "Batch", "Kind", "Needs", "Stage", "Work", "needs_of"]
 

@@ -8,25 +8,30 @@ from retrobench.stages.measured import measured
 from retrobench.stages.mine import mine
 from retrobench.stages.negatives import negatives
 from retrobench.stages.pretrain import adapt, pretrain
-from retrobench.stages.score import score
+from retrobench.stages.score import facts, per_query, score, scores
 from retrobench.stages.search import search
-from retrobench.stages.start import start
-from retrobench.stages.teach import teach
+from retrobench.stages.start import start, width
+from retrobench.stages.teach import look_at_teacher, teach
 from retrobench.stages.tokenise import tokenise
 
 __all__ = [
     "adapt",
     "choose",
     "encode",
+    "facts",
     "finetune",
     "lexical",
+    "look_at_teacher",
     "measured",
     "mine",
     "negatives",
+    "per_query",
     "pretrain",
     "score",
+    "scores",
     "search",
     "start",
     "teach",
     "tokenise",
+    "width",
 ]

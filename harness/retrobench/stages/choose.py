@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from retrobench.experiment import Experiment
+from retrobench.config import Experiment
 from retrobench.stages.score import score, scores
 from retrobench.stages.search import search
 from retrobench.store import Artifact, Store

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench import ranking
+from retrobench.config import Bm25, Experiment
+from retrobench.core import bar
 from retrobench.data import load
-from retrobench.experiment import Bm25, Experiment
-from retrobench.progress import bar
-from retrobench.stages.search import write_run
+from retrobench.scoring import ranking, write_run
 from retrobench.store import Artifact, Store
 
 __all__ = ["lexical"]

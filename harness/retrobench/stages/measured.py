@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrobench.experiment import Experiment
+from retrobench.config import Experiment
 from retrobench.stages.lexical import lexical
 from retrobench.stages.score import score
 from retrobench.stages.search import search

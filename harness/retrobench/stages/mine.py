@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench import team
+from retrobench.config import Experiment
+from retrobench.core import bar, processes
 from retrobench.data import load
-from retrobench.experiment import Experiment
-from retrobench.progress import bar
+from retrobench.retrieval import Sought
 from retrobench.stages.encode import encode
-from retrobench.stages.examples import Examples, judged
-from retrobench.stages.search import Sought
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
+from retrobench.training import Examples, judged
 
 __all__ = ["candidates", "exclude", "mine"]
 
@@ -40,7 +39,7 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
             sought = Sought(asked.path, passages.path, scale=x.track.representation.scale)
             found = sought.blocks(depth, advance=advance)
             rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
-        if team.leads():
+        if processes.leads():
             np.save(folder / "candidates.npy", rows)
         return {"queries": float(len(rows))}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from retrobench.config import Experiment
 from retrobench.data import Dataset, FolderDataset, load
 from retrobench.errors import RetrobenchError
-from retrobench.experiment import Experiment
-from retrobench.stages.examples import Examples, grouped, judged
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
+from retrobench.training import Examples, grouped, judged
 
 __all__ = ["negatives"]
 

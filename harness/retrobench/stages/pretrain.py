@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench import checkpoints, team
-from retrobench.experiment import Experiment, Pretrain, counted
+from retrobench.config import Experiment, Pretrain, counted
+from retrobench.core import processes
+from retrobench.data import TokenisedTexts
+from retrobench.model import load_backbone, load_tokenizer
 from retrobench.objective import Passage
-from retrobench.stages.start import load_backbone, load_tokenizer, start
+from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
-from retrobench.tokens import TokenisedTexts
-from retrobench.training import Batches, compiles, resolve_precision, seeded, train
+from retrobench.training import Batches, compiles, discard, resolve_precision, seeded, train
 
 __all__ = ["adapt", "pretrain"]
 
@@ -56,10 +57,10 @@ def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginn
         lengths = np.minimum(corpus.lengths, settings.max_length)
         batches = Batches(lengths, settings.batch, settings.bucket, x.seed)
         cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, label)
-        if team.leads():
+        if processes.leads():
             backbone.lm.save_pretrained(folder)
             load_tokenizer(beginning.path).save_pretrained(folder)
-            checkpoints.discard(folder)
+            discard(folder)
         return cost
 
     recipe = {
@@ -71,7 +72,7 @@ def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginn
         "seed": x.seed,
     }
     told = f"{label} seed {x.seed}"
-    recipe |= {"processes": team.size()} if team.size() > 1 else {}
+    recipe |= {"processes": processes.size()} if processes.size() > 1 else {}
     sources, code = [beginning, *texts], x.entrant.code
     return store.ensure(stage, recipe, sources, make, code=code, resumes=True, together=True, label=told)
 

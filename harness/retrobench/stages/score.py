@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retrobench.config import Experiment
 from retrobench.data import Dataset, digest, load
-from retrobench.experiment import Experiment
-from retrobench.measures import canonical
-from retrobench.scoring import score_hits
-from retrobench.stages.search import read_run, searched_how
+from retrobench.retrieval import searched_how
+from retrobench.scoring import canonical, read_run, score_hits
 from retrobench.store import Artifact, Store
 
 __all__ = ["facts", "per_query", "score", "scores"]

@@ -9,33 +9,18 @@ The search of a dataset's queries among its documents: what is refused, what is 
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from retrobench import nearest, ranking, team
+from retrobench.config import Experiment
 from retrobench.data import load
-from retrobench.errors import RetrobenchError
-from retrobench.experiment import Experiment
-from retrobench.nearest import EXACT, Approximate, Documents, UnsoundError
-from retrobench.progress import bar, say
-from retrobench.ranking import Ranked
+from retrobench.retrieval import EXACT, Sought, retrieve
 from retrobench.stages.encode import encode
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
 from retrobench.store import Artifact, Store
-from retrobench.vectors import Vectors
 
-__all__ = ["Sought", "read_run", "retrieve", "search", "searched_how", "write_run"]
-
-_HOW = "search.json"  # what a score's facts say of the search
-
-Advance = Callable[[int], None]
+__all__ = ["search"]
 
 
 def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, depth: int) -> Artifact:
@@ -56,120 +41,3 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     recipe |= {"drop_self": True} if drop_self else {}
     label = f"search {x.entrant.name} on {dataset_id}"
     return store.ensure("search", recipe, [asked, passages], make, together=index == EXACT, label=label)
-
-
-def retrieve(folder: Path, sought: Sought, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
-    """Rank all queries and write the run to `folder`, with how it was made; of a team the first process writes."""
-    with bar(f"search {dataset_id}", len(sought.query_ids), "queries") as advance:
-        found = ranking.join(list(sought.blocks(depth, drop_self, advance)), len(sought.query_ids))
-    if not team.leads():
-        return
-    write_run(folder, sought.query_ids, sought.ids, found, tag)
-    how = sought.how(depth)
-    if "index" in how:
-        say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in how.items()))
-    (folder / _HOW).write_text(json.dumps(how) + "\n")
-
-
-def searched_how(folder: Path) -> dict[str, Any]:
-    """How `retrieve` made the run of a folder: what vectors were stored as, an index and its recall."""
-    file = folder / _HOW
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return found
-
-
-class Sought:
-    """Queries and the passages they are searched among, in folders of `vectors` with an id for each row.
-
-    The product of terms is weighed by `scale`. An `index`, a factory string of faiss, proposes what is ranked.
-    RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
-    """
-
-    def __init__(self, queries: Path, passages: Path, scale: float = 1.0, index: str = EXACT) -> None:
-        self.queries, self.query_ids = _side(queries, "query", "The queries hold")
-        self.passages, self.ids = _side(passages, "document", "The collection holds")
-        self.places, self.scale = ranking.precedence(self.ids), scale
-        self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
-
-    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[Ranked]:
-        """The best `depth` passages of each query by inner product, in the total order of `ranking`, block by block.
-
-        The processes of a team search among a part of the passages each, unless there is an index, and all get the
-        whole: all have to ask. With `drop_self` a query's own document, the one with its id, is left out.
-        `advance(n)` is told of each n queries done.
-        """
-        own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
-        if self.index:
-            found = self.index.search(self.queries, deeper, self.places)
-        else:
-            found = nearest.shared(self.queries, self.passages, deeper, self.places, self.scale)
-        for rows, scores in found:
-            end = done + len(rows)
-            yield ranking.finish(rows, scores, self.places, depth, None if own is None else own[done:end])
-            done = end
-            if advance:
-                advance(len(rows))
-
-    def how(self, depth: int) -> dict[str, Any]:
-        """What the dense passages are stored as; an index, and what share of the best it finds."""
-        stored = {"stored": self.passages.stored} if self.passages.width else {}
-        if self.index is None or not self.query_ids:
-            return stored
-        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
-
-
-def _side(folder: Path, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
-    """The vectors of a folder and their ids, both checked."""
-    stored = Vectors.open(folder)
-    ids = stored.ids
-    _check_ids(holder, kind, ids)
-    if len(ids) != len(stored):
-        raise RetrobenchError(f"{holder} {len(ids):,} texts, and {folder} {len(stored):,} vectors. Encode them again.")
-    vectors = Documents.of(stored)
-    _check_vectors(vectors, kind, ids)
-    return vectors, ids
-
-
-def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
-    if len(set(ids)) != len(ids):
-        twice = next(name for name, count in Counter(ids).items() if count > 1)
-        raise RetrobenchError(
-            f"{holder} the {kind} id {twice!r} twice; a run could not tell them apart. Mend the file."
-        )
-
-
-def _check_vectors(vectors: Documents, kind: str, ids: Sequence[str]) -> None:
-    try:
-        _ = vectors.census
-    except UnsoundError as error:
-        file = {"dense": "dense.npy", "terms": "terms.values.npy"}[error.part]
-        raise RetrobenchError(
-            f"The vector of {kind} {ids[error.row]!r} ({file}) is not finite, so it cannot be ranked: the encoder's "
-            "weights or its precision are at fault. Encode in fp32, or take another checkpoint."
-        ) from None
-
-
-def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], found: Ranked, tag: str) -> None:
-    """A TREC run, and the same as arrays with names, which are read a hundred times faster."""
-    names = {"queries": list(queries), "documents": list(ids), "self_hits": found.self_hits}
-    (folder / "names.json").write_text(json.dumps(names))
-    np.save(folder / "rows.npy", found.rows)
-    np.save(folder / "scores.npy", found.scores)
-    tag = "".join(tag.split()).replace("%", "%%")
-    # One template for all queries: ten million lines are formatted in C, a query at a time.
-    lines = [f"\0 Q0 %s {rank} %.9g {tag}\n" for rank in range(1, found.rows.shape[1] + 1)]
-    whole = "".join(lines)
-    with open(folder / "run.trec", "w", encoding="utf-8") as file:
-        for query, hits, values in zip(queries, found.rows, found.scores, strict=True):
-            count = int(np.count_nonzero(hits >= 0))  # -1 ends a list
-            pairs = zip((ids[row] for row in hits[:count].tolist()), values[:count].tolist(), strict=True)
-            template = whole if count == len(lines) else "".join(lines[:count])
-            file.write((template % tuple(itertools.chain.from_iterable(pairs))).replace("\0", query))
-
-
-def read_run(folder: Path) -> tuple[list[str], list[str], Ranked]:
-    """Queries, documents and ranking as `write_run` left them; the arrays are mapped, not read."""
-    names = json.loads((folder / "names.json").read_text())
-    rows, scores = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rows", "scores"))
-    found = Ranked(rows, scores, names.get("self_hits", 0), ranking.count_ties(rows, scores))
-    return names["queries"], names["documents"], found

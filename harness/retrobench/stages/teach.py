@@ -15,17 +15,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from retrobench import embedding
+from retrobench.config import Experiment
+from retrobench.core import bar, gpu_memory, say, tree_hash
 from retrobench.data import load
-from retrobench.encoders import find
 from retrobench.errors import RetrobenchError
-from retrobench.experiment import Experiment
-from retrobench.progress import bar, say
-from retrobench.stages.examples import Candidates, Examples, grouped, judged
+from retrobench.retrieval import embedding, find
 from retrobench.stages.start import model_files, start
 from retrobench.stages.tokenise import tokenise
-from retrobench.store import Artifact, Store, tree_hash
-from retrobench.training import memory, resolve_precision
+from retrobench.store import Artifact, Store
+from retrobench.training import Candidates, Examples, grouped, judged, resolve_precision
 
 __all__ = ["look_at_teacher", "read_scores", "teach"]
 
@@ -66,7 +64,7 @@ def teach(x: Experiment, store: Store, mined: Artifact | None) -> Artifact:
         np.save(folder / "positive_scores.npy", found.positive_scores)
         (folder / "scores.part").unlink(missing_ok=True)
         pairs = np.isfinite(found.scores).sum() + np.isfinite(found.positive_scores).sum()
-        return {"pairs": float(pairs), **memory()}
+        return {"pairs": float(pairs), **gpu_memory()}
 
     sources = [documents, queries, *([mined] if mined and not x.track.distil.scores else [])]
     label = f"teach {x.track.distil.scores or x.track.distil.teacher}"

@@ -9,13 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from retrobench.data import Dataset, load, training_pairs
+from retrobench.config import Titles
+from retrobench.core import bar, tree_hash
+from retrobench.data import Dataset, load, training_pairs, write_tokens
 from retrobench.errors import RetrobenchError
-from retrobench.experiment import Titles
-from retrobench.progress import bar
-from retrobench.stages.start import load_tokenizer
-from retrobench.store import Artifact, Store, tree_hash
-from retrobench.tokens import write
+from retrobench.model import load_tokenizer
+from retrobench.store import Artifact, Store
 
 __all__ = ["tokenise"]
 
@@ -37,7 +36,7 @@ def tokenise(
         total = dataset.document_count() if kind == "documents" else sample or dataset.query_count()
         with bar(f"tokenise {dataset_id} {kind}", total, kind) as advance:
             texts = _texts(dataset, kind, bool(titles), sample)
-            counted = write(folder, texts, tokenizer, advance, separated=titles == "[SEP]")
+            counted = write_tokens(folder, texts, tokenizer, advance, separated=titles == "[SEP]")
         if not counted["texts"]:
             raise RetrobenchError(
                 f"Dataset {dataset_id!r} holds no {kind}; there is nothing to run on. Check its files."

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM
 
-from retrobench.backbones import Pretraining
+from retrobench.model import Pretraining
 
 __all__ = ["Decoder", "Released", "Trainer", "released"]
 

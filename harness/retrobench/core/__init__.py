@@ -1,0 +1,37 @@
+"""
+What every room stands on, and none of it knows retrieval.
+
+* files        hash files, and write them so that no half-written file stands under a final name
+* memory       peak memory of this process
+* processes    rank and world size, and how the processes of one experiment agree
+* progress     lines and bars on standard error
+* provenance   facts about the program and the machine
+* settings     typed settings of frozen records
+* threads      loops compiled by numba, and work shared among threads
+"""
+
+from retrobench.core import processes, provenance
+from retrobench.core.files import KEY_LENGTH, sync, tree_hash
+from retrobench.core.memory import gpu_memory, peak_memory
+from retrobench.core.progress import bar, duration, say
+from retrobench.core.provenance import retrobench_version
+from retrobench.core.settings import build, from_text
+from retrobench.core.threads import in_threads, jit
+
+__all__ = [
+    "KEY_LENGTH",
+    "bar",
+    "build",
+    "duration",
+    "from_text",
+    "gpu_memory",
+    "in_threads",
+    "jit",
+    "peak_memory",
+    "processes",
+    "provenance",
+    "retrobench_version",
+    "say",
+    "sync",
+    "tree_hash",
+]

@@ -1,0 +1,50 @@
+"""
+Vectors: made, kept, searched.
+
+* embedding   texts to vectors, window by window
+* tokenised   tokenised texts by a trained encoder
+* encoders    texts by any published encoder
+* vectors     a collection's vectors on disk
+* nearest     exact and approximate search
+* searcher    queries among passages, both in folders of vectors
+"""
+
+from retrobench.retrieval import embedding
+from retrobench.retrieval.encoders import (
+    Choices,
+    Kind,
+    PublishedEncoder,
+    Settings,
+    check_published,
+    find,
+    load_published,
+)
+from retrobench.retrieval.nearest import EXACT, Documents, check_index, merge, search
+from retrobench.retrieval.nearest.device import Engine
+from retrobench.retrieval.searcher import Sought, retrieve, searched_how
+from retrobench.retrieval.tokenised import write_vectors
+from retrobench.retrieval.vectors import DTYPES, Vectors, Writer
+
+__all__ = [
+    "DTYPES",
+    "EXACT",
+    "Choices",
+    "Documents",
+    "Engine",
+    "Kind",
+    "PublishedEncoder",
+    "Settings",
+    "Sought",
+    "Vectors",
+    "Writer",
+    "check_index",
+    "check_published",
+    "embedding",
+    "find",
+    "load_published",
+    "merge",
+    "retrieve",
+    "search",
+    "searched_how",
+    "write_vectors",
+]

@@ -1,0 +1,49 @@
+"""How vectors lie on disk: names, types, headers, and numbers as they are stored."""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from retrobench.config import DTYPES
+
+__all__ = ["DTYPES", "FORMAT", "HEAD", "PARTS", "Terms", "header", "narrowed", "widened"]
+
+FORMAT = "retrobench vectors 1"
+PARTS = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}  # of the terms
+HEAD = 128  # bytes before the numbers of every array: NumPy fills its header up to a multiple of 64
+
+
+class Terms(NamedTuple):
+    """Sparse rows: row i holds `values[indptr[i] : indptr[i + 1]]` at the columns `indices` of that range."""
+
+    indptr: np.ndarray  # [n + 1] int64, from 0
+    indices: np.ndarray  # [nnz] int32
+    values: np.ndarray  # [nnz] float32
+
+
+def widened(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """What is stored as `dtype`, as float32."""
+    if dtype == "bfloat16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)
+
+
+def narrowed(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 numbers as they are stored, rounded to the nearest, ties to even."""
+    numbers = np.ascontiguousarray(numbers, np.float32)
+    if dtype != "bfloat16":
+        with np.errstate(over="ignore"):
+            return numbers.astype(DTYPES[dtype], copy=False)
+    bits = numbers.view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(numbers), np.uint16(0x7FC0), rounded)
+
+
+def header(kind: str, shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers in a `.npy` file; always HEAD bytes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()

@@ -1,0 +1,67 @@
+"""The benchmark of encoding: both sides read the same tokens, and what is not the same is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrobench.bench import encode, memory, scale
+from retrobench.bench.frame import Setting, UnequalError
+from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.data.tokens import TokenisedTexts
+from retrobench.retrieval.tokenised import Texts
+
+TINY = encode.Size(2, 32, 2, 24)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> encode.Sides:
+    return encode.Sides(tmp_path_factory.mktemp("sides"), TINY, Setting("cpu", smoke=True))
+
+
+def test_both_sides_read_the_same_tokens(sides: encode.Sides) -> None:
+    window = Texts.of(TokenisedTexts.open(sides.place / "tokens"), 0, 24, VOCABULARY, encode.LONGEST)
+    ids, mask = window.batch(np.arange(24))
+    theirs = sides.peer.preprocess(sides.texts)
+    assert np.array_equal(theirs["input_ids"], ids) and np.array_equal(theirs["attention_mask"], mask)
+    assert mask.sum(1).tolist() == lengths(24, encode.LONGEST).tolist()
+    made = passages(lengths(24, encode.LONGEST))
+    assert [encode.passage_of(text).text.tolist() for text in sides.texts] == [p.text.tolist() for p in made]
+
+
+def test_equal_sides_pass_and_others_are_refused(sides: encode.Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sides.ours(True) == sides.theirs(True) == sides.published() == 24
+    assert sides.same_published().startswith("cosine >= 1.0000000 in fp32")
+    peer = sides._peer
+    monkeypatch.setattr(sides, "_peer", lambda texts, halved: peer(texts, halved)[::-1].copy())
+    with pytest.raises(UnequalError, match=r"the least cosine is -?\d\.\d+, of at least 0\.9999\. Nothing was timed"):
+        sides.same_published()
+
+
+def test_ndcg_of_one_relevant_document() -> None:
+    documents = np.eye(12, dtype=np.float32)
+    assert encode.ndcg(documents, documents) == 1
+    behind = documents + 2 * np.roll(documents, 1, axis=0)  # each second
+    assert encode.ndcg(behind, documents) == pytest.approx(1 / np.log2(3))
+    last = 12 - np.arange(12) * np.ones((12, 1), np.float32)
+    assert encode.ndcg(last.astype(np.float32), documents) == pytest.approx(
+        np.mean([1 / np.log2(n + 2) for n in range(10)]) * 10 / 12
+    )
+
+
+def test_memory_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The peak counts what is held for a moment only."""
+    before = memory.anonymous()
+    with memory.Watch() as watch:
+        held = np.ones(25_000_000)
+        while watch.peak < before + held.nbytes / 2:
+            pass
+        del held
+    assert before + 0.5 * 200e6 < watch.peak < before + 400e6
+    scale._write_tokens(tmp_path / "tokens", 300)
+    (tmp_path / "out").mkdir()
+    scale.main(tmp_path / "tokens", tmp_path / "out")
+    assert int(capsys.readouterr().out.split()[-1]) > 0
+    assert (tmp_path / "out" / "manifest.json").exists()

@@ -1,0 +1,45 @@
+"""A plugin's code is known by its source and by what it imports from beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrobench.config.fingerprint import fingerprint
+
+
+def test_a_neighbour_counts_where_it_is_imported(tmp_path: Path) -> None:
+    module, near, far = (tmp_path / name for name in ("mine.py", "near.py", "far.py"))
+    module.write_text("def wrap():\n    from near import layer\n")
+    near.write_text("import far.away, json\n")
+    far.write_text("a = 1\n")
+    (tmp_path / "unrelated.py").write_text("a = 1\n")
+    first = fingerprint(module)
+    (tmp_path / "unrelated.py").write_text("a = 2\n")
+    assert fingerprint(module) == first
+    far.write_text("a = 2\n")
+    assert fingerprint(module) != first
+
+
+def test_the_whole_of_a_package_counts(tmp_path: Path) -> None:
+    package = tmp_path / "mine"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "deep" / "layers.py").write_text("a = 1\n")
+    first = fingerprint(package)
+    (package / "deep" / "layers.py").write_text("a = 2\n")
+    assert fingerprint(package) != first
+
+
+def test_where_the_source_lies_does_not_count(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text("a = 1\n")
+    assert fingerprint(tmp_path / "one" / "mine.py") == fingerprint(tmp_path / "two" / "mine.py")
+
+
+def test_a_compiled_module_counts_too(tmp_path: Path) -> None:
+    module = tmp_path / "mine.cpython-311.so"
+    module.write_bytes(b"\0one")
+    first = fingerprint(module)
+    module.write_bytes(b"\0two")
+    assert fingerprint(module) != first

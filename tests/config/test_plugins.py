@@ -1,0 +1,290 @@
+"""Discovery over real distributions: a module and its metadata in a folder on sys.path, as pip does."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from retrobench.config import discovery as plugins
+from retrobench.config.discovery import Found, discover, get
+from retrobench.errors import RetrobenchError
+
+TOY = '''
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from retrobench import hookimpl
+
+if TYPE_CHECKING:
+    from nowhere import Preset
+
+@dataclass(frozen=True)
+class Toy:
+    """Learns nothing."""
+
+    ratio: float = 0.3
+    form: Literal["mean", "sum"] = "mean"
+
+    name: ClassVar[str] = "toy"
+    paper: ClassVar[str] = "A, B 2020"
+    pretrains: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = False
+    representation: ClassVar[str] = "cls"
+    presets: ClassVar[Mapping[str, Preset]] = {"paper": {"ratio": 0.5}}
+
+    def __post_init__(self):
+        if self.ratio > 1:
+            raise ValueError("ratio is a share, at most 1")
+
+    def collate(self, passages, vocabulary, max_length, generator):
+        return {}
+
+    def wrap(self, backbone):
+        return backbone
+
+@hookimpl
+def retrobench_objectives():
+    return [Toy]
+'''
+LACKS_A_MEMBER = [
+    ("@dataclass(frozen=True)", "@dataclass", "Toy is not a frozen dataclass; decorate it"),
+    ("@dataclass(frozen=True)", "", "Toy is not a frozen dataclass; decorate it"),
+    ('    paper: ClassVar[str] = "A, B 2020"\n', "", "Toy.paper must be a text, declared as a ClassVar."),
+    ("name: ClassVar[str]", "name: str", "Toy.name must be a text, declared as a ClassVar."),
+    ('= "toy"', '= "toy:1"', "Toy.name is 'toy:1'; use letters, digits"),
+    ("pretrains: ClassVar[bool] = True", "", "Toy.pretrains must be True or False"),
+    ("couples_batch: ClassVar[bool] = False", "", "Toy.couples_batch must be True or False"),
+    ("representation: ClassVar[str]", "other: ClassVar[str]", "Toy.representation must be a text"),
+    ("presets: ClassVar", "other: ClassVar", "Toy.presets must be a mapping"),
+    ("def collate", "def other", "Toy.collate() is missing; an objective that pre-trains needs it."),
+    ("def wrap", "def other", "Toy.wrap() is missing; an objective that pre-trains needs it."),
+    ("ratio: float = 0.3", "ratio: float", "Toy.ratio has no default; every setting needs one."),
+    ("ratio: float = 0.3", "ratio: float = 3", "toy refuses its settings: ratio is a share, at most 1"),
+    ('Literal["mean", "sum"]', "set", "toy setting 'form' is 'mean'; expected a field of type bool, int,"),
+    ('{"ratio": 0.5}', '{"ration": 0.5}', "Unknown toy setting 'ration'. Did you mean 'ratio'?"),
+]
+NO_SEQUENCE_OF_CLASSES = [
+    ("[Toy]", "Toy", "retrobench_objectives() must return a sequence of classes, not <class"),
+    ("[Toy]", "'toy'", "retrobench_objectives() must return a sequence of classes, not 'toy'."),
+    ("[Toy]", "[]", "retrobench_objectives() must return a sequence of classes, not []."),
+    ("[Toy]", "None", "retrobench_objectives() must return a sequence of classes, not None."),
+    ("[Toy]", "['toy']", "retrobench_objectives() must return classes; 'toy' is none."),
+]
+BROKEN = [
+    (
+        "from retrobench import",
+        "import absent_module\nfrom retrobench import",
+        "No module named 'absent_module'",
+    ),
+    ("class Toy:", "class Toy", "SyntaxError: expected ':'"),
+    ("    return [Toy]", "    return [Toy] / 0", "TypeError: unsupported operand"),
+    ("@hookimpl", "raise SystemExit(7)", "SystemExit: 7"),
+    ("def retrobench_objectives", "def retrobench_objective", "Did you mean 'retrobench_objectives'?"),
+    ("@hookimpl", "", "No hook in it; mark a function retrobench_objectives() with @retrobench.hookimpl."),
+    ("retrobench_objectives()", "retrobench_objectives(track)", "Argument(s) {'track'} are declared"),
+]
+
+Install = Callable[..., Path]
+numbers = itertools.count()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs one module as a distribution of its own, under a module name no other test has."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def install(distribution: str, source: str = TOY, *, point: str = "toy", origin: str = "") -> Path:
+        folder = tmp_path / f"{distribution}-{next(numbers)}"
+        module = folder / f"{distribution}_{next(numbers)}.py"
+        info = folder / f"{distribution}-1.0.dist-info"
+        info.mkdir(parents=True)
+        module.write_text(source)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[retrobench]\n{point} = {module.stem}\n")
+        if origin:
+            (info / "direct_url.json").write_text(origin)
+        sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+        return module
+
+    return install
+
+
+def rows_of(*distributions: str, found: list[Found] | None = None) -> list[Found]:
+    return [row for row in found or discover() if row.distribution in distributions]
+
+
+def test_a_distribution_gives_an_objective(install: Install) -> None:
+    install("acme")
+    (row,) = rows_of("acme")
+    assert (row.name, row.version, row.paper, row.status, row.reason) == ("toy", "1.0", "A, B 2020", "ok", "")
+    assert row.code == "acme 1.0"
+    assert get("toy", discover()).objective is row.objective
+
+
+def test_rows_are_sorted_by_name(install: Install) -> None:
+    install("acme", TOY.replace('"toy"', '"zeta"'), point="a")
+    install("bolt", TOY.replace('"toy"', '"alpha"'), point="z")
+    names = [row.name for row in discover()]
+    assert names == sorted(names) and {"alpha", "zeta"} <= set(names)
+
+
+def test_two_distributions_may_use_one_entry_point_name(install: Install) -> None:
+    install("acme", TOY.replace('"toy"', '"one"'))
+    install("bolt", TOY.replace('"toy"', '"two"'))
+    assert [(row.name, row.status) for row in rows_of("acme", "bolt")] == [("one", "ok"), ("two", "ok")]
+
+
+def test_a_name_provided_twice_names_both_distributions(install: Install) -> None:
+    install("acme")
+    install("bolt", point="other")
+    rows = rows_of("acme", "bolt")
+    assert [(row.distribution, row.status) for row in rows] == [("acme", "duplicate"), ("bolt", "duplicate")]
+    assert {row.reason for row in rows} == {"provided 2 times, by acme 1.0 and bolt 1.0"}
+    with pytest.raises(RetrobenchError, match=r"'toy' cannot be used: provided 2 times, by acme 1.0 and bolt 1.0\. "):
+        get("toy", discover())
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), LACKS_A_MEMBER + NO_SEQUENCE_OF_CLASSES + BROKEN)
+def test_a_bad_plugin_is_a_row_with_its_reason(install: Install, old: str, new: str, reason: str) -> None:
+    source = TOY.replace(old, new)
+    assert source != TOY
+    install("acme", source)
+    install("bolt", TOY.replace('"toy"', '"sound"'), point="sound")
+    good, bad = rows_of("acme", "bolt")
+    assert (good.name, good.status) == ("sound", "ok")
+    assert (bad.status, bad.objective, bad.code) == ("failed", None, "")
+    assert reason in bad.reason and "\n" not in bad.reason
+
+
+def test_a_failed_plugin_concerns_only_the_name_it_claims(install: Install) -> None:
+    install("acme", "import absent_module", point="broken")
+    install("bolt")
+    found = discover()
+    assert get("toy", found).status == "ok"
+    with pytest.raises(RetrobenchError, match=r"^Objective 'broken' cannot be used: acme 1.0 failed: ModuleNotFound"):
+        get("broken", found)
+    with pytest.raises(RetrobenchError, match=r"Unknown objective 'tyo'. Did you mean 'toy'\? .*Not loaded: broken of"):
+        get("tyo", found)
+
+
+def test_a_failed_plugin_that_claims_a_good_objectives_name_stops_it(install: Install) -> None:
+    install("acme", "import absent_module", point="toy")
+    install("bolt", point="other")
+    with pytest.raises(RetrobenchError, match=r"'toy' cannot be used: acme 1.0 failed: ModuleNotFoundError"):
+        get("toy", discover())
+
+
+def test_one_bad_class_leaves_its_neighbour_usable(install: Install) -> None:
+    worse = "class Worse(Toy):\n    name: ClassVar[str] = 'worse'\n    other: int = 'x'\n"
+    bad = f"@dataclass(frozen=True)\n{worse}\n@hookimpl"
+    install("acme", TOY.replace("@hookimpl", bad).replace("[Toy]", "(Toy, Worse)"))
+    rows = rows_of("acme")
+    assert [(row.name, row.status) for row in rows] == [("toy", "ok"), ("worse", "failed")]
+    assert rows[1].reason == "worse setting 'other' is 'x'; expected a whole number."
+
+
+def test_an_objective_without_pretraining_needs_no_methods(install: Install) -> None:
+    source = TOY.replace("pretrains: ClassVar[bool] = True", "pretrains: ClassVar[bool] = False")
+    install("acme", source.replace("def collate", "def other").replace("def wrap", "def another"))
+    assert [row.status for row in rows_of("acme")] == ["ok"]
+
+
+def test_a_plugin_that_prints_leaves_standard_output_alone(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme", TOY.replace("@hookimpl", "print('hello')\n\n@hookimpl"))
+    assert [row.status for row in rows_of("acme")] == ["ok"]
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_an_editable_install_is_known_by_its_source(install: Install) -> None:
+    module = install("acme", TOY, origin=json.dumps({"url": "file:///", "dir_info": {"editable": True}}))
+    (before,) = rows_of("acme")
+    assert len(before.code) == 64
+    module.write_text(TOY + "# changed\n")
+    (after,) = rows_of("acme")
+    assert after.code != before.code
+
+
+def test_a_local_but_copied_install_is_known_by_its_version(install: Install) -> None:
+    install("acme", TOY, origin=json.dumps({"url": "file:///", "dir_info": {}}))
+    assert [row.code for row in rows_of("acme")] == ["acme 1.0"]
+
+
+def test_a_file_gives_an_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("json.py")  # the name of a module that is loaded already
+    file.write_text(TOY)
+    (row,) = rows_of("json.py", found=discover([file, tmp_path / "json.py"]))
+    assert (row.name, row.version, row.status, row.reason) == ("toy", "", "ok", "")
+    before = row.code
+    file.write_text(TOY + "# changed\n")
+    (row,) = rows_of("json.py", found=discover([file]))
+    assert len(row.code) == 64 and row.code != before
+
+
+def test_a_broken_file_is_a_row_and_a_missing_one_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import absent_module")
+    (row,) = rows_of(str(file), found=discover([file]))
+    assert (row.name, row.status) == ("mine", "failed")
+    assert row.reason == "ModuleNotFoundError: No module named 'absent_module'"
+    for name in ("absent.py", "."):
+        with pytest.raises(RetrobenchError, match=r"^Plugin file '.*' is missing or no \.py file\. Give --plugin"):
+            discover([tmp_path / name])
+
+
+def test_a_file_can_duplicate_an_installed_objective(install: Install, tmp_path: Path) -> None:
+    install("acme")
+    file = tmp_path / "mine.py"
+    file.write_text(TOY)
+    rows = rows_of("acme", str(file), found=discover([file]))
+    assert [row.status for row in rows] == ["duplicate", "duplicate"]
+    assert all("acme 1.0" in row.reason and str(file) in row.reason for row in rows)
+
+
+def test_presets_and_settings_make_a_frozen_objective(install: Install) -> None:
+    install("acme")
+    toy = get("toy", discover()).objective
+    assert toy is not None
+    assert plugins.parse_objective("toy:paper") == ("toy", "paper")
+    assert plugins.parse_objective("toy") == ("toy", None)
+    assert plugins.preset(toy, None) == {}
+    objective = plugins.configure(toy, {**plugins.preset(toy, "paper"), "form": "sum"})
+    assert repr(objective) == "Toy(ratio=0.5, form='sum')"
+    with pytest.raises(RetrobenchError, match=r"^Unknown toy preset 'papre'\. Did you mean 'paper'\? Known: paper\."):
+        plugins.preset(toy, "papre")
+    with pytest.raises(
+        RetrobenchError, match=r"^Unknown toy setting 'rati'\. Did you mean 'ratio'\? Known: form, ratio"
+    ):
+        plugins.configure(toy, {"rati": 1})
+    with pytest.raises(RetrobenchError, match=r"^toy setting 'form' is 'max'; expected one of 'mean', 'sum'\.$"):
+        plugins.configure(toy, {"form": "max"})
+    with pytest.raises(RetrobenchError, match=r"^toy refuses its settings: ratio is a share, at most 1$"):
+        plugins.configure(toy, {"ratio": 2})
+
+
+@pytest.mark.parametrize("text", ["", ":paper", "toy:"])
+def test_half_an_objective_is_refused(text: str) -> None:
+    with pytest.raises(RetrobenchError, match="is neither NAME nor NAME:PRESET"):
+        plugins.parse_objective(text)
+
+
+def test_every_built_in_is_usable() -> None:
+    built_in = {
+        point.name for point in entry_points(group="retrobench") if point.dist and point.dist.name == "retrobench"
+    }
+    rows = rows_of("retrobench")
+    assert built_in and {row.name for row in rows} == built_in
+    assert [row for row in rows if row.status != "ok"] == []

@@ -1,0 +1,118 @@
+"""What a row says of the program and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrobench.core import provenance
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+
+@pytest.fixture(autouse=True)
+def no_other_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """git tells its hooks by these variables which repository called them."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def checkout(folder: Path, package: str = "harness/retrobench/core") -> Path:
+    """A copy of the module in a project of the same layout, committed."""
+    (folder / package).mkdir(parents=True)
+    shutil.copy(provenance.__file__, folder / package)
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "one.py").write_text("print(1)\n")
+    (folder / "README.md").write_text("A project.\n")
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "All of it")
+    return folder
+
+
+def commit(folder: Path, package: str = "harness/retrobench/core") -> str:
+    """What the copy says."""
+    spec = spec_from_file_location("copied_provenance", folder / package / "provenance.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.commit()
+    assert isinstance(found, str)
+    return found
+
+
+@needs_git
+def test_commit_of_a_checkout(tmp_path: Path) -> None:
+    head = git(checkout(tmp_path), "rev-parse", "HEAD")
+    assert len(head) == 40
+    assert commit(tmp_path) == head
+
+
+@needs_git
+@pytest.mark.parametrize("changed", ["harness/retrobench/core/provenance.py", "plugins/one.py"])
+def test_changed_code_is_marked(changed: str, tmp_path: Path) -> None:
+    head = git(checkout(tmp_path), "rev-parse", "HEAD")
+    with (tmp_path / changed).open("a") as file:
+        file.write("# changed\n")
+    assert commit(tmp_path) == head + "+"
+    git(tmp_path, "add", ".")
+    assert commit(tmp_path) == head + "+", "staged is not committed"
+    git(tmp_path, "commit", "--quiet", "--message", "Changed")
+    assert commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD") != head
+
+
+@needs_git
+def test_changed_text_is_not(tmp_path: Path) -> None:
+    head = git(checkout(tmp_path), "rev-parse", "HEAD")
+    (tmp_path / "README.md").write_text("Another text.\n")
+    assert commit(tmp_path) == head
+
+
+@needs_git
+@pytest.mark.parametrize("package", [".venv/lib/python3/site-packages/retrobench", "vendored/retrobench"])
+def test_a_copy_inside_somebodys_checkout_has_no_commit(package: str, tmp_path: Path) -> None:
+    """The commit there is another project's."""
+    assert commit(checkout(tmp_path, package), package) == ""
+
+
+@needs_git
+def test_no_commit_where_git_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "")
+        assert commit(tmp_path) == ""
+    shutil.rmtree(tmp_path / ".git")
+    assert commit(tmp_path) == ""
+    git(tmp_path, "init", "--quiet")
+    assert commit(tmp_path) == "", "nothing is committed yet"
+
+
+def test_libraries() -> None:
+    found = provenance.libraries()
+    assert found["python"] == platform.python_version()
+    used = {"torch", "transformers", "accelerate", "sentence-transformers", "ir_datasets", "ranx", "bm25s", "numpy"}
+    assert used | {"pytrec_eval-terrier"} <= set(found)
+    assert found["torch"] == version("torch") == str(torch.__version__)
+    assert {"faiss-cpu", "faiss-gpu"} & set(found)
+
+
+def test_hardware() -> None:
+    found = provenance.hardware()
+    assert set(found) - {"devices"} == {"device", "processor", "cores", "threads", "system"}
+    assert (found["device"] == "cpu") is not torch.cuda.is_available()
+    assert found["cores"] == os.cpu_count() and found["threads"] == torch.get_num_threads()
+    assert found["processor"] and "\n" not in str(found["processor"])

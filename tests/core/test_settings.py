@@ -1,0 +1,100 @@
+"""Settings of a frozen dataclass: what fits, what is refused, how text is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from retrobench.core.settings import build, from_text
+from retrobench.errors import RetrobenchError
+
+
+@dataclass(frozen=True)
+class Base:
+    steps: int = 100
+
+
+@dataclass(frozen=True)
+class Recipe(Base):
+    rate: float = 0.1
+    shared: bool = True
+    label: str = "x"
+    form: Literal["mean", "sum"] | None = None
+    sizes: tuple[int, ...] = ()
+    tables: dict[str, int] | None = None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "held"),
+    [
+        ("steps", 3, 3),
+        ("rate", 2, 2.0),
+        ("shared", False, False),
+        ("label", "", ""),
+        ("form", "sum", "sum"),
+        ("form", None, None),
+        ("sizes", [1, 2], (1, 2)),
+    ],
+)
+def test_a_fitting_value_is_held(key: str, value: Any, held: Any) -> None:
+    result = getattr(build(Recipe, {key: value}, "recipe"), key)
+    assert result == held and type(result) is type(held)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("steps", True, "a whole number"),
+        ("steps", 2.0, "a whole number"),
+        ("steps", "2", "a whole number"),
+        ("rate", "much", "a finite number"),
+        ("rate", float("nan"), "a finite number"),
+        ("shared", 1, "true or false"),
+        ("label", 1, "a text"),
+        ("form", "max", "one of 'mean', 'sum' or none"),
+        ("sizes", [1, "2"], "a list of which each is a whole number"),
+        (
+            "tables",
+            {"a": 1},
+            "a field of type bool, int, float, str, Literal, tuple[X, ...] or X | None, not dict",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: Any, expected: str) -> None:
+    line = re.escape(f"recipe setting {key!r} is {value!r}; expected {expected}")
+    with pytest.raises(RetrobenchError, match=f"^{line}"):
+        build(Recipe, {key: value}, "recipe")
+
+
+def test_an_unknown_key_names_the_known_ones() -> None:
+    known = "form, label, rate, shared, sizes, steps, tables"
+    with pytest.raises(
+        RetrobenchError, match=f"^Unknown recipe setting 'step'. Did you mean 'steps'\\? Known: {known}"
+    ):
+        build(Recipe, {"step": 1}, "recipe")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("steps", "200", 200),
+        ("steps", "2e2", "2e2"),  # left as text, for `build` to refuse
+        ("rate", "1e-4", 1e-4),
+        ("rate", ".5", 0.5),
+        ("rate", "3", 3.0),
+        ("shared", "false", False),
+        ("label", "200", "200"),
+        ("label", "true", "true"),
+        ("label", "two words", "two words"),
+        ("form", "sum", "sum"),
+        ("form", "none", None),
+        ("sizes", "[1, 2]", (1, 2)),
+        ("unheard", "1", "1"),
+    ],
+)
+def test_text_is_read_by_the_type_of_its_field(key: str, text: str, value: Any) -> None:
+    result = from_text(Recipe, {key: text})[key]
+    assert result == value and type(result) is type(value)

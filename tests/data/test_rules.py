@@ -1,0 +1,102 @@
+"""The rules against ir_datasets' own list: which sets they name, and the means of complete groups."""
+
+from __future__ import annotations
+
+import ir_datasets
+import pytest
+
+from retrobench.core.settings import build
+from retrobench.data.rules import GROUPS, Rule, averages, expand, rule
+from retrobench.errors import RetrobenchError
+from retrobench.scoring.measures import canonical
+
+KNOWN = list(ir_datasets.registry)
+ZERO_SHOT = {
+    *("beir/trec-covid", "beir/nfcorpus/test", "beir/nq", "beir/hotpotqa/test", "beir/fiqa/test", "beir/arguana"),
+    *("beir/webis-touche2020/v2", "beir/quora/test", "beir/dbpedia-entity/test", "beir/scidocs", "beir/fever/test"),
+    *("beir/climate-fever", "beir/scifact/test"),
+}
+DEEP = {
+    *("2019", "2019/judged", "2020", "2020/judged", "hard"),
+    *(f"hard/fold{fold}" for fold in range(1, 6)),
+}
+
+
+def test_own_documents_are_dropped_from_arguana_and_quora_and_nothing_else() -> None:
+    assert {name for name in KNOWN if rule(name).drop_self} == {
+        *("beir/arguana", "beir/quora", "beir/quora/dev", "beir/quora/test")
+    }
+
+
+def test_binary_measures_count_from_grade_2_on_trec_dl_passages_and_nowhere_else() -> None:
+    second = {f"{year}{end}" for year in (2021, 2022, 2023) for end in ("", "/judged")}
+    assert {name for name in KNOWN if rule(name).relevance_level == 2} == {
+        *(f"msmarco-passage/trec-dl-{name}" for name in DEEP),
+        *(f"msmarco-passage-v2/trec-dl-{name}" for name in second),
+        "beir/msmarco/test",
+    }
+    assert {rule(name).relevance_level for name in KNOWN} == {1, 2}
+
+
+def test_measures_of_every_rule_can_be_computed() -> None:
+    named = {name for dataset in KNOWN for name in rule(dataset).measures}
+    assert {name: canonical(name) for name in named} == {name: name for name in named}
+    assert rule("msmarco-passage/dev/small").measures[0] == "MRR@10"
+    assert rule("beir/nfcorpus/test").measures == rule("a/folder").measures == ("nDCG@10", "Recall@100")
+
+
+def test_a_level_below_1_is_refused() -> None:
+    with pytest.raises(RetrobenchError, match=r"relevance_level is 0, and grade 0 means not relevant"):
+        build(Rule, {"relevance_level": 0}, "dataset.toml")
+
+
+def test_beir_is_13_sets_and_12_forums() -> None:
+    forums = {name for name in KNOWN if name.startswith("beir/cqadupstack/")}
+    assert len(forums) == 12
+    assert set(GROUPS["beir/cqadupstack"]) == set(expand("beir/cqadupstack")) == forums
+    assert set(GROUPS["beir"]) == {*ZERO_SHOT, "beir/cqadupstack"}
+    assert len(expand("beir")) == len(set(expand("beir"))) == 25
+    for name in expand("beir"):
+        dataset = ir_datasets.load(name)
+        assert [dataset.has(entity) for entity in ("docs", "queries", "qrels")] == [True] * 3
+
+
+def test_split_of_a_parent_is_the_one_papers_report() -> None:
+    assert expand("beir/msmarco") == ("beir/msmarco/dev",)  # /test is TREC DL 2019
+    assert expand("beir/nfcorpus") == ("beir/nfcorpus/test",)
+    for name in ("beir/webis-touche2020", "beir/arguana", "msmarco-passage/dev/small", "some/folder:dev"):
+        assert expand(name) == (name,)
+    parents = {name for name in KNOWN if name.startswith("beir/") and not ir_datasets.load(name).has("qrels")}
+    assert len(parents) == 8
+    assert all(ir_datasets.load(expand(name)[0]).has("qrels") for name in parents)
+
+
+def test_ms_marco_is_dev_small_and_the_others_say_that_they_are_not() -> None:
+    counts = {name: ir_datasets.load(name).metadata() for name in ("msmarco-passage/dev/small", "msmarco-passage/dev")}
+    small, large = ({part: found["count"] for part, found in of.items()} for of in counts.values())
+    assert (small["docs"], small["queries"], small["qrels"]) == (8841823, 6980, 7437)
+    assert (large["queries"], large["qrels"]) == (101093, 59273)
+    assert "6,980 queries, 7,437 judgements" in rule("msmarco-passage/dev/small").note
+    assert "101,093 queries but only 59,273" in rule("msmarco-passage/dev").note
+    assert "not MS MARCO's dev set" in rule("beir/msmarco/test").note
+    assert "/v2" in rule("beir/webis-touche2020").note
+
+
+def test_forums_have_a_mean_only_when_all_12_are_there() -> None:
+    scores = {name: {"nDCG@10": number / 100} for number, name in enumerate(expand("beir/cqadupstack"), 1)}
+    assert averages(scores) == {"beir/cqadupstack (mean of 12 forums)": {"nDCG@10": pytest.approx(0.065)}}
+    assert averages(dict(list(scores.items())[:11])) == {}
+    assert averages({**scores, "beir/cqadupstack/tex": {"MAP": 0.1}}) == {"beir/cqadupstack (mean of 12 forums)": {}}
+
+
+def test_mean_over_14_takes_the_forums_as_one_and_says_14() -> None:
+    scores = {name: {"nDCG@10": 0.5} for name in ZERO_SHOT}
+    scores |= {name: {"nDCG@10": 0.8} for name in expand("beir/cqadupstack")}
+    scores |= {"beir/msmarco/dev": {"nDCG@10": 0.0}}  # in domain: never part of it
+    found = averages(scores)
+    assert found["beir (mean of 14 public sets)"] == {"nDCG@10": pytest.approx((13 * 0.5 + 0.8) / 14)}
+    assert list(found) == ["beir/cqadupstack (mean of 12 forums)", "beir (mean of 14 public sets)"]
+    del scores["beir/webis-touche2020/v2"]
+    scores["beir/webis-touche2020"] = {"nDCG@10": 0.5}  # version 1 does not stand in for version 2
+    assert list(averages(scores)) == ["beir/cqadupstack (mean of 12 forums)"]
+    assert averages({}) == {}

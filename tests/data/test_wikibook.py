@@ -1,0 +1,101 @@
+"""Wikipedia and BookCorpus as a few sentences of a few words, with a vocabulary small enough to count by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrobench.data.build import wikibook
+from retrobench.data.datasets import Document, load
+from retrobench.errors import RetrobenchError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "wikibook"
+
+
+VOCABULARY = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "ant", "bee", "cat", "dog", "##s", ".")
+# Tokens of its sentences: 3, 2, 4 (dog, ##s, dog and the point), 2 and 2.
+ARTICLES = {"12": "Ant bee. Cat. Dogs dog. Ant.\n\nBee cat", "7": "Cat."}
+
+
+def books_and_articles(folder: Path, books: list[str]) -> Path:
+    """The folder of wikibook with its sources in place, two files of articles and two of books; returns those."""
+    place = folder.with_name(f"{folder.name}.sources")
+    place.mkdir()
+    (place / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    articles = [{"id": key, "url": "", "title": "Title", "text": text} for key, text in ARTICLES.items()]
+    sentences = [{"text": text} for text in books]
+    for below, name, rows in (
+        ("wikipedia/20231101.en", "train-0000{}-of-00002", articles),
+        ("bookcorpus/plain_text/train", "000{}", sentences),
+    ):
+        (place / below).mkdir(parents=True)
+        for number, part in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
+            pq.write_table(pa.Table.from_pylist(part), place / below / f"{name.format(number)}.parquet")
+    return place
+
+
+def test_wikibook_packs_whole_sentences_within_an_article(folder: Path) -> None:
+    books_and_articles(folder, ["ant bee .", "cat ."])
+    made = wikibook.Wikibook(tokens=5, sample=True)(folder)
+    assert made == "5 blocks of 5 tokens, 4 of Wikipedia, 1 of BookCorpus."
+    assert list(load(str(folder)).documents()) == [
+        Document("wiki-12-0", "", "Ant bee. Cat."),
+        Document("wiki-12-1", "", "Dogs dog. Ant."),
+        Document("wiki-12-2", "", "Bee cat"),
+        Document("wiki-7-0", "", "Cat."),
+        Document("book-0", "", "ant bee . cat ."),
+    ]
+    assert load(str(folder)).title == "Wikipedia 20231101.en and BookCorpus in blocks of 5 tokens"
+
+
+def test_a_block_of_books_ends_after_a_thousand_sentences_whatever_files_they_are_in(folder: Path) -> None:
+    books_and_articles(folder, ["ant"] * 1999)
+    wikibook.Wikibook(tokens=1200, sample=True)(folder)
+    books = [len(document.text.split()) for document in load(str(folder)).documents() if document.id[:4] == "book"]
+    assert books == [1000, 999]
+
+
+def test_words_are_counted_where_there_is_no_tokenizer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: str) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    (books_and_articles(folder, ["ant"]) / "vocab.txt").unlink()
+    made = wikibook.Wikibook(tokens=5, sample=True)(folder)
+    assert made.startswith("4 blocks of 5 tokens, counted as words x 1.3, ")
+    texts = [document.text for document in load(str(folder)).documents()]
+    assert texts[:2] == ["Ant bee. Cat. Dogs dog.", "Ant. Bee cat"]  # 2.6, 1.3, 2.6; 1.3, 2.6
+    assert load(str(folder)).title.endswith("in blocks of 5 tokens, counted as words x 1.3")
+
+
+def test_a_damaged_parquet_file_is_named(folder: Path) -> None:
+    place = books_and_articles(folder, ["ant"])
+    (place / "bookcorpus/plain_text/train/0000.parquet").write_text("PAR1")
+    with pytest.raises(
+        RetrobenchError, match=r"0000\.parquet is damaged \(.*\)\. Remove it and run the same command again\."
+    ):
+        wikibook.Wikibook(sample=True)(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("It is 5 p.m. now. Is it? Yes!", ["It is 5 p.m. now.", "Is it?", "Yes!"]),
+        ('"Go," he said. "Why?" He went.', ['"Go," he said.', '"Why?"', "He went."]),
+        ("Dr. J. R. Smith, e.g. Fig. 3. Then (see No. 4.) It ended.", 3),
+        ("History\n\nIn 1990 it began\n", ["History", "In 1990 it began"]),
+        ("Costs 3.50 dollars. 12 came... Some left", ["Costs 3.50 dollars.", "12 came...", "Some left"]),
+        ("  \n", []),
+    ],
+)
+def test_sentences(text: str, found: list[str] | int) -> None:
+    cut = list(wikibook.sentences(text))
+    assert (cut if isinstance(found, list) else len(cut)) == found
+    assert "".join(" ".join(cut).split()) == "".join(text.split())  # nothing is lost

@@ -1,0 +1,109 @@
+"""Tiny masked language models of each family with random weights, beside tokenizers and texts made for them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+from retrobench import Vocabulary
+from retrobench.data.tokens import TokenisedTexts, vocabulary, write_tokens
+from retrobench.model.backbones import Backbone
+
+FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
+WORDS = 400
+SHAPE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SHAPE |= {"vocab_size": WORDS, "max_position_embeddings": 50}
+MAX_LENGTH = 48  # RoBERTa's table of 50 starts after its padding id, 1
+
+
+def sentences(count: int) -> list[tuple[str, str, str]]:
+    """(id, title, text), some without either."""
+    draw = random.Random(0)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    words = ["".join(draw.choices(syllables, k=draw.choice([1, 2, 2, 3, 5]))) for _ in range(150)]
+    texts = [" ".join(draw.choices(words, k=draw.randrange(4, 60))) for _ in range(count)]
+    made = [(str(row), draw.choice(words) if row % 3 else "", text) for row, text in enumerate(texts)]
+    return [*made, ("empty", "", ""), ("one", "", "ba")]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A tokenizer, a masked language model with random weights, and texts tokenised with the former."""
+
+    tokenizer: PreTrainedTokenizerFast
+    lm: Any
+    vocabulary: Vocabulary
+    texts: TokenisedTexts
+    parts: list[tuple[str, str, str]]
+
+    def backbone(self) -> Backbone:
+        copy = type(self.lm)(self.lm.config)
+        copy.load_state_dict(self.lm.state_dict())
+        return Backbone(copy)
+
+
+def byte_level(specials: dict[str, str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE, as RoBERTa and ModernBERT have, with their own special tokens in their own order."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=WORDS - 10,  # fewer than the model has rows
+        special_tokens=[*specials.values()],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([text for _, _, text in sentences(40)], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **{f"{k}_token": v for k, v in specials.items()})  # type: ignore[no-untyped-call]
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    specials = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=WORDS - 10, special_tokens=specials, show_progress=False)
+    pieces.train_from_iterator([text for _, _, text in sentences(40)], trainer)
+    names = {f"{name[1:-1].lower()}_token": name for name in specials if "unused" not in name}
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, **names)  # type: ignore[no-untyped-call]
+
+
+def model(family: str, tokenizer: PreTrainedTokenizerFast) -> Any:
+    ids = {"pad_token_id": tokenizer.pad_token_id}
+    ends = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    torch.manual_seed(0)
+    if family == "bert":
+        return BertForMaskedLM(BertConfig(**SHAPE, **ids))
+    if family == "roberta":
+        return RobertaForMaskedLM(RobertaConfig(**SHAPE, **ids, **ends))
+    if family == "xlm-roberta":
+        return XLMRobertaForMaskedLM(XLMRobertaConfig(**SHAPE, **ids, **ends))
+    names = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    return ModernBertForMaskedLM(ModernBertConfig(**SHAPE, **ids, **ends, **names))
+
+
+def make(family: str, folder: Path) -> Base:
+    """A base of `family`, its texts tokenised into `folder`."""
+    roberta = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    modern = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
+    tokenizer = word_piece() if family == "bert" else byte_level(modern if family == "modernbert" else roberta)
+    parts = sentences(20)
+    write_tokens(folder, parts, tokenizer)
+    lm = model(family, tokenizer)
+    return Base(tokenizer, lm, vocabulary(tokenizer, WORDS), TokenisedTexts.open(folder), parts)

@@ -1,0 +1,304 @@
+"""Every published number of the three papers is there, and what would measure it is a recipe that exists."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrobench.config.discovery import discover
+from retrobench.config.reading import read_entrant, read_track
+from retrobench.config.track import Experiment
+from retrobench.data.rules import GROUPS, MEANS
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.claims import Cell, Part, Table, claims, heading, read_claims
+from retrobench.leaderboard.folders import locate
+from retrobench.leaderboard.reproduce.matching import recipe
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT.parent / "shared" / "reference" / "published.csv"
+TABLES = {table.id: table for table in claims(ROOT / "leaderboards")}
+PARTS = [part for table in TABLES.values() for part in table.parts]
+TRACKED = [part for part in PARTS if part.track]
+
+# Table -> lines of it, cells, and cells without a number.
+COUNTS = {
+    "retromae/table-1": (9, 9 * 19, 0),
+    "retromae/table-2": (9 + 9, 9 * 10, 0),
+    "retromae/table-3": (9 + 9, 9 * 10, 0),
+    "retromae/table-4": (2, 2 * 4, 2),
+    "retromae/table-5": (5, 5 * 4, 8),
+    "retromae/table-6": (14 + 14, 14 * 8, 0),
+    "dupmae/table-1": (14 + 16, 14 * 3 + 16 * 5, 6 + 23),
+    "dupmae/table-2": (14, 14 * 3, 1),
+    "dupmae/table-3": (10, 10 * 19, 0),
+    "dupmae/table-4": (8, 8 * 5, 0),
+    "bow/table-3": (11 + 11 + 1 + 1, 11 * 9 + 2 + 15, 4 + 19 + 2 + 15),
+    "bow/speed": (5, 5 * 4, 2),
+}
+
+
+def cells(table: Table) -> Iterator[tuple[Part, str, Cell]]:
+    for part in table.parts:
+        for system in part.systems:
+            yield from ((part, system.model, cell) for cell in system.cells)
+
+
+def cell(table: str, model: str, column: str) -> Cell:
+    found = [cell for _, name, cell in cells(TABLES[table]) if name == model and cell.column.name == column]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_every_table_is_there_with_all_its_cells() -> None:
+    found = {
+        name: (
+            sum(len(part.systems) for part in table.parts),
+            table.cells,
+            sum(cell.published is None for _, _, cell in cells(table)),
+        )
+        for name, table in TABLES.items()
+    }
+    assert found == COUNTS
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_cell_has_a_source_and_a_fraction_or_a_reason(table: str) -> None:
+    for part, _, cell in cells(TABLES[table]):
+        assert cell.source
+        assert (cell.published is None) == bool(cell.reason)
+        assert table == "bow/speed" or cell.published is None or 0 < cell.published < 1
+        assert part.fractions == (table != "bow/speed")
+    for part in TABLES[table].parts:
+        assert all(system.entrant or system.reason or part.reason for system in part.systems)
+        assert bool(part.track) != bool(part.reason)
+
+
+def test_what_is_printed_wrong_is_corrected_and_both_are_kept() -> None:
+    coCondenser = next(each for each in TABLES["dupmae/table-1"].parts[0].systems if each.model == "coCondenser")
+    _, recall, dl19 = coCondenser.cells
+    assert (recall.published, recall.printed) == (0.984, 0.717)
+    assert (dl19.published, dl19.printed) == (0.717, 0.684)
+    assert "arXiv:2211.08769v1" in recall.note
+    average = "AVERAGE (18 sets) nDCG@10"
+    contriever, dupmae = (cell("dupmae/table-3", model, average) for model in ("Contriever", "DupMAE"))
+    assert (contriever.published, contriever.printed) == (0.4436, 0.448)
+    assert (dupmae.published, dupmae.printed) == (0.477, 0.475)
+    headers = [column.header for part in TABLES["retromae/table-6"].parts for column in part.columns]
+    assert headers == ["", "MRR@100", "", "", "MRR@10", "MRR@100", "R@100", "R@1000"]
+    assert cell("retromae/table-6", "decoding: enhanced", "msmarco-titled:dev Recall@10").published == 0.6356
+    assert [column.header for column in TABLES["bow/table-3"].parts[0].columns] == ["", "R@50", "R@1k"]
+    assert ".865" in TABLES["bow/table-3"].parts[0].note
+
+
+def test_the_means_of_18_printed_averages_are_those_of_the_cells() -> None:
+    for table in ("retromae/table-1", "dupmae/table-3"):
+        for system in TABLES[table].parts[0].systems:
+            *values, average = [cell.published or 0.0 for cell in system.cells]
+            assert average == pytest.approx(sum(values) / 18, abs=6e-4), system.model
+
+
+PAPERS = {
+    "RetroMAE EMNLP2022": "retromae",
+    "DupMAE ACL2023": "dupmae",
+    "DupMAE arXiv": "dupmae",
+    "BoW SIGIR2024": "bow",
+}
+DATASETS = {
+    "MS MARCO passage dev": "msmarco-titled:dev",
+    "TREC DL 2019 passage": "msmarco-titled:dl19",
+    "TREC DL 2020 passage": "msmarco-titled:dl20",
+    "AVERAGE": "AVERAGE (18 sets)",
+    "Touche-2020": "beir/webis-touche2020/v2",
+    "CQADupStack": MEANS["beir/cqadupstack"],
+    "FiQA-2018": "beir/fiqa/test",
+    "DBPedia": "beir/dbpedia-entity/test",
+} | {name: f"beir/{name.lower()}/test" for name in ("NFCorpus", "HotpotQA", "Quora", "FEVER", "SciFact")}
+DATASETS |= {name: f"beir/{name.lower()}" for name in ("TREC-COVID", "NQ", "ArguAna", "SCIDOCS", "Climate-FEVER")}
+
+Key = tuple[str, bool, str, str]  # table, whether of the preprint, column, model
+
+
+def listed() -> dict[Key, float]:
+    """The published numbers of the papers' tables, by the names that the list has for models."""
+    found: dict[Key, float] = {}
+    for row in csv.DictReader(PUBLISHED.read_text(encoding="utf-8").splitlines()):
+        paper = next((name for start, name in PAPERS.items() if row["source"].startswith(start)), "")
+        if not paper:
+            continue  # of a repository or a model card
+        dataset, measure = DATASETS.get(row["dataset"], row["dataset"]), row["metric"].split(" (")[0]
+        if measure.startswith("R@") and (dataset.startswith("msmarco-titled") or "document" in dataset):
+            measure = measure.replace("R@", "Success@" if paper == "bow" else "Recall@")
+        table = f"{paper}/table-{row['table'].split(' ')[1]}"
+        model = row["setup"] if table == "retromae/table-6" else row["model"]
+        found[table, row["source"].startswith("DupMAE arXiv"), f"{dataset} {measure}", model] = float(row["value"])
+    return found
+
+
+def claimed() -> dict[Key, Cell]:
+    return {
+        (name, "2211.08769" in part.source, cell.column.name, model): cell
+        for name, table in TABLES.items()
+        for part, model, cell in cells(table)
+        if cell.published is not None and name != "bow/speed"
+    }
+
+
+def test_every_published_number_is_a_claim_and_every_claim_a_published_number() -> None:
+    if not PUBLISHED.is_file():
+        pytest.skip(f"the list of published numbers is not at hand: {PUBLISHED}")
+    theirs, ours = listed(), claimed()
+    assert len(theirs) == 919
+    names = {"BoW Prediction": "BoW"}
+    for table in ("retromae/table-6", "dupmae/table-4"):  # ablations: the same order, under other names
+        lists = [list(dict.fromkeys(key[3] for key in keys if key[0] == table)) for keys in (theirs, ours)]
+        names |= dict(zip(*lists, strict=True))
+    matched = set()
+    for (table, preprint, column, model), value in theirs.items():
+        key = (table, preprint, column, names.get(model, model))
+        assert value in (ours[key].published, ours[key].printed), key
+        matched.add(key)
+    corrected = {"msmarco-titled:dev Recall@1000", "msmarco-titled:dl19 nDCG@10"}  # of a row that is shifted in print
+    assert ours.keys() - matched == {("dupmae/table-1", False, column, "coCondenser") for column in corrected}
+
+
+# --- the recipes
+
+
+@pytest.mark.parametrize("part", TRACKED, ids=lambda part: f"{part.id} {part.title}")
+def test_the_recipe_of_a_claim_is_one_that_its_track_takes(part: Part) -> None:
+    found = discover()
+    for system in part.systems:
+        if not system.entrant:
+            continue
+        sets = [text for text in (*part.set, *system.set) if not text.endswith("=*")]
+        track = read_track(locate(part.track, ROOT / "leaderboards"), part.track, sets)
+        entrant = read_entrant(system.entrant, found, sets)
+        overrides = {f"{key}={value}" for key, value in track.overrides.items()}
+        assert overrides == recipe(part, system).overrides, "rows of it are found by what they were changed in"
+        texts = Experiment(track, entrant, 0).at_test.track.finetune
+        for dataset in {column.dataset for column in part.columns} & part.datasets.keys():
+            needs = part.datasets[dataset].needs
+            assert (needs["query_length"], needs["passage_length"]) == (texts.query_length, texts.passage_length)
+            joined = {True: "space", False: "none", "[SEP]": "[SEP]"}[texts.titles]
+            assert (needs["titles"], needs["similarity"]) == (joined, "dot")
+            assert system.round in ("", "in-batch", "mined", "distilled")
+
+
+def test_there_are_claims_on_every_track() -> None:
+    tracks = {"msmarco", "msmarco-dupmae", "msmarco-bow", "beir", "beir-dupmae", "beir-bow"}
+    assert {part.track for part in TRACKED} == tracks
+    measured = {system.entrant for part in TRACKED for system in part.systems}
+    assert measured == {"", "bert", "retromae", "dupmae", "bow-mae"}
+
+
+def test_the_public_sets_of_beir_are_all_in_its_tables() -> None:
+    public = {*GROUPS["beir"], MEANS["beir/cqadupstack"]} - {"beir/cqadupstack"}
+    for table in ("retromae/table-1", "dupmae/table-3"):
+        part = TABLES[table].parts[0]
+        assert {column.dataset for column in part.columns if column.dataset.startswith("beir/")} == public
+        assert set(GROUPS["beir/cqadupstack"]) < part.datasets.keys()
+        assert sum(bool(known.reason) for known in part.datasets.values()) == 5, (
+            "four licensed sets, and the mean of 18"
+        )
+
+
+# --- the file
+
+
+SMALL = """
+title = "T"
+[reasons]
+plugin = "no such plugin"
+none = "no number"
+[dataset]
+"*" = { documents = 3, titles = "space" }
+"d:dev" = { label = "dev", queries = 2 }
+[[table]]
+id = "paper/table-1"
+title = "what"
+paper = "Paper (2020)"
+source = "arXiv:1, Table 1"
+set = ["adapt.corpus=[]"]
+round = "mined"
+columns = ["d:dev MRR@10", "d:dev Recall@10"]
+headers = ["", "MRR@100"]
+rows = [
+    { model = "A", entrant = "bert", values = [0.25, "none"] },
+    { model = "B", reason = "plugin", round = "in-batch", values = [0.5, 0.75] },
+]
+[[table.corrections]]
+model = "B"
+column = "d:dev MRR@10"
+printed = 0.05
+source = "arXiv:2"
+note = "a digit fell out"
+"""
+
+
+def written(folder: Path, text: str, track: str = "small") -> Path:
+    file = folder / track / "claims.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, "utf-8")
+    return file
+
+
+def test_a_file_is_read_with_what_its_words_stand_for(tmp_path: Path) -> None:
+    (part,) = read_claims(written(tmp_path, SMALL))
+    a, b = part.systems
+    assert (part.track, part.set, part.columns[1].header) == ("small", ("adapt.corpus=[]",), "MRR@100")
+    assert (a.entrant, a.round, a.cells[0].published, a.cells[1].reason) == ("bert", "mined", 0.25, "no number")
+    assert (b.reason, b.round, b.cells[0].printed) == ("no such plugin", "in-batch", 0.05)
+    assert b.cells[0].note == "a digit fell out (arXiv:2)"
+    assert part.datasets["d:dev"].needs == {"documents": 3, "queries": 2, "titles": "space"}
+    assert heading(written(tmp_path, SMALL)) == {"title": "T"}
+
+
+def test_parts_of_a_table_are_joined_and_the_nearest_file_of_a_folder_counts(tmp_path: Path) -> None:
+    written(tmp_path, SMALL)
+    written(tmp_path, SMALL.replace('round = "mined"', 'reason = "nothing measures it"', 1), "other")
+    (table,) = (table for table in claims(tmp_path) if table.id == "paper/table-1")
+    assert [part.track for part in table.parts] == ["small", ""]
+    assert (table.cells, table.title) == (8, "what")
+    assert {"retromae/table-2", "paper/table-1"} <= {table.id for table in claims(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("round =", "rounds =", r"small/claims.toml paper/table-1 setting 'rounds'\. Did you mean 'round'\? Known: "),
+        ('title = "T"', 'titel = "T"', r"Unknown .*small/claims.toml setting 'titel'\. Did you mean 'title'\?"),
+        ("label =", "lable =", r"dataset\.\"d:dev\"\] setting 'lable'\. Did you mean 'label'\?"),
+        ("[0.25,", "[25.0,", r"paper/table-1, A: 25\.0 is no fraction\. Divide percentages by 100\."),
+        ("[0.25,", "[", r"paper/table-1, A: 1 values for 2 columns; give one for each\."),
+        ('["", "MRR@100"]', '[""]', r"1 headers for 2 columns; give one for each\."),
+        ('"plugin", r', '"plugn", r', r"Unknown reason in .*, B 'plugn'\. Did you mean 'plugin'\?"),
+        (
+            'entrant = "bert", ',
+            "",
+            r"paper/table-1, A: neither an entrant that measures it nor a reason why none does\.",
+        ),
+        (
+            'column = "d:dev MRR@10"',
+            'column = "d:dev MRR"',
+            r"Unknown cell to correct .*'d:dev MRR of B'\. Did you mean",
+        ),
+        ('source = "arXiv:1, Table 1"', 'source = ""', r"needs an id PAPER/TABLE, a title, a paper and a source\."),
+        ('"paper/table-1"', '"table 1"', r"claims.toml table 1: needs an id PAPER/TABLE"),
+        (
+            'model = "B", r',
+            'model = "A", r',
+            r"Unknown cell|a model or a column stands twice; give each its own name\.",
+        ),
+        ('source = "arXiv:2"', "", r"paper/table-1 lacks a value: .*'source'"),
+        ('["d:dev MRR@10", ', '["MRR@10", ', r"column 'MRR@10' is not DATASET MEASURE\. Write both"),
+        ("[[table]]", "[table", r"Cannot read .*claims\.toml: .*Mend it there\."),
+    ],
+)
+def test_a_fault_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    with pytest.raises(RetrobenchError, match=message) as raised:
+        read_claims(written(tmp_path, SMALL.replace(old, new, 1)))
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,248 @@
+"""Means, spreads and tests of significance are the ones known by hand; only like is compared with like."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rows import BERT, DATASET, MLM, RETROMAE, entrants, facts, filled, mean, row
+from scipy.stats import ttest_rel
+
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.cells import notes
+from retrobench.leaderboard.comparison import Table, compare
+from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError, append, load_per_query, read
+from retrobench.leaderboard.tables import loader, render, show
+from retrobench.scoring.significance import holm, paired_tests
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    return entrants(tmp_path / "leaderboards" / "mini")
+
+
+def only(tables: Sequence[Table]) -> Table:
+    assert len(tables) == 1
+    return tables[0]
+
+
+def test_mean_and_sample_deviation_over_seeds() -> None:
+    rows = [row("bert", seed, [value, 0.5]) for seed, value in enumerate((0.10, 0.12, 0.14))]
+    line = only(compare([*rows, row("mlm", 0, [0.2])])).lines[1]
+    assert (line.entrant, line.seeds) == ("bert", [0, 1, 2])
+    assert line.mean(DATASET, "MRR@10") == pytest.approx(0.12, abs=1e-15)
+    assert line.deviation(DATASET, "MRR@10") == pytest.approx(0.02, abs=1e-15)
+    assert line.deviation(DATASET, "nDCG@10") == 0.0
+    assert only(compare([row("mlm", 0)])).lines[0].deviation(DATASET, "MRR@10") is None
+
+
+def test_cost_is_summed_over_stages_and_averaged_over_seeds() -> None:
+    slow = {"tokenise": {"seconds": 5.0}, "pretrain": {"seconds": 110.0, "tokens_per_second": 15000.0}}
+    line = only(compare([row(seed=0), row(seed=1, cost=slow)])).lines[0]
+    assert line.seconds() == (215 + 115) / 2
+    assert line.seconds("pretrain") == (90 + 110) / 2
+    assert line.speed() == 20000
+    assert line.peak_memory() == 2**31
+    bare = only(compare([row("bm25", None, cost={"search": {"seconds": 4.0}})])).lines[0]
+    assert (bare.seconds(), bare.seconds("pretrain"), bare.speed(), bare.peak_memory()) == (
+        4,
+        None,
+        None,
+        None,
+    )
+
+
+def test_a_later_row_of_a_seed_takes_the_place_of_the_earlier() -> None:
+    rows = [row(values=[0.9]), row(values=[0.1], artifacts={"score": "new"}), row(seed=1, values=[0.3])]
+    table = only(compare(rows))
+    assert table.lines[0].mean(DATASET, "MRR@10") == pytest.approx(0.2)
+    assert table.superseded == 1
+    assert "a later one has the same entrant and seed: 1." in render(rows, "md")
+
+
+def test_one_line_for_each_entrant_representation_and_settings() -> None:
+    rows = [
+        row("dupmae", representation="cls+terms", values=[0.4]),
+        row("dupmae", values=[0.3]),
+        row("dupmae", settings={"mask_ratio": 0.5}, values=[0.2]),
+        row("dupmae", seed=1, settings={"mask_ratio": 0.5}, values=[0.2]),
+        row("bert", values=[0.1]),
+    ]
+    table = only(compare(rows))
+    assert [(line.entrant, line.representation, len(line.rows)) for line in table.lines] == [
+        ("dupmae", "cls+terms", 1),
+        ("dupmae (mask_ratio=0.3)", "cls", 1),
+        ("dupmae (mask_ratio=0.5)", "cls", 2),
+        ("bert", "cls", 1),
+    ]
+    assert table.baseline == 3
+
+
+def test_unlike_tracks_share_no_table() -> None:
+    changed: dict[str, Any] = {
+        "overrides": {"pretrain.steps": 20, "base": "tiny"},
+        "identity": "fedcba9876543210",
+    }
+    rows = [row("mlm", **changed), row("bert"), row("dupmae", identity="9999999999999999")]
+    tables = compare(rows)
+    assert [table.heading for table in tables] == [
+        "Track mini as it is (identity 99999999)",
+        "Track mini as it is (identity 01234567)",
+        "Track mini with base=tiny, pretrain.steps=20 (identity fedcba98)",
+    ]
+    assert [[line.entrant for line in table.lines] for table in tables] == [["dupmae"], ["bert"], ["mlm"]]
+    for format, count in (("text", 3), ("md", 3), ("latex", 3)):
+        assert render(rows, format).count("Track mini") == count
+    records = list(csv.DictReader(io.StringIO(render(rows, "csv"))))
+    assert [record["overrides"] for record in records] == ["", "", "base=tiny, pretrain.steps=20"]
+    assert [table["overrides"] for table in json.loads(render(rows, "json"))["tables"]] == [
+        {},
+        {},
+        changed["overrides"],
+    ]
+
+
+def test_the_t_test_is_the_one_known_by_hand() -> None:
+    # The differences are .5, 0, .5, 0: t = .25 / (sqrt(1/12) / 2) = sqrt(3) with 3 degrees of freedom, where
+    # Student's distribution has the closed form 1/2 + (x / (1 + x^2) + arctan x) / pi, x = t / sqrt(3) = 1.
+    a = {"1": 0.5, "2": 0.5, "3": 1.0, "4": 1.0}
+    b = {"4": 1.0, "3": 0.5, "2": 0.5, "1": 0.0}  # another order of the same queries
+    (pair,) = paired_tests([[a], [b]])
+    assert pair.difference == 0.25
+    assert pair.p == pair.corrected == pytest.approx(0.5 - 1 / math.pi, abs=1e-12)
+    assert pair.winner() is None
+
+
+def test_seeds_are_averaged_before_the_test() -> None:
+    seeds = [{"1": 0.0, "2": 0.5, "3": 0.3}, {"1": 1.0, "2": 0.5, "3": 0.5}]
+    other = {"1": 0.4, "2": 0.1, "3": 0.2}
+    (pair,) = paired_tests([seeds, [other]])
+    assert pair.p == pytest.approx(ttest_rel([0.5, 0.5, 0.4], [0.4, 0.1, 0.2]).pvalue, abs=1e-12)
+
+
+def test_differences_without_spread_are_decided_without_dividing_by_it() -> None:
+    same, more = {"1": 0.25, "2": 0.5}, {"1": 0.5, "2": 0.75}
+    assert [pair.p for pair in paired_tests([[same], [same], [more]])] == [1.0, 0.0, 0.0]
+    assert [pair.p for pair in paired_tests([[{"1": 0.1}], [{"1": 0.9}]])] == [1.0]
+
+
+def test_holm_by_hand() -> None:
+    # 3 x .01 = .03; 2 x .03 = .06; 1 x .04 = .04 is raised to the .06 before it.
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06], abs=1e-15)
+    assert holm([0.5, 0.2, 0.9]) == pytest.approx([1.0, 0.6, 1.0], abs=1e-15)
+    assert holm([]) == []
+
+
+def test_marks_and_sentences(mini: Path) -> None:
+    table = only(compare(read(mini), partial(load_per_query, mini)))
+    assert [line.entrant for line in table.lines] == ["retromae", "mlm", "bert"]
+    assert [table.beaten(line) for line in range(3)] == [[1, 2], [], []]
+    assert (table.queries, len(table.pairs)) == (30, 3)
+    ps = [
+        ttest_rel(list(a.values()), list(b.values())).pvalue
+        for a, b in ((RETROMAE, MLM), (RETROMAE, BERT), (MLM, BERT))
+    ]
+    assert [pair.p for pair in table.pairs] == pytest.approx(ps, rel=1e-9)
+    assert [pair.corrected for pair in table.pairs] == pytest.approx(holm(ps), rel=1e-9)
+    text = render(read(mini), "md", partial(load_per_query, mini))
+    assert f"mlm does not beat bert at this size: +0.0010, p = {ps[2]:.2g}." in text
+    assert "retromae does not beat" not in text
+    assert (
+        f"paired two-sided t-test over 30 queries of {DATASET}, each query's value averaged over seeds "
+        "first, p Holm-corrected over all 3 pairs, alpha 0.05."
+    ) in text
+    assert "(n = 1 per entrant); a seed changes pre-training and fine-tuning alike" in text
+
+
+def test_worse_than_the_baseline_and_near_the_best_are_said(tmp_path: Path) -> None:
+    filled(
+        tmp_path,
+        {
+            "bert": RETROMAE,
+            "mlm": {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())},
+            "bow-mae": BERT,
+        },
+    )
+    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    assert "bow-mae does not beat bert at this size: -0.2000, p < 0.001. It is significantly worse." in text
+    assert "mlm does not beat bert at this size: +0.0000, p = 1." in text
+    assert "Not told apart from the best, " in text
+
+
+def test_each_round_is_a_line_and_is_held_against_bert_after_the_same_round() -> None:
+    values = {("bert", "in-batch"): 0.30, ("bert", "mined"): 0.34, ("mlm", "in-batch"): 0.31, ("mlm", "mined"): 0.33}
+    rows = [row(name, values=[value], round=round) for (name, round), value in values.items()]
+    by_query = {one.entrant + one.round: one.measures[DATASET]["MRR@10"] for one in rows}
+
+    def load(one: Row) -> PerQuery:
+        mean = by_query[one.entrant + one.round]
+        return {DATASET: {"MRR@10": {f"q{i}": mean + 0.001 * (-1) ** i for i in range(30)}}}
+
+    table = only(compare(rows, load))
+    assert [line.entrant for line in table.lines] == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
+    assert [table.rival(line) for line in range(4)] == [0, 0, 3, 3]
+    text = "\n".join(notes(table))
+    assert "mlm, mined does not beat bert, mined at this size: -0.0100" in text
+    assert "mlm, in-batch does not beat" not in text
+    again = [*rows, row("bert", values=[0.2], round="mined", artifacts={"score": "new"})]
+    assert only(compare(again)).superseded == 1, "of the same round only"
+
+
+def test_the_first_column_with_values_by_query_is_tested_and_named(tmp_path: Path) -> None:
+    """A mean of datasets leads the table and has none."""
+    mean_of = "beir (mean of 14 public sets)"
+    for name, values in (("bert", BERT), ("retromae", RETROMAE)):
+        measures = {mean_of: {"nDCG@10": mean(values) / 2}, DATASET: {"MRR@10": mean(values)}}
+        append(tmp_path, row(name, measures=measures), {DATASET: {"MRR@10": values}})
+    table = only(compare(read(tmp_path), partial(load_per_query, tmp_path)))
+    assert (table.columns[0], table.tested) == ((mean_of, "nDCG@10"), (DATASET, "MRR@10"))
+    assert [table.beaten(line) for line in range(2)] == [[1], []]
+    assert (
+        f"Letters beside MRR@10 name the lines that a line beats: paired two-sided t-test over 30 queries of {DATASET}"
+        in (render(read(tmp_path), "text", partial(load_per_query, tmp_path)))
+    )
+    markdown = render(read(tmp_path), "md", partial(load_per_query, tmp_path))
+    assert "0.4500 ± -<sup>b</sup> |" in markdown, "beside the number that was tested"
+    assert "0.2250 ± -<sup>" not in markdown
+    document = json.loads(render(read(tmp_path), "json", partial(load_per_query, tmp_path)))["tables"][0]
+    assert (document["main"], document["tested"]) == ([mean_of, "nDCG@10"], [DATASET, "MRR@10"])
+
+
+@pytest.mark.parametrize("name", ["corpus", "qrels", "documents"])
+def test_rows_on_unlike_files_share_no_table(name: str) -> None:
+    changed: dict[str, Any] = {"corpus": "a" * 64, "qrels": "b" * 64, "documents": 7}
+    one, other = row(facts={DATASET: facts()}), row("mlm", 3, facts={DATASET: facts(**{name: changed[name]})})
+    with pytest.raises(UnlikeError) as raised:
+        compare([one, other])
+    first, second = (
+        f"{str(value)[:8]}..." if name != "documents" else str(value) for value in (facts()[name], changed[name])
+    )
+    assert str(raised.value) == (
+        "bert (seed 0) of 2026-01-02T03:04:05Z and mlm (seed 3) of 2026-01-02T03:04:05Z cannot stand in one table: on "
+        f"{DATASET} their {name} differ, {first} and {second}. Measure both on the same files."
+    )
+    assert raised.value.exit_code == 3
+    assert len(compare([one, replace(other, identity="f" * 16)])) == 2, "of unlike identity they share none anyway"
+    assert len(compare([one, replace(other, facts={})])) == 1, "a row of before says nothing"
+
+
+def test_unlike_queries_are_refused(tmp_path: Path) -> None:
+    filled(tmp_path, {"bert": BERT, "mlm": {**MLM, "q30": 0.5}})
+    with pytest.raises(RetrobenchError, match=r"bert \(seed 0\) has 30 queries and mlm \(seed 0\) 31, .* q30\."):
+        compare(read(tmp_path), partial(load_per_query, tmp_path))
+
+
+def test_without_per_query_values_nothing_is_tested_and_that_is_said(mini: Path) -> None:
+    rows = read(mini)
+    (mini / rows[1].per_query).unlink()
+    assert loader(mini, rows) is None
+    assert "Differences are not tested: the per-query values are not at hand." in show("mini", mini.parent)
+    assert only(compare(rows)).pairs == ()

@@ -1,0 +1,236 @@
+"""Rows are appended whole or not at all, read strictly, and found where they should lie."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rows import DATASET, entrants, facts, row
+
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import folders
+from retrobench.leaderboard.folders import locate, places, rows_folder, track_name
+from retrobench.leaderboard.rows import already, append, load_per_query, read, read_file
+
+
+def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:
+    first = append(tmp_path, row(values=(0.1, 0.2)), {})
+    append(tmp_path, row("mlm"), {})
+    text = (tmp_path / "rows.jsonl").read_text()
+    keys = list(json.loads(text.splitlines()[0]))
+    assert text.count("\n") == 2
+    assert keys == sorted(keys)
+    assert read(tmp_path)[0] == first
+    assert list(read(tmp_path)[0].measures[DATASET]) == ["MRR@10", "nDCG@10"], "the main measure stays first"
+    assert list(read(tmp_path)[0].cost) == ["tokenise", "pretrain", "finetune"]
+
+
+def test_per_query_values_lie_beside_the_row_in_repeatable_bytes(tmp_path: Path) -> None:
+    values = {DATASET: {"MRR@10": {"q1": 1.0, "q2": 1 / 3}}}
+    files = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        written = append(folder, row(), values)
+        assert written.per_query == f"per_query/{row().id}.json.gz"
+        assert load_per_query(folder, written) == values
+        files.append((folder / written.per_query).read_bytes())
+    assert files[0] == files[1]
+    assert files[0][4:8] == bytes(4), "the time in a gzip header"
+
+
+def test_a_row_of_before_keeps_its_line_and_its_id(tmp_path: Path) -> None:
+    """`facts` and `round` came later: a row that has neither is written and named as it always was."""
+    mini = Path(__file__).parents[2] / "leaderboards" / "mini" / "rows.jsonl"
+    lines = mini.read_text("utf-8").splitlines()[:19]  # those of before
+    assert len(lines) == 19
+    for line, old in zip(lines, read(mini.parent)[:19], strict=True):
+        assert old.to_json() == line
+        assert old.per_query == f"per_query/{old.id}.json.gz"
+        assert (old.facts, old.round) == ({}, "")
+    said = append(tmp_path, row(facts={DATASET: facts()}, round="mined"), {})
+    assert read(tmp_path) == [said]
+    assert {said.id, row().id} == {said.id} | {row(facts={}, round="").id}
+    assert said.id != row().id
+
+
+def test_each_round_of_a_run_has_a_row_of_its_own(tmp_path: Path) -> None:
+    for name in ("in-batch", "mined", "mined"):
+        append(tmp_path, row(round=name), {})
+    assert [one.round for one in read(tmp_path)] == ["in-batch", "mined"]
+    assert already(read(tmp_path), row()) is None
+
+
+def test_a_file_of_rows_is_read_wherever_it_lies(tmp_path: Path) -> None:
+    append(tmp_path, row(), {})
+    append(tmp_path, row("mlm"), {})
+    assert {where: one.entrant for where, one in read_file(tmp_path / "rows.jsonl").items()} == {
+        f"{tmp_path}/rows.jsonl:1": "bert",
+        f"{tmp_path}/rows.jsonl:2": "mlm",
+    }
+    with pytest.raises(RetrobenchError, match=r"Cannot read rows from .*none\.jsonl: .*Name a rows\.jsonl of a track"):
+        read_file(tmp_path / "none.jsonl")
+
+
+def test_a_cached_rerun_appends_nothing(tmp_path: Path) -> None:
+    first = append(tmp_path, row(), {})
+    again = replace(row(), date="2027-01-01T00:00:00Z", hardware={"cpu": "another"})
+    assert append(tmp_path, again, {}) == first
+    assert already(read(tmp_path), again) == first
+    assert already(read(tmp_path), row(seed=1)) is None
+    assert already(read(tmp_path), row(artifacts={"score": "other"})) is None
+    assert len(read(tmp_path)) == 1
+    assert len(list((tmp_path / "per_query").iterdir())) == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from rows import DATASET, append, row
+for seed in range(int(sys.argv[3]), int(sys.argv[4])):
+    long = row(seed=seed, settings={"long": "x" * 300_000})
+    append(Path(sys.argv[2]), long, {DATASET: {"MRR@10": {"q": 0.5}}})
+    print(seed, flush=True)
+"""
+
+
+def writer(folder: Path, start: int, stop: int) -> subprocess.Popen[str]:
+    tests = str(Path(__file__).parents[1] / "helpers")
+    arguments = [sys.executable, "-c", WRITER, tests, str(folder), str(start), str(stop)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_lose_no_row(tmp_path: Path) -> None:
+    with writer(tmp_path, 0, 10) as one, writer(tmp_path, 100, 110) as other:
+        for process in (one, other):
+            process.communicate(timeout=120)
+    assert (one.returncode, other.returncode) == (0, 0)
+    rows = read(tmp_path)
+    assert sorted(row.seed for row in rows if row.seed is not None) == [*range(10), *range(100, 110)]
+    assert all(load_per_query(tmp_path, row) == {DATASET: {"MRR@10": {"q": 0.5}}} for row in rows)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_kill_leaves_no_half_line(tmp_path: Path) -> None:
+    promised: list[int] = []
+    for turn in range(4):
+        with writer(tmp_path, turn * 1000, turn * 1000 + 1000) as process:
+            assert process.stdout is not None
+            said = [process.stdout.readline()]
+            time.sleep(0.02 + 0.013 * turn)
+            process.kill()
+            said += process.stdout.read().splitlines()
+        assert process.returncode == -signal.SIGKILL, "killed in the midst of writing"
+        promised += [int(line) for line in said]
+        rows = read(tmp_path)
+        assert {*promised} <= {row.seed for row in rows}
+        assert len(rows) - len(promised) <= turn + 1, "at most the row that was being written, each time"
+        assert all((tmp_path / row.per_query).is_file() for row in rows)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_rows(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX's")
+    append(tmp_path, row(), {})
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # room for half a line
+    try:
+        with pytest.raises(RetrobenchError, match=r"Cannot write a row to .*: File too large\. Mend it"):
+            append(tmp_path, row("mlm"), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RetrobenchError, match=r"Cannot write a row to .*file.*: .*--leaderboard DIR"):
+        append(tmp_path / "file" / "mini", row(), {})
+
+
+def test_a_value_that_is_no_number_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append(tmp_path, row(values=[math.nan]), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"track": "mi', r"rows.jsonl:2: not JSON \(Unterminated string"),
+        ("[1]", r"rows.jsonl:2: not a JSON object\. Restore the line"),
+        (
+            '{"trakc": "mini"}',
+            r"rows.jsonl:2: unknown 'trakc', missing 'artifacts', missing 'checkpoint'.*Known keys: ",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{row().to_json()}\n{line}\n")
+    with pytest.raises(RetrobenchError, match=message):
+        read(tmp_path)
+
+
+def test_a_damaged_per_query_file_is_named_with_the_command_that_remakes_it(tmp_path: Path) -> None:
+    mini = entrants(tmp_path)
+    first = read(mini)[0]
+    (mini / first.per_query).write_bytes(gzip.compress(b"{"))
+    with pytest.raises(RetrobenchError, match=r"per_query/.*json.gz, .*bert: .*rerun: retrobench run --objective bert"):
+        load_per_query(mini, first)
+
+
+def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "repo" / "harness" / "retrobench"
+    monkeypatch.setattr(folders, "__file__", str(package / "leaderboard" / "folders.py"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    expected = [
+        tmp_path / "given",
+        Path("leaderboards"),
+        package / "leaderboards",
+        tmp_path / "repo" / "leaderboards",
+    ]
+    for folder in reversed(expected):  # the last first, so that each finds itself before those further on
+        (folder / "mini").mkdir(parents=True)
+        (folder / "mini" / "track.toml").write_text("")
+        assert locate("mini", tmp_path / "given") == folder / "mini" / "track.toml"
+    assert places(tmp_path / "given") == expected
+    assert locate("mini") == Path("leaderboards/mini/track.toml")
+
+
+def test_an_unknown_track_names_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("mini", "msmarco"):
+        (tmp_path / "leaderboards" / name).mkdir(parents=True)
+        (tmp_path / "leaderboards" / name / "track.toml").write_text("")
+    with pytest.raises(
+        RetrobenchError,
+        match=r"Unknown track 'minni'\. Did you mean 'mini'\? Known: mini, msmarco\. .*--leaderboard",
+    ):
+        locate("minni")
+    with pytest.raises(RetrobenchError, match=r"No track file 'none\.toml'"):
+        locate("none.toml")
+
+
+def test_a_track_may_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("")
+    assert locate(str(file)) == file
+    assert track_name(file) == "mine"
+    assert track_name(tmp_path / "mini" / "track.toml") == "mini"
+
+
+def test_rows_go_to_the_folder_given_or_here(tmp_path: Path) -> None:
+    assert rows_folder("mini", tmp_path / "new") == tmp_path / "new" / "mini"
+    assert rows_folder("mini") == Path("leaderboards/mini")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,234 @@
+"""Published beside measured: each verdict, each tolerance and each refusal is the one worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rows import QUERIES, SETTINGS, board, cells, facts, measured, row
+
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import folders
+from retrobench.leaderboard.comparison import lines
+from retrobench.leaderboard.reproduce import reproduce
+from retrobench.leaderboard.reproduce.verdicts import kind
+from retrobench.leaderboard.rows import UnlikeError, append
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tracks and claims but the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+
+
+def judged(folder: Path, model: str = "BERT", column: str = "d:dev MRR@10") -> tuple[str, int]:
+    report = reproduce("paper/table-1", "json", leaderboard=folder)
+    (each,) = cells(report.text)[model, column]
+    return each["verdict"], report.exit_code
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("mrr", "verdict", "code"),
+    [
+        (0.3000, "PASS", 0),
+        (0.2951, "PASS", 0),
+        (0.2950, "PASS", 0),  # at the tolerance: 0.3 - 0.295 is a little more than 0.005 in binary
+        (0.2949, "FAIL", 1),
+        (0.3050, "PASS", 0),
+        (0.3051, "PASS (+)", 0),
+    ],
+)
+def test_one_seed_passes_within_half_a_point(tmp_path: Path, mrr: float, verdict: str, code: int) -> None:
+    assert judged(board(tmp_path, measured(mrr=mrr))) == (verdict, code)
+
+
+def test_the_tolerance_grows_with_the_spread_over_seeds(tmp_path: Path) -> None:
+    # 0.27, 0.28, 0.29: mean 0.28, deviation 0.01, so 0.02 below the published 0.3 is just within.
+    folder = board(tmp_path, *(measured(mrr=mrr, seed=seed) for seed, mrr in enumerate((0.27, 0.28, 0.29))))
+    (each,) = cells(reproduce("paper/table-1", "json", leaderboard=folder).text)["BERT", "d:dev MRR@10"]
+    assert each["verdict"] == "PASS"
+    assert (each["measured"], each["sd"], each["delta"]) == pytest.approx((0.28, 0.01, -0.02), abs=1e-12)
+    assert each["tolerance"] == pytest.approx(0.02, abs=1e-12)
+    assert each["tolerance_reason"] == "training: the larger of 0.005 and twice the deviation over 3 seeds"
+    assert (each["seeds"], each["queries"], each["kind"][:11]) == (3, 30, "replication")
+    append(
+        folder / "small",
+        measured(mrr=0.279, seed=3, artifacts={"finetune": "new"}),
+        {"d:dev": {"MRR@10": dict.fromkeys(QUERIES, 0.279)}},
+    )
+    assert judged(folder) == ("FAIL", 1), "a fourth seed: mean 0.27975, twice the deviation 0.0163"
+
+
+def test_a_small_spread_keeps_half_a_point(tmp_path: Path) -> None:
+    folder = board(tmp_path, measured(mrr=0.2951, seed=0), measured(mrr=0.2952, seed=1))
+    (each,) = cells(reproduce("paper/table-1", "json", leaderboard=folder).text)["BERT", "d:dev MRR@10"]
+    assert (each["tolerance"], each["verdict"]) == (0.005, "PASS")
+
+
+@pytest.mark.parametrize(("mrr", "verdict"), [(0.3504, "PASS"), (0.3506, "PASS (+)"), (0.3494, "FAIL")])
+def test_a_released_checkpoint_that_is_only_read_has_to_give_its_number(
+    tmp_path: Path, mrr: float, verdict: str
+) -> None:
+    one = measured("retromae", mrr, checkpoint="authors/model", artifacts={"encode": "a", "score": "b"})
+    (each,) = cells(reproduce("paper/table-1", "json", leaderboard=board(tmp_path, one)).text)[
+        "RetroMAE", "d:dev MRR@10"
+    ]
+    assert (each["verdict"], each["tolerance"]) == (verdict, 5e-4)
+    assert each["tolerance_reason"].startswith("inference: nothing is drawn at random")
+    assert each["kind"] == "reproduction of inference: authors/model, as released"
+
+
+def test_kinds() -> None:
+    trained = measured("retromae")
+    found = [kind(lines([one])[0]) for one in (trained, replace(trained, checkpoint="authors/model"))]
+    assert found == [
+        "replication: trained by this project's own code",
+        "reproduction: authors/model, which the authors released, fine-tuned here",
+    ]
+
+
+def test_what_is_not_measured_says_why(tmp_path: Path) -> None:
+    one = measured(measures={"d:dev": {"Recall@1000": 0.9}})
+    report = reproduce("paper/table-1", "json", leaderboard=board(tmp_path, one))
+    found = {key: (each["verdict"], each["reason"]) for key, (each,) in cells(report.text).items()}
+    assert found == {
+        ("BERT", "d:dev MRR@10"): ("NOT RUN", "the rows have no MRR@10 on d:dev"),
+        ("BERT", "d:dev Recall@1000"): ("N/A", "the paper prints none"),
+        ("BERT", "secret MRR@10"): ("N/A", "its corpus needs a licence"),
+        ("RetroMAE", "d:dev MRR@10"): ("NOT RUN", "no row of retromae by this recipe on track small"),
+        ("RetroMAE", "d:dev Recall@1000"): ("NOT RUN", "no row of retromae by this recipe on track small"),
+        ("RetroMAE", "secret MRR@10"): ("N/A", "its corpus needs a licence"),
+        ("mask .9", "d:dev MRR@10"): ("NOT RUN", "no row of retromae by this recipe on track small"),
+        ("mask .9", "d:dev Recall@1000"): ("NOT RUN", "no row of retromae by this recipe on track small"),
+        ("mask .9", "secret MRR@10"): ("N/A", "its corpus needs a licence"),
+        ("Condenser", "d:dev MRR@10"): ("NOT RUN", "no such plugin"),
+        ("Condenser", "d:dev Recall@1000"): ("NOT RUN", "no such plugin"),
+        ("Condenser", "secret MRR@10"): ("N/A", "its corpus needs a licence"),
+        ("BERT", "questions R@5"): ("NOT RUN", "no track measures questions"),
+    }
+    assert report.exit_code == 0
+    assert json.loads(report.text)["verdicts"] == {"PASS": 0, "PASS (+)": 0, "FAIL": 0, "NOT RUN": 8, "N/A": 5}
+
+
+def test_the_rows_of_a_claim_are_those_of_its_recipe(tmp_path: Path) -> None:
+    """Another round, other settings, another representation or another track measure something else."""
+    ablated = SETTINGS["retromae"] | {"mask_ratio": 0.9}
+    other = [
+        measured("retromae", 0.1, round="mined"),
+        measured("retromae", 0.1, overrides={}),
+        measured("retromae", 0.1, overrides={"adapt.corpus": [], "pretrain.steps": 20}, identity="f" * 16),
+        measured("retromae", 0.1, settings=SETTINGS["retromae"] | {"decoder_reduction": "sum"}),
+        measured("retromae", 0.1, representation="mean"),
+        measured("retromae", 0.1, track="another"),
+    ]
+    folder = board(tmp_path, *(replace(one, artifacts={"finetune": str(place)}) for place, one in enumerate(other)))
+    assert judged(folder, "RetroMAE") == ("NOT RUN", 0)
+    harmless = {"adapt.corpus": [], "distil.teacher": "", "pretrain.log_every": 5}
+    board(folder, measured("retromae", 0.351, overrides=harmless, identity="e" * 16))
+    board(folder, measured("retromae", 0.331, settings=ablated, artifacts={"finetune": "ablated"}))
+    assert judged(folder, "RetroMAE") == ("PASS", 0)
+    assert judged(folder, "mask .9") == ("PASS", 0)
+    found = cells(reproduce("paper/table-1", "json", leaderboard=folder).text)
+    assert found["RetroMAE", "d:dev MRR@10"][0]["measured"] == 0.351
+    assert found["RetroMAE", "d:dev MRR@10"][0]["note"] == "distil.teacher="
+    assert found["mask .9", "d:dev MRR@10"][0]["measured"] == 0.331
+
+
+def test_a_row_of_the_round_that_was_chosen_counts_for_it(tmp_path: Path) -> None:
+    assert judged(board(tmp_path, measured(round="", chosen="in-batch"))) == ("PASS", 0)
+
+
+def test_a_replication_and_a_reproduction_stand_apart(tmp_path: Path) -> None:
+    folder = board(tmp_path, measured("retromae", 0.351), measured("retromae", 0.349, checkpoint="authors/model"))
+    both = cells(reproduce("paper/table-1", "json", leaderboard=folder).text)["RetroMAE", "d:dev MRR@10"]
+    assert [(each["measured"], each["kind"][:12]) for each in both] == [
+        (0.351, "replication:"),
+        (0.349, "reproduction"),
+    ]
+
+
+# --- identity
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"documents": 99}, "has documents 99 on d:dev, and paper/table-1 needs 100"),
+        ({"queries": 29}, "has queries 29 on d:dev, and paper/table-1 needs 30"),
+        ({"titles": "[SEP]"}, "has titles [SEP] on d:dev, and paper/table-1 needs space"),
+        ({"query_length": 64}, "has query_length 64 on d:dev, and paper/table-1 needs 32"),
+        ({"passage_length": 144}, "has passage_length 144 on d:dev, and paper/table-1 needs 140"),
+        ({"similarity": "cos"}, "has similarity cos on d:dev, and paper/table-1 needs dot"),
+        ({"qrels": "e" * 64}, f"has qrels {'e' * 64} on d:dev, and paper/table-1 needs {'d' * 64}"),
+        ({"judgements": 30}, "has judgements 30 on d:dev, and paper/table-1 needs 31"),
+    ],
+)
+def test_a_row_of_other_data_is_refused(tmp_path: Path, changed: dict[str, Any], difference: str) -> None:
+    folder = board(tmp_path, measured("retromae"), measured(facts={"d:dev": facts(**changed)}))
+    with pytest.raises(UnlikeError) as raised:
+        reproduce("paper/table-1", leaderboard=folder)
+    assert str(raised.value) == (
+        f"{folder}/small/rows.jsonl:2: the row of bert, track small, {difference}. "
+        "Numbers of unlike identity share no table."
+    )
+    assert raised.value.exit_code == 3
+
+
+def test_a_row_that_does_not_say_what_it_is_of_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnlikeError, match="does not say its documents on d:dev, and paper/table-1 needs 100"):
+        reproduce("paper/table-1", leaderboard=board(tmp_path, measured(facts={})))
+
+
+def test_rows_on_unlike_files_are_refused_naming_both(tmp_path: Path) -> None:
+    folder = board(tmp_path, measured(), measured("retromae", facts={"d:dev": facts(corpus="f" * 64)}))
+    with pytest.raises(
+        UnlikeError, match=r"bert \(seed 0\) of .* and retromae \(seed 0\) of .*: on d:dev their corpus"
+    ):
+        reproduce("paper/table-1", leaderboard=folder)
+
+
+def test_rows_of_a_track_that_was_changed_are_refused(tmp_path: Path) -> None:
+    folder = board(tmp_path, measured(), measured("retromae", identity="f" * 16))
+    with pytest.raises(
+        UnlikeError, match=r"bert of .* \(01234567\) and retromae of .* \(ffffffff\) .* was changed bet"
+    ):
+        reproduce("paper/table-1", leaderboard=folder)
+
+
+def test_rows_given_by_name_may_be_of_any_track_if_they_are_of_the_data(tmp_path: Path) -> None:
+    theirs = board(tmp_path / "theirs", measured(track="mine", overrides={"pretrain.steps": 9}, mrr=0.299))
+    file = theirs / "small" / "rows.jsonl"
+    report = reproduce("paper/table-1", "json", file, board(tmp_path / "ours"))
+    (each,) = cells(report.text)["BERT", "d:dev MRR@10"]
+    assert (each["verdict"], each["measured"]) == ("PASS", 0.299)
+    assert each["note"] == "track mine, pretrain.steps=9, without adapt.corpus=[]"
+    assert json.loads(report.text)["unclaimed"] == []
+    append(theirs / "small", measured(round="mined", artifacts={"finetune": "second"}), {})
+    assert f"Rows that measure nothing here: {file}:2 (bert)." in " ".join(
+        reproduce("paper/table-1", "md", file, tmp_path / "ours").text.split()
+    )
+    append(theirs / "small", measured("retromae", track="mine", overrides={"pretrain.steps": 8}, identity="8" * 16), {})
+    with pytest.raises(
+        UnlikeError, match=r"retromae .*unlike identity: they differ in pretrain\.steps\. Give the rows"
+    ):
+        reproduce("paper/table-1", "json", file, tmp_path / "ours")
+
+
+def test_rows_given_by_name_on_other_data_are_refused(tmp_path: Path) -> None:
+    folder = board(tmp_path)
+    append(tmp_path / "other", row("bm25", None, [0.2]), {})
+    with pytest.raises(
+        UnlikeError,
+        match=r"other/rows\.jsonl:1: the row of bm25, track mini, was measured on retrobench/squad/test, and "
+        r"paper/table-1 is about d:dev\. Numbers of unlike identity share no table\.",
+    ):
+        reproduce("paper/table-1", rows=tmp_path / "other" / "rows.jsonl", leaderboard=folder)
+    with pytest.raises(RetrobenchError, match=r"Cannot read rows from .*none\.jsonl: .*Name a rows\.jsonl"):
+        reproduce("paper/table-1", rows=tmp_path / "none.jsonl", leaderboard=folder)

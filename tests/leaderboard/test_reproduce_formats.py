@@ -1,0 +1,250 @@
+"""One judged table in every format, the list of all, and what the README of a folder says of its claims."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from rows import CLAIMS, board, cells, measured
+
+from retrobench.data.rules import GROUPS, MEANS
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import folders
+from retrobench.leaderboard.pages import check, readme, write_readme
+from retrobench.leaderboard.reproduce import reproduce
+from retrobench.leaderboard.rows import append
+
+
+@pytest.fixture(autouse=True)
+def alone(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tracks and claims but the test's own, save for a test that asks for those that are `shipped`."""
+    monkeypatch.chdir(tmp_path)
+    if "shipped" not in request.fixturenames:
+        monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+
+
+@pytest.fixture
+def shipped() -> None:
+    """The papers' claims are read too."""
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    """bert and retromae, three seeds each; retromae beats bert, and lies above what is published."""
+    pairs = [("bert", mrr) for mrr in (0.299, 0.300, 0.301)] + [("retromae", mrr) for mrr in (0.359, 0.360, 0.361)]
+    return board(tmp_path, *(measured(name, mrr, seed % 3) for seed, (name, mrr) in enumerate(pairs)))
+
+
+def test_text(both: Path) -> None:
+    text = reproduce("paper/table-1", leaderboard=both).text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "paper/table-1: MRR & more"
+    assert lines[1] == "Paper (2020), arXiv:1, Table 1. Track small with adapt.corpus=[], round in-batch."
+    assert "a BERT dev MRR@10 0.3000 0.3000 ± 0.0010 +0.0000 0.0050 PASS 3 30" in lines
+    assert "b RetroMAE dev MRR@10 0.3500 0.3600 ± 0.0010 a +0.0100 0.0050 PASS (+) 3 30" in lines
+    assert "BERT 0.3000 - 0.1000 1 PASS, 2 N/A [1] [2]" in lines
+    assert "RetroMAE 0.3500 0.9700* 0.2000 1 PASS, 1 PASS (+), 1 N/A [2]" in lines
+    assert "Condenser 0.3360 0.9680 0.4000 2 NOT RUN, 1 N/A [4] [2]" in lines
+    assert "[4] NOT RUN: no such plugin." in lines
+    assert "BERT 0.7000 NOT RUN [1]" in lines
+    flat = " ".join(lines)
+    assert "* RetroMAE, dev Recall@1000: printed as 0.097; a digit fell out (arXiv:2)." in flat
+    assert "Headers as printed: R@1k for dev Recall@1000." in flat
+    assert "Warning: RetroMAE is 0.0100 above the published d:dev MRR@10, more than the tolerance." in flat
+    assert "BERT, RetroMAE: replication: trained by this project's own code; seeds 0, 1, 2; commit f00dfeedf0; " in flat
+    assert "Identity of d:dev: 100 documents, 30 queries, 31 judgements, corpus sha256:cccccccc, qrels sha256:" in flat
+    assert "lengths 32/140, dot, relevant from grade 1, ties broken 3, self-hits removed 0, missing queries 0." in flat
+    assert "paired two-sided t-test over 30 queries, seeds averaged first, p Holm-corrected within each column" in flat
+    assert "Of 13 cells 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A. Exit code 0." in flat
+    assert "ACM's badging policy v1.1: a reproduction uses what the authors released, a replication is made" in flat
+    commands = [line for line in lines if line.startswith("retrobench run")]
+    plain = "retrobench run --track small --objective {} --set 'adapt.corpus=[]' {}--seed 1 --seed 2 --seed 3"
+    assert commands == [
+        plain.format("bert --objective retromae", ""),
+        plain.format("retromae", "--set objective.mask_ratio=0.9 "),
+        plain.format("retromae", "--set entrant.checkpoint=authors/model "),
+    ]
+    assert max(len(line) for line in text.splitlines() if "retrobench run" not in line) <= 120
+
+
+def test_csv(both: Path) -> None:
+    records = list(csv.DictReader(io.StringIO(reproduce("paper/table-1", "csv", leaderboard=both).text)))
+    assert len(records) == 13
+    assert records[3] == {
+        "table": "paper/table-1",
+        "track": "small",
+        "model": "RetroMAE",
+        "entrant": "retromae",
+        "dataset": "d:dev",
+        "measure": "MRR@10",
+        "header": "",
+        "published": "0.35",
+        "printed": "",
+        "source": "arXiv:1, Table 1",
+        "measured": str((0.359 + 0.360 + 0.361) / 3),
+        "sd": records[3]["sd"],
+        "delta": records[3]["delta"],
+        "tolerance": "0.005",
+        "tolerance_reason": "training: the larger of 0.005 and twice the deviation over 3 seeds",
+        "verdict": "PASS (+)",
+        "reason": "",
+        "kind": "replication: trained by this project's own code",
+        "seeds": "3",
+        "queries": "30",
+        "beats": "BERT",
+        "note": "",
+    }
+    assert float(records[3]["sd"]) == pytest.approx(0.001, abs=1e-12)
+    assert float(records[3]["delta"]) == pytest.approx(0.01, abs=1e-12)
+    assert (records[4]["header"], records[4]["published"], records[4]["printed"]) == ("R@1k", "0.97", "0.097")
+
+
+def test_json(both: Path) -> None:
+    document = json.loads(reproduce("paper/table-1", "json", leaderboard=both).text)
+    assert (document["table"], document["paper"]) == ("paper/table-1", "Paper (2020)")
+    first, second = document["parts"]
+    assert (first["track"], first["set"]) == ("small", ["adapt.corpus=[]", "distil.*=*"])
+    assert (second["track"], second["reason"], second["commands"]) == (None, "no track measures questions", [])
+    assert first["needs"]["d:dev"]["query_length"] == 32
+    rows = first["cells"][0]["rows"]
+    assert [(each["seed"], each["identity"]) for each in rows] == [(seed, "0123456789abcdef") for seed in range(3)]
+    assert rows[0]["facts"]["d:dev"]["ties"] == 3
+    assert second["cells"][0]["measured"] is None
+
+
+def test_markdown(both: Path) -> None:
+    lines = reproduce("paper/table-1", "md", leaderboard=both).text.splitlines()
+    assert lines[0] == "### paper/table-1: MRR & more"
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| b ")]
+    assert found[0] == ["b", "RetroMAE", "dev MRR@10", "0.3500", "0.3600 ± 0.0010<sup>a</sup>", "+0.0100", "0.0050",
+                        "PASS (+)", "3", "30", ""]  # fmt: skip
+    assert lines.count("```sh") == 1
+
+
+def test_latex(both: Path) -> None:
+    text = reproduce("paper/table-1", "latex", leaderboard=both).text
+    assert text.startswith("% needs \\usepackage{booktabs}")
+    for name, count in (("table", 2), ("tabular", 3)):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == count
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [3, 3, 3]
+    assert r"\begin{tabular}{lllrrrrlrrl}" in text
+    assert (
+        r"b & RetroMAE & dev MRR@10 & 0.3500 & 0.3600 $\pm$ 0.0010$^{\mathrm{a}}$ & +0.0100 & 0.0050 & PASS (+)" in text
+    )
+    assert r"\caption{paper/table-1: MRR \& more}" in text
+    for tabular in re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, re.DOTALL):
+        rows = [line for line in tabular[1].splitlines() if line.endswith(r"\\")]
+        assert {line.count(" & ") for line in rows} == {len(tabular[0]) - 1}
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_the_list_of_all(both: Path, shipped: None) -> None:
+    report = reproduce(leaderboard=both)
+    lines = [" ".join(line.split()) for line in report.text.splitlines()]
+    assert lines[lines.index("Paper (2020)") + 2] == "table what track cells PASS PASS (+) FAIL NOT RUN N/A"
+    assert "paper/table-1 MRR & more small 12 2 1 0 4 5" in lines
+    assert "paper/table-1 questions - 1 0 0 0 1 0" in lines
+    assert {"RetroMAE (EMNLP 2022)", "DupMAE (ACL 2023)", "BoW prediction (SIGIR 2024)"} < set(lines)
+    assert max(map(len, report.text.splitlines())) <= 110
+    listed = {each["table"]: each for each in json.loads(reproduce(format="json", leaderboard=both).text)["tables"]}
+    assert listed["paper/table-1"]["verdicts"] == {"PASS": 2, "PASS (+)": 1, "FAIL": 0, "NOT RUN": 5, "N/A": 5}
+    assert listed["paper/table-1"]["tracks"] == ["small"]
+    records = {
+        each["table"]: each for each in csv.DictReader(io.StringIO(reproduce(format="csv", leaderboard=both).text))
+    }
+    assert (records["paper/table-1"]["PASS (+)"], records["retromae/table-2"]["NOT RUN"]) == ("1", "90")
+
+
+def test_the_list_tells_of_what_failed_and_what_is_refused(tmp_path: Path) -> None:
+    folder = board(tmp_path, measured(mrr=0.1))
+    assert reproduce(leaderboard=folder).exit_code == 1
+    board(folder, measured("retromae", facts={}))
+    report = reproduce(leaderboard=folder)
+    assert report.exit_code == 3
+    assert "Refused: " in report.text
+    assert "does not say its documents" in report.text
+    listed = {each["table"]: each for each in json.loads(reproduce(format="json", leaderboard=folder).text)["tables"]}
+    assert "does not say" in listed["paper/table-1"]["refused"]
+
+
+def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path, shipped: None) -> None:
+    with pytest.raises(RetrobenchError, match=r"Unknown table 'retromae/table-22'\. Did you mean 'retromae/table-2'\?"):
+        reproduce("retromae/table-22", leaderboard=board(tmp_path))
+    with pytest.raises(RetrobenchError, match=r"Unknown format 'htm'"):
+        reproduce("retromae/table-2", "htm", leaderboard=tmp_path)
+
+
+# --- the mean over BEIR's public sets
+
+
+def test_a_mean_over_14_sets_is_derived_and_never_stands_beside_one_over_18(tmp_path: Path) -> None:
+    names = [MEANS["beir/cqadupstack"] if name == "beir/cqadupstack" else name for name in GROUPS["beir"]]
+    columns = ", ".join(f'"{name} nDCG@10"' for name in (*names, "AVERAGE (18 sets)"))
+    values = ", ".join(f"0.{40 + place}" for place in range(14))
+    text = f"""
+[dataset]
+"AVERAGE (18 sets)" = {{ reason = "over 18" }}
+[[table]]
+id = "paper/table-1"
+title = "BEIR"
+paper = "P"
+source = "S"
+columns = [{columns}]
+rows = [
+    {{ model = "BERT", entrant = "bert", values = [{values}, 0.5] }},
+    {{ model = "gap", reason = "a set is missing", values = ["not printed", {values[6:]}, 0.5] }},
+]
+"""
+    (tmp_path / "beirs").mkdir()
+    (tmp_path / "beirs" / "claims.toml").write_text(text)
+    measures = {MEANS["beir"]: {"nDCG@10": 0.47}} | {name: {"nDCG@10": 0.47} for name in names}
+    append(tmp_path / "beirs", measured(track="beirs", overrides={}, measures=measures, facts={}), {})
+    report = reproduce("paper/table-1", "json", leaderboard=tmp_path)
+    (part,) = json.loads(report.text)["parts"]
+    assert part["derived"] == [{"model": "BERT", "published": pytest.approx(0.465), "measured": 0.47}]
+    average = cells(report.text)["BERT", "AVERAGE (18 sets) nDCG@10"][0]
+    assert (average["verdict"], average["measured"], average["published"]) == ("N/A", None, 0.5)
+    shown = reproduce("paper/table-1", leaderboard=tmp_path).text
+    assert "Derived, not printed by the paper: the mean of its 14 cells of public sets. It has no verdict." in shown
+    assert "BERT 0.4650 0.4700" in [" ".join(line.split()) for line in shown.splitlines()]
+
+
+# --- the README of a folder with claims
+
+
+def test_the_readme_of_a_track_shows_what_is_claimed_beside_its_rows(both: Path) -> None:
+    small = both / "small"
+    (small / "track.toml").write_text('title = "Small"\n')
+    text = readme(small)
+    assert "from claims.toml, rows.jsonl and track.toml: edits are lost." in text
+    assert text.index("## Results") < text.index("## Published and measured") < text.index("## Cost")
+    assert "### paper/table-1: MRR & more\n" in text
+    assert "0.3600 ± 0.0010<sup>a</sup>" in text
+    assert "Of 13 cells 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A.\n" in text
+    write_readme(small)
+    assert check(both) == []
+    (small / "claims.toml").write_text(CLAIMS.replace("0.300", "0.301"))
+    assert check(both) == [str(small / "README.md")]
+
+
+def test_the_readme_of_claims_without_a_track(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "claims.toml").write_text('title = "Claims only"\ndescription = "Why."\n' + CLAIMS)
+    assert check(tmp_path) == [str(tmp_path / "other" / "README.md")]
+    text = readme(tmp_path / "other")
+    assert text.startswith(
+        "# Claims only\n\n"
+        "<!-- Rendered by `python -m retrobench.leaderboard` from claims.toml: edits are lost. -->\n\nWhy."
+    )
+    assert "No rows yet." not in text
+    assert "## Results" not in text
+
+
+def test_the_readme_of_a_track_without_claims_has_no_word_of_them(tmp_path: Path) -> None:
+    (tmp_path / "track.toml").write_text("")
+    assert "ublished" not in readme(tmp_path)
+    assert "from rows.jsonl and track.toml: edits" in readme(tmp_path)

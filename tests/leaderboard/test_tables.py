@@ -1,0 +1,273 @@
+"""Each format shows the same numbers, and the README of a track is what its files say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rows import BERT, DATASET, RETROMAE, entrants, mean, row
+
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import folders
+from retrobench.leaderboard.cells import clock
+from retrobench.leaderboard.pages import check, main, readme, write_readme
+from retrobench.leaderboard.rows import Row, append, read
+from retrobench.leaderboard.tables import FORMATS, loader, render, show, summary
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    return entrants(tmp_path / "leaderboards" / "mini")
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_markdown(mini: Path) -> None:
+    append(
+        mini,
+        row("bm25", None, [0.4], representation="bm25", cost={"search": {"seconds": 3661.0}}),
+        {DATASET: {"MRR@10": BERT}},
+    )
+    append(mini, row("bert", 1, [0.27]), {DATASET: {"MRR@10": BERT}})
+    lines = [line for line in show("mini", mini.parent, "md").splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines if "<sup>" not in line}) == 1, "columns stand under each other"
+    assert [line.rstrip("|").endswith("-: ") for line in lines] == [False, True, False, False, False, False]
+    assert cells(lines[0]) == [
+        "",
+        "entrant",
+        "representation",
+        "seeds",
+        "MRR@10",
+        "time",
+        "pre-training",
+        "tokens/s",
+        "peak memory",
+    ]
+    assert [cells(line) for line in lines[2:]] == [
+        ["a", "retromae", "cls", "1", "0.4500 ± -<sup>bcd</sup>", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+        ["b", "bm25", "bm25", "-", "0.4000 ± -", "1:01:01", "-", "-", "-"],
+        ["c", "bert", "cls", "2", "0.2600 ± 0.0141", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+        ["d", "mlm", "cls", "1", "0.2510 ± -", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+    ]
+
+
+def test_text(mini: Path) -> None:
+    lines = show("mini", mini.parent).splitlines()
+    assert lines[0] == "Track mini as it is (identity 01234567)"
+    assert lines[2].split() == ["entrant", "representation", "seeds", "MRR@10", "beats", "time"]
+    assert lines[4].split() == ["a", "retromae", "cls", "1", "0.4500", "±", "-", "bc", "0:03:35"]
+    assert lines[6].split() == ["c", "bert", "cls", "1", "0.2500", "±", "-", "0:03:35"]
+    assert lines[4].index("0.4500") == lines[6].index("0.2500")
+    assert "a retromae cls 0:01:30 25000 2.00 GiB" in [" ".join(line.split()) for line in lines]
+    assert lines[-1] == f"Rows: {mini / 'rows.jsonl'}"
+
+
+def test_csv(mini: Path) -> None:
+    records = list(csv.DictReader(io.StringIO(show("mini", mini.parent, "csv"))))
+    assert [record["entrant"] for record in records] == ["retromae", "mlm", "bert"]
+    assert float(records[0][f"{DATASET} MRR@10"]) == mean(RETROMAE)
+    assert (
+        records[0]
+        | {
+            "track": "mini",
+            "identity": "0123456789abcdef",
+            "line": "a",
+            "seeds": "1",
+            "beats": "bc",
+            "seconds": "215.0",
+            "peak_memory_bytes": "2147483648.0",
+            f"{DATASET} MRR@10 sd": "",
+        }
+        == records[0]
+    )
+
+
+def test_json(mini: Path) -> None:
+    document = json.loads(show("mini", mini.parent, "json"))
+    table = document["tables"][0]
+    assert table["main"] == [DATASET, "MRR@10"]
+    assert table["baseline"] == "c"
+    assert table["lines"][0]["measures"] == {DATASET: {"MRR@10": {"mean": mean(RETROMAE), "sd": None}}}
+    assert [(pair["first"], pair["second"]) for pair in table["pairs"]] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
+    assert [Row(**raw) for raw in table["rows"]] == read(mini)
+
+
+def test_latex(mini: Path) -> None:
+    append(mini, row("bow_mae:50%", 0, [0.1]), {DATASET: {"MRR@10": BERT}})
+    text = show("mini", mini.parent, "latex")
+    lines = text.splitlines()
+    rules = [lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
+    assert lines[rules[0] - 1] == r"\begin{tabular}{lllrrrrrr}"
+    assert lines[rules[2] + 1] == r"\end{tabular}"
+    body = lines[rules[1] + 1 : rules[2]]
+    assert len(body) == 4
+    assert all(line.endswith(r" \\") and line.count(" & ") == 8 for line in (lines[rules[0] + 1], *body))
+    assert body[0].startswith(r"a & retromae & cls & 1 & 0.4500 $\pm$ -$^{\mathrm{bcd}}$ & 0:03:35 & ")
+    assert r" bow\_mae:50\% & " in body[3]
+    assert [text.count(rf"\begin{{{name}}}") for name in ("table", "tabular")] == [1, 1]
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    assert text.replace(r"\$", "").count("$") % 2 == 0
+
+
+def test_clock() -> None:
+    assert [clock(value) for value in (None, 0.4, 59.6, 3599, 36125)] == [
+        "-",
+        "0:00:00",
+        "0:01:00",
+        "0:59:59",
+        "10:02:05",
+    ]
+
+
+def test_an_unknown_format_names_the_known(mini: Path) -> None:
+    with pytest.raises(
+        RetrobenchError,
+        match=r"Unknown format 'latx'\. Did you mean 'latex'\? Known: csv, json, latex, md, text",
+    ):
+        show("mini", mini.parent, "latx")
+
+
+def test_many_measures_are_lines_and_entrants_columns() -> None:
+    """25 datasets side by side are read by nobody."""
+    sets = {f"beir/set-{number}": {"nDCG@10": 0.1 + number / 100} for number in range(25)}
+    rows = [row("bert", measures=sets), row("mlm", 0, measures=sets), row("mlm", 1, measures=sets)]
+    text = render(rows, "text")
+    many = render([*rows, *(row(f"entrant-{number}", measures=sets) for number in range(5))], "text")
+    assert max(len(line) for line in many.splitlines() if not line.startswith(("Mean ", "Diff"))) < 120
+    assert many.count("beir/set-24") == 2, "7 entrants: 4, and the other 3 below"
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "entrant representation seeds beir/set-0 nDCG@10 time" in lines
+    assert "dataset measure a bert b mlm" in lines
+    assert "beir/set-24 nDCG@10 0.3400 ± - 0.3400 ± 0.0000" in lines
+    assert sum(line.startswith("beir/set-") for line in lines) == 25
+    markdown = render(rows, "md")
+    assert "| dataset     | measure |     a bert |           b mlm |" in markdown
+    assert render(rows, "latex").count(r"\begin{tabular}") == 2
+    assert len(next(csv.reader(io.StringIO(render(rows, "csv"))))) > 2 * 25, "a spreadsheet has room"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_several_datasets_are_named_in_the_columns(format: str) -> None:
+    measures = {"beir/scifact/test": {"nDCG@10": 0.6}, "beir/nfcorpus/test": {"nDCG@10": 0.3}}
+    text = render([row(measures=measures)], format)
+    assert text.index("beir/scifact/test") < text.index("beir/nfcorpus/test")
+
+
+def test_the_end_of_a_run_fits_a_terminal_and_says_where_everything_lies(mini: Path) -> None:
+    rows = read(mini)
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    console.print(summary(rows, loader(mini, rows), {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")}))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines[4].split()) == "a retromae cls 1 0.4500 ± - bc 0:03:35"
+    assert "encoder  store/encoder" in lines
+
+
+def test_rows_here_are_shown_before_those_that_came_with_the_package(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "__file__", str(mini.parents[1] / "leaderboard" / "folders.py"))
+    monkeypatch.chdir(mini.parent)  # no ./leaderboards there
+    (mini / "track.toml").write_text("")
+    assert show("mini").endswith(f"Rows: {mini / 'rows.jsonl'}")
+    append(tmp_path / "own" / "mini", row("mine"), {})
+    assert show("mini", tmp_path / "own").endswith(f"Rows: {tmp_path / 'own' / 'mini' / 'rows.jsonl'}")
+
+
+def test_a_track_without_rows_says_how_to_get_one(tmp_path: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "track.toml").write_text("")
+    assert show("fresh", tmp_path) == (
+        "Track fresh has no rows yet. `retrobench run --objective NAME --track fresh` appends one."
+    )
+    assert json.loads(show("fresh", tmp_path, "json")) == {"tables": []}
+    with pytest.raises(RetrobenchError, match="Unknown track 'other'"):
+        show("other", tmp_path)
+
+
+def test_the_readme_is_current_until_a_row_is_added(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mini / "track.toml").write_text('title = "The mini track"\ndescription = "SQuAD as passages."\n')
+    (mini.parent / "notes").mkdir()
+    assert check(mini.parent) == [str(mini / "README.md")]
+    assert main([str(mini.parent)]) == 0
+    assert check(mini) == check(mini.parent) == []
+    assert main(["--check", str(mini.parent)]) == 0
+    append(mini, row("bert", 1), {DATASET: {"MRR@10": BERT}})
+    capsys.readouterr()
+    assert main(["--check", str(mini.parent)]) == 1
+    assert (
+        capsys.readouterr().err == f"{mini / 'README.md'} is not current: run python -m retrobench.leaderboard {mini}\n"
+    )
+    assert write_readme(mini) == mini / "README.md"
+    assert sorted(path.name for path in mini.iterdir()) == [
+        "README.md",
+        "per_query",
+        "rows.jsonl",
+        "rows.jsonl.lock",
+        "track.toml",
+    ]
+
+
+def test_the_readme_says_what_made_each_row_and_how_to_rerun_it(mini: Path) -> None:
+    (mini / "track.toml").write_text('title = "The mini track"\ndescription = "SQuAD as passages."\n')
+    append(
+        mini,
+        row("bm25", None, [0.3], hardware={"cpu": "another"}, cost={"search": {"seconds": 7.0}}),
+        {DATASET: {"MRR@10": BERT}},
+    )
+    text = readme(mini)
+    assert text.startswith("# The mini track\n\n<!-- ")
+    assert "\n\nSQuAD as passages.\n\n" in text
+    assert "| tokenise | pretrain | finetune |  search |" in text
+    rows = [cells(line) for line in text.splitlines() if "json.gz" in line]
+    assert rows[0][:11] == [
+        "bert",
+        "cls",
+        "0",
+        "in-batch 0.2000, mined 0.2500",
+        "mined",
+        "-",
+        "retrobench 0.1.0",
+        "0.1.0",
+        "f00dfeedf0",
+        "1",
+        "1",
+    ]
+    assert (rows[3][2], rows[3][9]) == ("-", "2")
+    assert "- Machine 2: cpu another\n" in text
+    assert "\nretrobench run --objective mlm --seed 0\n" in text
+    assert all((mini / row.per_query).is_file() and f"({row.per_query})" in text for row in read(mini))
+
+
+def test_the_readme_of_a_track_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "track.toml").write_text("")
+    assert "No rows yet." in readme(tmp_path)
+    (tmp_path / "track.toml").write_text("title = ")
+    with pytest.raises(RetrobenchError, match=r"track\.toml is not TOML: "):
+        readme(tmp_path)
+
+
+def test_checking_a_folder_without_tracks_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", str(tmp_path)]) == 2
+    assert "No track in " in capsys.readouterr().err
+    assert main(["--check"]) == 2
+
+
+def test_nothing_heavy_is_imported() -> None:
+    heavy = {"torch", "transformers", "scipy", "ranx", "numba", "faiss", "rich"}
+    code = f"import sys, retrobench.leaderboard.pages; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,395 @@
+"""Representations against a plain dense computation, and the folders in which encoders leave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from bases import FAMILIES, MAX_LENGTH, make, model, sentences, word_piece
+from sentence_transformers import SentenceTransformer
+from tokenizers.processors import BertProcessing
+from torch import Tensor
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+from retrobench.config.track import Entrant, Evaluate, Experiment, Finetune, Model, Pretrain, Representations, Track
+from retrobench.data.tokens import TokenisedTexts, vocabulary, write_tokens
+from retrobench.errors import RetrobenchError
+from retrobench.model.backbones import Backbone
+from retrobench.model.encoder import Encoder, Vectors, keep_largest
+from retrobench.model.masking import pack
+from retrobench.objective import Vocabulary
+from retrobench.retrieval import embedding
+from retrobench.retrieval.tokenised import Texts
+from retrobench.retrieval.vectors import Terms
+from retrobench.retrieval.vectors import Vectors as Stored
+from retrobench.stages import encode
+from retrobench.stages.finetune import load_encoder
+from retrobench.store.store import Artifact, Store
+from retrobench_bert import Bert
+
+SIZES = Representations(dense=8, terms=5, scale=0.5)
+IDS = torch.tensor([[4, 20, 30, 40, 50, 5], [4, 21, 31, 5, 0, 0], [4, 5, 0, 0, 0, 0]])  # the last text is empty
+MASK = (IDS != 0).long()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Which adds [CLS] and [SEP] itself, as that of every released BERT does."""
+    made = word_piece()
+    ids = made.get_vocab()
+    ends = [(token, ids[token]) for token in ("[SEP]", "[CLS]")]
+    made.backend_tokenizer.post_processor = BertProcessing(*ends)
+    return made
+
+
+def encoder(tokenizer: PreTrainedTokenizerFast, representation: str, sizes: Representations = SIZES) -> Encoder:
+    """On a random BERT whose weights are large enough for texts to differ."""
+    lm = model("bert", tokenizer)
+    torch.manual_seed(1)
+    for name, parameter in lm.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
+    return Encoder(Backbone(lm), representation, sizes).eval()
+
+
+def plain(made: Encoder) -> tuple[Tensor, Tensor]:
+    """Last hidden states and logits as transformers itself computes them."""
+    out = made.backbone.lm(input_ids=IDS, attention_mask=MASK, output_hidden_states=True)
+    return out.hidden_states[-1], out.logits
+
+
+def dense(vectors: Vectors) -> Tensor:
+    assert vectors.dense is not None
+    return vectors.dense
+
+
+def terms(vectors: Vectors) -> Tensor:
+    assert vectors.terms is not None
+    return vectors.terms
+
+
+# Equations
+
+
+def test_cls(tokenizer: PreTrainedTokenizerFast) -> None:
+    made = encoder(tokenizer, "cls")
+    vectors = made(IDS, MASK)
+    assert vectors.terms is None and dense(vectors).shape == (3, 32)
+    torch.testing.assert_close(vectors.dense, plain(made)[0][:, 0])
+
+
+def test_mean(tokenizer: PreTrainedTokenizerFast) -> None:
+    """[CLS] and [SEP] take part, padding does not."""
+    made = encoder(tokenizer, "mean")
+    vectors = made(IDS, MASK)
+    hidden = plain(made)[0]
+    assert vectors.terms is None and dense(vectors).shape == (3, 32)
+    torch.testing.assert_close(dense(vectors)[0], hidden[0].mean(0))
+    torch.testing.assert_close(dense(vectors)[1], hidden[1, :4].mean(0))
+    torch.testing.assert_close(dense(vectors)[2], hidden[2, :2].mean(0))
+
+
+def test_terms(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The largest logit of each word over all real tokens but [CLS]."""
+    for activation in ("raw", "log1p"):
+        made = encoder(tokenizer, "terms", replace(SIZES, activation=activation))
+        vectors = made(IDS, MASK)
+        logits = plain(made)[1]
+        largest = torch.stack([logits[0, 1:].amax(0), logits[1, 1:4].amax(0), logits[2, 1]])
+        assert vectors.dense is None and terms(vectors).shape == (3, 400)
+        assert largest.min() < 0 < largest.max()
+        torch.testing.assert_close(vectors.terms, largest if activation == "raw" else largest.clamp(min=0).log1p())
+
+
+def test_cls_and_terms(tokenizer: PreTrainedTokenizerFast) -> None:
+    made = encoder(tokenizer, "cls+terms")
+    assert made.projection is not None and made.projection.weight.shape == (8, 32)
+    vectors = made(IDS, MASK)
+    torch.testing.assert_close(vectors.dense, plain(made)[0][:, 0] @ made.projection.weight.T)
+    torch.testing.assert_close(vectors.terms, encoder(tokenizer, "terms")(IDS, MASK).terms)
+    assert dense(vectors).shape == (3, 8)
+
+
+def test_unit_vectors(tokenizer: PreTrainedTokenizerFast) -> None:
+    for representation in ("cls", "mean"):
+        raw = encoder(tokenizer, representation)(IDS, MASK)
+        unit = encoder(tokenizer, representation, replace(SIZES, normalize=True))(IDS, MASK)
+        torch.testing.assert_close(dense(unit), dense(raw) / dense(raw).norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
+@pytest.mark.parametrize("kept", [1, 5, 1000])
+def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, kept: int) -> None:
+    """A document counts by its largest terms, a query by all of them; no two roles are alike."""
+    made = encoder(tokenizer, representation, replace(SIZES, terms=kept, activation="raw"))
+    with torch.inference_mode():
+        vectors = made(IDS, MASK)
+    scores = made.similarity(Vectors(*(part if part is None else part[:2] for part in vectors)), vectors)
+    assert scores.shape == (2, 3) and scores.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made.similarity(Vectors(*(p if p is None else p[:2] for p in vectors)), vectors), scores)
+    for query in range(2):
+        for document in range(3):
+            expected = 0.0
+            if vectors.dense is not None:
+                expected += float(vectors.dense[query] @ vectors.dense[document])
+            if vectors.terms is not None:
+                weights = vectors.terms[document].tolist()
+                largest = sorted(range(400), key=lambda word: weights[word], reverse=True)[:kept]
+                expected += 0.5 * sum(weights[word] * float(vectors.terms[query, word]) for word in largest)
+            assert float(scores[query, document]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_keep_largest() -> None:
+    found = keep_largest(torch.tensor([[0.0, 3.0, -1.0, 2.0]]), 2)
+    assert (found.indices.tolist(), found.values.tolist()) == ([[1, 3]], [[3.0, 2.0]])
+    assert keep_largest(torch.zeros(2, 4), 9).indices.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("representation", "reached"),
+    [
+        ("cls", {"layers"}),
+        ("mean", {"layers"}),
+        ("terms", {"layers", "head"}),
+        ("cls+terms", {"layers", "head", "projection"}),
+    ],
+)
+def test_gradients_reach_what_the_representation_reads(
+    tokenizer: PreTrainedTokenizerFast, representation: str, reached: set[str]
+) -> None:
+    made = encoder(tokenizer, representation)
+    made.similarity(made(IDS[:2], MASK[:2]), made(IDS, MASK)).square().sum().backward()  # type: ignore[no-untyped-call]
+    parameters = dict(made.named_parameters())
+    parts = {
+        "layers": "backbone.lm.bert.encoder.layer.0.attention.self.value.weight",
+        "head": "backbone.lm.cls.predictions.transform.dense.weight",
+        "projection": "projection.weight",
+    }
+    found = {part: parameters[name].grad for part, name in parts.items() if name in parameters}
+    assert {part for part, grad in found.items() if grad is not None and grad.abs().max() > 0} == reached
+    bias = parameters["backbone.lm.cls.predictions.bias"].grad
+    assert (bias is not None and bool(bias.any())) == ("head" in reached)
+    words = parameters["backbone.lm.bert.embeddings.word_embeddings.weight"].grad
+    assert words is not None and words[20].any()
+    absent = [word for word in range(400) if word not in set(IDS.flatten().tolist())]
+    assert bool(words[absent].any()) == ("head" in reached)
+
+
+# The folder
+
+
+TEXTS = [text for _, _, text in sentences(6)] + ["ba " * 100]  # two are shorter than the others, the last is cut
+
+PLAIN = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+LAYOUT = {"README.md", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
+EXPORTS = [
+    ("cls", False, {"1_Pooling/config.json"}),
+    ("mean", False, {"1_Pooling/config.json"}),
+    ("cls", True, {"1_Pooling/config.json", "2_Normalize/config.json"}),
+    ("mean", True, {"1_Pooling/config.json", "2_Normalize/config.json"}),
+    ("cls+terms", False, {"1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"}),
+]
+
+
+def own_dense(made: Encoder, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+    """The vectors as the harness makes them, from token ids without special ones."""
+    facts = vocabulary(tokenizer, 400)
+    vectors = []
+    for text in texts:
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_LENGTH - 2]
+        ids = torch.tensor([[facts.cls, *tokens, facts.sep]])
+        with torch.inference_mode():
+            vectors.append(dense(made(ids, torch.ones_like(ids))))
+    return torch.cat(vectors)
+
+
+@pytest.mark.parametrize(("representation", "normalize", "modules"), EXPORTS)
+def test_a_saved_encoder_loads_elsewhere(
+    tokenizer: PreTrainedTokenizerFast, representation: str, normalize: bool, modules: set[str], tmp_path: Path
+) -> None:
+    """In plain AutoModel the same hidden states, in SentenceTransformer the same vectors; nothing pickled."""
+    made = encoder(tokenizer, representation, replace(SIZES, normalize=normalize))
+    made.save(tmp_path, tokenizer, MAX_LENGTH)
+    made.save(tmp_path, tokenizer, MAX_LENGTH)  # over an attempt that was cut short
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == PLAIN | LAYOUT | modules
+
+    with torch.inference_mode():
+        bare = AutoModel.from_pretrained(tmp_path).eval()(input_ids=IDS, attention_mask=MASK).last_hidden_state
+        assert torch.equal(bare, made.backbone.hidden(IDS, MASK))
+
+    loaded = SentenceTransformer(str(tmp_path), device="cpu")
+    assert loaded.max_seq_length == MAX_LENGTH and loaded.similarity_fn_name == "dot"
+    theirs = loaded.encode(TEXTS, convert_to_tensor=True)
+    ours = own_dense(made, tokenizer, TEXTS)
+    assert theirs.shape == ours.shape == (len(TEXTS), 8 if representation == "cls+terms" else 32)
+    assert torch.cosine_similarity(theirs, ours).min() >= 0.9999
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    others = torch.nn.functional.normalize(ours[:6]) @ torch.nn.functional.normalize(ours[:6]).T
+    assert (others - torch.eye(6)).max() < 0.9999, "texts differ enough for the comparison to mean something"
+
+
+def test_the_card_says_what_is_missing(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    for representation in ("cls", "cls+terms"):
+        (tmp_path / representation).mkdir()
+        encoder(tokenizer, representation).save(tmp_path / representation, tokenizer, MAX_LENGTH)
+    both = (tmp_path / "cls+terms" / "README.md").read_text()
+    assert "gives the dense part alone" in both and "scores without them are not the ones in the leaderboard" in both
+    assert "both giving the vectors retrobench searched" in (tmp_path / "cls" / "README.md").read_text()
+
+
+def test_terms_alone_have_no_dense_part_to_export(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    encoder(tokenizer, "terms").save(tmp_path, tokenizer, MAX_LENGTH)
+    assert {path.name for path in tmp_path.iterdir()} == PLAIN
+
+
+@pytest.mark.parametrize("representation", ["cls", "terms", "cls+terms"])
+def test_a_saved_encoder_goes_on_here(tokenizer: PreTrainedTokenizerFast, representation: str, tmp_path: Path) -> None:
+    """With its head and its projection."""
+    made = encoder(tokenizer, representation)
+    made.save(tmp_path, tokenizer, MAX_LENGTH)
+    torch.manual_seed(5)
+    again, facts = load_encoder(experiment(representation), tmp_path)
+    assert facts == vocabulary(tokenizer, 400) and not again.training
+    for ours, theirs in zip(made(IDS, MASK), again(IDS, MASK), strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_exports(family: str, tmp_path: Path) -> None:
+    base = make(family, tmp_path)
+    made = Encoder(base.backbone(), "cls+terms", SIZES).eval()
+    (tmp_path / "export").mkdir()
+    made.save(tmp_path / "export", base.tokenizer, MAX_LENGTH)
+    ids, real = pack([base.texts[row] for row in range(4)], base.vocabulary, MAX_LENGTH)[:2]
+    with torch.inference_mode():
+        bare = AutoModel.from_pretrained(tmp_path / "export").eval()(input_ids=ids, attention_mask=real)
+        torch.testing.assert_close(bare.last_hidden_state, made.backbone.hidden(ids, real), rtol=0, atol=1e-6)
+    modules = json.loads((tmp_path / "export" / "modules.json").read_text())
+    assert [module["path"] for module in modules] == ["", "1_Pooling", "2_Dense"]
+
+
+# The stage
+
+
+def experiment(representation: str) -> Experiment:
+    budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3, "precision": "fp32"}
+    finetune = Finetune(**budget, queries="unused", query_length=12, passage_length=MAX_LENGTH)
+    track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, Evaluate(("unused",)))
+    return Experiment(replace(track, representation=SIZES), Entrant("tiny", Bert(), representation), 0)
+
+
+def artifacts(made: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[Artifact, Artifact]:
+    """An encoder and texts where the stages would have left them."""
+    for name in ("encoder", "texts"):
+        (folder / name).mkdir()
+    made.save(folder / "encoder", tokenizer, MAX_LENGTH)
+    write_tokens(folder / "texts", sentences(40), tokenizer)
+    return tuple(Artifact(name, name, folder / name, True, {}) for name in ("encoder", "texts"))  # type: ignore[return-value]
+
+
+def one_by_one(made: Encoder, facts: Vocabulary, texts: TokenisedTexts, length: int) -> list[Vectors]:
+    with torch.inference_mode():
+        return [made(*pack([texts[row]], facts, length)[:2]) for row in range(len(texts))]
+
+
+@pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
+@pytest.mark.parametrize(("window", "tokens"), [(4096, 8192), (7, 100), (10, 1)])
+def test_encoding_in_batches_equals_one_by_one(
+    tokenizer: PreTrainedTokenizerFast,
+    representation: str,
+    window: int,
+    tokens: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Padding and company change nothing beyond rounding, and every row stands in its place."""
+    monkeypatch.setattr(embedding, "WINDOW", window)
+    monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
+    made = encoder(tokenizer, representation)
+    weights, texts = artifacts(made, tokenizer, tmp_path)
+    x, store, source = experiment(representation), Store(tmp_path / "store"), TokenisedTexts.open(texts.path)
+    passages, queries = (encode(x, store, weights, texts, kind) for kind in ("passage", "query"))
+    expected = {
+        MAX_LENGTH: one_by_one(made, vocabulary(tokenizer, 400), source, MAX_LENGTH),
+        12: one_by_one(made, vocabulary(tokenizer, 400), source, 12),
+    }
+    for artifact, length in ((passages, MAX_LENGTH), (queries, 12)):
+        found = Stored.open(artifact.path)
+        assert found.ids == source.ids and found.manifest["representation"] == representation
+        assert (found.manifest["model"], found.manifest["texts"]) == (weights.key, texts.key)
+        assert found.width == {"terms": 0, "cls+terms": 8}.get(representation, 32)
+        assert found.words == (400 if "terms" in representation else 0)
+        if found.width:
+            close(found.dense(0, len(found)), torch.cat([dense(v) for v in expected[length]]))
+        if found.words:
+            whole = torch.cat([terms(v) for v in expected[length]])
+            largest = keep_largest(whole, SIZES.terms)
+            kept = torch.zeros_like(whole).scatter(1, largest.indices, largest.values)
+            close(spread(found.terms(0, len(found)), 400), whole if artifact is queries else kept)
+            assert (found.terms(0, len(found)).values > 0).all(), "what weighs nothing is not kept"
+    real = np.minimum(source.lengths + 2, MAX_LENGTH).sum()
+    assert (passages.cost["texts"], passages.cost["tokens"]) == (len(source), real)
+
+
+def spread(found: Terms, words: int) -> np.ndarray:
+    """Sparse rows written out, [n, words]; their columns ascend."""
+    counts = np.diff(found.indptr)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    assert (np.diff(found.indices)[np.diff(rows) == 0] > 0).all()
+    whole = np.zeros((len(counts), words), np.float32)
+    whole[rows, found.indices] = found.values
+    return whole
+
+
+def close(found: np.ndarray, expected: Tensor) -> None:
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("representation", ["cls", "terms"])
+@pytest.mark.parametrize("kind", ["query", "passage"])
+def test_vectors_that_are_not_finite_are_refused(
+    tokenizer: PreTrainedTokenizerFast, representation: str, kind: Literal["query", "passage"], tmp_path: Path
+) -> None:
+    made = encoder(tokenizer, representation)
+    torch.nn.init.constant_(made.backbone.lm.bert.encoder.layer[1].output.dense.weight, float("nan"))
+    weights, texts = artifacts(made, tokenizer, tmp_path)
+    with pytest.raises(RetrobenchError, match=rf"^The {kind} vector of row 0 and 41 near it are not finite"):
+        encode(experiment(representation), Store(tmp_path / "store"), weights, texts, kind)
+    assert not [path for path in (tmp_path / "store" / "encode").glob("*[!k]") if path.suffix != ".partial"]
+
+
+def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Those of the stage are those of training."""
+    write_tokens(tmp_path, sentences(30), tokenizer)
+    source, facts = TokenisedTexts.open(tmp_path), vocabulary(tokenizer, 400)
+    for length in (3, 12, MAX_LENGTH):
+        window = Texts.of(source, 7, 32, facts, length)
+        rows = np.asarray([24, 0, 23, 5])
+        ids, mask, _ = pack([source[7 + row] for row in rows], facts, length)
+        found = window.batch(rows)
+        assert torch.equal(found[0], ids) and torch.equal(found[1], mask)
+        assert np.array_equal(window.lengths[rows], mask.sum(1))
+
+
+def test_stored_in_fewer_bits(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """What is stored is the float32 vector rounded once, and the track's identity says so."""
+    made = encoder(tokenizer, "cls")
+    weights, texts = artifacts(made, tokenizer, tmp_path)
+    store, x = Store(tmp_path / "store"), experiment("cls")
+    whole = encode(x, store, weights, texts, "passage")
+    exact = torch.from_numpy(Stored.open(whole.path).dense(0, 42))
+    for dtype in ("float16", "bfloat16"):
+        track = replace(x.track, representation=replace(SIZES, stored=dtype))
+        found = Stored.open(encode(replace(x, track=track), store, weights, texts, "passage").path)
+        assert found.dtype == dtype and track.identity != x.track.identity
+        assert (found.folder / "dense.npy").stat().st_size == 128 + 42 * 32 * 2
+        rounded = exact.to(getattr(torch, dtype)).float()
+        assert torch.equal(torch.from_numpy(found.dense(0, 42)), rounded) and not torch.equal(rounded, exact)

@@ -1,0 +1,198 @@
+"""Encoding at work: several processes, and kills, each in real processes on one thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import get_ident
+from typing import Literal
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from processes import launch
+
+from retrobench.config.track import Representations
+from retrobench.data.tokens import TokenisedTexts
+from retrobench.model.encoder import Encoder
+from retrobench.model.encoder import Vectors as Embeddings
+from retrobench.model.loading import load_backbone
+from retrobench.objective import Vocabulary
+from retrobench.retrieval import embedding
+from retrobench.retrieval.tokenised import write_vectors
+from retrobench.retrieval.vectors import Terms, Vectors, Writer
+from retrobench.store.store import Store
+
+TEXTS, WINDOW = 600, 32
+
+
+def encoder(base: Path) -> tuple[Encoder, Vocabulary]:
+    """On tiny's base, with weights that tell texts apart; the same in every process."""
+    backbone, vocabulary = load_backbone(base)
+    torch.manual_seed(2)
+    for name, parameter in backbone.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
+    return Encoder(backbone, "cls+terms", Representations(dense=8, terms=6)), vocabulary
+
+
+def texts(folder: Path, count: int = TEXTS, longest: int = 60) -> None:
+    """Made-up token ids where `tokenise` would have left some."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    lengths = np.stack([np.zeros(count, np.int64), draw.integers(0, longest, count)], 1)
+    total = int(lengths.sum())
+    draw.integers(5, 60, total, dtype=np.uint16).tofile(folder / "tokens.bin")
+    np.ones(total, np.bool_).tofile(folder / "starts.bin")
+    np.save(folder / "lengths.npy", lengths)
+    np.save(folder / "offsets.npy", np.concatenate([[0], lengths.sum(1).cumsum()]))
+    (folder / "ids.json").write_text("[" + ", ".join(f'"d{row}"' for row in range(count)) + "]")
+    (folder / "texts.json").write_text('{"dtype": "uint16"}')
+
+
+def make(root: Path, folder: Path) -> dict[str, float]:
+    made, vocabulary = encoder(root / "base")
+    torch.manual_seed(3)
+    assert made.projection is not None
+    torch.nn.init.normal_(made.projection.weight)
+    source = TokenisedTexts.open(root / "texts")
+    return write_vectors(folder, made, vocabulary, source, "passage", 40, False, {}, "encode")
+
+
+def main(root: Path, killed: str = "") -> None:
+    """One of several processes; says how many windows it did."""
+    torch.set_num_threads(1)
+    embedding.WINDOW = WINDOW
+    put, done = Writer.put, list[int]()
+
+    def counted(self: Writer, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
+        if killed and len(done) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(self, first, dense, terms)
+        done.append(first)
+
+    Writer.put = counted  # type: ignore[method-assign]
+    work = lambda folder: make(root, folder)  # noqa: E731
+    Store(root / "store").ensure("encode", {}, [], work, resumes=True, together=True, label="encode")
+    print(len(done))
+
+
+def words(root: Path, *more: str) -> list[str]:
+    """The command of a process."""
+    code = "import sys; sys.path[:0] = sys.argv[1].split(':'); from pathlib import Path; import test_encode as t\n"
+    code += "t.main(Path(sys.argv[2]), *sys.argv[3:])"
+    return [sys.executable, "-c", code, ":".join([str(Path(__file__).parent), *sys.path]), str(root), *more]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(embedding, "WINDOW", WINDOW)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny.write_base(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    texts(tmp_path / "texts")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "entry.json"}
+
+
+def alone(root: Path) -> dict[str, bytes]:
+    """What a single process makes."""
+    (root / "alone").mkdir()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    make(root, root / "alone")
+    torch.set_num_threads(threads)
+    return contents(root / "alone")
+
+
+def stored(root: Path) -> Path:
+    (folder,) = (path for path in (root / "store" / "encode").iterdir() if path.is_dir())
+    return folder
+
+
+def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
+    """Each does a part of the windows, and what comes out is what one alone makes."""
+    ended = launch(words(root), 4)
+    assert [process.returncode for process in ended] == [0] * 4, ended
+    shares = [int(process.stdout) for process in ended]
+    assert sum(shares) == -(-TEXTS // WINDOW) and sorted(shares)[-2] > 0, shares
+    assert f"{TEXTS}/{TEXTS} texts" in ended[0].stderr, "what the others did counts"
+    assert contents(stored(root)) == alone(root)
+    found = Vectors.open(stored(root))
+    assert len(found) == TEXTS and np.ptp(found.dense(0, TEXTS), axis=0).min() > 0
+
+
+def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
+    first = subprocess.run(words(root, "killed"), capture_output=True)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    again = subprocess.run(words(root), capture_output=True, text=True)
+    assert int(again.stdout) == -(-TEXTS // WINDOW) - 3, "the windows that were finished are not done again"
+    assert "encode: resuming, an earlier run was cut short" in again.stderr
+    assert contents(stored(root)) == alone(root)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("kind", ["query", "passage"])
+def test_threads_change_no_bit(
+    kind: Literal["query", "passage"], halved: bool, root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is one thread's, so each comes out as it does alone; several batches are under way at a time."""
+    monkeypatch.setitem(embedding.TOKENS, "cpu", 128)
+    made, vocabulary = encoder(root / "base")
+    source, seen = TokenisedTexts.open(root / "texts"), [set[int](), set[int]()]
+    forward = Encoder.forward
+
+    def watched(self: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> Embeddings:
+        seen[0].add(get_ident())
+        seen[1].add(torch.get_num_threads())
+        return forward(self, ids, mask)
+
+    monkeypatch.setattr(Encoder, "forward", watched)
+    for name, threads in (("one", 1), ("two", 2)):
+        torch.set_num_threads(threads)
+        (root / name).mkdir()
+        write_vectors(root / name, made, vocabulary, source, kind, 40, halved, {}, "encode")
+        assert torch.get_num_threads() == threads and seen[1] == {1}
+    assert get_ident() in seen[0] and len(seen[0]) == 3, "itself, then two others"
+    assert contents(root / "one") == contents(root / "two")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_error_in_one_thread_ends_them_all(
+    error: type[BaseException], root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(embedding.TOKENS, "cpu", 64)
+    monkeypatch.setattr(embedding, "WINDOW", TEXTS)
+    made, vocabulary = encoder(root / "base")
+    asked = list[int]()
+
+    def failing(self: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> Embeddings:
+        asked.append(len(ids))
+        if len(asked) == 5:
+            raise error
+        time.sleep(0.01)
+        return Embeddings(torch.zeros(len(ids), 8), torch.ones(len(ids), made.words))
+
+    monkeypatch.setattr(Encoder, "forward", failing)
+    source = TokenisedTexts.open(root / "texts")
+    (root / "broken").mkdir()
+    with pytest.raises(error):
+        write_vectors(root / "broken", made, vocabulary, source, "passage", 40, False, {}, "encode")
+    assert len(asked) < 12, "of more than 200 batches"
+    assert torch.get_num_threads() == 2 and not (root / "broken" / "manifest.json").exists()

@@ -1,0 +1,267 @@
+"""Vectors on disk: what is written is what is read, by one process or four, killed or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrobench.errors import RetrobenchError
+from retrobench.retrieval.vectors import DTYPES, Terms, Vectors, Writer
+from retrobench.retrieval.vectors.layout import narrowed, widened
+
+WORDS = 50
+
+
+def rows_of(first: int, last: int, width: int) -> np.ndarray:
+    """Vectors that depend on the row number alone."""
+    return np.stack([np.random.default_rng(row).normal(size=width) for row in range(first, last)]).astype(np.float32)
+
+
+def terms_of(first: int, last: int) -> Terms:
+    drawn = [np.random.default_rng([row, 1]) for row in range(first, last)]
+    columns = [np.sort(draw.permutation(WORDS)[: draw.integers(0, 7)]).astype(np.int32) for draw in drawn]
+    values = [draw.random(len(own), np.float32) for draw, own in zip(drawn, columns, strict=True)]
+    indptr = np.concatenate([[0], np.cumsum([len(own) for own in columns])]).astype(np.int64)
+    return Terms(indptr, np.concatenate(columns).astype(np.int32), np.concatenate(values).astype(np.float32))
+
+
+def fill(folder: Path, rows: int, window: int, width: int = 6, dtype: str = "float32", words: int = WORDS) -> None:
+    with Writer(folder, rows, width, words, dtype, window, {"kind": "passage"}) as writer:
+        for first, last in writer.windows():
+            writer.put(first, rows_of(first, last, width) if width else None, terms_of(first, last) if words else None)
+        writer.publish(f"d{row}" for row in range(rows))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "window"), [(1, 8), (7, 8), (8, 8), (23, 8), (23, 1)])
+def test_what_is_written_is_read(rows: int, window: int, dtype: str, tmp_path: Path) -> None:
+    fill(tmp_path, rows, window, dtype=dtype)
+    names = {
+        "manifest.json",
+        "ids.json",
+        "dense.npy",
+        *(f"terms.{part}.npy" for part in ("indptr", "indices", "values")),
+    }
+    assert {file.name for file in tmp_path.iterdir()} == names
+    found = Vectors.open(tmp_path)
+    assert (len(found), found.width, found.words, found.dtype) == (rows, 6, WORDS, dtype)
+    assert found.ids == [f"d{row}" for row in range(rows)]
+    manifest = {"rows": rows, "first": 0, "last": rows, "windows": window, "kind": "passage", "dtype": dtype}
+    assert manifest.items() <= found.manifest.items()
+    numbers = torch.from_numpy(rows_of(0, rows, 6)).to(getattr(torch, dtype)).float().numpy()
+    assert np.array_equal(found.dense(0, rows), numbers) and found.dense(0, rows).dtype == np.float32
+    for first, last in ((0, 1), (rows // 2, rows), (rows - 1, rows + 5), (rows, rows)):
+        assert np.array_equal(found.dense(first, last), numbers[first:last])
+        expected = terms_of(first, min(last, rows)) if first < rows else Terms(np.zeros(1), *2 * [np.zeros(0)])
+        assert all(np.array_equal(*pair) for pair in zip(found.terms(first, last), expected, strict=True))
+
+
+def test_numpy_maps_what_is_written(tmp_path: Path) -> None:
+    fill(tmp_path, 9, 4)
+    mapped = np.load(tmp_path / "dense.npy", mmap_mode="r")
+    assert np.array_equal(mapped, rows_of(0, 9, 6)) and mapped.offset == Vectors.open(tmp_path).raw.offset
+    assert np.array_equal(np.load(tmp_path / "terms.indices.npy"), terms_of(0, 9).indices)
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 200_000, np.uint32)
+    halves = np.arange(0, 2**32, 2**15, dtype=np.uint32)  # ties
+    numbers = np.concatenate([bits, halves]).view(np.float32)
+    expected = torch.from_numpy(numbers).bfloat16().float().numpy()
+    assert np.array_equal(widened(narrowed(numbers, "bfloat16"), "bfloat16"), expected, equal_nan=True)
+
+
+def test_either_part_may_be_missing(tmp_path: Path) -> None:
+    for name, width, words in (("dense", 6, 0), ("terms", 0, WORDS)):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name, 9, 4, width, words=words)
+        found = Vectors.open(tmp_path / name)
+        assert (found.width, found.words, len(found)) == (width, words, 9)
+
+
+def test_the_order_of_windows_leaves_no_trace(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    fill(tmp_path / "one", 23, 4)
+    with Writer(tmp_path / "other", 23, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
+        for first, last in reversed(list(writer.windows())):
+            writer.put(first, rows_of(first, last, 6), terms_of(first, last))
+        writer.publish(f"d{row}" for row in range(23))
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+from test_vectors import Writer, WORDS, rows_of, terms_of
+with Writer(Path(sys.argv[1]), 83, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
+    for number, (first, last) in enumerate(writer.windows(wait=False)):
+        if number == int(sys.argv[2]):
+            writer._put_dense(first, 1 + rows_of(first, last, 6))  # half of a window
+            os.kill(os.getpid(), signal.SIGKILL)
+        writer.put(first, rows_of(first, last, 6), terms_of(first, last))
+        time.sleep(0.01)
+"""
+
+
+def child(folder: Path, killed_at: int) -> subprocess.Popen[bytes]:
+    places = [str(Path(__file__).parent), *sys.path]
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(killed_at), *places])
+
+
+def test_processes_share_the_windows_and_kills_leave_no_trace(tmp_path: Path) -> None:
+    """Two processes at once, killed in the middle of a window, then two more; what was held goes to others."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    fill(tmp_path / "one", 83, 4)
+    # Nobody else is there to take the last windows before a slow starter has one to die in.
+    killed = [child(tmp_path / "other", at) for at in (0, 2)]
+    assert [process.wait() for process in killed] == [-signal.SIGKILL, -signal.SIGKILL]
+    others = [child(tmp_path / "other", 1000) for _ in range(2)]
+    assert [process.wait() for process in others] == [0, 0]
+    with Writer(tmp_path / "other", 83, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
+        assert writer.done >= 83 - 8
+    fill(tmp_path / "other", 83, 4)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+def test_a_window_that_another_holds_is_waited_for(tmp_path: Path) -> None:
+    """Its process dies here, so that it is given out again."""
+    other = child(tmp_path, 0)
+    assert other.wait() == -signal.SIGKILL
+    fill(tmp_path, 83, 4)
+    assert np.array_equal(Vectors.open(tmp_path).dense(0, 83), rows_of(0, 83, 6))
+
+
+def test_finished_windows_are_not_asked_for_again(tmp_path: Path) -> None:
+    about = (tmp_path, 23, 6, 0, "float32", 8)
+    with Writer(*about) as writer:
+        writer.put(8, rows_of(8, 16, 6))
+        assert writer.done == 8
+    with Writer(*about) as writer:
+        assert list(writer.windows()) == [(0, 8), (16, 23)]
+    with Writer(tmp_path, 23, 6, 0, "float16", 8) as writer:
+        assert writer.done == 0 and len(list(writer.windows())) == 3, "other vectors are begun afresh"
+
+
+def test_published_and_not_yet_taken_over(tmp_path: Path) -> None:
+    fill(tmp_path, 9, 4)
+    before = contents(tmp_path)
+    with Writer(tmp_path, 9, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
+        assert writer.done == 9 and list(writer.windows()) == []
+        writer.publish(iter(()))
+    assert contents(tmp_path) == before
+
+
+def test_a_full_disk_is_an_error_not_a_death(tmp_path: Path) -> None:
+    """A limit on a file's size stands in for it: rows behind it are refused as ENOSPC is."""
+    code = (
+        "import resource, signal, sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
+        "from test_vectors import Writer, rows_of\n"
+        "writer = Writer(Path(sys.argv[1]), 400, 6, window=100)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n  writer.put(100, rows_of(100, 200, 6))\n"
+        "except OSError as error:\n  print(error.errno)\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), *sys.path]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == "27", done.stderr
+    with Writer(tmp_path, 400, 6, window=100) as writer:
+        assert writer.done == 0
+
+
+def test_what_a_type_cannot_store_is_refused(tmp_path: Path) -> None:
+    with Writer(tmp_path, 3, 2, dtype="float16") as writer:
+        numbers = np.asarray([[1, 2], [3, 70000], [5, 6]], np.float32)
+        with pytest.raises(
+            RetrobenchError, match=r"Row 1 holds 70000, which float16 cannot store\. Store .* float32\."
+        ):
+            writer.put(0, numbers)
+        assert writer.done == 0
+
+
+def test_ids_and_rows_have_to_match(tmp_path: Path) -> None:
+    with Writer(tmp_path, 3, 2) as writer:
+        with pytest.raises(RuntimeError, match="3 rows are not written yet"):
+            writer.publish(["a", "b", "c"])
+        writer.put(0, np.ones((3, 2), np.float32))
+        with pytest.raises(RetrobenchError, match=r"3 rows were encoded and 2 ids are to name them"):
+            writer.publish(["a", "b"])
+        assert not (tmp_path / "manifest.json").exists()
+        writer.publish(["ä", 'b"', "c"])
+    assert Vectors.open(tmp_path).ids == ["ä", 'b"', "c"]
+
+
+def damage_ids(folder: Path) -> None:
+    (folder / "ids.json").write_text('["a"]')
+
+
+def damage_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{")
+
+
+def foreign(folder: Path) -> None:
+    (folder / "manifest.json").write_text(json.dumps({"rows": 9}))
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "dense.npy", (folder / "dense.npy").stat().st_size - 1)
+
+
+def another(folder: Path) -> None:
+    np.save(folder / "dense.npy", np.zeros((9, 6)))
+
+
+def cut_terms(folder: Path) -> None:
+    os.truncate(folder / "terms.values.npy", (folder / "terms.values.npy").stat().st_size - 4)
+
+
+def gone(folder: Path) -> None:
+    (folder / "terms.indptr.npy").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_ids, "it holds 1 ids for 9 rows"),
+        (damage_manifest, "it has no manifest.json that can be read"),
+        (foreign, "its manifest.json is not of the format 'retrobench vectors 1'"),
+        (cut, r"its dense.npy is not the array \[9, 6\] that manifest.json speaks of"),
+        (another, r"its dense.npy is not the array \[9, 6\] that manifest.json speaks of"),
+        (cut_terms, r"its terms.values.npy is not the array \[\d+\] that manifest.json speaks of"),
+        (gone, r"its terms.indptr.npy cannot be read \(No such file or directory\)"),
+    ],
+)
+def test_a_damaged_folder_is_refused(damage: object, said: str, tmp_path: Path) -> None:
+    assert callable(damage)
+    fill(tmp_path, 9, 4)
+    damage(tmp_path)
+    with pytest.raises(RetrobenchError, match=f"cannot be used: {said}.* Encode the texts again") as told:
+        Vectors.open(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RetrobenchError, match=r"it has no manifest\.json"):
+        Vectors.open(tmp_path / "none")
+
+
+def test_what_is_said_of_vectors_cannot_contradict_their_manifest(tmp_path: Path) -> None:
+    """A model may compute in another type than its vectors are stored in; under one name a reader would be misled."""
+    with pytest.raises(ValueError, match="about says otherwise than the manifest of dtype"):
+        Writer(tmp_path, 3, 4, about={"dtype": "bfloat16", "rows": 3})
+    assert not any(tmp_path.iterdir())

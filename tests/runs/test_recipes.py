@@ -1,0 +1,266 @@
+"""The recipes of the papers on a tiny collection: both kinds of negatives, adaptation, a teacher, a row a round."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import recipe as recipes
+import torch
+from recipe import Recipe
+from sentence_transformers import CrossEncoder
+from test_resume import FORKING, IMPORTS, Kill, contents, killed
+from torch import nn
+
+from retrobench.data import rules
+from retrobench.data.datasets import load
+from retrobench.data.tokens import TokenisedTexts
+from retrobench.leaderboard.rows import Row, read
+from retrobench.model.loading import load_tokenizer
+from retrobench.runs.sweep import Swept
+from retrobench.training.examples import Examples
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
+    made = recipes.make(tmp_path_factory.mktemp("recipe"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETROBENCH_DATA", str(made.data))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def msmarco(recipe: Recipe) -> Swept:
+    """The track `msmarco` for an entrant that pre-trains and one that does not."""
+    return recipe.run("msmarco", "retromae", "bert")
+
+
+def test_a_row_for_every_round(recipe: Recipe, msmarco: Swept) -> None:
+    rows = msmarco.rows
+    assert read(msmarco.folder) == rows
+    names = [(row.entrant, row.round) for row in rows]
+    assert names == [(name, kind) for name in ("retromae", "bert") for kind in ("in-batch", "mined", "distilled")]
+    assert len({row.identity for row in rows}) == 1 and rows[0].track == "msmarco"
+    for row in rows:
+        assert list(row.measures) == [f"msmarco-titled:{split}" for split in ("dev", "dl19", "dl20")]
+        assert {"MRR@10", "Recall@1000", "Success@50", "nDCG@10"} <= row.measures["msmarco-titled:dev"].keys()
+        assert row.selection == {} and row.chosen == row.round
+        assert ("adapt" in row.artifacts) == ("pretrain" in row.artifacts) == (row.entrant == "retromae")
+    assert len({json.dumps(row.measures) for row in rows}) == 6, "each round and entrant has numbers of its own"
+
+
+def test_a_row_owes_to_its_own_stages_alone(msmarco: Swept) -> None:
+    first, second, third = msmarco.rows[:3]
+    assert "negatives" in first.artifacts and "mine" not in first.artifacts and "finetune 2" not in first.artifacts
+    assert "mine" in second.artifacts and "teach" not in second.artifacts
+    assert {"finetune", "finetune 2", "finetune 3", "mine", "teach", "negatives"} <= third.artifacts.keys()
+    for row in (first, second, third):
+        assert sum(name.startswith("score") for name in row.artifacts) == 3
+        assert first.cost["pretrain"] == row.cost["pretrain"] and first.cost["adapt"] == row.cost["adapt"]
+    assert third.cost["finetune"]["seconds"] > second.cost["finetune"]["seconds"] > first.cost["finetune"]["seconds"]
+    assert third.cost["teach"]["seconds"] > 0
+
+
+def test_facts_of_a_row(msmarco: Swept) -> None:
+    facts = msmarco.rows[0].facts["msmarco-titled:dev"]
+    wanted = {"titles": "[SEP]", "query_length": 12, "passage_length": 40, "similarity": "dot", "documents": 60}
+    assert wanted.items() <= facts.items()
+    assert facts["precision"] in ("bf16", "fp32") and facts["queries"] == 15 and len(facts["corpus"]) == 64
+    assert {"qrels", "relevance_level", "missing", "self_hits_removed", "ties"} <= facts.keys()
+
+
+def artifact(recipe: Recipe, row: Row, stage: str) -> Path:
+    return recipe.tiny.store / stage.split(" ")[0] / row.artifacts[stage]
+
+
+def examples(recipe: Recipe, row: Row, kind: Any = "judgement") -> Examples:
+    """The training examples, as the stages read them."""
+    entry = json.loads((artifact(recipe, row, "negatives") / "entry.json").read_text())
+    documents, queries = (recipe.tiny.store / source for source in entry["sources"])
+    return Examples(queries, documents, "msmarco-titled:train", kind)
+
+
+def test_given_negatives(recipe: Recipe, msmarco: Swept) -> None:
+    row = msmarco.rows[0]
+    found, of = np.load(artifact(recipe, row, "negatives") / "candidates.npy"), examples(recipe, row)
+    assert len(of) == len(found) == 60, "50 queries, 10 of which have two positives"
+    names = [[of.documents.ids[at] for at in of_one if at >= 0] for of_one in found]
+    asked = [of.queries.ids[at] for at in of.query_rows]
+    positives = [{of.documents.ids[at] for at in relevant} for relevant in of.relevant]
+    for query, given, own in zip(asked, names, positives, strict=True):
+        number = int(query[1:])
+        listed = [f"d{(7 * number + at) % 58}" for at in range({0: 5, 1: 0, 2: 1}.get(number, 4))]
+        assert given == [name for name in listed if name not in own]
+    assert names[asked.index("q1")] == [] and len(of.positives[0]) == 1 and asked[:2] == ["q0", "q0"]
+
+
+def test_adaptation_starts_from_the_general_encoder(recipe: Recipe, msmarco: Swept) -> None:
+    row = msmarco.rows[0]
+    entry = json.loads((artifact(recipe, row, "adapt") / "entry.json").read_text())
+    assert entry["sources"][0] == f"pretrain/{row.artifacts['pretrain']}"
+    assert entry["settings"]["max_length"] == 40 and entry["settings"]["steps"] == 4
+    tuned = json.loads((artifact(recipe, row, "finetune") / "entry.json").read_text())
+    assert tuned["sources"][0] == f"adapt/{row.artifacts['adapt']}"
+    third = json.loads((artifact(recipe, msmarco.rows[2], "finetune 3") / "entry.json").read_text())
+    assert third["sources"][0] == tuned["sources"][0] and third["settings"]["round"] == "distilled"
+    before, after = (
+        [json.loads(line) for line in (artifact(recipe, row, stage) / "log.jsonl").read_text().splitlines()]
+        for stage in ("pretrain", "adapt")
+    )
+    assert len(before) == 2 and len(after) == 4 and after[0]["mlm"] != before[0]["mlm"]
+
+
+def test_titles_end_in_the_separator(recipe: Recipe, msmarco: Swept) -> None:
+    texts = examples(recipe, msmarco.rows[0]).documents
+    separator = load_tokenizer(recipe.tiny.base).sep_token_id
+    titled = [texts[row].title.tolist() for row in range(58)]
+    assert all(len(title) > 1 and title[-1] == separator and separator not in title[:-1] for title in titled)
+    assert texts[59].title.tolist() == [], "no title, no separator"
+    assert all(texts[row].title_starts[-1] for row in range(58))
+
+
+def test_epochs_are_resolved_from_the_examples(recipe: Recipe, msmarco: Swept) -> None:
+    log = (artifact(recipe, msmarco.rows[0], "finetune") / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 60 // 16 - 1, "once over 60 judgements, 16 at a time"
+
+
+def test_the_teacher_scored_candidates_and_positives(recipe: Recipe, msmarco: Swept) -> None:
+    row = msmarco.rows[2]
+    folder, of = artifact(recipe, row, "teach"), examples(recipe, row)
+    candidates, scores = np.load(folder / "candidates.npy"), np.load(folder / "scores.npy")
+    positives = np.load(folder / "positive_scores.npy")
+    assert np.array_equal(candidates, np.load(artifact(recipe, row, "mine") / "candidates.npy"))
+    assert scores.shape == candidates.shape == (60, 10) and positives.shape == (60, 1)
+    assert np.array_equal(np.isfinite(scores), candidates >= 0) and np.isfinite(positives).all()
+    dataset = load("msmarco-titled:train")
+    texts = {d.id: f"{d.title} {d.text}".strip() for d in dataset.documents()}
+    asked = {query.id: query.text for query in dataset.queries()}
+    model = CrossEncoder(str(recipe.teacher), device="cpu", max_length=60)
+    for at in (0, 17, 59):
+        query = asked[of.queries.ids[of.query_rows[at]]]
+        read_ = [
+            texts[of.documents.ids[place]] for place in (of.positives[at][0], candidates[at, 0], candidates[at, 9])
+        ]
+        with torch.autocast("cpu", torch.bfloat16, enabled=row.facts["msmarco-titled:dev"]["precision"] == "bf16"):
+            wanted = model.predict([[query, text] for text in read_], activation_fn=nn.Identity())
+        found = [positives[at, 0], scores[at, 0], scores[at, 9]]
+        assert found == pytest.approx(wanted.tolist(), abs=1e-2)
+    assert scores.min() < 0 and np.ptp(scores) > 0.1, "raw numbers, not squeezed into 0..1"
+    assert not (folder / "scores.part").exists()
+
+
+def test_a_rerun_is_read_from_the_store(recipe: Recipe, msmarco: Swept, capfd: pytest.CaptureFixture[str]) -> None:
+    assert recipe.run("msmarco", "bert").rows == msmarco.rows[3:]
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("==")]
+    assert len(said) > 30 and all(": cached " in line for line in said)
+
+
+def test_the_beir_recipe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round on given negatives, without titles; tested with them, longer, over a group with its mean."""
+    monkeypatch.setattr(rules, "GROUPS", {"beir": ("msmarco-titled:dev", "msmarco-titled:dl19")})
+    monkeypatch.setattr(rules, "MEANS", {"beir": "beir (mean of 2 tiny sets)"})
+    more = ("evaluate.passage_length=60", "evaluate.query_length=20")
+    retro, bm25 = recipe.run("beir", "retromae", "bm25", more=more).rows
+    assert retro.round == "" and retro.chosen == "in-batch" and retro.selection == {}
+    assert list(retro.measures) == ["beir (mean of 2 tiny sets)", "msmarco-titled:dev", "msmarco-titled:dl19"]
+    for row in (retro, bm25):
+        first, *others = row.measures.values()
+        assert first["nDCG@10"] == pytest.approx(np.mean([values["nDCG@10"] for values in others]))
+        assert row.facts.keys() == {"msmarco-titled:dev", "msmarco-titled:dl19"}
+    facts = retro.facts["msmarco-titled:dev"]
+    assert (facts["titles"], facts["query_length"], facts["passage_length"]) == ("space", 20, 60)
+    assert bm25.facts["msmarco-titled:dev"]["titles"] == "space"
+    assert "mine" not in retro.artifacts and "adapt" not in retro.artifacts
+    tuned = json.loads((artifact(recipe, retro, "finetune") / "entry.json").read_text())
+    settings = tuned["settings"]
+    assert (settings["titles"], settings["passage_length"], settings["negatives"]) == (False, 40, 1)
+    trained_on = TokenisedTexts.open(recipe.tiny.store / tuned["sources"][1])
+    assert not trained_on.title_lengths.any()
+    encoded = [json.loads(file.read_text()) for file in recipe.tiny.store.glob("encode/*/entry.json")]
+    lengths = {entry["settings"]["max_length"] for entry in encoded if entry["sources"][0].endswith(tuned["key"])}
+    assert lengths == {20, 60}
+
+
+# Killed and taken up again
+
+
+@pytest.mark.skipif(FORKING is None, reason="needs fork")
+def test_killed_in_the_distilled_round_and_started_again(
+    recipe: Recipe, msmarco: Swept, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert FORKING is not None
+    FORKING.set_forkserver_preload(IMPORTS)
+    broken = recipe.tiny._replace(store=tmp_path / "store", boards=tmp_path / "boards")
+    words = [*broken.options("retromae"), "--track", "msmarco"]
+    words += [word for text in recipe.overrides("msmarco") for word in ("--set", text)]
+    third = msmarco.rows[2].artifacts["finetune 3"]
+    kill = Kill("finetune", "step-000000002.new/state.json", "step-000000001/state.safetensors", 2, third)
+    assert "(distilled negatives): new" in killed(words, broken, kill)
+    capfd.readouterr()
+    last = recipe.run("msmarco", "retromae", store=broken.store, leaderboard=broken.boards).rows
+    assert "\ncontinuing at step 1\n" in capfd.readouterr().err
+    for row, other in zip(msmarco.rows[:3], last, strict=True):
+        for name in ("round", "measures", "artifacts", "identity", "facts"):
+            assert getattr(row, name) == getattr(other, name)
+    expected, found = contents(recipe.tiny.store), contents(broken.store)
+    assert {Path(name).name for name in found} >= {"scores.npy", "model.safetensors", "run.trec"}
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
+def test_a_teacher_cut_short_goes_on_where_it_was(
+    recipe: Recipe, msmarco: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, store = artifact(recipe, msmarco.rows[5], "teach"), tmp_path / "store"
+    shutil.copytree(recipe.tiny.store, store)
+    shutil.rmtree(store / "teach" / whole.name)
+    module = importlib.import_module("retrobench.stages.teach")
+    asked: list[int] = []
+
+    def scorer(*arguments: Any) -> Any:
+        score = real(*arguments)
+
+        def call(queries: np.ndarray, documents: np.ndarray) -> Any:
+            if asked:
+                raise KeyboardInterrupt
+            asked.append(len(queries))
+            return score(queries, documents)
+
+        return call
+
+    real = module._scorer
+    monkeypatch.setattr(module, "_scorer", scorer)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
+    part = store / "teach" / f"{whole.name}.partial" / "scores.part"
+    assert part.stat().st_size == 32 * 11 * 4, "32 of 60 examples, a positive and 10 candidates each"
+    with part.open("ab") as file:
+        file.write(b"half a line")
+    monkeypatch.setattr(module, "_scorer", real)
+    capfd.readouterr()
+    recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
+    assert "\ncontinuing at query 32\n" in capfd.readouterr().err
+    for name in ("candidates", "scores", "positive_scores"):
+        assert (whole / f"{name}.npy").read_bytes() == (store / "teach" / whole.name / f"{name}.npy").read_bytes()
+
+
+def test_a_file_of_scores_in_place_of_a_teacher(recipe: Recipe, msmarco: Swept, tmp_path: Path) -> None:
+    of, first = examples(recipe, msmarco.rows[0]), msmarco.rows[5]
+    folder = artifact(recipe, first, "teach")
+    rows, scores, own = (np.load(folder / f"{name}.npy") for name in ("candidates", "scores", "positive_scores"))
+    lines = ["query-id\tcorpus-id\tscore"]
+    for at, query in enumerate(of.query_rows):
+        pairs = [(of.positives[at][0], own[at, 0]), *zip(rows[at], scores[at], strict=True)]
+        lines += [f"{of.queries.ids[query]}\t{of.documents.ids[row]}\t{float(score)!r}" for row, score in pairs]
+    # A query with two positives is two examples with the same candidates.
+    (tmp_path / "scores.tsv").write_text("\n".join(dict.fromkeys(lines)) + "\n")
+    more = ("distil.teacher=", f"distil.scores={tmp_path / 'scores.tsv'}")
+    swept = recipe.run("msmarco", "bert", more=more, leaderboard=tmp_path)
+    assert [row.round for row in swept.rows] == ["in-batch", "mined", "distilled"]
+    assert swept.rows[1].artifacts["finetune 2"] == msmarco.rows[4].artifacts["finetune 2"]
+    assert swept.rows[2].measures == first.measures, "the same scores teach the same, whoever gave them"

@@ -1,0 +1,398 @@
+"""The store: what makes a key, what is found again, what is made again, and what a reader is told."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrobench.core.files import tree_hash
+from retrobench.core.provenance import retrobench_version
+from retrobench.errors import RetrobenchError
+from retrobench.store import store as store_module
+from retrobench.store.store import Artifact, Store, default_root
+
+SETTINGS: dict[str, Any] = {"steps": 100, "optimizer": {"rate": 1e-4}, "corpus": Path("docs")}
+SOURCE = Artifact("tokenise", "0123456789abcdef0123", Path("nowhere"), True, {})
+
+
+class Maker:
+    """A stage that writes two files and counts how often it was asked to."""
+
+    def __init__(self, text: str = "weights") -> None:
+        self.text, self.calls = text, 0
+        self.found: list[str] = []
+
+    def __call__(self, folder: Path) -> Mapping[str, float]:
+        self.calls += 1
+        self.found = sorted(path.name for path in folder.iterdir())
+        (folder / "model.bin").write_text(self.text)
+        (folder / "deep").mkdir(exist_ok=True)
+        (folder / "deep" / "ids.txt").write_text("a\nb\n")
+        return {"tokens_per_second": 25}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(store_module, "say", lines.append)
+    return lines
+
+
+def test_made_once_and_found_again(root: Path, said: list[str]) -> None:
+    make = Maker()
+    first = Store(root).ensure("pretrain", SETTINGS, [SOURCE], make, code="mlm 1.0")
+    second = Store(root).ensure("pretrain", SETTINGS, [SOURCE], make, code="mlm 1.0", label="mlm, seed 1")
+    assert make.calls == 1
+    assert (first.cached, second.cached) == (False, True)
+    assert first.path == second.path == root / "pretrain" / first.key
+    assert (second.path / "model.bin").read_text() == "weights"
+    assert first.cost == second.cost and first.cost["tokens_per_second"] == 25.0
+    assert 0 < first.cost["seconds"] < 10
+    assert first.cost["peak_memory_bytes"] > 10_000_000
+    assert said[0] == "pretrain: new (first time)"
+    assert said[1].startswith(f"mlm, seed 1: cached {first.key[:8]} (same settings and sources, made 20")
+    assert said[1].endswith(" in 0.0 s)")
+
+
+def test_entry_says_what_it_is(root: Path) -> None:
+    made = Store(root).ensure("pretrain", SETTINGS, [SOURCE], Maker(), code="mlm 1.0")
+    entry = json.loads((made.path / "entry.json").read_text())
+    assert (entry["stage"], entry["key"], len(made.key)) == ("pretrain", made.key, 20)
+    assert entry["settings"] == {"steps": 100, "optimizer": {"rate": 1e-4}, "corpus": "docs"}
+    assert entry["sources"] == ["tokenise/0123456789abcdef0123"]
+    assert (entry["version"], entry["code"]) == (retrobench_version(), "mlm 1.0")
+    assert entry["cost"] == made.cost
+    # As GNU sha256sum gives them for `printf 'a\nb\n'` and `printf weights`.
+    ids = "911169ddaaf146aff539f58c26c489af3b892dff0fe283c1c264c65ae5aa59a2"
+    weights = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
+    assert entry["files"] == {
+        "deep/ids.txt": {"sha256": ids, "bytes": 4},
+        "model.bin": {"sha256": weights, "bytes": 7},
+    }
+    assert sorted(path.name for path in made.path.parent.iterdir()) == [made.key, f"{made.key}.lock"]
+
+
+OTHER = Artifact("tokenise", "f" * 20, Path("nowhere"), True, {})
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "stage": ({"stage": "finetune"}, "first time"),
+    "setting": ({"settings": SETTINGS | {"steps": 200}}, "steps 200, nearest cached has 100"),
+    "inner": (
+        {"settings": SETTINGS | {"optimizer": {"rate": 1}}},
+        "optimizer.rate 1, nearest cached has 0.0001",
+    ),
+    "path": ({"settings": SETTINGS | {"corpus": Path("x")}}, 'corpus "x", nearest cached has "docs"'),
+    "added": ({"settings": SETTINGS | {"seed": 1}}, "seed 1, nearest cached has none"),
+    "dropped": ({"settings": {"steps": 100}}, "optimizer.rate none, nearest cached has 0.0001"),
+    "type": ({"settings": SETTINGS | {"steps": "100"}}, 'steps "100", nearest cached has 100'),
+    "source": ({"sources": [OTHER]}, "source 1 tokenise/ffffffff, nearest cached has tokenise/01234567"),
+    "more sources": ({"sources": [SOURCE, OTHER]}, "source 2 tokenise/ffffffff, nearest cached has none"),
+    "code": ({"code": "mlm 1.1"}, "code mlm 1.1, nearest cached has mlm 1.0"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_ingredient_makes_another_key(change: str, root: Path, said: list[str]) -> None:
+    given: dict[str, Any] = dict(stage="pretrain", settings=SETTINGS, sources=[SOURCE], code="mlm 1.0")
+    changed, why = CHANGES[change]
+    store, make = Store(root), Maker()
+    first = store.ensure(**given, make=make)
+    second = store.ensure(**given | changed, make=make)
+    assert (make.calls, second.cached) == (2, False)
+    assert first.key != second.key
+    assert said[1] == f"{second.stage}: new ({why})"
+
+
+def test_version_makes_another_key(root: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "retrobench_version", lambda: "0.1")
+    first = Store(root).ensure("score", {}, [], Maker())
+    monkeypatch.setattr(store_module, "retrobench_version", lambda: "0.2")
+    second = Store(root).ensure("score", {}, [], Maker())
+    assert first.key != second.key
+    assert said[1] == "score: new (retrobench 0.2, nearest cached has 0.1)"
+
+
+def test_order_of_settings_and_kind_of_sequence_make_no_difference(root: Path) -> None:
+    first = Store(root).ensure("score", {"a": 1, "b": (1, 2)}, [], Maker())
+    second = Store(root).ensure("score", {"b": [1, 2], "a": 1}, [], Maker())
+    assert second.cached and first.key == second.key
+
+
+def test_the_nearest_entry_is_the_one_told(root: Path, said: list[str]) -> None:
+    store = Store(root)
+    for steps, rate, seed in [(1, 0.1, 1), (1, 0.2, 2), (2, 0.2, 2)]:
+        store.ensure("pretrain", {"steps": steps, "rate": rate, "seed": seed}, [], Maker())
+    store.ensure("pretrain", {"steps": 1, "rate": 0.1, "seed": 5}, [], Maker())
+    assert said[-1] == "pretrain: new (seed 5, nearest cached has 1)"
+
+
+@pytest.mark.parametrize("value", [{1}, np.int64(3), b"x", {1: 2}, SOURCE], ids=type)
+def test_settings_without_a_json_form_are_refused(root: Path, value: object) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"settings.list[0].odd is of {type(value)}, which has no")):
+        Store(root).ensure("score", {"list": [{"odd": value}]}, [], Maker())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+BROKEN = "entry.json is missing or broken"
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped": (lambda p: flip(p / "model.bin"), "model.bin does not match its checksum"),
+    "short": (lambda p: (p / "model.bin").write_text("we"), "model.bin has 2 bytes where 7 were written"),
+    "missing": (lambda p: (p / "deep" / "ids.txt").unlink(), "deep/ids.txt is missing"),
+    "added": (lambda p: (p / "other.bin").touch(), "other.bin was added"),
+    "entry": (lambda p: (p / "entry.json").unlink(), BROKEN),
+    "entry flipped": (lambda p: flip(p / "entry.json"), BROKEN),
+    "entry empty": (lambda p: (p / "entry.json").write_text(""), BROKEN),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_told_and_mended(damage: str, root: Path, said: list[str]) -> None:
+    make = Maker()
+    made = Store(root).ensure("pretrain", SETTINGS, [], make)
+    harm, fault = DAMAGE[damage]
+    harm(made.path)
+    again = Store(root).ensure("pretrain", SETTINGS, [], make)
+    assert said[1] == f"pretrain: {made.key[:8]} is damaged and is made again ({fault})"
+    assert (make.calls, again.cached, again.key) == (2, False, made.key)
+    assert (again.path / "model.bin").read_text() == "weights"
+    assert sorted(path.name for path in made.path.parent.iterdir()) == [made.key, f"{made.key}.lock"]
+    assert Store(root).ensure("pretrain", SETTINGS, [], make).cached
+
+
+def test_an_entry_copied_under_another_key_is_not_believed(root: Path, said: list[str]) -> None:
+    first = Store(root).ensure("score", {"k": 1}, [], Maker())
+    second = Store(root).ensure("score", {"k": 2}, [], Maker())
+    shutil.rmtree(second.path)
+    shutil.copytree(first.path, second.path)
+    assert not Store(root).ensure("score", {"k": 2}, [], Maker()).cached
+    assert said[-1].endswith("is made again (entry.json describes another entry)")
+
+
+def test_one_store_checks_once(root: Path, said: list[str]) -> None:
+    made = Store(root).ensure("score", {}, [], Maker())
+    (made.path / ".DS_Store").touch()  # a desktop's file is no damage
+    store = Store(root)
+    assert store.ensure("score", {}, [], Maker()).cached
+    flip(made.path / "model.bin")
+    assert store.ensure("score", {}, [], Maker()).cached
+    shutil.rmtree(made.path)
+    assert not store.ensure("score", {}, [], Maker()).cached
+    assert store.ensure("score", {}, [], Maker()).cached
+    assert said[-1] == f"score: cached {made.key[:8]} (made in this run)"
+
+
+def test_fresh_makes_older_entries_again_once(root: Path, said: list[str]) -> None:
+    old = Store(root).ensure("score", {}, [], Maker("old"))
+    (old.path.parent / f"{old.key}.partial").mkdir()
+    (old.path.parent / f"{old.key}.partial" / "checkpoint").touch()
+    time.sleep(0.02)  # file times come from a clock that ticks every few milliseconds
+    make = Maker("new")
+    store = Store(root, fresh=True)
+
+    def swap(folder: Path) -> Mapping[str, float]:
+        assert (old.path / "model.bin").read_text() == "old"  # stays until the new one is finished
+        return make(folder)
+
+    assert not store.ensure("score", {}, [], swap, resumes=True).cached
+    assert make.found == []
+    assert store.ensure("score", {}, [], make).cached
+    assert make.calls == 1
+    assert (old.path / "model.bin").read_text() == "new"
+    assert said[1] == f"score: made afresh, in place of {old.key[:8]}"
+    assert said[2] == f"score: cached {old.key[:8]} (made in this run)"
+    time.sleep(0.02)
+    Store(root).ensure("score", {"by": "another process, meanwhile"}, [], make)
+    assert store.ensure("score", {"by": "another process, meanwhile"}, [], make).cached
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_an_exception_passes_through(resumes: bool, root: Path, said: list[str]) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "checkpoint").touch()
+        raise KeyError("no such column")
+
+    with pytest.raises(KeyError, match="no such column"):
+        Store(root).ensure("score", {}, [], fail, resumes=resumes)
+    names = [path.suffix for path in sorted((root / "score").iterdir())]
+    assert names == ([".lock", ".partial"] if resumes else [".lock"])
+    make = Maker()
+    Store(root).ensure("score", {}, [], make, resumes=resumes)
+    assert make.found == (["checkpoint"] if resumes else [])
+    assert said[1] == f"score: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}"
+
+
+def test_a_stage_that_knows_its_total_of_seconds_is_believed(root: Path) -> None:
+    cost = {"seconds": 83, "tokens_per_second": math.nan}
+    made = Store(root).ensure("pretrain", {}, [], lambda folder: cost, resumes=True)
+    assert made.cost == {"seconds": 83.0, "peak_memory_bytes": made.cost["peak_memory_bytes"]}
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from retrobench.store import Store
+
+root, go, resumes = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True"
+
+def make(folder):
+    print("found", *sorted(path.name for path in folder.iterdir()), flush=True)
+    (folder / "checkpoint").write_text("half")
+    while not go.exists():
+        time.sleep(0.01)
+
+print("cached" if Store(root).ensure("pretrain", {}, [], make, resumes=resumes).cached else "made")
+"""
+
+
+def child(root: Path, resumes: bool = False) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", CHILD, str(root), str(root.with_name("go")), str(resumes)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_killed_and_started_again(resumes: bool, root: Path) -> None:
+    process = child(root, resumes)
+    assert process.stdout and process.stdout.readline() == "found\n"
+    while not list(root.glob("pretrain/*.partial/checkpoint")):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert sorted(path.suffix for path in (root / "pretrain").iterdir()) == [".lock", ".partial"]
+    root.with_name("go").touch()
+    output, errors = child(root, resumes).communicate()
+    assert output == ("found checkpoint\nmade\n" if resumes else "found\nmade\n")
+    assert errors == f"pretrain: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}\n"
+    assert sorted(path.suffix for path in (root / "pretrain").iterdir()) == ["", ".lock"]
+
+
+def test_two_processes_make_it_once(root: Path) -> None:
+    first = child(root)
+    assert first.stdout and first.stdout.readline() == "found\n"
+    second = child(root)
+    assert second.stderr
+    waits = second.stderr.readline()
+    assert waits.startswith("pretrain: waits for another process that is making ")
+    root.with_name("go").touch()
+    output, errors = second.communicate()
+    assert (first.communicate()[0], output) == ("made\n", "cached\n")
+    assert errors.startswith(f"pretrain: cached {waits.split()[-1]} (same settings and sources, made 20")
+
+
+ON_A_DISK = """
+import sys
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import save_file
+from retrobench.errors import RetrobenchError
+from retrobench.store import Store
+
+def text(folder): (folder / "a.txt").write_text("x" * 1_000_000)
+def array(folder): np.save(folder / "a.npy", np.zeros(1_000_000))
+def tensors(folder): save_file({"a": np.zeros(1_000_000)}, folder / "a.safetensors")
+def unrelated(folder): raise ValueError("not the disk")
+
+try:
+    store = Store(Path(sys.argv[1]) / "store")
+except RetrobenchError as error:
+    sys.exit(print(error))
+for make, resumes in [(text, False), (array, False), (unrelated, False), (array, True), (tensors, True)]:
+    try:
+        store.ensure(make.__name__, {}, [], make, resumes=resumes)
+    except (RetrobenchError, ValueError) as error:
+        print(*sorted(p.suffix for p in (store.root / make.__name__).iterdir()), error)
+"""
+
+
+def on_a_disk(options: str, tmp_path: Path) -> list[str]:
+    """The lines of the program above, run with a small memory disk that no other process sees."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs util-linux's unshare to mount a small disk")
+    inside = f'mount -t tmpfs -o {options} tmpfs "$0" && echo mounted && exec "$@"'
+    run = ["sh", "-c", inside, str(tmp_path), sys.executable, "-W", "error", "-c", ON_A_DISK, str(tmp_path)]
+    done = subprocess.run(["unshare", "-rm", *run], text=True, capture_output=True)
+    if not done.stdout.startswith("mounted"):
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[1:]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    lines = on_a_disk("size=256k", tmp_path)
+    full = f"could not write to the store {tmp_path}/store, where 0 bytes are free"
+    mend = "Free space there and run the same command again, or name another disk with --store DIR."
+    assert [re.sub(r"and \d+ written", "and few written", line) for line in lines] == [
+        f".lock The disk is full: text {full} ([Errno 28] No space left on device). {mend}",
+        f".lock The disk is full: array {full} (1000000 requested and few written). {mend}",
+        ".lock not the disk",
+        f".lock .partial The disk is full: array {full} (1000000 requested and few written). {mend}",
+        f".lock .partial The disk is full: tensors {full} "
+        f"(Error while serializing: I/O error: No space left on device (os error 28)). {mend}",
+    ]
+
+
+NEXT = "Name a folder that can be written with --store DIR, or set RETROBENCH_HOME."
+UNUSABLE = "The store {} cannot be used: {}. " + NEXT
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    assert on_a_disk("ro", tmp_path) == [UNUSABLE.format(f"{tmp_path}/store", "Read-only file system")]
+
+
+def test_a_file_where_the_store_or_a_stage_should_be(tmp_path: Path) -> None:
+    file, stage = tmp_path / "file", tmp_path / "score"
+    file.write_text("mine")
+    stage.write_text("mine")
+    with pytest.raises(RetrobenchError, match=re.escape(UNUSABLE.format(file, "it is a file"))):
+        Store(file)
+    with pytest.raises(RetrobenchError, match=re.escape(UNUSABLE.format(file / "below", "Not a directory"))):
+        Store(file / "below")
+    with pytest.raises(RetrobenchError, match=re.escape(UNUSABLE.format(stage, "it is a file"))):
+        Store(tmp_path).ensure("score", {}, [], Maker())
+    assert file.read_text() == stage.read_text() == "mine"
+
+
+def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RETROBENCH_HOME", str(tmp_path))
+    assert default_root() == tmp_path
+    monkeypatch.delenv("RETROBENCH_HOME")
+    assert default_root() == Path.home() / ".cache" / "retrobench"
+
+
+def test_tree_hash(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "a.py").write_text("x = 1\n")
+    (package / "notes.txt").write_text("not code")
+    first = tree_hash([package])
+    (package / "notes.txt").write_text("still not code")
+    assert tree_hash([package]) == first
+    shutil.copytree(package, tmp_path / "elsewhere" / "package")
+    assert tree_hash([tmp_path / "elsewhere" / "package"]) == first
+    (package / "a.py").write_text("x = 2\n")
+    assert tree_hash([package]) != first
+    files = [package / "a.py", package / "notes.txt"]
+    assert tree_hash(files) == tree_hash(files[::-1]) != tree_hash(files[:1])
