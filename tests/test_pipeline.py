@@ -16,17 +16,19 @@ import torch
 from batches import Fixed, fixed, rivals_of, texts_of
 
 from retrobench import pipeline
+from retrobench.config import Experiment, Reading
 from retrobench.config.discovery import discover
 from retrobench.config.reading import read_entrant, read_track
-from retrobench.config.track import Experiment
-from retrobench.data.datasets import load, training_pairs
+from retrobench.data import TokenisedTexts, load
 from retrobench.leaderboard.comparison import compare
 from retrobench.leaderboard.rows import Row, load_per_query, read
 from retrobench.objective import Vocabulary
+from retrobench.runs.rows import artifacts
 from retrobench.runs.sweep import Request, Swept, sweep
 from retrobench.scoring.measures import measure
+from retrobench.stages import open_inputs
 from retrobench.stages.mine import exclude
-from retrobench.store.store import Artifact, Store
+from retrobench.store import Store
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.examples import Candidates, Examples, Round
 
@@ -89,9 +91,11 @@ def test_fields_of_a_row(ran: Ran) -> None:
     assert row.settings["bow_weight"] == 0.1
     assert set(row.selection) == {"in-batch", "mined"}
     assert row.chosen == max(row.selection, key=row.selection.__getitem__)
-    assert {"pretrain", "finetune", "finetune 2", "mine", "encode", "search", "score"} <= set(row.artifacts)
-    for stage in ("pretrain", "finetune", "mine", "search", "score"):
-        assert (ran.tiny.store / stage / row.artifacts[stage] / "entry.json").is_file()
+    test, train = f"{ran.tiny.data}:test", f"{ran.tiny.data}:train"
+    assert set(row.artifacts) >= {"pretrain", "finetune in-batch", "finetune mined", f"mine {train}"}
+    assert set(row.artifacts) >= {f"encode {test} passages", f"search {test}", f"score {test}"}
+    for role, key in row.artifacts.items():
+        assert (ran.tiny.store / role.split()[0] / key / "entry.json").is_file()
     assert row.plugin == {"distribution": "retrobench", "version": row.version}
     assert {"python", "torch", "transformers", "ranx", "numpy"} <= set(row.libraries)
     assert row.hardware["threads"] == 1 and row.hardware["processor"]
@@ -112,7 +116,7 @@ def test_fields_of_a_row(ran: Ran) -> None:
 def test_what_is_shared_is_made_once(ran: Ran) -> None:
     dense, full = ran.row("dupmae-cls"), ran.row("dupmae")
     assert dense.artifacts["pretrain"] == full.artifacts["pretrain"]
-    assert dense.artifacts["finetune"] != full.artifacts["finetune"]
+    assert dense.artifacts["finetune in-batch"] != full.artifacts["finetune in-batch"]
     assert len(ran.tiny.finished("pretrain")) == 4
     assert len(ran.tiny.finished("finetune")) == 14  # two rounds of seven entrants
     # The documents, and the queries of training, of mining, of choosing and of the test.
@@ -122,8 +126,7 @@ def test_what_is_shared_is_made_once(ran: Ran) -> None:
 
 def test_a_run_file_gives_the_scores_of_its_row(ran: Ran) -> None:
     row, dataset = ran.row("retromae"), load(f"{ran.tiny.data}:test")
-    # The last of the searches is the one of the test.
-    key = [row.artifacts[name] for name in row.artifacts if name.startswith("search")][-1]
+    key = row.artifacts[f"search {dataset.id}"]
     lines = [line.split() for line in (ran.tiny.store / "search" / key / "run.trec").read_text().splitlines()]
     assert len(lines) == 15 * 50
     ids = [document.id for document in dataset.documents()]
@@ -197,41 +200,39 @@ def test_an_override_of_the_objective_is_another_entrant(ran: Ran, tmp_path: Pat
 def test_a_terms_only_entrant_runs(ran: Ran, tmp_path: Path) -> None:
     (row,) = ran.again("dupmae", overrides=("entrant.representation=terms",), leaderboard=tmp_path).rows
     assert row.representation == "terms"
-    encoder = ran.tiny.store / "finetune" / row.artifacts["finetune"]
+    encoder = ran.tiny.store / "finetune" / row.artifacts[f"finetune {row.chosen}"]
     assert (encoder / "model.safetensors").exists() and not (encoder / "modules.json").exists()
 
 
 def test_fewer_documents_than_asked_for(ran: Ran, tmp_path: Path) -> None:
     (row,) = ran.again("dupmae", overrides=("evaluate.depth=1000", "mine.depth=100"), leaderboard=tmp_path).rows
-    key = [row.artifacts[name] for name in row.artifacts if name.startswith("search")][-1]
+    key = row.artifacts[f"search {ran.tiny.data}:test"]
     hits = np.load(ran.tiny.store / "search" / key / "rows.npy")
     assert hits.shape == (15, tiny.DOCUMENTS)
     assert all(sorted(of.tolist()) == list(range(tiny.DOCUMENTS)) for of in hits)
     assert row.measures[f"{ran.tiny.data}:test"]["Recall@100"] == 1.0
-    candidates = np.load(ran.tiny.store / "mine" / row.artifacts["mine"] / "candidates.npy")
+    candidates = np.load(ran.tiny.store / "mine" / row.artifacts[f"mine {ran.tiny.data}:train"] / "candidates.npy")
     assert candidates.shape == (40, 100)
     assert ((candidates >= 0).sum(1) >= tiny.DOCUMENTS - 2).all() and (candidates == -1).any()
 
 
 def mined(ran: Ran, name: str) -> tuple[Examples, np.ndarray]:
     """The second round's examples and candidates, found again through a cached run."""
-    store = Store(ran.tiny.store)
-    list(pipeline.run(ran.experiment(name), store))
-    (mine,) = [artifact for artifact in store.used if artifact.stage == "mine"]
-    documents, queries = before(store.used, mine)
-    candidates = np.load(mine.path / "candidates.npy")
-    return Examples(queries.path, documents.path, f"{ran.tiny.data}:train"), candidates
-
-
-def before(used: list[Artifact], mine: Artifact) -> tuple[Artifact, Artifact]:
-    tokenised = [artifact for artifact in used[: used.index(mine)] if artifact.stage == "tokenise"]
-    return tokenised[-2], tokenised[-1]
+    experiment = ran.experiment(name)
+    (inputs,) = open_inputs([experiment])
+    (result,) = pipeline.run(experiment, inputs, Store(ran.tiny.store))
+    by_role, train = artifacts(result), f"{ran.tiny.data}:train"
+    candidates = np.load(by_role[f"mine {train}"].path / "candidates.npy")
+    documents = next(artifact for role, artifact in by_role.items() if role.startswith("tokenise") and "docum" in role)
+    queries = by_role[f"tokenise {train} sampled queries"]
+    texts = TokenisedTexts.open(queries.path), TokenisedTexts.open(documents.path)
+    return Examples(*texts, load(train)), candidates
 
 
 @pytest.mark.parametrize("name", ["bert", "dupmae"])
 def test_mined_negatives_never_hold_a_querys_own_positives(name: str, ran: Ran) -> None:
     examples, candidates = mined(ran, name)
-    positives = dict(training_pairs(load(f"{ran.tiny.data}:train")))
+    positives = load(f"{ran.tiny.data}:train").qrels()  # grade 1 throughout
     assert candidates.shape == (40, 10)
     assert sum(len(positives[examples.queries.ids[row]]) > 1 for row in examples.query_rows) >= 5
     for row, found in enumerate(candidates):
@@ -249,12 +250,12 @@ def test_exclude_by_hand() -> None:
 def test_what_a_query_is_compared_with(ran: Ran) -> None:
     examples, candidates = mined(ran, "bert")
     vocabulary = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
-    round_ = Round(examples, vocabulary, 12, 40, Candidates(candidates), negatives=2)
-    batch = round_.collate(np.arange(40), torch.Generator().manual_seed(0))
+    round_ = Round(examples, vocabulary, Reading(True, 12, 40), Candidates(candidates), negatives=2)
+    batch = round_.collate(np.arange(40), torch.Generator().manual_seed(0))["batch"]
     rival = rivals_of(batch).numpy()
     assert rival.shape == (40, 40 + 2 * 40)
     assert rival[np.arange(40), np.arange(40)].all()
-    texts = texts_of(batch)
+    texts = texts_of(batch.passages)
     assert len(set(texts)) < len(texts), "some passage stands twice in the batch"
     masked = 0
     for query in range(40):
@@ -276,7 +277,7 @@ def packed_document(examples: Examples, row: int) -> tuple[int, ...]:
 def test_a_masked_passage_has_no_part_in_the_loss() -> None:
     model = Contrastive(Fixed(), temperature=2.0)  # type: ignore[arg-type]
     queries, passages = torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [3.0], [9.0]])
-    out = model(0.0, **fixed(queries, passages, [[0, 2], [1, -1]]))
+    out = model(0.0, fixed(queries, passages, [[0, 2], [1, -1]]))
     first = -1 + np.log(np.exp(1) + np.exp(3))
     second = -6 + np.log(np.exp(2) + np.exp(6) + np.exp(18))
     assert out.losses["contrastive"].item() == pytest.approx((first + second) / 2)
@@ -290,7 +291,7 @@ DAMAGED = {"finetune": "model.safetensors", "encode": "*.npy", "search": "run.tr
 @pytest.mark.parametrize("stage", DAMAGED)
 def test_a_corrupted_artifact_is_made_again(stage: str, ran: Ran, capfd: pytest.CaptureFixture[str]) -> None:
     first = ran.row("dupmae")
-    folder = ran.tiny.store / stage / first.artifacts[stage]
+    folder = ran.tiny.store / stage / next(key for role, key in first.artifacts.items() if role.split()[0] == stage)
     file = sorted(folder.glob(DAMAGED[stage]))[0]
     good = file.read_bytes()
     file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))

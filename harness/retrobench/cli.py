@@ -167,7 +167,7 @@ def run(
 
     overrides += [f"evaluate.index={index}"] if index else []
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
-    _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.where))
+    _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.places))
 
 
 @app.command()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from retrobench.config import Distil, Experiment, Pretrain, Reading, Track
 from retrobench.config.discovery import discover
 from retrobench.config.reading import SECTIONS, read_entrant, read_track
-from retrobench.config.track import LATER, Distil, Experiment, Pretrain, Track, counted
+from retrobench.core.settings import types_of
 from retrobench.data import rules
 from retrobench.errors import RetrobenchError
 
@@ -28,28 +29,16 @@ def read_text(folder: Path, text: str, *overrides: str) -> Track:
     return read_track(folder / "track.toml", "t", overrides)
 
 
-def test_identities_outlive_new_settings() -> None:
-    assert read("mini").identity == "d0f60b88e9924970"
-    assert read("base").identity == "90a4e42e10ac35ef"
-    assert read("mini", "representation.stored=float32").identity == "d0f60b88e9924970"
-    assert read("mini", "representation.stored=float16").identity != "d0f60b88e9924970"
-    assert read("mini", "finetune.hard=x").identity != "d0f60b88e9924970"
-    assert read("mini", "finetune.examples=query", "adapt.corpus=[]").identity == "d0f60b88e9924970"
-    assert read("mini", "evaluate.index=exact").identity == "d0f60b88e9924970"
-    approximate = read("mini", "evaluate.index=IVF64,Flat")
-    assert approximate.identity != "d0f60b88e9924970" and approximate.evaluate.index == "IVF64,Flat"
-    assert approximate.overrides == {"evaluate.index": "IVF64,Flat"}, "a table of its own, and it says why"
-
-
-def test_a_later_setting_counts_only_where_it_is_not_at_its_default() -> None:
+def test_an_identity_changes_with_every_setting_but_performance() -> None:
     mini = read("mini")
-    assert {field.name for field in fields(Track) if field.metadata == LATER} == {"adapt", "distil"}
-    assert not {"adapt", "distil"} & counted(mini).keys()
-    assert "epochs" not in counted(mini)["pretrain"] and "rounds" not in counted(mini)["evaluate"]
-    changed = replace(mini, distil=Distil(scores="x"))
-    assert counted(changed)["distil"]["temperature"] == 1.0 and changed.identity != mini.identity
-    # Of an `adapt` section all counts but what came later.
-    assert "epochs" not in counted(Pretrain(batch=1, learning_rate=1e-3)) and "bucket" in counted(mini)["pretrain"]
+    assert read("mini", "representation.stored=float32", "adapt.corpus=[]", "evaluate.index=exact") == mini
+    for override in ("representation.stored=float16", "finetune.hard=x", "evaluate.index=IVF64,Flat", "mine.skip=1"):
+        changed = read("mini", override)
+        assert changed.identity != mini.identity
+        assert changed.overrides == {override.partition("=")[0]: changed.overrides[override.partition("=")[0]]}
+    assert read("mini", "finetune.gradient_cache=4096", "pretrain.compile=off").identity == mini.identity
+    assert replace(mini, distil=Distil(scores="x")).identity != mini.identity
+    assert replace(mini, name="other", title="other").identity == mini.identity
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -66,7 +55,7 @@ def test_every_setting_is_there_with_its_source(name: str) -> None:
         assert re.search(r"\b(P\d|R\w*:|B\w*:|V3|B|R|ours|off|transformers|nothing|\w+\.(py|sh):)", setting[3]), line
         section.add(setting[1])
     for heading_, record in SECTIONS.items():
-        known = {field.name for field in fields(record)} - {
+        known = types_of(record).keys() - {
             "index",
             "stored",
         }  # no recipe says how vectors are kept or searched
@@ -97,7 +86,7 @@ def test_the_recipes_arithmetic() -> None:
     assert retro.adapt.resolved(PASSAGES).steps == 20 * (PASSAGES // 1024) == 172_680
     assert retro.finetune.batch * (1 + retro.finetune.negatives) == 2048
     assert retro.finetune.resolved(532_761).steps == 4 * (532_761 // 128) == 16_648
-    assert retro.finetune.titles == "[SEP]" and retro.adapt.titles is True and retro.pretrain.titles is False
+    assert retro.finetune.reading.titles == "[SEP]" and retro.adapt.titles is True and retro.pretrain.titles is False
     assert [retro.finetune.rate(0), replace(retro.finetune, epochs=0.0, steps=4).rate(2)] == [2e-5, 1e-5]
     assert (bow.pretrain.batch * bow.pretrain.accumulation, bow.adapt.batch * bow.adapt.accumulation) == (2048, 2048)
     assert bow.pretrain.rate(3999) == bow.pretrain.rate(4000) == 3e-4 and bow.pretrain.rate(1999) == 1.5e-4
@@ -106,7 +95,7 @@ def test_the_recipes_arithmetic() -> None:
     assert (bow.mine.skip, bow.mine.depth) == (2, 198)  # ranks 3 to 200
     beir = read("beir")
     assert beir.finetune.batch * (1 + beir.finetune.negatives) == 2048 and beir.adapt is None and not beir.distil.on
-    assert (beir.finetune.titles, beir.evaluate.titles, beir.evaluate.passage_length) == (False, True, 512)
+    assert (beir.finetune.reading.titles, beir.evaluate.titles, beir.evaluate.passage_length) == (False, True, 512)
 
 
 def test_what_is_not_published_is_as_in_retromae() -> None:
@@ -170,12 +159,16 @@ def test_steps_on_the_command_line_replace_epochs(tmp_path: Path) -> None:
     assert (track.pretrain.steps, track.pretrain.epochs) == (7, 0.0)
     assert (track.finetune.steps, track.finetune.epochs) == (0, 0.5)
     assert track.overrides["pretrain.steps"] == 7 and track.overrides["pretrain.epochs"] == 0.0
-    with pytest.raises(RetrobenchError, match=r"steps is 7 and epochs is 2; one of them must be 0\."):
+    with pytest.raises(
+        RetrobenchError, match=r"^pretrain: steps is 7 and epochs is 2; one of them must be 0 \(track t\)\.$"
+    ):
         read_text(tmp_path, PLAIN, "pretrain.steps=7", "pretrain.epochs=2")
 
 
 def test_a_budget_has_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(RetrobenchError, match=r"^finetune section of track t lacks a value: give steps or epochs\.$"):
+    with pytest.raises(
+        RetrobenchError, match=r"^finetune\.steps is missing, or finetune\.epochs in its place \(track t\)\.$"
+    ):
         read_text(tmp_path, PLAIN.replace("steps = 5\n", ""))
     assert read_text(tmp_path, PLAIN.replace("steps = 5\n", "steps = 0\n")).finetune.steps == 0
 
@@ -189,24 +182,23 @@ def test_adapt_can_be_turned_off(tmp_path: Path) -> None:
 
 
 def test_titles_are_joined_by_a_space_by_the_separator_or_not_at_all(tmp_path: Path) -> None:
-    assert read_text(tmp_path, PLAIN).finetune.titles == "[SEP]"
-    assert read_text(tmp_path, PLAIN, "finetune.titles=true").finetune.titles is True
-    assert read_text(tmp_path, PLAIN, "finetune.titles=false").finetune.titles is False
-    with pytest.raises(RetrobenchError, match=r"'titles' is '\|'; expected true or false or one of '\[SEP\]'"):
+    assert read_text(tmp_path, PLAIN).finetune.reading.titles == "[SEP]"
+    assert read_text(tmp_path, PLAIN, "finetune.titles=true").finetune.reading.titles is True
+    assert read_text(tmp_path, PLAIN, "finetune.titles=false").finetune.reading.titles is False
+    with pytest.raises(
+        RetrobenchError, match=r"^finetune\.titles must be true or false or one of '\[SEP\]', got '\|' \(track t\)"
+    ):
         read_text(tmp_path, PLAIN, "finetune.titles=|")
 
 
 def test_texts_may_be_read_otherwise_at_test(tmp_path: Path) -> None:
-    entrant = read_entrant("bert", discover(), [])
-    x = Experiment(read_text(tmp_path, PLAIN), entrant, 0)
-    assert x.at_test is x
-    other = Experiment(read_text(tmp_path, PLAIN, "evaluate.titles=false", "evaluate.passage_length=9"), entrant, 0)
-    read_as = other.at_test.track.finetune
-    assert (read_as.titles, read_as.passage_length, read_as.query_length) == (False, 9, 32)
-    assert other.track.finetune.titles == "[SEP]"
+    plain = read_text(tmp_path, PLAIN)
+    assert plain.test_reading == plain.finetune.reading == Reading("[SEP]", 32, 144)
+    other = read_text(tmp_path, PLAIN, "evaluate.titles=false", "evaluate.passage_length=9")
+    assert other.test_reading == Reading(False, 32, 9) and other.finetune.reading == plain.finetune.reading
 
 
-def test_how_a_result_is_come_by_makes_no_other_track() -> None:
+def test_performance_knobs_make_no_other_track() -> None:
     plain, cached = read("msmarco"), read("msmarco", "finetune.gradient_cache=4096")
-    assert cached.finetune.gradient_cache == 4096 and cached.identity == plain.identity and not cached.overrides
-    assert counted(cached.finetune)["gradient_cache"] == 4096, "the groups it makes round otherwise: another artifact"
+    assert cached.finetune.performance.gradient_cache == 4096
+    assert cached.identity == plain.identity and not cached.overrides

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Interval
 
 from retrobench.core.settings import build, from_text
 from retrobench.errors import RetrobenchError
@@ -59,21 +60,19 @@ def test_a_fitting_value_is_held(key: str, value: Any, held: Any) -> None:
         (
             "tables",
             {"a": 1},
-            "a field of type bool, int, float, str, Literal, tuple[X, ...] or X | None, not dict",
+            "a field of type bool, int, float, str, Literal, tuple[X, ...] or X | None, not dict[str, int] or none",
         ),
     ],
 )
 def test_a_value_of_another_type_is_refused(key: str, value: Any, expected: str) -> None:
-    line = re.escape(f"recipe setting {key!r} is {value!r}; expected {expected}")
-    with pytest.raises(RetrobenchError, match=f"^{line}"):
+    line = re.escape(f"{key} must be {expected}, got {value!r} (recipe).")
+    with pytest.raises(RetrobenchError, match=f"^{line}$"):
         build(Recipe, {key: value}, "recipe")
 
 
 def test_an_unknown_key_names_the_known_ones() -> None:
     known = "form, label, rate, shared, sizes, steps, tables"
-    with pytest.raises(
-        RetrobenchError, match=f"^Unknown recipe setting 'step'. Did you mean 'steps'\\? Known: {known}"
-    ):
+    with pytest.raises(RetrobenchError, match=f"^Unknown setting 'step'. Did you mean 'steps'\\? Known: {known} "):
         build(Recipe, {"step": 1}, "recipe")
 
 
@@ -98,3 +97,40 @@ def test_an_unknown_key_names_the_known_ones() -> None:
 def test_text_is_read_by_the_type_of_its_field(key: str, text: str, value: Any) -> None:
     result = from_text(Recipe, {key: text})[key]
     assert result == value and type(result) is type(value)
+
+
+@dataclass(frozen=True)
+class Inner:
+    depth: Annotated[int, Ge(1)] = 5
+
+
+@dataclass(frozen=True)
+class Outer:
+    base: str
+    share: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    inner: Inner = Inner()
+
+    def __post_init__(self) -> None:
+        if self.base == "none":
+            raise ValueError("base is none")
+
+
+def test_a_record_within_a_record_lends_its_keys() -> None:
+    assert build(Outer, {"base": "b", "depth": 3}, "file") == Outer("b", inner=Inner(3))
+    assert from_text(Outer, {"depth": "7"}) == {"depth": 7}
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(RetrobenchError) as error:
+        build(Outer, {"share": 0, "depth": 0, "width": 1}, "file", "outer.")
+    for fault in (
+        "outer.share must be above 0, got 0",
+        "outer.depth must be at least 1, got 0",
+        "Unknown setting 'outer.width'",
+        "outer.base is missing (file).",
+    ):
+        assert fault in str(error.value)
+    with pytest.raises(RetrobenchError, match=r"^share must be at most 1, got 2 \(file\)\.$"):
+        build(Outer, {"base": "b", "share": 2}, "file")
+    with pytest.raises(RetrobenchError, match=r"^outer: base is none \(file\)\.$"):
+        build(Outer, {"base": "none"}, "file", "outer.")

@@ -10,7 +10,7 @@ import pytest
 from ir_datasets.formats import GenericDocPair
 
 from retrobench.data import catalogue, embedded
-from retrobench.data.datasets import SHIPPED, Document, Query, load, local_root, training_pairs
+from retrobench.data.datasets import SHIPPED, Document, Query, load, local_root
 from retrobench.data.embedded import collection
 from retrobench.data.rules import Rule
 from retrobench.errors import RetrobenchError
@@ -111,7 +111,6 @@ def test_folder_gives_what_its_files_say(folder: Path) -> None:
     assert dataset.qrels() == {"q2": {"d3": 0}, "q1": {"d1": 2, "d2": 1, "gone": 1}}
     assert (dataset.document_count(), dataset.query_count()) == (3, 2)
     assert list(load(f"{folder}:dev").queries()) == [Query("q3", "ships")]
-    assert training_pairs(dataset) == [("q1", ["d1", "d2"])]  # positive and in the corpus
 
 
 def test_reading_a_folder_prints_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from retrobench.model.encoder import Vectors
 from retrobench.training.contrastive import _rivals
+from retrobench.training.examples import ContrastiveBatch, TextGroup, TextGroups
 
 
-def texts_of(batch: dict[str, Tensor], side: str = "passage") -> list[tuple[int, ...]]:
-    """The texts of a batch in their order, as token ids without padding."""
-    groups = sum(name.startswith(side) and name.endswith("_ids") for name in batch)
-    found = []
-    for number in range(groups):
-        ids, masks = (batch[f"{side}_{number}_{part}"] for part in ("ids", "attention_mask"))
-        found += [tuple(row[mask.bool()].tolist()) for row, mask in zip(ids, masks, strict=True)]
-    return [found[place] for place in batch[f"{side}_place"].tolist()]
+def texts_of(texts: TextGroups) -> list[tuple[int, ...]]:
+    """The texts in their order, as token ids without padding."""
+    rows = []
+    for ids, masks in texts.groups:
+        rows += [tuple(row[mask.bool()].tolist()) for row, mask in zip(ids, masks, strict=True)]
+    return [rows[row] for row in texts.order.tolist()]
 
 
-def rivals_of(batch: dict[str, Tensor]) -> Tensor:
-    """Which passages [P] compete for each query, [B, P]."""
-    return _rivals(batch["documents"], batch["answers"], torch.arange(len(batch["answers"])))
+def rivals_of(batch: ContrastiveBatch) -> Tensor:
+    """The passages [P] that compete for each query, [B, P]."""
+    return _rivals(batch.documents, batch.answers, torch.arange(len(batch.answers)))
 
 
 class Fixed(torch.nn.Module):
@@ -37,10 +34,11 @@ class Fixed(torch.nn.Module):
         return queries.dense @ passages.dense.T
 
 
-def fixed(queries: Tensor, passages: Tensor, answers: list[list[int]]) -> dict[str, Any]:
-    """A batch for `Fixed`: vectors [B, d] and [P, d], and which passages answer each query."""
-    batch: dict[str, Any] = {"documents": torch.arange(len(passages)), "answers": torch.tensor(answers)}
-    for side, vectors in (("query", queries), ("passage", passages)):
-        batch |= {f"{side}_0_ids": vectors, f"{side}_0_attention_mask": torch.ones_like(vectors)}
-        batch[f"{side}_place"] = torch.arange(len(vectors))
-    return batch
+def fixed(queries: Tensor, passages: Tensor, answers: list[list[int]], **teacher: Tensor) -> ContrastiveBatch:
+    """A batch for `Fixed`: vectors [B, d] and [P, d], and the passages that answer each query."""
+    documents = torch.arange(len(passages))
+    return ContrastiveBatch(_groups(queries), _groups(passages), documents, torch.tensor(answers), **teacher)
+
+
+def _groups(vectors: Tensor) -> TextGroups:
+    return TextGroups((TextGroup(vectors, torch.ones_like(vectors)),), torch.arange(len(vectors)))

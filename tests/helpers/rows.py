@@ -51,6 +51,9 @@ def row(entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (
         },
         date="2026-01-02T03:04:05Z",
         command=f"retrobench run --objective {entrant} --seed {seed}",
+        facts={},
+        round="",
+        negatives=0.0,
     )
     return replace(plain, **changed)
 

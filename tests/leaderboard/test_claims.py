@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from retrobench.config import Experiment
 from retrobench.config.discovery import discover
 from retrobench.config.reading import read_entrant, read_track
-from retrobench.config.track import Experiment
 from retrobench.data.rules import GROUPS, MEANS
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.claims import Cell, Part, Table, claims, heading, read_claims
@@ -178,7 +178,7 @@ def test_the_recipe_of_a_claim_is_one_that_its_track_takes(part: Part) -> None:
         entrant = read_entrant(system.entrant, found, sets)
         overrides = {f"{key}={value}" for key, value in track.overrides.items()}
         assert overrides == recipe(part, system).overrides, "rows of it are found by what they were changed in"
-        texts = Experiment(track, entrant, 0).at_test.track.finetune
+        texts = Experiment(track, entrant, 0).track.test_reading
         for dataset in {column.dataset for column in part.columns} & part.datasets.keys():
             needs = part.datasets[dataset].needs
             assert (needs["query_length"], needs["passage_length"]) == (texts.query_length, texts.passage_length)

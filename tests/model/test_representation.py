@@ -5,33 +5,34 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+import works
 from bases import FAMILIES, MAX_LENGTH, make, model, sentences, word_piece
 from sentence_transformers import SentenceTransformer
 from tokenizers.processors import BertProcessing
 from torch import Tensor
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from retrobench.config.track import Entrant, Evaluate, Experiment, Finetune, Model, Pretrain, Representations, Track
+from retrobench.config import Reading, Representations
 from retrobench.data.tokens import TokenisedTexts, vocabulary, write_tokens
 from retrobench.errors import RetrobenchError
 from retrobench.model.backbones import Backbone
 from retrobench.model.encoder import Encoder, Vectors, keep_largest
+from retrobench.model.loading import load_encoder
 from retrobench.model.masking import pack
 from retrobench.objective import Vocabulary
 from retrobench.retrieval import embedding
 from retrobench.retrieval.tokenised import Texts
 from retrobench.retrieval.vectors import Terms
 from retrobench.retrieval.vectors import Vectors as Stored
-from retrobench.stages import encode
-from retrobench.stages.finetune import load_encoder
-from retrobench.store.store import Artifact, Store
-from retrobench_bert import Bert
+from retrobench.stages import Work, encode
+from retrobench.store import Artifact
 
+KINDS: tuple[Literal["passage"], Literal["query"]] = ("passage", "query")
 SIZES = Representations(dense=8, terms=5, scale=0.5)
 IDS = torch.tensor([[4, 20, 30, 40, 50, 5], [4, 21, 31, 5, 0, 0], [4, 5, 0, 0, 0, 0]])  # the last text is empty
 MASK = (IDS != 0).long()
@@ -254,7 +255,7 @@ def test_a_saved_encoder_goes_on_here(tokenizer: PreTrainedTokenizerFast, repres
     made = encoder(tokenizer, representation)
     made.save(tmp_path, tokenizer, MAX_LENGTH)
     torch.manual_seed(5)
-    again, facts = load_encoder(experiment(representation), tmp_path)
+    again, facts = load_encoder(tmp_path, representation, SIZES)
     assert facts == vocabulary(tokenizer, 400) and not again.training
     for ours, theirs in zip(made(IDS, MASK), again(IDS, MASK), strict=True):
         assert (ours is None) == (theirs is None)
@@ -278,11 +279,11 @@ def test_every_family_exports(family: str, tmp_path: Path) -> None:
 # The stage
 
 
-def experiment(representation: str) -> Experiment:
-    budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3, "precision": "fp32"}
-    finetune = Finetune(**budget, queries="unused", query_length=12, passage_length=MAX_LENGTH)
-    track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, Evaluate(("unused",)))
-    return Experiment(replace(track, representation=SIZES), Entrant("tiny", Bert(), representation), 0)
+READING = Reading(query_length=12, passage_length=MAX_LENGTH)
+
+
+def on(store: Path, representation: str, sizes: Representations = SIZES) -> Work:
+    return works.work(store, on=works.experiment(representation, representation=sizes))
 
 
 def artifacts(made: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[Artifact, Artifact]:
@@ -314,8 +315,8 @@ def test_encoding_in_batches_equals_one_by_one(
     monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
     made = encoder(tokenizer, representation)
     weights, texts = artifacts(made, tokenizer, tmp_path)
-    x, store, source = experiment(representation), Store(tmp_path / "store"), TokenisedTexts.open(texts.path)
-    passages, queries = (encode(x, store, weights, texts, kind) for kind in ("passage", "query"))
+    work, source = on(tmp_path / "store", representation), TokenisedTexts.open(texts.path)
+    passages, queries = (encode(work, weights, texts, kind, READING) for kind in KINDS)
     expected = {
         MAX_LENGTH: one_by_one(made, vocabulary(tokenizer, 400), source, MAX_LENGTH),
         12: one_by_one(made, vocabulary(tokenizer, 400), source, 12),
@@ -362,7 +363,7 @@ def test_vectors_that_are_not_finite_are_refused(
     torch.nn.init.constant_(made.backbone.lm.bert.encoder.layer[1].output.dense.weight, float("nan"))
     weights, texts = artifacts(made, tokenizer, tmp_path)
     with pytest.raises(RetrobenchError, match=rf"^The {kind} vector of row 0 and 41 near it are not finite"):
-        encode(experiment(representation), Store(tmp_path / "store"), weights, texts, kind)
+        encode(on(tmp_path / "store", representation), weights, texts, kind, READING)
     assert not [path for path in (tmp_path / "store" / "encode").glob("*[!k]") if path.suffix != ".partial"]
 
 
@@ -383,13 +384,13 @@ def test_stored_in_fewer_bits(tokenizer: PreTrainedTokenizerFast, tmp_path: Path
     """What is stored is the float32 vector rounded once, and the track's identity says so."""
     made = encoder(tokenizer, "cls")
     weights, texts = artifacts(made, tokenizer, tmp_path)
-    store, x = Store(tmp_path / "store"), experiment("cls")
-    whole = encode(x, store, weights, texts, "passage")
+    plain = on(tmp_path / "store", "cls")
+    whole = encode(plain, weights, texts, "passage", READING)
     exact = torch.from_numpy(Stored.open(whole.path).dense(0, 42))
     for dtype in ("float16", "bfloat16"):
-        track = replace(x.track, representation=replace(SIZES, stored=dtype))
-        found = Stored.open(encode(replace(x, track=track), store, weights, texts, "passage").path)
-        assert found.dtype == dtype and track.identity != x.track.identity
+        work = on(tmp_path / "store", "cls", replace(SIZES, stored=dtype))
+        found = Stored.open(encode(work, weights, texts, "passage", READING).path)
+        assert found.dtype == dtype and work.experiment.track.identity != plain.experiment.track.identity
         assert (found.folder / "dense.npy").stat().st_size == 128 + 42 * 32 * 2
         rounded = exact.to(getattr(torch, dtype)).float()
         assert torch.equal(torch.from_numpy(found.dense(0, 42)), rounded) and not torch.equal(rounded, exact)

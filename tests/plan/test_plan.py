@@ -11,9 +11,8 @@ import pytest
 from rows import row
 from transformers import BertConfig, BertForMaskedLM
 
+from retrobench.config import Experiment, Model, reading
 from retrobench.config import discovery as plugins
-from retrobench.config import reading
-from retrobench.config.track import Experiment, Model
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
 from retrobench.leaderboard.rows import append

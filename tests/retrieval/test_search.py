@@ -7,18 +7,17 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import pytrec_eval
 import tiny
 import torch
+import works
 from laid import lay, ranked, sparse, written
 
-from retrobench.config.track import Entrant, Evaluate, Experiment, Finetune, Model, Pretrain, Representations, Track
+from retrobench.config import Experiment, Reading, Representations
 from retrobench.errors import RetrobenchError
 from retrobench.model import encoder as representation
 from retrobench.model.encoder import Encoder
@@ -28,9 +27,8 @@ from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import ranking
 from retrobench.scoring.measures import measure
 from retrobench.scoring.runfiles import read_run, write_run
-from retrobench.stages import search
-from retrobench.store.store import Artifact, Store
-from retrobench_bert import Bert
+from retrobench.stages import encode, search
+from retrobench.store import Artifact
 
 SCALE = 0.5
 
@@ -297,34 +295,35 @@ def test_a_run_says_how_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixtur
 # The stage, on a random encoder
 
 
-def experiment(made: tiny.Tiny, entrant: Entrant, **sizes: Any) -> Experiment:
-    budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3, "precision": "fp32"}
-    finetune = Finetune(**budget, queries="unused", query_length=12, passage_length=40)
-    track = Track("tiny", Model(str(made.base)), Pretrain(**budget), finetune, Evaluate(("unused",)))
-    return Experiment(replace(track, representation=Representations(**sizes)), entrant, 0)
+def searched(made: tiny.Tiny, encoder: Path, on: Experiment) -> tuple[Artifact, Artifact, Artifact]:
+    """The run of the test queries by an encoder, and the vectors of queries and passages behind it."""
+    name, reading = f"{made.data}:test", Reading(query_length=12, passage_length=40)
+    work = works.work(made.store, name, base=made.base, on=on)
+    texts, model = works.training_texts(work, name), works.artifact("finetune", encoder)
+    queries = encode(work, model, texts.queries, "query", reading)
+    passages = encode(work, model, texts.documents, "passage", reading)
+    return search(work, texts.collection, queries, passages, 1000), queries, passages
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
 def test_the_stage_ranks_by_the_representations_own_similarity(representation: str, tmp_path: Path) -> None:
     made = tiny.make(tmp_path)
-    x = experiment(made, Entrant("tiny", Bert(), representation), dense=8, terms=6, activation="raw", scale=SCALE)
+    sizes = Representations(dense=8, terms=6, activation="raw", scale=SCALE)
     backbone, _ = load_backbone(made.base)
     torch.manual_seed(2)
     for name, parameter in backbone.named_parameters():
         torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
-    encoder = Encoder(backbone, representation, x.track.representation).eval()
+    encoder = Encoder(backbone, representation, sizes).eval()
     folder = tmp_path / "encoder"
     folder.mkdir()
     encoder.save(folder, load_tokenizer(made.base), 40)
-    store, dataset = Store(made.store), f"{made.data}:test"
-    run = search(x, store, Artifact("finetune", "0" * 20, folder, True, {}), dataset, 1000)
+    run, queries, passages = searched(made, folder, works.experiment(representation, representation=sizes))
     assert run.cost["queries"] == 15 and run.cost["documents"] == tiny.DOCUMENTS
 
     names = json.loads((run.path / "names.json").read_text())
     assert names["queries"] == [f"q{row}" for row in tiny.SPLITS["test"]]
-    embedded = [artifact for artifact in store.used if artifact.stage == "encode"]
-    assert [artifact.cost["texts"] for artifact in embedded] == [tiny.DOCUMENTS, 15]
-    scores = encoder.similarity(load(embedded[1].path), load(embedded[0].path)).numpy()
+    assert (passages.cost["texts"], queries.cost["texts"]) == (tiny.DOCUMENTS, 15)
+    scores = encoder.similarity(load(queries.path), load(passages.path)).numpy()
     rows, kept = np.load(run.path / "rows.npy"), np.load(run.path / "scores.npy")
     assert rows.shape == (15, tiny.DOCUMENTS), "as many as there are, not as many as were asked for"
     np.testing.assert_allclose(kept, np.take_along_axis(scores, rows, 1), rtol=1e-4, atol=1e-4)
@@ -344,26 +343,24 @@ def load(folder: Path) -> representation.Vectors:
     return representation.Vectors(dense, terms)
 
 
-def test_the_stage_drops_own_documents_by_the_datasets_rule_and_else_keeps_its_key(tmp_path: Path) -> None:
+def test_the_stage_drops_own_documents_by_the_datasets_rule(tmp_path: Path) -> None:
     """A random encoder; the corpus has documents that are called like queries."""
     made = tiny.make(tmp_path)
     documents = [json.loads(line) for line in (made.data / "corpus.jsonl").read_text().splitlines()]
     for row, asked in enumerate(tiny.SPLITS["test"]):
         documents[row]["_id"] = f"q{asked}"
     tiny.write_lines(made.data / "corpus.jsonl", documents)
-    x = experiment(made, Entrant("tiny", Bert(), "cls"))
     backbone, _ = load_backbone(made.base)
-    encoder = Encoder(backbone, "cls", x.track.representation).eval()
+    encoder = Encoder(backbone, "cls", Representations()).eval()
     folder = tmp_path / "encoder"
     folder.mkdir()
     encoder.save(folder, load_tokenizer(made.base), 40)
-    store, source = Store(made.store), Artifact("finetune", "0" * 20, folder, True, {})
     runs = []
     for rule in ("", "drop_self = true\n"):
         (made.data / "dataset.toml").write_text(rule)
-        runs.append(search(x, store, source, f"{made.data}:test", 1000))
+        runs.append(searched(made, folder, works.experiment())[0])
     settings = [json.loads((run.path / "entry.json").read_text())["settings"] for run in runs]
-    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "exact"}
+    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "exact", "drop_self": False}
     assert settings[1] == {**settings[0], "drop_self": True}
     (queries, ids, kept), (_, _, dropped) = (read_run(run.path) for run in runs)
     assert (kept.self_hits, dropped.self_hits) == (0, 15)

@@ -57,9 +57,14 @@ def test_a_row_for_every_round(recipe: Recipe, msmarco: Swept) -> None:
 
 def test_a_row_owes_to_its_own_stages_alone(msmarco: Swept) -> None:
     first, second, third = msmarco.rows[:3]
-    assert "negatives" in first.artifacts and "mine" not in first.artifacts and "finetune 2" not in first.artifacts
-    assert "mine" in second.artifacts and "teach" not in second.artifacts
-    assert {"finetune", "finetune 2", "finetune 3", "mine", "teach", "negatives"} <= third.artifacts.keys()
+    mine, teach, given = (f"{stage} msmarco-titled:train" for stage in ("mine", "teach", "negatives"))
+    tuned = [f"finetune {name}" for name in ("in-batch", "mined", "distilled")]
+    assert {given, tuned[0]} <= first.artifacts.keys() and not {mine, *tuned[1:]} & first.artifacts.keys()
+    assert {given, mine, *tuned[:2]} <= second.artifacts.keys() and not {teach, tuned[2]} & second.artifacts.keys()
+    assert {given, mine, teach, tuned[0], tuned[2]} <= third.artifacts.keys()
+    assert tuned[1] not in third.artifacts, (
+        "the last round begins at the pre-trained encoder and the first's candidates"
+    )
     for row in (first, second, third):
         assert sum(name.startswith("score") for name in row.artifacts) == 3
         assert first.cost["pretrain"] == row.cost["pretrain"] and first.cost["adapt"] == row.cost["adapt"]
@@ -76,14 +81,17 @@ def test_facts_of_a_row(msmarco: Swept) -> None:
 
 
 def artifact(recipe: Recipe, row: Row, stage: str) -> Path:
-    return recipe.tiny.store / stage.split(" ")[0] / row.artifacts[stage]
+    """The artifact of the only role that begins so."""
+    (key,) = [key for role, key in row.artifacts.items() if f"{role} ".startswith(f"{stage} ")]
+    return recipe.tiny.store / stage.split(" ")[0] / key
 
 
 def examples(recipe: Recipe, row: Row, kind: Any = "judgement") -> Examples:
     """The training examples, as the stages read them."""
     entry = json.loads((artifact(recipe, row, "negatives") / "entry.json").read_text())
     documents, queries = (recipe.tiny.store / source for source in entry["sources"])
-    return Examples(queries, documents, "msmarco-titled:train", kind)
+    texts = TokenisedTexts.open(queries), TokenisedTexts.open(documents)
+    return Examples(*texts, load("msmarco-titled:train"), kind)
 
 
 def test_given_negatives(recipe: Recipe, msmarco: Swept) -> None:
@@ -105,9 +113,9 @@ def test_adaptation_starts_from_the_general_encoder(recipe: Recipe, msmarco: Swe
     entry = json.loads((artifact(recipe, row, "adapt") / "entry.json").read_text())
     assert entry["sources"][0] == f"pretrain/{row.artifacts['pretrain']}"
     assert entry["settings"]["max_length"] == 40 and entry["settings"]["steps"] == 4
-    tuned = json.loads((artifact(recipe, row, "finetune") / "entry.json").read_text())
+    tuned = json.loads((artifact(recipe, row, "finetune in-batch") / "entry.json").read_text())
     assert tuned["sources"][0] == f"adapt/{row.artifacts['adapt']}"
-    third = json.loads((artifact(recipe, msmarco.rows[2], "finetune 3") / "entry.json").read_text())
+    third = json.loads((artifact(recipe, msmarco.rows[2], "finetune distilled") / "entry.json").read_text())
     assert third["sources"][0] == tuned["sources"][0] and third["settings"]["round"] == "distilled"
     before, after = (
         [json.loads(line) for line in (artifact(recipe, row, stage) / "log.jsonl").read_text().splitlines()]
@@ -126,7 +134,7 @@ def test_titles_end_in_the_separator(recipe: Recipe, msmarco: Swept) -> None:
 
 
 def test_epochs_are_resolved_from_the_examples(recipe: Recipe, msmarco: Swept) -> None:
-    log = (artifact(recipe, msmarco.rows[0], "finetune") / "log.jsonl").read_text().splitlines()
+    log = (artifact(recipe, msmarco.rows[0], "finetune in-batch") / "log.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["step"] == 60 // 16 - 1, "once over 60 judgements, 16 at a time"
 
 
@@ -176,10 +184,14 @@ def test_the_beir_recipe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Non
     facts = retro.facts["msmarco-titled:dev"]
     assert (facts["titles"], facts["query_length"], facts["passage_length"]) == ("space", 20, 60)
     assert bm25.facts["msmarco-titled:dev"]["titles"] == "space"
-    assert "mine" not in retro.artifacts and "adapt" not in retro.artifacts
-    tuned = json.loads((artifact(recipe, retro, "finetune") / "entry.json").read_text())
+    assert not [role for role in retro.artifacts if role.startswith(("mine", "adapt"))]
+    tuned = json.loads((artifact(recipe, retro, "finetune in-batch") / "entry.json").read_text())
     settings = tuned["settings"]
-    assert (settings["titles"], settings["passage_length"], settings["negatives"]) == (False, 40, 1)
+    assert (settings["reading"]["titles"], settings["reading"]["passage_length"], settings["negatives"]) == (
+        False,
+        40,
+        1,
+    )
     trained_on = TokenisedTexts.open(recipe.tiny.store / tuned["sources"][1])
     assert not trained_on.title_lengths.any()
     encoded = [json.loads(file.read_text()) for file in recipe.tiny.store.glob("encode/*/entry.json")]
@@ -199,7 +211,7 @@ def test_killed_in_the_distilled_round_and_started_again(
     broken = recipe.tiny._replace(store=tmp_path / "store", boards=tmp_path / "boards")
     words = [*broken.options("retromae"), "--track", "msmarco"]
     words += [word for text in recipe.overrides("msmarco") for word in ("--set", text)]
-    third = msmarco.rows[2].artifacts["finetune 3"]
+    third = msmarco.rows[2].artifacts["finetune distilled"]
     kill = Kill("finetune", "step-000000002.new/state.json", "step-000000001/state.safetensors", 2, third)
     assert "(distilled negatives): new" in killed(words, broken, kill)
     capfd.readouterr()
@@ -262,5 +274,5 @@ def test_a_file_of_scores_in_place_of_a_teacher(recipe: Recipe, msmarco: Swept, 
     more = ("distil.teacher=", f"distil.scores={tmp_path / 'scores.tsv'}")
     swept = recipe.run("msmarco", "bert", more=more, leaderboard=tmp_path)
     assert [row.round for row in swept.rows] == ["in-batch", "mined", "distilled"]
-    assert swept.rows[1].artifacts["finetune 2"] == msmarco.rows[4].artifacts["finetune 2"]
+    assert swept.rows[1].artifacts["finetune mined"] == msmarco.rows[4].artifacts["finetune mined"]
     assert swept.rows[2].measures == first.measures, "the same scores teach the same, whoever gave them"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import works
 
-from retrobench.config.track import Entrant, Evaluate, Experiment, Finetune, Model, Pretrain, Track
+from retrobench.config.track import Evaluate
 from retrobench.data.datasets import load
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import measures
@@ -20,8 +19,7 @@ from retrobench.scoring.measures import canonical, check, deepest, measure, unan
 from retrobench.scoring.ranking import Ranked
 from retrobench.scoring.runfiles import write_run
 from retrobench.stages.score import facts, per_query, score, scores
-from retrobench.store.store import Artifact, Store
-from retrobench_bert import Bert
+from retrobench.store.store import Artifact
 
 NAMES = ("nDCG@10", "MRR@10", "RR", "MRR@2", "Recall@2", "Recall@100", "Success@1", "Success@5", "MAP", "MAP@2")
 
@@ -323,11 +321,10 @@ def test_measure_compares_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
 # The stage
 
 
-def experiment(*names: str) -> Experiment:
-    budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3}
-    finetune, evaluate = Finetune(**budget, queries="unused"), Evaluate(("unused",), measures=names)
-    track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, evaluate)
-    return Experiment(track, Entrant("by hand", Bert(), "cls"), 0)
+def scored_by(names: Sequence[str], store: Path, run: Path, dataset_id: str) -> Artifact:
+    on = works.experiment(evaluate=Evaluate(("unused",), measures=tuple(names)))
+    work = works.work(store, dataset_id, on=on)
+    return score(work, work.inputs.collections[dataset_id], works.artifact("search", run))
 
 
 def collection(folder: Path) -> Path:
@@ -348,8 +345,8 @@ def test_score_by_hand(tmp_path: Path) -> None:
     rows = np.asarray([[2, 1, 0], [0, 1, 2]], np.int32)
     ranked = Ranked(rows, np.asarray([[3, 2, 1]] * 2, np.float32), 4, 0)
     write_run(run, ["q1", "q3"], ["a", "b", "c"], ranked, "by hand")
-    x, store = experiment("nDCG@10", "MRR@10", "Recall@2"), Store(tmp_path / "store")
-    scored = score(x, store, Artifact("search", "0" * 20, run, True, {}), str(folder))
+    names, store = ("nDCG@10", "MRR@10", "Recall@2"), tmp_path / "store"
+    scored = scored_by(names, store, run, str(folder))
     ndcg = (2 / math.log2(3) + 1 / 2) / (2 + 1 / math.log2(3))
     assert scores(scored) == pytest.approx({"nDCG@10": ndcg / 3, "MRR@10": 0.5 / 3, "Recall@2": 0.5 / 3})
     assert per_query(scored)["MRR@10"] == {"q1": 0.5, "q2": 0.0, "q3": 0.0}
@@ -357,7 +354,6 @@ def test_score_by_hand(tmp_path: Path) -> None:
     assert scored.cost["queries"] == 3
     dataset = load(str(folder))
     assert facts(scored) == {
-        "dataset": str(folder),
         "relevance_level": 1,
         "queries": 3,
         "missing": 1,
@@ -371,15 +367,15 @@ def test_score_by_hand(tmp_path: Path) -> None:
     assert entry["settings"] == {
         "measures": ["nDCG@10", "MRR@10", "Recall@2"],
         "dataset": dataset.fingerprint(),
-    }, "what is stored under the keys of before stays there"
+        "relevance_level": 1,
+    }
 
     # Other judgements or other measures are other scores.
-    assert score(x, store, Artifact("search", "0" * 20, run, True, {}), str(folder)).cached
-    deeper = replace(x, track=replace(x.track, evaluate=Evaluate(("unused",), measures=("RR",))))
-    assert not score(deeper, store, Artifact("search", "0" * 20, run, True, {}), str(folder)).cached
+    assert scored_by(names, store, run, str(folder)).cached
+    assert not scored_by(("RR",), store, run, str(folder)).cached
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q3\tb\t1\n")
-    again = score(x, store, Artifact("search", "0" * 20, run, True, {}), str(folder))
+    again = scored_by(names, store, run, str(folder))
     assert not again.cached and per_query(again)["MRR@10"] == {"q1": 0.5, "q2": 0.0, "q3": 0.5}
 
 
@@ -390,8 +386,8 @@ def test_the_stage_follows_the_datasets_level_and_keeps_the_tracks_names(tmp_pat
     (folder / "dataset.toml").write_text("relevance_level = 2\n")
     ranked = Ranked(np.asarray([[2, 0, 1]], np.int32), np.asarray([[3, 2, 1]], np.float32), 0, 0)
     write_run(run, ["q1"], ["a", "b", "c"], ranked, "by hand")
-    x = experiment("RR(rel=2)@10", "MRR@10", "RR(rel=1)@10", "AP")
-    scored = score(x, Store(tmp_path / "store"), Artifact("search", "0" * 20, run, True, {}), str(folder))
+    names = ("RR(rel=2)@10", "MRR@10", "RR(rel=1)@10", "AP")
+    scored = scored_by(names, tmp_path / "store", run, str(folder))
     expected = {"RR(rel=2)@10": 1 / 3, "MRR@10": 1 / 3, "RR(rel=1)@10": 1 / 2, "AP": 1 / 3}
     assert scores(scored) == pytest.approx({name: value / 3 for name, value in expected.items()})
     assert list(per_query(scored)) == list(expected) and facts(scored)["relevance_level"] == 2

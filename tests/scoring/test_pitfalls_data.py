@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import rows
 import tiny
+import works
 from laid import ranked
 from runs import catalogued, claimed, collection, lay, reproduced, score, write
 
-from retrobench.config.track import Evaluate, Finetune, Model, Pretrain, Titles, Track
+from retrobench.config.track import Evaluate, Finetune, Model, Pretrain, Reading, Titles, Track
 from retrobench.data import doctor, rules
 from retrobench.data.catalogue import published
 from retrobench.data.datasets import load
@@ -31,8 +32,7 @@ from retrobench.scoring import ranking, trec
 from retrobench.scoring.measures import measure
 from retrobench.scoring.runfiles import write_run
 from retrobench.scoring.score import score_file
-from retrobench.stages.tokenise import tokenise
-from retrobench.store.store import Artifact, Store
+from retrobench.stages import tokenise_documents
 
 
 def kinds(dataset: str) -> dict[str, tuple[str, int]]:
@@ -257,21 +257,23 @@ def test_pitfall_23_titles_are_joined_in_several_ways(tmp_path: Path) -> None:
     """Left out, in front of the text, or parted by [SEP]: each its own tokens, its own key and its own track."""
     words, data = tiny.tokenizer(), str(titled(tmp_path / "data", "bada"))
     words.save_pretrained(tmp_path / "base")
-    start, store = Artifact("start", "0" * 20, tmp_path / "base", True, {}), Store(tmp_path / "store")
+    work = works.work(tmp_path / "store", data, base=tmp_path / "base")
     expected: dict[Titles, list[str]] = {False: [], True: ["ba", "##da"], "[SEP]": ["ba", "##da", "[SEP]"]}
     keys: set[str] = set()
     identities: set[str] = set()
     budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3}
     for titles, before in expected.items():
-        made = tokenise(store, start, data, "documents", titles)
+        made = tokenise_documents(work, work.inputs.collections[data].corpus, titles)
         passage = TokenisedTexts.open(made.path)[0]
         assert words.convert_ids_to_tokens([*passage.title, *passage.text]) == [*before, "fe", "##ge"]
-        finetune = Finetune(**budget, queries=data, titles=titles)
+        finetune = Finetune(**budget, queries=data, reading=Reading(titles=titles))
         track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, Evaluate((data,)))
         keys, identities = keys | {made.key}, identities | {track.identity}
     assert len(keys) == len(identities) == 3
     # A passage without a title has nothing to be parted from.
-    bare = tokenise(store, start, str(titled(tmp_path / "bare", "")), "documents", "[SEP]")
+    name = str(titled(tmp_path / "bare", ""))
+    work = works.work(tmp_path / "store", name, base=tmp_path / "base")
+    bare = tokenise_documents(work, work.inputs.collections[name].corpus, "[SEP]")
     assert words.convert_ids_to_tokens(TokenisedTexts.open(bare.path).tokens.tolist()) == ["fe", "##ge"]
     # What is claimed of one way is not measured by another.
     table = claimed(tmp_path, rows.DATASET, 0.25, 'titles = "[SEP]"')

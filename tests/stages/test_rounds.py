@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import recipe as recipes
 import torch
+import works
 from batches import Fixed, fixed, rivals_of, texts_of
 from torch import nn
 
-from retrobench.config.track import Distil
+from retrobench.config import Distil, Reading
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Vocabulary
-from retrobench.stages import tokenise
-from retrobench.stages.teach import look_at_teacher, read_scores
-from retrobench.store.store import Artifact, Store
+from retrobench.stages.inputs import open_teacher
+from retrobench.stages.teach import read_scores
 from retrobench.training.contrastive import Contrastive, distillation
 from retrobench.training.examples import Candidates, Examples, Round, grouped
 
 VOCABULARY = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
+READING = Reading(query_length=12, passage_length=40)
 TRAIN = "msmarco-titled:train"  # 50 queries, 10 of which have two positives
 Read = Callable[..., Examples]
 
@@ -32,12 +33,10 @@ Read = Callable[..., Examples]
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
     """The training examples of the recipes' collection, of either kind."""
     made = recipes.make(tmp_path_factory.mktemp("recipe"))
-    store, start = Store(made.tiny.store), Artifact("start", "0", made.tiny.base, True, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RETROBENCH_DATA", str(made.data))
-        documents = tokenise(store, start, TRAIN, "documents", "[SEP]")
-        queries = tokenise(store, start, TRAIN, "queries")
-        yield lambda kind="judgement": Examples(queries.path, documents.path, TRAIN, kind)
+        texts = works.training_texts(works.work(made.tiny.store, TRAIN, base=made.tiny.base), TRAIN, "[SEP]")
+        yield lambda kind="judgement": texts.examples(kind)
 
 
 def of_query(examples: Examples, name: str) -> list[int]:
@@ -76,38 +75,39 @@ def taught(of: Examples) -> Candidates:
 def test_what_a_query_with_too_few_negatives_gets(examples: Read) -> None:
     of, draw = examples("query"), torch.Generator().manual_seed(0)
     (none,), (one,), found = of_query(of, "q1"), of_query(of, "q2"), Candidates(hard(of))
-    repeat = Round(of, VOCABULARY, 12, 40, found, 3)
+    repeat = Round(of, VOCABULARY, READING, found, 3)
     assert repeat._negatives(none, draw) == ([], [])
     assert repeat._negatives(one, draw)[0] == [found.rows[one][0]] * 3
     assert len(set(repeat._negatives(0, draw)[0])) == 3
-    filled = Round(of, VOCABULARY, 12, 40, found, 3, "random")
+    filled = Round(of, VOCABULARY, READING, found, 3, "random")
     assert len(filled._negatives(none, draw)[0]) == 3 and filled._negatives(one, draw)[0][0] == found.rows[one][0]
     drawn = [tuple(filled._negatives(none, draw)[0]) for _ in range(5)]
     assert len(set(drawn)) == 5 and all(0 <= row < 60 for rows in drawn for row in rows)
-    dropped = Round(of, VOCABULARY, 12, 40, found, 3, "drop")
+    dropped = Round(of, VOCABULARY, READING, found, 3, "drop")
     assert none not in dropped.rows and len(dropped.rows) == 49 == len(dropped.lengths)
     assert dropped.names(np.asarray([0, 1])) == ["query q0", "query q2"]
-    assert len(texts_of(dropped.collate(np.asarray([1]), draw))) == 1 + 3
-    lacking = repeat.collate(np.asarray([none]), draw)
-    assert len(texts_of(lacking)) == 1 and lacking["documents"].tolist()[1:] == [-1, -1, -1]
+    assert len(texts_of(dropped.collate(np.asarray([1]), draw)["batch"].passages)) == 1 + 3
+    lacking = repeat.collate(np.asarray([none]), draw)["batch"]
+    assert len(texts_of(lacking.passages)) == 1 and lacking.documents.tolist()[1:] == [-1, -1, -1]
 
 
 def test_a_querys_other_positive_is_no_negative(examples: Read) -> None:
     """Where each judgement is an example, RetroMAE's code lets them compete."""
-    round_ = Round(examples(), VOCABULARY, 12, 40)
+    round_ = Round(examples(), VOCABULARY, READING)
     assert round_.examples.query_rows[:2].tolist() == [0, 0]
-    batch = round_.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))
+    batch = round_.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["batch"]
     assert rivals_of(batch).tolist() == [[True, False, True], [False, True, True], [True, True, True]]
 
 
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
     of = examples()
     found = taught(of)
-    round_ = Round(of, VOCABULARY, 12, 40, found, 3)
+    round_ = Round(of, VOCABULARY, READING, found, 3)
     left = {*of_query(of, "q1"), 3}
     assert round_.rows.tolist() == [at for at in range(60) if at not in left], "a scored positive, a scored candidate"
-    batch = round_.collate(np.arange(20), torch.Generator().manual_seed(0))
-    group, teacher, passages = batch["group"], batch["teacher"], texts_of(batch)
+    batch = round_.collate(np.arange(20), torch.Generator().manual_seed(0))["batch"]
+    group, teacher, passages = batch.group, batch.teacher, texts_of(batch.passages)
+    assert group is not None and teacher is not None
     assert len(passages) == 20 * 4 and group.shape == teacher.shape == (20, 4)
     assert sorted(group.flatten().tolist()) == list(range(80))
     for query, at in enumerate(round_.rows[:20].tolist()):
@@ -154,7 +154,7 @@ def test_the_distilled_rounds_loss_is_both_parts() -> None:
     model = Contrastive(Fixed(), 1.0, settings)  # type: ignore[arg-type]
     queries, passages = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
     group = torch.tensor([[0, 2, 3], [1, 4, 5]])
-    out = model(0.0, **fixed(queries, passages, [[0], [1]]), group=group, teacher=TEACHER)
+    out = model(0.0, fixed(queries, passages, [[0], [1]], group=group, teacher=TEACHER))
     student = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 2.0]])
     assert out.losses["distillation"].item() == pytest.approx(distillation(student, TEACHER, settings).item())
     scores = np.asarray([[1, 0, 3, 2, 0, 1], [2, 0, 6, 4, 0, 2]], float)
@@ -180,7 +180,7 @@ def test_scores_of_a_file(name: str, examples: Read, tmp_path: Path) -> None:
     assert found.positive_scores[:2, 0].tolist() == [pytest.approx(np.nan, nan_ok=True), 9.0]
     assert found.rows[of_query(of, "q3")[0]].tolist() == [row_of["d2"], -1]
     # Only the judgement whose positive has a score is left to learn from.
-    assert Round(of, VOCABULARY, 12, 40, found, 2).rows.tolist() == [1]
+    assert Round(of, VOCABULARY, READING, found, 2).rows.tolist() == [1]
 
 
 def test_faulty_scores_are_named(examples: Read, tmp_path: Path) -> None:
@@ -196,18 +196,18 @@ def test_faulty_scores_are_named(examples: Read, tmp_path: Path) -> None:
             read_scores(file, of)
     file.write_text(LINES)
     with pytest.raises(RetrobenchError, match="No training query is left that has a hard negative"):
-        Round(of, VOCABULARY, 12, 40, read_scores(file, of), 2)
+        Round(of, VOCABULARY, READING, read_scores(file, of), 2)
 
 
 def test_a_teacher_that_cannot_be_used(tmp_path: Path) -> None:
     recipes.write_teacher(tmp_path / "two", labels=2)
     with pytest.raises(RetrobenchError, match=r"two' gives 2 numbers for a pair; give a cross-encoder with one\."):
-        look_at_teacher(str(tmp_path / "two"))
+        open_teacher(str(tmp_path / "two"))
     recipes.write_teacher(tmp_path / "one", labels=1)
-    assert look_at_teacher(str(tmp_path / "one")) == tmp_path / "one"
+    assert open_teacher(str(tmp_path / "one")).path == tmp_path / "one"
     (tmp_path / "one" / "model.safetensors").rename(tmp_path / "one" / "pytorch_model.bin")
     with pytest.raises(RetrobenchError, match="holds no safetensors, and nothing pickled is loaded"):
-        look_at_teacher(str(tmp_path / "one"))
+        open_teacher(str(tmp_path / "one"))
     (tmp_path / "one" / "config.json").unlink()
     with pytest.raises(RetrobenchError, match=r"holds no config\.json that can be read; give a cross-encoder\."):
-        look_at_teacher(str(tmp_path / "one"))
+        open_teacher(str(tmp_path / "one"))

@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from test_contrastive import ROWS, batch_of, without_dropout
-from torch import Tensor
 
 from retrobench.config.track import Finetune
 from retrobench.core.processes import rank
-from retrobench.training.examples import Examples
+from retrobench.data import TokenisedTexts, load
+from retrobench.training.examples import ContrastiveBatch, Examples
 from retrobench.training.loop import Batches, Loop
 
 
 def main(base: Path, queries: Path, documents: Path, dataset: str, out: Path) -> None:
     torch.set_num_threads(1)
-    examples, model = Examples(queries, documents, dataset), without_dropout(base, "cls")
+    texts = TokenisedTexts.open(queries), TokenisedTexts.open(documents)
+    examples, model = Examples(*texts, load(dataset)), without_dropout(base, "cls")
     half = len(ROWS) // 2
 
-    def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, ContrastiveBatch]:
         return batch_of(examples, 160, ROWS[half * rank() :][:half])
 
     settings = Finetune(steps=1, batch=half, learning_rate=0.0, clip=0.0, precision="fp32")

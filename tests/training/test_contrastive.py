@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import works
 from batches import rivals_of, texts_of
 from processes import launch
 from torch import Tensor
+from torch.nn import functional
 
-from retrobench.config.track import Representations
+from retrobench.config import Reading, Representations
 from retrobench.model.encoder import Encoder
 from retrobench.model.loading import load_backbone
 from retrobench.objective import Vocabulary
-from retrobench.stages import tokenise
-from retrobench.store.store import Artifact, Store
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import Candidates, Examples, Round
+from retrobench.training.examples import Candidates, ContrastiveBatch, Examples, Round, TextGroups
 
 VOCABULARY = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
 ROWS = np.arange(12)
-KINDS: tuple[Literal["queries"], Literal["documents"]] = ("queries", "documents")
+READING = Reading(query_length=12, passage_length=40)
 
 
 class Made(NamedTuple):
@@ -41,25 +41,25 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     found = tiny.make(tmp_path_factory.mktemp("contrastive"))
-    store, start, name = Store(found.store), Artifact("start", "0", found.base, True, {}), f"{found.data}:train"
-    queries, documents = (tokenise(store, start, name, kind).path for kind in KINDS)
-    return Made(found.base, queries, documents, name, Examples(queries, documents, name))
+    name = f"{found.data}:train"
+    texts = works.training_texts(works.work(found.store, name, base=found.base), name)
+    return Made(found.base, texts.queries.path, texts.documents.path, name, texts.examples("query"))
 
 
-def round_of(examples: Examples, budget: int) -> Round:
+def round_of(examples: Examples, gradient_cache: int) -> Round:
     candidates = np.asarray([[(5 * at + step) % 58 for step in range(4)] for at in range(len(examples))], np.int32)
-    return Round(examples, VOCABULARY, 12, 40, Candidates(candidates), 3, budget=budget)
+    return Round(examples, VOCABULARY, READING, Candidates(candidates), 3, gradient_cache=gradient_cache)
 
 
-def batch_of(examples: Examples, budget: int, rows: np.ndarray = ROWS) -> dict[str, Tensor]:
-    return round_of(examples, budget).collate(rows, torch.Generator().manual_seed(3))
+def batch_of(examples: Examples, gradient_cache: int, rows: np.ndarray = ROWS) -> dict[str, ContrastiveBatch]:
+    return round_of(examples, gradient_cache).collate(rows, torch.Generator().manual_seed(3))
 
 
-def model_of(base: Path, representation: str, cached: bool = False) -> Contrastive:
+def model_of(base: Path, representation: str, gradient_cache: int = 0) -> Contrastive:
     torch.manual_seed(1)
     backbone, _ = load_backbone(base, trains=True)
     encoder = Encoder(backbone, representation, Representations(dense=8, terms=12))
-    return Contrastive(encoder, 1.0, cached=cached).train()
+    return Contrastive(encoder, 1.0, gradient_cache=gradient_cache).train()
 
 
 def without_dropout(base: Path, representation: str) -> Contrastive:
@@ -70,7 +70,7 @@ def without_dropout(base: Path, representation: str) -> Contrastive:
     return model
 
 
-def stepped(model: Contrastive, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def stepped(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and all gradients, dropout drawn from one seed."""
     torch.manual_seed(7)
     out = model(0.0, **batch)
@@ -79,25 +79,25 @@ def stepped(model: Contrastive, batch: dict[str, Tensor]) -> tuple[Tensor, dict[
 
 
 def test_groups_hold_the_same_texts_with_less_padding(made: Made) -> None:
-    whole, split = (batch_of(made.examples, budget) for budget in (10**6, 160))
-    assert "passage_1_ids" not in whole and "passage_4_ids" in split
-    for side in ("query", "passage"):
-        assert texts_of(whole, side) == texts_of(split, side)
+    whole, split = (batch_of(made.examples, tokens)["batch"] for tokens in (10**6, 160))
+    assert len(whole.passages.groups) == 1 and len(split.passages.groups) > 4
+    for one, other in zip(whole[:2], split[:2], strict=True):
+        assert texts_of(one) == texts_of(other)
     assert torch.equal(rivals_of(whole), rivals_of(split))
 
-    def tokens(batch: dict[str, Tensor]) -> int:
-        return sum(value.numel() for name, value in batch.items() if name.endswith("_ids"))
+    def padded(batch: ContrastiveBatch) -> list[int]:
+        return [group.input_ids.numel() for texts in batch[:2] for group in texts.groups]
 
-    real = sum(map(len, texts_of(whole))) + sum(map(len, texts_of(whole, "query")))
-    assert real <= tokens(split) < tokens(whole)
-    assert all(v.numel() <= 160 for k, v in split.items() if k.endswith("_ids"))
+    real = sum(map(len, texts_of(whole.passages))) + sum(map(len, texts_of(whole.queries)))
+    assert real <= sum(padded(split)) < sum(padded(whole))
+    assert max(padded(split)) <= 160
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
 def test_groups_change_neither_loss_nor_gradients(representation: str, made: Made) -> None:
     found = []
-    for budget in (10**6, 160):
-        found.append(stepped(without_dropout(made.base, representation), batch_of(made.examples, budget)))
+    for tokens in (10**6, 160):
+        found.append(stepped(without_dropout(made.base, representation), batch_of(made.examples, tokens)))
     (loss, slopes), (other, others) = found
     torch.testing.assert_close(loss, other, rtol=1e-6, atol=1e-6)
     assert slopes.keys() == others.keys() and len(slopes) > 20
@@ -110,12 +110,12 @@ def test_the_gradient_cache_changes_no_bit(representation: str, made: Made) -> N
     """Dropout included: what is made again is drawn again."""
     batch = batch_of(made.examples, 160)
     loss, slopes = stepped(model_of(made.base, representation), batch)
-    cached, again = stepped(model_of(made.base, representation, cached=True), batch)
+    cached, again = stepped(model_of(made.base, representation, gradient_cache=160), batch)
     assert torch.equal(loss, cached) and slopes.keys() == again.keys()
     assert all(torch.equal(slope, again[name]) for name, slope in slopes.items())
 
 
-def kept(model: Contrastive, batch: dict[str, Tensor]) -> int:
+def kept(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
     """Bytes that a forward keeps for the way back, beside the parameters."""
     sizes: dict[int, int] = {}
 
@@ -132,16 +132,17 @@ def kept(model: Contrastive, batch: dict[str, Tensor]) -> int:
 
 def test_the_gradient_cache_keeps_little(made: Made) -> None:
     batch = batch_of(made.examples, 160)
-    assert kept(model_of(made.base, "cls", cached=True), batch) < kept(model_of(made.base, "cls"), batch) / 10
+    assert kept(model_of(made.base, "cls", gradient_cache=160), batch) < kept(model_of(made.base, "cls"), batch) / 10
 
 
 def test_a_query_without_negatives_leaves_columns_empty(made: Made) -> None:
     examples = made.examples
     none = np.full((len(examples), 4), -1, np.int32)
     none[0] = [50, 51, 52, 53]
-    round_ = Round(examples, VOCABULARY, 12, 40, Candidates(none), 3)
+    round_ = Round(examples, VOCABULARY, READING, Candidates(none), 3)
     batch = round_.collate(np.arange(4), torch.Generator().manual_seed(0))
-    assert batch["documents"].shape == (16,) and batch["documents"][7:].eq(-1).all()
+    documents = batch["batch"].documents
+    assert documents.shape == (16,) and documents[7:].eq(-1).all()
     model = model_of(made.base, "cls")
     out = model(0.0, **batch)
     assert out.losses["contrastive"].isfinite() and out.metrics["negatives"].item() <= 6
@@ -165,8 +166,8 @@ def test_processes_share_their_passages(made: Made, tmp_path: Path) -> None:
     assert all(torch.equal(slope, two["gradients"][name]) for name, slope in one["gradients"].items())
 
     model = without_dropout(made.base, "cls")
-    parts = [batch_of(made.examples, 160, rows) for rows in (ROWS[:6], ROWS[6:])]
-    loss, slopes = stepped(model, together(parts))
+    one_half, other_half = (batch_of(made.examples, 160, rows)["batch"] for rows in (ROWS[:6], ROWS[6:]))
+    loss, slopes = stepped(model, {"batch": together(one_half, other_half)})
     mean = (one["losses"]["contrastive"] + two["losses"]["contrastive"]) / 2
     assert mean == pytest.approx(loss.item(), rel=1e-5)
     assert one["gradients"].keys() == slopes.keys() and len(slopes) > 20
@@ -176,23 +177,21 @@ def test_processes_share_their_passages(made: Made, tmp_path: Path) -> None:
     assert model.negatives > 40, "of 47 others in twelve times four"
 
 
-def together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def together(one: ContrastiveBatch, two: ContrastiveBatch) -> ContrastiveBatch:
     """Two batches as one: the positives of both first, then their negatives."""
-    batch: dict[str, Tensor] = {}
-    for side in ("query", "passage"):
-        groups = [
-            (part[f"{side}_{number}_ids"], part[f"{side}_{number}_attention_mask"])
-            for part in parts
-            for number in range(sum(name.startswith(side) and name.endswith("_ids") for name in part))
-        ]
-        for number, (ids, mask) in enumerate(groups):
-            batch |= {f"{side}_{number}_ids": ids, f"{side}_{number}_attention_mask": mask}
-    batch["query_place"] = torch.cat([parts[0]["query_place"], 6 + parts[1]["query_place"]])
-    first, second = parts[0]["passage_place"], len(parts[0]["passage_place"]) + parts[1]["passage_place"]
-    batch["passage_place"] = torch.cat([first[:6], second[:6], first[6:], second[6:]])
-    one, two = (part["documents"] for part in parts)
-    batch["documents"] = torch.cat([one[:6], two[:6], one[6:], two[6:]])
-    width = max(part["answers"].shape[1] for part in parts)
-    padded = [torch.nn.functional.pad(p["answers"], (0, width - p["answers"].shape[1]), value=-1) for p in parts]
-    batch["answers"] = torch.cat(padded)
-    return batch
+    width = max(one.answers.shape[1], two.answers.shape[1])
+    answers = [functional.pad(b.answers, (0, width - b.answers.shape[1]), value=-1) for b in (one, two)]
+    documents = torch.cat([one.documents[:6], two.documents[:6], one.documents[6:], two.documents[6:]])
+    return ContrastiveBatch(
+        queries=joined(one.queries, two.queries, len(one.queries.order)),
+        passages=joined(one.passages, two.passages, 6),
+        documents=documents,
+        answers=torch.cat(answers),
+    )
+
+
+def joined(one: TextGroups, two: TextGroups, count: int) -> TextGroups:
+    """The first `count` texts of both, then the others of both."""
+    first, second = one.order, len(one.order) + two.order
+    order = torch.cat([first[:count], second[:count], first[count:], second[count:]])
+    return TextGroups((*one.groups, *two.groups), order)

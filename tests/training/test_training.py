@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retrobench.config.discovery import configure, discover, get
-from retrobench.config.track import Optimisation
+from retrobench.config.track import Optimisation, Performance
 from retrobench.data.datasets import load
 from retrobench.data.tokens import TokenisedTexts, write_tokens
 from retrobench.errors import DivergedError
@@ -171,17 +171,19 @@ def test_compiled_layers_give_the_same_losses(
 
     monkeypatch.setattr(nn.Module, "compile", compile_layer)
     trial = Trial(base, "retromae")
-    trial.train(tmp_path / "compiled", replace(SETTINGS, steps=3, compile="on"))
+    trial.train(tmp_path / "compiled", replace(SETTINGS, steps=3, performance=Performance(compile="on")))
     assert len(compiled) == 2, "each layer, once for all lengths"
     for line, other in zip(log(tmp_path / "compiled"), log(tmp_path / "eager"), strict=True):
         assert line == {name: pytest.approx(value, rel=1e-4) for name, value in other.items()}
 
 
 def test_layers_are_compiled_on_a_gpu_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: tuple[Literal["auto"], Literal["on"], Literal["off"]] = ("auto", "on", "off")
+    choices = [replace(SETTINGS, performance=Performance(compile=kind)) for kind in kinds]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [compiles(replace(SETTINGS, compile=asked)) for asked in ("auto", "on", "off")] == ["on", "on", "off"]
+    assert [compiles(settings) for settings in choices] == ["on", "on", "off"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert [compiles(replace(SETTINGS, compile=asked)) for asked in ("auto", "on", "off")] == ["auto", "on", "off"]
+    assert [compiles(settings) for settings in choices] == ["auto", "on", "off"]
 
 
 def test_a_start_from_nothing_forgets_what_was_logged(base: tuple[Path, TokenisedTexts], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from retrobench.bench.frame import Case, Floor, Setting, gradients, steps_alike
 from retrobench.bench.models import BASE, Scale, backbone
 from retrobench.bench.texts import VOCABULARY, lengths, passages
-from retrobench.config import Finetune, Representations
+from retrobench.config import Finetune, Reading, Representations
 from retrobench.model import Encoder, Vectors, pack
 from retrobench.objective import Passage
 from retrobench.plan import arithmetic
@@ -27,6 +27,7 @@ from retrobench.training import (
     Loop,
     Round,
     deterministic,
+    map_tensors,
     resolve_precision,
 )
 
@@ -90,7 +91,7 @@ def _round(queries: int, negatives: int) -> Round:
     read = passages(lengths(count * each, PASSAGE), seed=1)
     own = count + np.arange(count * negatives).reshape(count, negatives)
     examples = cast(Examples, _Examples(_Texts(asked), _Texts(read)))
-    return Round(examples, VOCABULARY, QUERY, PASSAGE, Candidates(own), negatives)
+    return Round(examples, VOCABULARY, Reading(True, QUERY, PASSAGE), Candidates(own), negatives)
 
 
 def _encoder(sizes: Scale, device: str) -> Encoder:
@@ -202,9 +203,9 @@ def _same_step(sizes: Scale, device: str) -> str:
     for encoder in (padded.encoder, model.encoder):
         _spread(encoder)
     expected, _ = padded.loss(rows)
-    round_.budget = 4 * PASSAGE  # several groups, of so few texts too
+    round_.gradient_cache = 4 * PASSAGE  # several groups, of so few texts too
     batch = round_.collate(rows, torch.Generator().manual_seed(0))
-    batch = {name: value.to(device) for name, value in batch.items()}
+    batch = map_tensors(batch, lambda tensor: tensor.to(device))
 
     def ours(halved: bool) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(device, torch.bfloat16, enabled=halved):

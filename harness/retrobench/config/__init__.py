@@ -1,50 +1,55 @@
 """
 What is run: tracks, entrants and experiments as frozen records.
 
-* track        the records
+* track        records of a track, a section of its file each
+* experiment   an entrant under a track, with a seed
 * reading      records from TOML files and from the command line
 * discovery    installed objectives
 * fingerprint  a hash of a plugin's source
 """
 
 from retrobench.config.discovery import Found, checked, configure, discover, get, parse_objective, preset
+from retrobench.config.experiment import BASELINES, Baseline, Bm25, Entrant, Experiment
 from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track
 from retrobench.config.track import (
     DTYPES,
-    Bm25,
     Distil,
-    Entrant,
-    Experiment,
     Finetune,
+    FinetunePerformance,
     Model,
     Optimisation,
+    Performance,
     Precision,
     Pretrain,
+    Reading,
     Representations,
     Titles,
     Track,
-    counted,
 )
 
 __all__ = [
+    "BASELINES",
     "DTYPES",
     "REPRESENTATIONS",
+    "Baseline",
     "Bm25",
     "Distil",
     "Entrant",
     "Experiment",
     "Finetune",
+    "FinetunePerformance",
     "Found",
     "Model",
     "Optimisation",
+    "Performance",
     "Precision",
     "Pretrain",
+    "Reading",
     "Representations",
     "Titles",
     "Track",
     "checked",
     "configure",
-    "counted",
     "discover",
     "get",
     "parse_objective",

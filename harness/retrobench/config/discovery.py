@@ -89,8 +89,8 @@ def discover(files: Sequence[Path] = ()) -> list[Found]:
     return sorted(rows, key=lambda row: (row.name, row.distribution, row.version))
 
 
-def get(name: str, found: Iterable[Found]) -> Found:
-    """The usable objective called `name`.
+def get(name: str, found: Iterable[Found], others: Iterable[str] = ()) -> Found:
+    """Return the usable objective called `name`. An error for a wrong name lists `others` beside the objectives.
 
     Raises RetrobenchError when there is none, and when a failed or duplicate plugin claims the name.
     """
@@ -99,7 +99,7 @@ def get(name: str, found: Iterable[Found]) -> Found:
     if not claims:
         lost = [f"{row.name} of {row.source} ({row.reason})" for row in rows if row.status == "failed"]
         hint = f"Not loaded: {'; '.join(lost)}" if lost else "`retrobench objectives` lists them."
-        raise unknown("objective", name, {row.name for row in rows if row.status == "ok"}, hint)
+        raise unknown("objective", name, {*others, *(row.name for row in rows if row.status == "ok")}, hint)
     faults = dict.fromkeys(_fault(row) for row in claims if row.status != "ok")
     if faults:
         raise RetrobenchError(
@@ -258,4 +258,4 @@ def preset(objective: type[Objective], name: str | None) -> dict[str, Any]:
 
 def configure(objective: type[Objective], settings: Mapping[str, Any]) -> Objective:
     """The frozen objective with `settings` in place of its defaults; errors as in `settings.build`."""
-    return build(objective, settings, objective.name)
+    return build(objective, settings, objective.name, "objective.")

@@ -1,9 +1,13 @@
 """
-Settings of a frozen dataclass: read from text, checked against the fields' types, built.
+Typed settings of frozen dataclasses.
 
-* build        settings -> the record, an unknown key or a value of the wrong type refused in one line
-* from_text    `KEY=VALUE` texts -> typed values
-* types_of     field -> its type, for the fields that are settings
+* build      settings -> the record; one error tells every fault
+* attempt    settings -> the record, or its faults, for callers that gather faults of several records
+* from_text  `KEY=VALUE` texts -> typed values
+* types_of   key -> type
+
+A field's type is one of bool, int, float, str, Literal, tuple[X, ...] and unions of them. `Annotated[int, Ge(1)]`, with
+the bounds of annotated-types, limits it. A field that is a record itself lends its keys to the record around it.
 """
 
 from __future__ import annotations
@@ -11,16 +15,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import operator
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from types import SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["build", "from_text", "types_of"]
+__all__ = ["attempt", "build", "from_text", "types_of"]
 
 T = TypeVar("T")
 
@@ -32,50 +39,101 @@ PLAIN = {
     str: "a text",
     type(None): "none",
 }
+BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Ge: ("ge", operator.ge, "at least"),
+    Gt: ("gt", operator.gt, "above"),
+    Le: ("le", operator.le, "at most"),
+    Lt: ("lt", operator.lt, "below"),
+}
 
 
-def build(record: type[T], settings: Mapping[str, Any], label: str) -> T:
-    """A `record` with `settings` in place of its defaults; `label` is what an error calls it.
+def build(record: type[T], settings: Mapping[str, Any], source: str, prefix: str = "") -> T:
+    """Return a `record` with `settings` in place of its defaults.
 
-    Raises RetrobenchError for an unknown key, for a value that is not of its field's type, and with the text
-    of a ValueError from `__post_init__`. Lists become tuples and whole numbers floats where the field is one.
+    `prefix` stands before each key in an error, `source` behind all of them: a file, a track, an objective. Lists
+    become tuples and whole numbers floats where the field is one. RetrobenchError tells every fault at once: unknown
+    keys, values of another type or out of bounds, missing keys, and a ValueError of `__post_init__`.
     """
+    built, faults = attempt(record, settings, prefix)
+    if built is None:
+        raise RetrobenchError(f"{'; '.join(faults)} ({source}).")
+    return built
+
+
+def attempt(record: type[T], settings: Mapping[str, Any], prefix: str = "") -> tuple[T | None, list[str]]:
+    """Return the record as `build` does and no faults, or None and the faults."""
     types = types_of(record)
     values: dict[str, Any] = {}
+    faults = []
     for key, value in settings.items():
         if key not in types:
-            raise unknown(f"{label} setting", key, types)
+            faults.append(str(unknown("setting", prefix + key, [prefix + known for known in types])).rstrip(". "))
+            continue
         try:
             values[key] = _fit(value, types[key])
-        except ValueError:
-            expected = _describe(types[key])
-            raise RetrobenchError(f"{label} setting {key!r} is {value!r}; expected {expected}.") from None
+        except ValueError as error:
+            faults.append(f"{prefix}{key} must be {error}, got {value!r}")
+    faults += [f"{prefix}{key} is missing" for key in _required(record) if key not in settings]
+    if faults:
+        return None, faults
     try:
-        return cast(Callable[..., T], record)(**values)
-    except ValueError as error:
-        raise RetrobenchError(f"{label} refuses its settings: {error}") from error
+        return _assemble(record, values), []
+    except (ValueError, RetrobenchError) as error:
+        return None, [f"{prefix.rstrip('.')}: {error}".removeprefix(": ").rstrip(".")]
 
 
 def from_text(record: type, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The texts read by the type of each field. What cannot be read stays text, for `build` to refuse."""
+    """Return the texts read by the type of each key. A text that cannot be read stays text, for `build` to refuse."""
     types = types_of(record)
     return {key: _read(text, types[key]) if key in types else text for key, text in texts.items()}
 
 
 def types_of(record: type) -> dict[str, Any]:
-    """The type of each field."""
-    # One by one, since what a ClassVar is annotated with may be imported for type checkers only.
-    found: dict[str, Any] = {}
+    """Return the type of each key, the keys of records within the record included."""
+    types: dict[str, Any] = {}
+    for name, annotation in _annotations(record).items():
+        is_record = dataclasses.is_dataclass(annotation)
+        types |= types_of(cast(type, annotation)) if is_record else {name: annotation}
+    return types
+
+
+def _annotations(record: type) -> dict[str, Any]:
+    annotations: dict[str, Any] = {}
     for field in dataclasses.fields(cast(Any, record)):
         owner = next(base for base in record.__mro__ if field.name in inspect.get_annotations(base))
-        text: Any = field.type
-        found[field.name] = eval(text, vars(sys.modules[owner.__module__])) if isinstance(text, str) else text
-    return found
+        # Alone, since a ClassVar beside it may be annotated with a name that only type checkers import.
+        alone = SimpleNamespace(__annotations__={field.name: field.type})
+        annotations |= get_type_hints(alone, vars(sys.modules[owner.__module__]), include_extras=True)
+    return annotations
+
+
+def _required(record: type) -> list[str]:
+    """Return the keys without a default. A record within the record has defaults for all of its own."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cast(Any, record))
+    return [field.name for field in fields if field.default is missing and field.default_factory is missing]
+
+
+def _assemble(record: type[T], values: Mapping[str, Any]) -> T:
+    """Return the record, and the records within it, from fitting values by key."""
+    parts: dict[str, Any] = {}
+    for name, annotation in _annotations(record).items():
+        if dataclasses.is_dataclass(annotation):
+            inner = types_of(cast(type, annotation))
+            parts[name] = _assemble(cast(type, annotation), {key: values[key] for key in inner if key in values})
+        elif name in values:
+            parts[name] = values[name]
+    return cast(Callable[..., T], record)(**parts)
 
 
 def _fit(value: Any, annotation: Any) -> Any:
-    """`value` as a field of this type holds it, or ValueError."""
+    """Return `value` as a field of this type holds it. ValueError says what was expected."""
     kind, options = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        fitted = _fit(value, options[0])
+        for bound in _bounds(options[1:]):
+            _check_bound(fitted, bound)
+        return fitted
     if kind in (Union, UnionType):
         for option in options:
             with suppress(ValueError):
@@ -83,16 +141,33 @@ def _fit(value: Any, annotation: Any) -> Any:
     elif kind is Literal and any(value == option and type(value) is type(option) for option in options):
         return value
     elif kind is tuple and options[1:] == (...,) and isinstance(value, (list, tuple)):
-        return tuple(_fit(part, options[0]) for part in value)
+        with suppress(ValueError):
+            return tuple(_fit(element, options[0]) for element in value)
     elif annotation is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     elif annotation in PLAIN and annotation is not float and type(value) is annotation:
         return value
-    raise ValueError(value)
+    raise ValueError(_describe(annotation))
+
+
+def _bounds(metadata: tuple[Any, ...]) -> list[Any]:
+    bounds: list[Any] = []
+    for entry in metadata:
+        bounds += entry if isinstance(entry, GroupedMetadata) else [entry]
+    return bounds
+
+
+def _check_bound(value: Any, bound: Any) -> None:
+    attribute, holds, words = BOUNDS[type(bound)]
+    limit = getattr(bound, attribute)
+    if not holds(value, limit):
+        raise ValueError(f"{words} {limit:g}")
 
 
 def _describe(annotation: Any) -> str:
     kind, options = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return _describe(options[0])
     if kind in (Union, UnionType):
         return " or ".join(_describe(option) for option in options)
     if kind is Literal:
@@ -108,7 +183,8 @@ def _read(text: str, annotation: Any) -> Any:
         readings.append(tomllib.loads(f"value = {text}")["value"])
     with suppress(ValueError):
         readings.append(float(text))  # `.5` is no TOML
+    unbounded = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     for reading in (*readings, text):
         with suppress(ValueError):
-            return _fit(reading, annotation)
+            return _fit(reading, unbounded)
     return text

@@ -2,6 +2,7 @@
 Collections: documents, queries and judgements, and their texts as tokens.
 
 * datasets   load a dataset by its id
+* collection a dataset with the hashes of everything in it
 * rules      how each dataset is scored, and what stands behind the name of a group
 * catalogue  ir_datasets: what it knows, and what it downloads
 * folder     collections in folders: BEIR's layout, TSV, `dataset.toml`
@@ -13,13 +14,16 @@ Collections: documents, queries and judgements, and their texts as tokens.
 
 from retrobench.data import build, catalogue, doctor, rules
 from retrobench.data.build import BUILDERS
-from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load, training_pairs
+from retrobench.data.collection import Collection, Corpus, open_collections
+from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, path
 from retrobench.data.tokens import TokenisedTexts, by_length, vocabulary, write_tokens
 
 __all__ = [
     "BUILDERS",
     "MODELS",
+    "Collection",
+    "Corpus",
     "Dataset",
     "Document",
     "FolderDataset",
@@ -30,9 +34,9 @@ __all__ = [
     "digest",
     "doctor",
     "load",
+    "open_collections",
     "path",
     "rules",
-    "training_pairs",
     "vocabulary",
     "write_tokens",
 ]

@@ -3,7 +3,6 @@ Documents, queries and judgements, wherever they come from.
 
 * load(id) -> Dataset       an ir_datasets id, retrobench/squad/{train,fit,val,test}, or a folder PATH[:SPLIT]
 * local_root()              where such folders are looked up besides the working directory
-* training_pairs(dataset)   queries with the documents that answer them
 
 Importing this module registers the shipped collection with ir_datasets. Title and text are kept apart: how they are
 joined is the recipe's affair.
@@ -28,7 +27,7 @@ from retrobench.data import catalogue, folder, rules
 from retrobench.data.embedded import collection as embedded
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["SHIPPED", "Dataset", "Document", "Query", "digest", "load", "local_root", "training_pairs"]
+__all__ = ["SHIPPED", "Dataset", "Document", "Query", "digest", "load", "local_root"]
 
 SHIPPED = embedded.register()
 
@@ -72,6 +71,11 @@ class Dataset(ABC):
     def judgements(self) -> Iterable[tuple[str, str, int]]:
         """Query id, document id and grade, as the source lists them."""
 
+    @property
+    def corpus_id(self) -> str:
+        """A name for the documents. Datasets of one name have the same documents."""
+        return self.id
+
     def has(self, entity: str) -> bool:
         """Whether there are any `docs`, `queries`, `qrels` or `docpairs`, as ir_datasets calls them."""
         return True
@@ -111,10 +115,6 @@ class Dataset(ABC):
     def corpus_fingerprint(self) -> str:
         """SHA-256 over the ids, titles and texts of the documents in order, as 64 hexadecimal digits."""
         return digest([document.id, document.title, document.text] for document in self.documents())
-
-    def stamp(self) -> tuple[int, ...]:
-        """What changes when files behind the dataset do, as far as a glance tells; nothing for a published one."""
-        return ()
 
     def queries_fingerprint(self) -> str:
         """SHA-256 over the ids and texts of the queries in order."""
@@ -167,6 +167,11 @@ class CatalogueDataset(Dataset):
         for row in catalogue.reach(self.id, "qrels").qrels_iter():
             yield row.query_id, row.doc_id, row.relevance
 
+    @property
+    def corpus_id(self) -> str:
+        """The id under which ir_datasets lists the documents."""
+        return str(ir_datasets.docs_parent_id(self.id))
+
     def has(self, entity: str) -> bool:
         """What ir_datasets says."""
         return bool(ir_datasets.load(self.id).has(entity))
@@ -196,10 +201,10 @@ class FolderDataset(Dataset):
         """The number of lines."""
         return folder.document_count(self.folder)
 
-    def stamp(self) -> tuple[int, ...]:
-        """Times and sizes of the folder's files."""
-        states = [file.stat() for file in sorted(self.folder.rglob("*")) if file.is_file()]
-        return tuple(number for state in states for number in (state.st_mtime_ns, state.st_size))
+    @property
+    def corpus_id(self) -> str:
+        """The folder: its splits share their documents."""
+        return str(self.folder.resolve())
 
     def judgements(self) -> Iterator[tuple[str, str, int]]:
         """The rows of the split's file."""
@@ -275,18 +280,3 @@ def _unknown(dataset_id: str) -> RetrobenchError:
         "Any ir_datasets id will do, or a folder PATH[:SPLIT]; no such folder was found. "
         f"Looked here and in {local_root()}.",
     )
-
-
-def training_pairs(dataset: Dataset) -> list[tuple[str, list[str]]]:
-    """Query ids in order, each with its positives: the documents of grade above 0 that the corpus has.
-
-    A query without any is left out.
-    """
-    known = {document.id for document in dataset.documents()}
-    qrels = dataset.qrels()
-    pairs = []
-    for query in dataset.queries():
-        positives = [key for key, grade in qrels.get(query.id, {}).items() if grade > 0 and key in known]
-        if positives:
-            pairs.append((query.id, positives))
-    return pairs

@@ -18,7 +18,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Dataset id -> measure -> query id -> value, a fraction."""
 
 
-LATER = ("facts", "round", "negatives")  # fields of Row that rows of before lack
+SCHEMA = 1  # of rows; a reader refuses rows of another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Row:
     chosen: str  # the fine-tuning round that did best on the validation set
     measures: dict[str, dict[str, float]]  # dataset id -> measure -> fraction, unrounded
     selection: dict[str, float]  # round -> validation measure
-    artifacts: dict[str, str]  # stage -> key in the store
+    artifacts: dict[str, str]  # role, such as `finetune mined` -> key in the store
     commit: str
     version: str
     plugin: dict[str, Any]  # distribution and version that gave the objective
@@ -74,18 +74,16 @@ class Row:
     cost: dict[str, dict[str, float]]  # stage -> seconds, tokens_per_second, peak_memory_bytes
     date: str  # UTC, ISO 8601
     command: str  # reruns this row
+    schema: int = SCHEMA
     per_query: str = ""  # relative to the track's folder; `append` fills it in
     # Dataset id -> what the numbers are of: documents, queries, hashes of both, titles, lengths, similarity.
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    round: str = ""  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
-    negatives: float = 0.0  # passages that a training query of that round competed with, on average
+    facts: dict[str, dict[str, Any]]
+    round: str  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
+    negatives: float  # passages that a training query of that round competed with, on average
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted, save in `measures` and `cost`, whose order has a meaning.
-
-        What came later stands in it only where it says something, so that the lines and ids of before stay theirs.
-        """
-        names = sorted(of.name for of in fields(self) if of.name not in LATER or getattr(self, of.name))
+        """Return one line of JSON, keys sorted, save in `measures` and `cost`, whose order has a meaning."""
+        names = sorted(field.name for field in fields(self))
         members = (f'"{name}": {_dumps(getattr(self, name), sort=name not in ("measures", "cost"))}' for name in names)
         return "{" + ", ".join(members) + "}"
 
@@ -173,10 +171,15 @@ def _parse(line: str, where: str) -> Row:
         raise RetrobenchError(f"{where}: not a JSON object. Restore the line: rows are appended, never edited.")
     known = {of.name for of in fields(Row)}
     wrong = [f"unknown {name!r}" for name in sorted(document.keys() - known)]
-    wrong += [f"missing {name!r}" for name in sorted(known - {*LATER} - document.keys())]
+    wrong += [f"missing {name!r}" for name in sorted(known - document.keys())]
     if wrong:
         raise RetrobenchError(
             f"{where}: {', '.join(wrong)}. Known keys: {', '.join(sorted(known))}. "
+            "Read it with the version that wrote it."
+        )
+    if document["schema"] != SCHEMA:
+        raise RetrobenchError(
+            f"{where}: a row of schema {document['schema']}, and this version reads {SCHEMA}. "
             "Read it with the version that wrote it."
         )
     return Row(**document)

@@ -17,7 +17,7 @@ from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.encoder import Encoder, Vectors, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
 from retrobench.model.layers import first_only, halved
-from retrobench.model.loading import load_backbone, load_tokenizer
+from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
 from retrobench.model.masking import decoder_visibility, masked_batch, pack, special_ids
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "halved",
     "keep_largest",
     "load_backbone",
+    "load_encoder",
     "load_tokenizer",
     "masked_batch",
     "pack",

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from retrobench.config import Model
+from retrobench.config import Model, Representations
 from retrobench.core import say
 from retrobench.data import vocabulary
 from retrobench.errors import RetrobenchError
 from retrobench.model.backbones import Backbone
+from retrobench.model.encoder import Encoder
 from retrobench.objective import Vocabulary
 
-__all__ = ["load_backbone", "load_tokenizer"]
+__all__ = ["load_backbone", "load_encoder", "load_tokenizer"]
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -57,6 +58,14 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
         # On a CPU the backward pass of torch's fused attention takes longer than all the rest of a step.
         lm.set_attn_implementation("eager")
     return Backbone(lm), vocabulary(tokenizer, lm.get_output_embeddings().weight.shape[0])
+
+
+def load_encoder(folder: Path, representation: str, sizes: Representations) -> tuple[Encoder, Vocabulary]:
+    """Return the fine-tuned encoder in `folder`, ready to embed."""
+    backbone, vocabulary = load_backbone(folder)
+    encoder = Encoder(backbone, representation, sizes)
+    encoder.restore(folder)
+    return encoder.eval(), vocabulary
 
 
 def _check_missing(folder: Path, encoder: str, missing: list[str]) -> None:

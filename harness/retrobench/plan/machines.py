@@ -193,7 +193,7 @@ def _flops_per_token(row: Row, file: Path) -> dict[str, float]:
         return {}
     track = read_track(file, "mini", [])
     shape, _ = shape_of(track.model.base, track.model)
-    length = track.finetune.passage_length
+    length = track.finetune.reading.passage_length
     found = {"finetune": training(shape, length), "encode": encoding(shape, length)}
     if row.objective in KNOWN_OBJECTIVES and "pretrain" in row.cost:
         length, ratio = track.pretrain.max_length, row.settings["mask_ratio"]

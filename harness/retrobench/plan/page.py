@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retrobench.config import Experiment, Track, discover, read_entrant, read_track
+from retrobench.config import Baseline, Experiment, Track, discover, read_entrant, read_track
 from retrobench.data import rules
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import locate, track_name
@@ -28,7 +28,7 @@ def plan(
     """What `retrobench run` would need for an objective under a track, on `gpus` cards of the hardware.
 
     Nothing is downloaded, and torch is loaded only to measure `this` machine. RetrobenchError for unknown names, for
-    several GPUs of a machine without, and for `bm25`, which neither trains nor encodes.
+    several GPUs of a machine without, and for a baseline, which neither trains nor encodes.
     """
     machine = machines.find(hardware, leaderboard)
     if gpus > 1 and not machine.gpu:
@@ -39,8 +39,10 @@ def plan(
     read = read_track(file, track_name(file), overrides)
     recipe = read_track(file, read.name, [])
     x = Experiment(read, read_entrant(objective, discover(), overrides), 0)
-    if x.entrant.representation == "bm25":
-        raise RetrobenchError("bm25 trains and encodes nothing, so there is nothing to plan. Name an objective.")
+    if isinstance(x.entrant, Baseline):
+        raise RetrobenchError(
+            f"{x.entrant.name} trains and encodes nothing, so there is nothing to plan. Name an objective."
+        )
     here = None if hardware == "this" else machines.this(leaderboard)
     return "\n".join(_Page(x, needs_of(x), recipe, machine, here, gpus).lines())
 
@@ -154,9 +156,9 @@ class _Page:
         else:
             yield f"mine, test: exact search at {costs.SEARCHING / 1e9:.0f} GFLOP/s a core, as once on two EPYC cores"
         yield "card: 18 bytes a parameter; 68 a token, layer and unit of width (arXiv:2205.05198, doubled)"
-        objective = self.x.entrant.objective
-        if self.x.entrant.pretrains and objective.name not in KNOWN_OBJECTIVES:
-            yield f"{objective.name}: taken to cost what masked language modelling does"
+        objective = self.x.entrant.kind
+        if self.x.pretraining and objective not in KNOWN_OBJECTIVES:
+            yield f"{objective}: taken to cost what masked language modelling does"
         if self.gpus > 1:
             yield "several cards: a process each trains, encodes and searches exactly; one does the rest. Never tried"
         if machine.warning:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from retrobench.config import DTYPES, Experiment, Finetune, Model, Pretrain
+from retrobench.config import DTYPES, Experiment, Finetune, Model, Pretrain, Reading
 from retrobench.plan import arithmetic
 from retrobench.plan.arithmetic import Shape
 from retrobench.plan.inventory import Collection, base_files, look, shape_of
@@ -153,10 +153,7 @@ class _Plan:
 
     def pretraining(self) -> list[Stage]:
         """Both pre-trainings, as far as the track has them and the entrant pre-trains."""
-        sections = {"pretrain": self.track.pretrain, "adapt": self.track.adapt}
-        if not self.x.entrant.pretrains:
-            return []
-        return [self._pretrain(name, part) for name, part in sections.items() if part is not None and part.corpus]
+        return [self._pretrain(name, settings) for name, settings in self.x.pretraining.items() if settings.corpus]
 
     def _pretrain(self, section: str, settings: Pretrain) -> Stage:
         parts = [self._collection(name, settings.titles, asked=False) for name in settings.corpus]
@@ -165,7 +162,7 @@ class _Plan:
         mean = sum(count * length for count, length in lengths) / texts
         steps = settings.resolved(texts)
         tokens = steps.steps * settings.accumulation * min(settings.batch, texts) * mean
-        objective = self.x.entrant.objective.name
+        objective = self.x.entrant.kind
         ratio = float(self.x.entrant.settings.get("mask_ratio", MASKED))
         flops = arithmetic.pretraining(self.shape, mean, objective, ratio) * tokens
         batch = Batch(
@@ -196,13 +193,14 @@ class _Plan:
 
     def _finetune(self, name: str, settings: Finetune, negatives: int, sampled: bool) -> Stage:
         found, examples = self._examples(sampled)
-        passages, query = 1 + negatives, min(found.query_tokens, settings.query_length)
-        passage = min(found.tokens, settings.passage_length)
+        passages, query = 1 + negatives, min(found.query_tokens, settings.reading.query_length)
+        passage = min(found.tokens, settings.reading.passage_length)
         seen = settings.resolved(examples).steps * min(settings.batch, examples)
         flops = seen * query * arithmetic.training(self.shape, query, self.terms > 0)
         flops += seen * passages * passage * arithmetic.training(self.shape, passage, self.terms > 0)
-        real, padded = query + passages * passage, settings.query_length + passages * settings.passage_length
-        pooled, cached = (1 + passages) * (self.terms > 0), settings.gradient_cache
+        real = query + passages * passage
+        padded = settings.reading.query_length + passages * settings.reading.passage_length
+        pooled, cached = (1 + passages) * (self.terms > 0), settings.performance.gradient_cache
         batch = Batch(self.shape, settings.batch, padded, pooled=pooled, cached=cached, texts=1 + passages)
         flops *= 4 / 3 if cached else 1  # texts are embedded twice
         work = Work("finetune", seen * real, flops, real / padded)
@@ -214,7 +212,7 @@ class _Plan:
     def _examples(self, sampled: bool) -> tuple[Collection, int]:
         """The training queries, and how many examples are made of them or of those that are mined for."""
         settings, most = self.track.finetune, self.track.mine.queries if sampled else 0
-        found = self._collection(settings.queries, settings.titles)
+        found = self._collection(settings.queries, settings.reading.titles)
         examples = found.judgements if settings.examples == "judgement" else found.judged
         return found, min(examples, most) if most else examples
 
@@ -222,7 +220,7 @@ class _Plan:
         settings = self.track.mine
         found, examples = self._examples(sampled=True)
         queries = settings.queries or found.queries
-        stage = self._searched("mine", "in-batch", [replace(found, queries=queries)], self.x, 0)
+        stage = self._searched("mine", "in-batch", [replace(found, queries=queries)], self.track.finetune.reading, 0)
         listed = 24.0 * (settings.depth + settings.skip) * queries  # rankings, joined and cut
         return replace(stage, disk=stage.disk + 4.0 * settings.depth * examples, host=stage.host + listed)
 
@@ -241,24 +239,23 @@ class _Plan:
 
     def testing(self, name: str, rounds: list[str], datasets: tuple[str, ...], depth: int) -> list[Stage]:
         """Vectors of the collections by each round's encoder, and the search."""
-        x = self.x.at_test
-        found = [self._collection(dataset, x.track.finetune.titles) for dataset in datasets]
-        stages = [self._searched(name, of, found, x, depth) for of in rounds]
+        reading = self.track.test_reading
+        found = [self._collection(dataset, reading.titles) for dataset in datasets]
+        stages = [self._searched(name, of, found, reading, depth) for of in rounds]
         works = tuple(work for stage in stages for work in stage.works)
         return [replace(stages[0], works=works, disk=sum(stage.disk for stage in stages))]
 
-    def _searched(self, name: str, of: str, found: list[Collection], x: Experiment, depth: int) -> Stage:
+    def _searched(self, name: str, of: str, found: list[Collection], reading: Reading, depth: int) -> Stage:
         """Embedding what the encoder of a round has not embedded yet, and searching it."""
-        settings, works, disk = x.track.finetune, [], 0.0
-        lengths = str(settings.query_length), str(settings.passage_length), str(settings.titles)
+        works, disk = [], 0.0
         for part in found:
-            works.append(self._embed(part.queries, part.query_tokens, settings.query_length))
+            works.append(self._embed(part.queries, part.query_tokens, reading.query_length))
             words = self.shape.vocabulary if self.terms else 0  # of a query all are kept
             disk += arithmetic.vector_bytes(part.queries, self.width, number=self.number) + 4.0 * words * part.queries
-            key = (of, part.corpus, *lengths[1:])
+            key = (of, part.corpus, str(reading.passage_length), str(reading.titles))
             if key not in self.encoded:
                 self.encoded.add(key)
-                works.append(self._embed(part.documents, part.tokens, settings.passage_length))
+                works.append(self._embed(part.documents, part.tokens, reading.passage_length))
                 disk += arithmetic.vector_bytes(part.documents, self.width, self.terms, self.number)
             flops = arithmetic.searching(part.queries, part.documents, self.width + self.terms)
             works.append(Work("search", flops=flops))

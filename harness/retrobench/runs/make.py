@@ -194,13 +194,18 @@ def base(text_passages: Source) -> None:
     from retrobench.config import Experiment, discover, read_entrant, read_track
     from retrobench.core import provenance
     from retrobench.leaderboard import locate
-    from retrobench.stages import pretrain
-    from retrobench.store import Store, default_root
+    from retrobench.pipeline import pretrain
+    from retrobench.stages import Work, open_inputs
+    from retrobench.store import Artifact, Store, default_root
 
     track = read_track(locate("base"), "base", [])
     corpus = (*track.pretrain.corpus, str(text_passages))
     track = replace(track, pretrain=replace(track.pretrain, corpus=corpus))
-    made = pretrain(Experiment(track, read_entrant("mlm", discover(), []), 0), Store(default_root()))
+    experiment = Experiment(track, read_entrant("mlm", discover(), []), 0)
+    inputs = open_inputs([experiment])[0]
+    assert inputs.base is not None
+    made = pretrain(Work(experiment, inputs, Store(default_root())), inputs.base.model)
+    assert isinstance(made, Artifact)
     folder = HERE / "base"
     folder.mkdir(exist_ok=True)
     for file in [*made.path.glob("*.json"), *made.path.glob("*.safetensors"), *made.path.glob("*.txt")]:

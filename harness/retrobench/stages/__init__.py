@@ -1,37 +1,54 @@
-"""The stages: each a function from an experiment and earlier results to a directory in the store."""
+"""
+The stages. Each takes artifacts and gives one, and calls no other stage; `pipeline` hands the artifacts on.
+
+* open_inputs        what an experiment reads from outside the store
+* tokenise_*         texts to token ids
+* pretrain           further pre-training
+* collect_negatives  a dataset's own hard negatives
+* finetune           contrastive fine-tuning
+* encode             texts to vectors
+* mine               hard negatives from a search
+* teach              a teacher's scores
+* search, search_bm25  runs
+* score, choose      measures, and the round that is tested
+"""
 
 from retrobench.stages.choose import choose
+from retrobench.stages.collect_negatives import collect_negatives
 from retrobench.stages.encode import encode
 from retrobench.stages.finetune import finetune
-from retrobench.stages.lexical import lexical
-from retrobench.stages.measured import measured
+from retrobench.stages.inputs import Base, Inputs, open_base, open_inputs
 from retrobench.stages.mine import mine
-from retrobench.stages.negatives import negatives
-from retrobench.stages.pretrain import adapt, pretrain
+from retrobench.stages.pretrain import pretrain
 from retrobench.stages.score import facts, per_query, score, scores
 from retrobench.stages.search import search
-from retrobench.stages.start import start, width
-from retrobench.stages.teach import look_at_teacher, teach
-from retrobench.stages.tokenise import tokenise
+from retrobench.stages.search_bm25 import search_bm25
+from retrobench.stages.teach import teach
+from retrobench.stages.tokenise import sample_queries, tokenise_documents, tokenise_queries
+from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.work import Work
 
 __all__ = [
-    "adapt",
+    "Base",
+    "Inputs",
+    "TrainingTexts",
+    "Work",
     "choose",
+    "collect_negatives",
     "encode",
     "facts",
     "finetune",
-    "lexical",
-    "look_at_teacher",
-    "measured",
     "mine",
-    "negatives",
+    "open_base",
+    "open_inputs",
     "per_query",
     "pretrain",
+    "sample_queries",
     "score",
     "scores",
     "search",
-    "start",
+    "search_bm25",
     "teach",
-    "tokenise",
-    "width",
+    "tokenise_documents",
+    "tokenise_queries",
 ]

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
-from retrobench.config import Experiment, counted
+from retrobench.config import Reading
 from retrobench.data import TokenisedTexts
+from retrobench.model import load_encoder
 from retrobench.retrieval import Kind, embedding, write_vectors
-from retrobench.stages.finetune import load_encoder
-from retrobench.store import Artifact, Store
+from retrobench.stages.work import Work, once
+from retrobench.store import Artifact
 from retrobench.training import resolve_precision
 
 __all__ = ["encode"]
 
 
-def encode(x: Experiment, store: Store, encoder: Artifact, texts: Artifact, kind: Kind) -> Artifact:
-    """The vectors of all texts as `vectors.Vectors` reads them: of passages the largest terms only, of queries all.
+@once
+def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: Reading) -> Artifact:
+    """Return the vectors of all tokenised `texts`: of passages the largest terms only, of queries all terms.
 
-    The processes of a team do a part of it each.
+    The processes of a team encode a part of the texts each.
     """
-    lengths = {"query": x.track.finetune.query_length, "passage": x.track.finetune.passage_length}
-    precision = resolve_precision(x.track.finetune.precision)
-    recipe = {"kind": kind, "representation": x.entrant.representation, **counted(x.track.representation)}
-    recipe |= {"max_length": lengths[kind], "precision": precision}
-    recipe |= {"windows": embedding.WINDOW, "revision": embedding.REVISION}
-    label = f"encode {x.entrant.name} ({'queries' if kind == 'query' else 'passages'})"
-    about = {"model": encoder.key, "texts": texts.key, **recipe}
+    track, entrant = work.experiment.track, work.experiment.neural
+    max_length = reading.query_length if kind == "query" else reading.passage_length
+    precision = resolve_precision(track.finetune.precision)
+    plural = "queries" if kind == "query" else "passages"
+    label = f"encode {entrant.name} ({plural})"
+    recipe = {
+        "kind": kind,
+        "representation": entrant.representation,
+        **asdict(track.representation),
+        "max_length": max_length,
+        "precision": precision,
+        "windows": embedding.WINDOW,
+        "revision": embedding.REVISION,
+    }
+    manifest = {"model": encoder.key, "texts": texts.key, **recipe}
 
     def make(folder: Path) -> dict[str, float]:
-        model, vocabulary = load_encoder(x, encoder.path)
+        model, vocabulary = load_encoder(encoder.path, entrant.representation, track.representation)
         source = TokenisedTexts.open(texts.path)
-        return write_vectors(folder, model, vocabulary, source, kind, lengths[kind], precision == "bf16", about, label)
+        return write_vectors(folder, model, vocabulary, source, kind, max_length, precision == "bf16", manifest, label)
 
-    return store.ensure("encode", recipe, [encoder, texts], make, resumes=True, together=True, label=label)
+    return work.store.ensure(
+        "encode", recipe, [encoder, texts], make, detail=plural, resumes=True, together=True, label=label
+    )

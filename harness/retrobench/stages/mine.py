@@ -1,4 +1,4 @@
-"""Hard negatives: what the first round's encoder ranks high and no judgement calls relevant."""
+"""Hard negatives: documents that the first round's encoder ranks high and no judgement calls relevant."""
 
 from __future__ import annotations
 
@@ -8,63 +8,66 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench.config import Experiment
 from retrobench.core import bar, processes
-from retrobench.data import load
 from retrobench.retrieval import Sought
-from retrobench.stages.encode import encode
-from retrobench.stages.start import start
-from retrobench.stages.tokenise import tokenise
-from retrobench.store import Artifact, Store
-from retrobench.training import Examples, judged
+from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.work import Work
+from retrobench.store import Artifact
+from retrobench.training import Examples
 
 __all__ = ["candidates", "exclude", "mine"]
 
 
-def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
-    """`candidates.npy` [E, depth]: for each example of the sampled training queries the rows of its highest documents,
-    without what answers it; -1 where there are fewer."""
-    settings, dataset_id, kind = x.track.mine, x.track.finetune.queries, x.track.finetune.examples
-    beginning = start(x)
-    documents = tokenise(store, beginning, dataset_id, "documents", x.track.finetune.titles)
-    queries = tokenise(store, beginning, dataset_id, "queries", sample=settings.queries)
-    passages = encode(x, store, encoder, documents, "passage")
-    asked = encode(x, store, encoder, queries, "query")
+def mine(work: Work, texts: TrainingTexts, queries: Artifact, passages: Artifact) -> Artifact:
+    """Return `candidates.npy` [E, depth]: the rows of the highest ranked documents of each training example.
+
+    `queries` and `passages` are vectors of `texts`. Documents that answer the query are left out; -1 ends a short list.
+    """
+    track, entrant = work.experiment.track, work.experiment.neural
+    settings, kind = track.mine, track.finetune.examples
+    label = f"mine {entrant.name}"
 
     def make(folder: Path) -> dict[str, float]:
-        examples = Examples(queries.path, documents.path, dataset_id, kind)
-        most = max(len(found) for found in examples.relevant)
-        depth = settings.skip + settings.depth + most
-        with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
-            sought = Sought(asked.path, passages.path, scale=x.track.representation.scale)
-            found = sought.blocks(depth, advance=advance)
-            rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
+        examples = texts.examples(kind)
+        most_positives = max(len(rows) for rows in examples.relevant)
+        depth = settings.skip + settings.depth + most_positives
+        with bar(label, len(examples.queries), "queries") as advance:
+            searcher = Sought(queries.path, passages.path, scale=track.representation.scale)
+            blocks = (block.rows for block in searcher.blocks(depth, advance=advance))
+            rows = candidates(blocks, examples, settings.skip, settings.depth)
         if processes.leads():
             np.save(folder / "candidates.npy", rows)
         return {"queries": float(len(rows))}
 
-    recipe = {**asdict(settings), "scale": x.track.representation.scale}
-    recipe |= {"examples": kind, "judgements": judged(load(dataset_id))}
-    return store.ensure("mine", recipe, [asked, passages], make, together=True, label=f"mine {x.entrant.name}")
+    recipe = {
+        **asdict(settings),
+        "scale": track.representation.scale,
+        "examples": kind,
+        "judgements": texts.collection.qrels_hash,
+    }
+    dataset = texts.collection.id
+    return work.store.ensure("mine", recipe, [queries, passages], make, dataset=dataset, together=True, label=label)
 
 
 def candidates(blocks: Iterable[np.ndarray], examples: Examples, skip: int, depth: int) -> np.ndarray:
-    """`exclude` for each example, [E, depth], from rankings of all queries a block at a time, as they are made."""
+    """Return `exclude` for each example, [E, depth], from rankings of all queries, a block of queries at a time."""
     out = np.full((len(examples), depth), -1, np.int32)
     order = np.argsort(examples.query_rows, kind="stable")
-    asked, done = examples.query_rows[order], 0
+    query_rows = examples.query_rows[order]
+    first_query = 0
     for ranked in blocks:
-        begin, end = np.searchsorted(asked, [done, done + len(ranked)])
-        some = order[begin:end]
-        out[some] = exclude(ranked[asked[begin:end] - done], [examples.relevant[row] for row in some], skip, depth)
-        done += len(ranked)
+        begin, end = np.searchsorted(query_rows, [first_query, first_query + len(ranked)])
+        rows = order[begin:end]
+        positives = [examples.relevant[row] for row in rows]
+        out[rows] = exclude(ranked[query_rows[begin:end] - first_query], positives, skip, depth)
+        first_query += len(ranked)
     return out
 
 
 def exclude(ranked: np.ndarray, positives: list[np.ndarray], skip: int, depth: int) -> np.ndarray:
-    """From rankings [E, k]: without each query's own positives and the first `skip` of the rest, `depth` rows or -1."""
-    kept = np.full((len(ranked), depth), -1, np.int32)
+    """Return rankings [E, k] without each query's positives and the first `skip` others: `depth` rows each, or -1."""
+    out = np.full((len(ranked), depth), -1, np.int32)
     for query, (rows, own) in enumerate(zip(ranked, positives, strict=True)):
-        rest = rows[~np.isin(rows, own)][skip : skip + depth]
-        kept[query, : len(rest)] = rest
-    return kept
+        others = rows[~np.isin(rows, own)][skip : skip + depth]
+        out[query, : len(others)] = others
+    return out

@@ -2,96 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.config import Experiment, Pretrain, counted
 from retrobench.core import processes
 from retrobench.data import TokenisedTexts
 from retrobench.model import load_backbone, load_tokenizer
 from retrobench.objective import Passage
-from retrobench.stages.start import start
-from retrobench.stages.tokenise import tokenise
-from retrobench.store import Artifact, Store
-from retrobench.training import Batches, compiles, discard, resolve_precision, seeded, train
+from retrobench.stages.work import Work
+from retrobench.store import Artifact, Source
+from retrobench.training import Batches, discard, on_this_machine, seeded, train
 
-__all__ = ["adapt", "pretrain"]
-
-
-def pretrain(x: Experiment, store: Store) -> Artifact:
-    """The encoder with its head after `[pretrain]`; the start itself if the entrant does not pre-train."""
-    beginning = start(x)
-    return _further(x, store, "pretrain", x.track.pretrain, beginning) if x.entrant.pretrains else beginning
+__all__ = ["pretrain"]
 
 
-def adapt(x: Experiment, store: Store, pretrained: Artifact) -> Artifact:
-    """The same again after `[adapt]`, on the target corpus. What the objective adds starts anew, as in the released
-    recipes, which carry over the encoder with its head and no more. `pretrained` itself where there is no such section.
+def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]) -> Artifact:
+    """Return the encoder with its head after the track's section `pretrain` or `adapt`, from the weights of `start`.
+
+    `corpus` holds tokenised documents, read one after the other. The modules that an objective adds start anew in each
+    section, as in the released recipes, which carry over the encoder with its head and no more.
     """
-    settings = x.track.adapt
-    return _further(x, store, "adapt", settings, pretrained) if settings and x.entrant.pretrains else pretrained
-
-
-def _further(x: Experiment, store: Store, stage: str, settings: Pretrain, beginning: Artifact) -> Artifact:
-    settings = replace(settings, precision=resolve_precision(settings.precision), compile=compiles(settings))
-    objective, shape = x.entrant.objective, x.track.model if stage == "pretrain" else None
-    texts = [tokenise(store, start(x), name, "documents", settings.titles) for name in settings.corpus]
-    label = f"{stage} {x.entrant.name}"
+    experiment = work.experiment
+    entrant, settings = experiment.neural, on_this_machine(experiment.pretraining[section])
+    objective = entrant.objective
+    shape = experiment.track.model if section == "pretrain" and experiment.track.model.layers else None
+    label = f"{section} {entrant.name}"
 
     def make(folder: Path) -> dict[str, float]:
-        corpus = _Corpus([TokenisedTexts.open(source.path) for source in texts])
-        torch.manual_seed(seeded(x.seed))
-        backbone, vocabulary = load_backbone(beginning.path, shape, trains=True)
+        texts = _Corpus([TokenisedTexts.open(source.path) for source in corpus])
+        torch.manual_seed(seeded(experiment.seed))
+        backbone, vocabulary = load_backbone(start.path, shape, trains=True)
         model = objective.wrap(backbone)
 
         def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
-            batch: dict[str, Tensor] = objective.collate(
-                [corpus[row] for row in rows], vocabulary, settings.max_length, generator
-            )
-            return batch
+            return objective.collate([texts[row] for row in rows], vocabulary, settings.max_length, generator)
 
-        lengths = np.minimum(corpus.lengths, settings.max_length)
-        batches = Batches(lengths, settings.batch, settings.bucket, x.seed)
-        cost = train(model, batches, collate, settings, folder, x.seed, corpus.names, label)
+        lengths = np.minimum(texts.lengths, settings.max_length)
+        batches = Batches(lengths, settings.batch, settings.bucket, experiment.seed)
+        cost = train(model, batches, collate, settings, folder, experiment.seed, texts.names, label)
         if processes.leads():
             backbone.lm.save_pretrained(folder)
-            load_tokenizer(beginning.path).save_pretrained(folder)
+            load_tokenizer(start.path).save_pretrained(folder)
             discard(folder)
         return cost
 
     recipe = {
         "objective": objective.name,
-        "settings": x.entrant.settings,
-        "model": asdict(shape) if shape and shape.layers else {},
-        **counted(settings),
-        "corpus": [],  # its texts are sources; what they are called changes nothing
-        "seed": x.seed,
+        "settings": entrant.settings,
+        "model": asdict(shape) if shape else {},
+        **asdict(settings),
+        "corpus": [],  # its texts are sources; their names change nothing
+        "seed": experiment.seed,
+        "processes": processes.size(),
     }
-    told = f"{label} seed {x.seed}"
-    recipe |= {"processes": processes.size()} if processes.size() > 1 else {}
-    sources, code = [beginning, *texts], x.entrant.code
-    return store.ensure(stage, recipe, sources, make, code=code, resumes=True, together=True, label=told)
+    return work.store.ensure(
+        section,
+        recipe,
+        [start, *corpus],
+        make,
+        code=entrant.code,
+        resumes=True,
+        together=True,
+        label=f"{label} seed {experiment.seed}",
+    )
 
 
 class _Corpus:
     """Several tokenised collections, read one after the other."""
 
-    def __init__(self, parts: list[TokenisedTexts]) -> None:
-        self.parts = parts
-        self.lengths = np.concatenate([part.lengths for part in parts])
-        self.ends = np.cumsum([len(part) for part in parts])
+    def __init__(self, collections: list[TokenisedTexts]) -> None:
+        self.collections = collections
+        self.lengths = np.concatenate([texts.lengths for texts in collections])
+        self.ends = np.cumsum([len(texts) for texts in collections])
 
     def _find(self, row: int) -> tuple[TokenisedTexts, int]:
-        part = int(np.searchsorted(self.ends, row, side="right"))
-        return self.parts[part], row - (int(self.ends[part - 1]) if part else 0)
+        number = int(np.searchsorted(self.ends, row, side="right"))
+        first = int(self.ends[number - 1]) if number else 0
+        return self.collections[number], row - first
 
     def __getitem__(self, row: int) -> Passage:
-        texts, at = self._find(row)
-        return texts[at]
+        texts, position = self._find(row)
+        return texts[position]
 
     def names(self, rows: np.ndarray) -> list[str]:
-        return [texts.ids[at] for texts, at in map(self._find, rows)]
+        return [texts.ids[position] for texts, position in map(self._find, rows)]

@@ -1,43 +1,40 @@
-"""
-The search of a dataset's queries among its documents: what is refused, what is told, what is written.
-
-* search               the stage: every query of a dataset against its documents
-* Sought               queries and passages in folders of vectors, whoever made them, ranked block by block
-* retrieve             the ranking of all queries, as a run in a folder
-* write_run, read_run  a ranking as a TREC run beside arrays, and back from the arrays
-"""
+"""Search of a dataset's queries among its documents."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from retrobench.config import Experiment
-from retrobench.data import load
+from retrobench.data import Collection
 from retrobench.retrieval import EXACT, Sought, retrieve
-from retrobench.stages.encode import encode
-from retrobench.stages.start import start
-from retrobench.stages.tokenise import tokenise
-from retrobench.store import Artifact, Store
+from retrobench.stages.work import Work
+from retrobench.store import Artifact
 
 __all__ = ["search"]
 
 
-def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, depth: int) -> Artifact:
-    """The best `depth` documents of every query of a dataset, as `run.trec` and as `rows.npy`, `scores.npy` [Q, k]."""
-    beginning = start(x)
-    documents = tokenise(store, beginning, dataset_id, "documents", x.track.finetune.titles)
-    queries = tokenise(store, beginning, dataset_id, "queries")
-    passages = encode(x, store, encoder, documents, "passage")
-    asked = encode(x, store, encoder, queries, "query")
-    drop_self, scale, index = load(dataset_id).rule.drop_self, x.track.representation.scale, x.track.evaluate.index
+def search(work: Work, collection: Collection, queries: Artifact, passages: Artifact, depth: int) -> Artifact:
+    """Return the best `depth` documents of every query, as `run.trec` and as `rows.npy`, `scores.npy` [Q, k].
+
+    `queries` and `passages` are vectors of the collection.
+    """
+    experiment = work.experiment
+    name = experiment.entrant.name
+    scale, index = experiment.track.representation.scale, experiment.track.evaluate.index
+    drop_self = collection.dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        sought = Sought(asked.path, passages.path, scale=scale, index=index)
-        retrieve(folder, sought, depth, dataset_id, x.entrant.name, drop_self)
-        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
+        searcher = Sought(queries.path, passages.path, scale=scale, index=index)
+        retrieve(folder, searcher, depth, collection.id, name, drop_self)
+        return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
-    recipe: dict[str, Any] = {"depth": depth, "scale": scale, "engine": EXACT if index == EXACT else f"faiss {index}"}
-    recipe |= {"drop_self": True} if drop_self else {}
-    label = f"search {x.entrant.name} on {dataset_id}"
-    return store.ensure("search", recipe, [asked, passages], make, together=index == EXACT, label=label)
+    engine = EXACT if index == EXACT else f"faiss {index}"
+    recipe = {"depth": depth, "scale": scale, "engine": engine, "drop_self": drop_self}
+    return work.store.ensure(
+        "search",
+        recipe,
+        [queries, passages],
+        make,
+        dataset=collection.id,
+        together=index == EXACT,
+        label=f"search {name} on {collection.id}",
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import math
 from array import array
 from collections.abc import Callable, Iterator
@@ -16,185 +15,199 @@ import torch
 from torch import nn
 
 from retrobench.config import Experiment
-from retrobench.core import bar, gpu_memory, say, tree_hash
-from retrobench.data import load
+from retrobench.core import bar, gpu_memory, say
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval import embedding, find
-from retrobench.stages.start import model_files, start
-from retrobench.stages.tokenise import tokenise
-from retrobench.store import Artifact, Store
-from retrobench.training import Candidates, Examples, grouped, judged, resolve_precision
+from retrobench.retrieval import embedding
+from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.work import Work
+from retrobench.store import Artifact, Source
+from retrobench.training import Candidates, Examples, grouped, resolve_precision
 
-__all__ = ["look_at_teacher", "read_scores", "teach"]
+__all__ = ["read_scores", "teach"]
+
+Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 EXAMPLES = 32  # scored together, and written before the next ones are
 PAIRS = 128  # of a query and a passage, in one forward
 
 
-def teach(x: Experiment, store: Store, mined: Artifact | None) -> Artifact:
-    """`candidates.npy` [E, D] with `scores.npy` [E, D] and `positive_scores.npy` [E, P], float32: what a teacher gives
-    the candidates and the positives of each training example; -1 and NaN where there is none.
+def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
+    """Return a teacher's scores of the candidates and the positives of each training example, float32.
 
-    A cross-encoder (`distil.teacher`) scores the `mined` candidates and the positives. A file (`distil.scores`) brings
-    its own candidates: the documents it scores for a query, without what answers it.
+    `candidates.npy` [E, D] goes with `scores.npy` [E, D] and `positive_scores.npy` [E, P]; -1 and NaN where there is
+    none. A cross-encoder scores the `mined` candidates and the positives. A file (`distil.scores`) brings its own
+    candidates: the documents it scores for a query, less the query's positives.
     """
-    dataset_id, settings, beginning = x.track.finetune.queries, x.track.finetune, start(x)
-    documents = tokenise(store, beginning, dataset_id, "documents", settings.titles)
-    queries = tokenise(store, beginning, dataset_id, "queries", sample=x.track.mine.queries)
-    recipe: dict[str, Any] = {"examples": settings.examples, "judgements": judged(load(dataset_id))}
-    if x.track.distil.scores:
-        file = Path(x.track.distil.scores).expanduser()
+    experiment, teacher = work.experiment, work.inputs.teacher
+    track = experiment.track
+    settings, distil = track.finetune, track.distil
+    file = Path(distil.scores).expanduser() if distil.scores else None
+    recipe: dict[str, Any] = {"examples": settings.examples, "judgements": texts.collection.qrels_hash}
+    sources: list[Source] = [texts.documents, texts.queries]
+    if file is not None:
         with file.open("rb") as content:
-            recipe |= {"scores": hashlib.file_digest(content, "sha256").hexdigest()}
+            recipe["scores"] = hashlib.file_digest(content, "sha256").hexdigest()
     else:
-        teacher = look_at_teacher(x.track.distil.teacher)
-        recipe |= {"teacher": tree_hash(model_files(teacher)), "max_length": x.track.distil.max_length}
-        recipe |= {"precision": resolve_precision(settings.precision), "titles": bool(settings.titles)}
+        assert teacher is not None and mined is not None, "an Experiment with a teacher mines"
+        recipe["max_length"] = distil.max_length
+        recipe["precision"] = resolve_precision(settings.precision)
+        recipe["titles"] = bool(settings.reading.titles)
+        sources += [teacher, mined]
 
     def make(folder: Path) -> dict[str, float]:
-        examples = Examples(queries.path, documents.path, dataset_id, settings.examples)
-        if x.track.distil.scores:
-            found = read_scores(file, examples)
+        examples = texts.examples(settings.examples)
+        if file is not None:
+            candidates = read_scores(file, examples)
         else:
-            assert mined is not None, "an Experiment with a teacher mines"
-            found = _ask(x, teacher, examples, np.load(mined.path / "candidates.npy"), folder)
-        assert found.scores is not None and found.positive_scores is not None
-        np.save(folder / "candidates.npy", found.rows)
-        np.save(folder / "scores.npy", found.scores)
-        np.save(folder / "positive_scores.npy", found.positive_scores)
+            assert teacher is not None and mined is not None
+            pairs = _Pairs(experiment, texts, examples, np.load(mined.path / "candidates.npy"))
+            candidates = pairs.score(teacher.path, folder)
+        assert candidates.scores is not None and candidates.positive_scores is not None
+        np.save(folder / "candidates.npy", candidates.rows)
+        np.save(folder / "scores.npy", candidates.scores)
+        np.save(folder / "positive_scores.npy", candidates.positive_scores)
         (folder / "scores.part").unlink(missing_ok=True)
-        pairs = np.isfinite(found.scores).sum() + np.isfinite(found.positive_scores).sum()
-        return {"pairs": float(pairs), **gpu_memory()}
+        count = np.isfinite(candidates.scores).sum() + np.isfinite(candidates.positive_scores).sum()
+        return {"pairs": float(count), **gpu_memory()}
 
-    sources = [documents, queries, *([mined] if mined and not x.track.distil.scores else [])]
-    label = f"teach {x.track.distil.scores or x.track.distil.teacher}"
-    return store.ensure("teach", recipe, sources, make, resumes=True, label=label)
-
-
-def look_at_teacher(name: str) -> Path:
-    """The folder of a cross-encoder, once its files are seen to be usable; RetrobenchError otherwise."""
-    folder = find(name)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        labels = len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
-    except (OSError, ValueError, TypeError) as error:
-        raise RetrobenchError(
-            f"The teacher {name!r} holds no config.json that can be read; give a cross-encoder."
-        ) from error
-    if labels != 1:
-        raise RetrobenchError(f"The teacher {name!r} gives {labels} numbers for a pair; give a cross-encoder with one.")
-    if not list(folder.glob("*.safetensors")):
-        raise RetrobenchError(
-            f"The teacher {name!r} holds no safetensors, and nothing pickled is loaded. "
-            "Convert it with transformers' save_pretrained first."
-        )
-    return folder
+    dataset, label = texts.collection.id, f"teach {distil.scores or distil.teacher}"
+    return work.store.ensure("teach", recipe, sources, make, dataset=dataset, resumes=True, label=label)
 
 
-def _ask(x: Experiment, teacher: Path, examples: Examples, candidates: np.ndarray, folder: Path) -> Candidates:
-    """Score all pairs a few examples at a time; what `scores.part` in `folder` holds already is kept."""
-    sizes = np.asarray([len(found) for found in examples.positives])
-    own = grouped(np.repeat(np.arange(len(sizes)), sizes), len(sizes), np.concatenate(examples.positives), -1)
-    wanted = np.hstack([own, candidates])  # [E, P + D] rows of documents
-    part, line = folder / "scores.part", 4 * wanted.shape[1]  # bytes of an example's scores
-    done = part.stat().st_size // (line * EXAMPLES) * EXAMPLES if part.exists() else 0
-    if done:
-        say(f"continuing at query {done:,}")
-    with part.open("ab") as file, bar(f"teach {teacher.name}", len(wanted), "queries", done) as advance:
-        file.truncate(done * line)
-        score = _scorer(x, teacher, examples, wanted)
-        for first in range(done, len(wanted), EXAMPLES):
-            block = wanted[first : first + EXAMPLES]
-            known = block >= 0
-            scores = np.full(block.shape, np.nan, np.float32)
-            asked = np.repeat(examples.query_rows[first : first + EXAMPLES], known.sum(1))
-            # Examples of one query stand together and share their candidates.
-            pairs, place = np.unique(np.stack([asked, block[known]]), axis=1, return_inverse=True)
-            scores[known] = score(*pairs)[place.reshape(-1)]
-            scores.tofile(file)
-            file.flush()
-            advance(len(block))
-    scores = np.fromfile(part, np.float32).reshape(wanted.shape)
-    return Candidates(candidates, scores[:, own.shape[1] :], scores[:, : own.shape[1]])
+class _Pairs:
+    """The pairs of queries and documents that a cross-encoder scores: each example's positives, then its candidates."""
 
+    def __init__(
+        self, experiment: Experiment, texts: TrainingTexts, examples: Examples, candidates: np.ndarray
+    ) -> None:
+        self.experiment, self.texts, self.examples, self.candidates = experiment, texts, examples, candidates
+        sizes = np.asarray([len(rows) for rows in examples.positives])
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        self.positives = grouped(owners, len(sizes), np.concatenate(examples.positives), -1)  # [E, P]
+        self.documents = np.hstack([self.positives, candidates])  # [E, P + D], rows; -1 where there is none
 
-def _scorer(
-    x: Experiment, teacher: Path, examples: Examples, wanted: np.ndarray
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Rows of queries and of documents, both [M], to scores [M]: logits, whatever the teacher's files put on top."""
-    from sentence_transformers import CrossEncoder
+    def score(self, teacher: Path, folder: Path) -> Candidates:
+        """Score all pairs, a few examples at a time, and resume behind the scores that `folder` holds already."""
+        file = folder / "scores.part"
+        bytes_per_example = 4 * self.documents.shape[1]
+        done = 0
+        if file.exists():
+            done = file.stat().st_size // (bytes_per_example * EXAMPLES) * EXAMPLES
+        if done:
+            say(f"continuing at query {done:,}")
+        with file.open("ab") as stream, bar(f"teach {teacher.name}", len(self.documents), "queries", done) as advance:
+            stream.truncate(done * bytes_per_example)
+            predict = self._predictor(teacher)
+            for first in range(done, len(self.documents), EXAMPLES):
+                scores = self._score_block(first, predict)
+                scores.tofile(stream)
+                stream.flush()
+                advance(len(scores))
+        scores = np.fromfile(file, np.float32).reshape(self.documents.shape)
+        width = self.positives.shape[1]
+        return Candidates(self.candidates, scores[:, width:], scores[:, :width])
 
-    dataset, titles = load(x.track.finetune.queries), x.track.finetune.titles
-    needed = np.zeros(len(examples.documents), np.bool_)
-    needed[wanted[wanted >= 0]] = True
-    pairs = zip(dataset.documents(), needed.tolist(), strict=True)
-    # As the student reads it, but for the separator: no teacher has met one there.
-    texts = [(f"{d.title} {d.text}".strip() if titles else d.text) if kept else "" for d, kept in pairs]
-    asked = {query.id: query.text for query in dataset.queries()}
-    place = embedding.place()
-    model = CrossEncoder(
-        str(teacher),
-        device=str(place),
-        max_length=x.track.distil.max_length or None,
-        trust_remote_code=False,
-        local_files_only=True,
-        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-    )
-    halved = resolve_precision(x.track.finetune.precision) == "bf16"
-
-    def score(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-        ids = (examples.queries.ids[row] for row in queries.tolist())
-        read = [[asked[name], texts[row]] for name, row in zip(ids, documents.tolist(), strict=True)]
-        with torch.autocast(place.type, torch.bfloat16, enabled=halved):
-            found = model.predict(read, batch_size=PAIRS, activation_fn=nn.Identity(), show_progress_bar=False)
-        scores = np.asarray(found, np.float32).reshape(len(read))
-        if not np.isfinite(scores).all():
-            raise RetrobenchError(
-                f"The teacher {x.track.distil.teacher!r} gives a score that is not finite. Try finetune.precision=fp32."
-            )
+    def _score_block(self, first: int, predict: Predictor) -> np.ndarray:
+        """Return the scores of EXAMPLES examples, [n, P + D]; NaN where there is no document."""
+        documents = self.documents[first : first + EXAMPLES]
+        present = documents >= 0
+        scores = np.full(documents.shape, np.nan, np.float32)
+        queries = np.repeat(self.examples.query_rows[first : first + EXAMPLES], present.sum(1))
+        # Examples of one query stand together and share their candidates.
+        pairs, position = np.unique(np.stack([queries, documents[present]]), axis=1, return_inverse=True)
+        scores[present] = predict(*pairs)[position.reshape(-1)]
         return scores
 
-    return score
+    def _predictor(self, teacher: Path) -> Predictor:
+        """Return a function from rows of queries and of documents, both [M], to logits [M]."""
+        from sentence_transformers import CrossEncoder
+
+        track, device = self.experiment.track, embedding.place()
+        model = CrossEncoder(
+            str(teacher),
+            device=str(device),
+            max_length=track.distil.max_length or None,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        )
+        bf16 = resolve_precision(track.finetune.precision) == "bf16"
+        query_texts = {query.id: query.text for query in self.texts.collection.dataset.queries()}
+        query_ids, document_texts = self.examples.queries.ids, self._document_texts()
+
+        def predict(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+            pairs = []
+            for query, document in zip(queries.tolist(), documents.tolist(), strict=True):
+                pairs.append([query_texts[query_ids[query]], document_texts[document]])
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model.predict(pairs, batch_size=PAIRS, activation_fn=nn.Identity(), show_progress_bar=False)
+            scores = np.asarray(logits, np.float32).reshape(len(pairs))
+            if not np.isfinite(scores).all():
+                raise RetrobenchError(
+                    f"The teacher {track.distil.teacher!r} gives a score that is not finite. "
+                    "Try finetune.precision=fp32."
+                )
+            return scores
+
+        return predict
+
+    def _document_texts(self) -> list[str]:
+        """Return the texts of the documents to score by row, as the student reads them; empty for all others.
+
+        The separator behind a title is left out: no teacher has met one there.
+        """
+        titles = self.experiment.track.finetune.reading.titles
+        needed = np.zeros(len(self.examples.documents), np.bool_)
+        needed[self.documents[self.documents >= 0]] = True
+        texts = []
+        for document, is_needed in zip(self.texts.collection.dataset.documents(), needed.tolist(), strict=True):
+            text = f"{document.title} {document.text}".strip() if titles else document.text
+            texts.append(text if is_needed else "")
+        return texts
 
 
 def read_scores(file: Path, examples: Examples) -> Candidates:
-    """The candidates and scores of a TSV file with the header `query-id corpus-id score`, gzipped or not.
+    """Return the candidates and scores of a TSV file with the header `query-id corpus-id score`, gzipped or not.
 
     Queries and documents that the examples do not have are passed over. RetrobenchError names a faulty line.
     """
-    query_of = {name: row for row, name in enumerate(examples.queries.ids)}
-    row_of = {name: row for row, name in enumerate(examples.documents.ids)}
-    relevant = dict(zip(examples.query_rows.tolist(), (set(of.tolist()) for of in examples.relevant), strict=True))
-    own: dict[tuple[int, int], float] = {}
-    keys, documents, values = array("i"), array("i"), array("f")
-    for query, document, score in _lines(file):
-        asked, found = query_of.get(query, -1), row_of.get(document, -1)
-        if asked in relevant and found in relevant[asked]:
-            own[asked, found] = score
-        elif asked in relevant and found >= 0:
-            keys.append(asked)
-            documents.append(found)
-            values.append(score)
-    rows = grouped(np.asarray(keys), len(query_of), np.asarray(documents, np.int32), -1)[examples.query_rows]
-    scores = grouped(np.asarray(keys), len(query_of), np.asarray(values, np.float32), np.nan)[examples.query_rows]
-    positives = np.full((len(examples), max(map(len, examples.positives))), np.nan, np.float32)
-    for place, (asked, rows_of) in enumerate(zip(examples.query_rows.tolist(), examples.positives, strict=True)):
-        positives[place, : len(rows_of)] = [own.get((asked, row), np.nan) for row in rows_of.tolist()]
-    return Candidates(rows, scores, positives)
+    query_row = {name: row for row, name in enumerate(examples.queries.ids)}
+    document_row = {name: row for row, name in enumerate(examples.documents.ids)}
+    relevant = examples.relevant_by_query()
+    positive_scores: dict[tuple[int, int], float] = {}
+    queries, documents, values = array("i"), array("i"), array("f")
+    for query_id, document_id, score in _lines(file):
+        query, document = query_row.get(query_id, -1), document_row.get(document_id, -1)
+        if query not in relevant or document < 0:
+            continue
+        if document in relevant[query]:
+            positive_scores[query, document] = score
+            continue
+        queries.append(query)
+        documents.append(document)
+        values.append(score)
+    keys = np.asarray(queries)
+    rows = grouped(keys, len(query_row), np.asarray(documents, np.int32), -1)[examples.query_rows]
+    scores = grouped(keys, len(query_row), np.asarray(values, np.float32), np.nan)[examples.query_rows]
+    own_scores = np.full((len(examples), max(map(len, examples.positives))), np.nan, np.float32)
+    for example, (query, positives) in enumerate(zip(examples.query_rows.tolist(), examples.positives, strict=True)):
+        for column, document in enumerate(positives.tolist()):
+            own_scores[example, column] = positive_scores.get((query, document), np.nan)
+    return Candidates(rows, scores, own_scores)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str, float]]:
     expected = "query-id, corpus-id and a finite score with tabs between them"
     with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as text:
         for number, line in enumerate(text, 1):
-            parts = line.rstrip("\r\n").split("\t")
-            score = _number(parts[2]) if len(parts) == 3 else math.nan
+            cells = line.rstrip("\r\n").split("\t")
+            score = _number(cells[2]) if len(cells) == 3 else math.nan
             if number == 1 and math.isfinite(score):
                 raise RetrobenchError(f"{file} has no header; let its first line be query-id, corpus-id, score.")
             if number > 1 and not math.isfinite(score):
-                raise RetrobenchError(f"{file}, line {number}: {expected} were expected, not {parts}.")
+                raise RetrobenchError(f"{file}, line {number}: {expected} were expected, not {cells}.")
             if number > 1:
-                yield parts[0], parts[1], score
+                yield cells[0], cells[1], score
 
 
 def _number(text: str) -> float:

@@ -1,69 +1,96 @@
-"""Texts to token ids, once per tokenizer, whatever the objective."""
+"""Texts to token ids, once per collection and tokenizer, whatever the objective."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from retrobench.config import Titles
-from retrobench.core import bar, tree_hash
-from retrobench.data import Dataset, load, training_pairs, write_tokens
+from retrobench.core import bar
+from retrobench.data import Collection, Corpus, TokenisedTexts, write_tokens
 from retrobench.errors import RetrobenchError
 from retrobench.model import load_tokenizer
-from retrobench.store import Artifact, Store
+from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.work import Work, once
+from retrobench.store import Artifact
 
-__all__ = ["tokenise"]
+__all__ = ["sample_queries", "tokenise_documents", "tokenise_queries"]
 
-Kind = Literal["documents", "queries"]
+Text = tuple[str, str, str]  # id, title, text
 
 
-def tokenise(
-    store: Store, start: Artifact, dataset_id: str, kind: Kind, titles: Titles = True, sample: int = 0
-) -> Artifact:
-    """The documents or queries of a dataset as `tokens.TokenisedTexts` holds them.
+@once
+def tokenise_documents(work: Work, corpus: Corpus, titles: Titles) -> Artifact:
+    """Return the documents of a corpus as `TokenisedTexts`, with or without their titles."""
+    separated = titles == "[SEP]"
+    dataset = corpus.dataset
+    label = f"tokenise {dataset.id} documents"
 
-    With `sample`, only so many of the queries that have a relevant document: the same ones whoever asks.
-    """
-    dataset = load(dataset_id)
-    tokenizer_files = [start.path / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")]
+    def texts() -> Iterator[Text]:
+        for document in dataset.documents():
+            yield document.id, document.title if titles else "", document.text
 
     def make(folder: Path) -> dict[str, float]:
-        tokenizer = load_tokenizer(start.path)
-        total = dataset.document_count() if kind == "documents" else sample or dataset.query_count()
-        with bar(f"tokenise {dataset_id} {kind}", total, kind) as advance:
-            texts = _texts(dataset, kind, bool(titles), sample)
-            counted = write_tokens(folder, texts, tokenizer, advance, separated=titles == "[SEP]")
-        if not counted["texts"]:
-            raise RetrobenchError(
-                f"Dataset {dataset_id!r} holds no {kind}; there is nothing to run on. Check its files."
-            )
-        return counted
+        with bar(label, corpus.count, "documents") as advance:
+            return write_tokens(folder, texts(), load_tokenizer(work.tokenizer.path), advance, separated)
 
-    settings = {
-        "texts": _fingerprint(dataset, kind, dataset.stamp()),
-        "titles": bool(titles),
-        "sample": sample,
-        "tokenizer": tree_hash(file for file in tokenizer_files if file.exists()),
-    } | ({"separated": True} if titles == "[SEP]" else {})
-    return store.ensure("tokenise", settings, [], make, label=f"tokenise {dataset_id} {kind}")
+    settings = {"documents": corpus.hash, "titles": bool(titles), "separated": separated}
+    return work.store.ensure(
+        "tokenise", settings, [work.tokenizer], make, dataset=dataset.id, detail="documents", label=label
+    )
 
 
-@functools.cache  # a run asks for each collection's several times
-def _fingerprint(dataset: Dataset, kind: Kind, stamp: tuple[int, ...]) -> str:
-    return dataset.corpus_fingerprint() if kind == "documents" else dataset.queries_fingerprint()
+@once
+def tokenise_queries(work: Work, collection: Collection) -> Artifact:
+    """Return the queries of a collection as `TokenisedTexts`."""
+    label = f"tokenise {collection.id} queries"
+
+    def make(folder: Path) -> dict[str, float]:
+        texts = [(query.id, "", query.text) for query in collection.dataset.queries()]
+        return _write_queries(folder, texts, work, collection, label)
+
+    settings = {"queries": collection.queries_hash}
+    return work.store.ensure(
+        "tokenise", settings, [work.tokenizer], make, dataset=collection.id, detail="queries", label=label
+    )
 
 
-def _texts(dataset: Dataset, kind: Kind, titles: bool, sample: int) -> Iterator[tuple[str, str, str]]:
-    if kind == "documents":
-        return ((d.id, d.title if titles else "", d.text) for d in dataset.documents())
-    queries = list(dataset.queries())
-    if sample:
-        useful = {query for query, _ in training_pairs(dataset)}
-        queries = [query for query in queries if query.id in useful]
-        kept = np.sort(np.random.default_rng(0).permutation(len(queries))[:sample])
-        queries = [queries[at] for at in kept]
-    return ((query.id, "", query.text) for query in queries)
+def sample_queries(work: Work, texts: TrainingTexts, sample: int) -> Artifact:
+    """Return `sample` training queries that have a relevant document, as `TokenisedTexts`.
+
+    The draw depends on the collection alone, so every entrant gets the same queries.
+    """
+    collection = texts.collection
+    label = f"tokenise {sample:,} of {collection.id} queries"
+
+    def make(folder: Path) -> dict[str, float]:
+        document_ids = set(TokenisedTexts.open(texts.documents.path).ids)
+        qrels = collection.dataset.qrels()
+        useful = [
+            (query.id, "", query.text)
+            for query in collection.dataset.queries()
+            if _has_answer(qrels.get(query.id, {}), document_ids)
+        ]
+        rows = np.sort(np.random.default_rng(0).permutation(len(useful))[:sample])
+        return _write_queries(folder, [useful[row] for row in rows], work, collection, label)
+
+    settings = {"queries": collection.queries_hash, "judgements": collection.qrels_hash, "sample": sample}
+    sources = [work.tokenizer, texts.documents]
+    return work.store.ensure(
+        "tokenise", settings, sources, make, dataset=collection.id, detail="sampled queries", label=label
+    )
+
+
+def _has_answer(grades: dict[str, int], document_ids: set[str]) -> bool:
+    return any(grade > 0 and document in document_ids for document, grade in grades.items())
+
+
+def _write_queries(folder: Path, texts: list[Text], work: Work, collection: Collection, label: str) -> dict[str, float]:
+    if not texts:
+        raise RetrobenchError(
+            f"Dataset {collection.id!r} holds no queries; there is nothing to run on. Check its files."
+        )
+    with bar(label, len(texts), "queries") as advance:
+        return write_tokens(folder, texts, load_tokenizer(work.tokenizer.path), advance)

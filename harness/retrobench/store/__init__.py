@@ -5,6 +5,6 @@ A persistent cache of finished stages: keys are arguments, entries are directori
 * entries   what a finished entry says of itself
 """
 
-from retrobench.store.store import Artifact, Store, default_root
+from retrobench.store.store import Artifact, Source, Store, default_root
 
-__all__ = ["Artifact", "Store", "default_root"]
+__all__ = ["Artifact", "Source", "Store", "default_root"]

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -25,20 +25,36 @@ from retrobench.core import KEY_LENGTH, peak_memory, processes, retrobench_versi
 from retrobench.errors import RetrobenchError
 from retrobench.store.entries import Entry, Recipe, plain
 
-__all__ = ["Artifact", "Store", "default_root"]
+__all__ = ["Artifact", "Source", "Store", "default_root"]
 
 Make = Callable[[Path], Mapping[str, float] | None]
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A finished entry. `cost` holds `seconds`, `peak_memory_bytes` and what `make` returned."""
+class Source:
+    """Files from outside the store, known by a hash of their content."""
 
     stage: str
     key: str
     path: Path
+
+
+@dataclass(frozen=True)
+class Artifact(Source):
+    """A finished entry of the store.
+
+    `cost` holds `seconds`, `peak_memory_bytes` and what `make` returned. `sources` are the arguments it was made of, so
+    that everything behind a score is found by walking from it. `dataset` and `detail` say what it is of, for its role.
+    """
+
     cached: bool
     cost: dict[str, float]
+    sources: tuple[Source, ...] = ()
+    dataset: str = ""
+    detail: str = ""
+
+    def __hash__(self) -> int:
+        return hash((self.stage, self.key))
 
 
 def default_root() -> Path:
@@ -57,7 +73,6 @@ class Store:
     def __init__(self, root: Path, fresh: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
-        self.used: list[Artifact] = []  # what `ensure` gave, in order; emptied by whoever reads it
         self._began = time.time_ns()
         self._known: dict[Path, tuple[Artifact, str]] = {}  # made or checked by this object, and what to say
         self._open(self.root)
@@ -66,9 +81,11 @@ class Store:
         self,
         stage: str,
         settings: Mapping[str, Any],
-        sources: Sequence[Artifact],
+        sources: Sequence[Source],
         make: Make,
         *,
+        dataset: str = "",
+        detail: str = "",
         code: str = "",
         resumes: bool = False,
         together: bool = False,
@@ -90,25 +107,23 @@ class Store:
         label = label or stage
         self._open(folder.parent)
         if together and processes.size() > 1:
-            self.used.append(self._together(folder, recipe, make, resumes, label))
-            return self.used[-1]
-        with self._disk(stage), _locked(folder, label):
-            found = self._told(folder, recipe, resumes, label)
-            self.used.append(found or self._make(folder, recipe, make, resumes))
-            return self.used[-1]
+            artifact = self._together(folder, recipe, make, resumes, label)
+        else:
+            with self._disk(stage), _locked(folder, label):
+                artifact = self._look_up(folder, recipe, resumes, label) or self._make(folder, recipe, make, resumes)
+        return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
 
-    def _told(self, folder: Path, recipe: Recipe, resumes: bool, label: str) -> Artifact | None:
-        found, why = self._find(folder, recipe, resumes)
-        if found not in self.used:  # what one experiment reads several times is told of once
-            say(f"{label}: {why}")
-        return found
+    def _look_up(self, folder: Path, recipe: Recipe, resumes: bool, label: str) -> Artifact | None:
+        artifact, why = self._find(folder, recipe, resumes)
+        say(f"{label}: {why}")
+        return artifact
 
     def _together(self, folder: Path, recipe: Recipe, make: Make, resumes: bool, label: str) -> Artifact:
         """The first of a team decides, holds the lock and finishes the folder in which all work; the others read it."""
         made = None
         with _locked(folder, label) if processes.leads() else nullcontext():
             if processes.leads():
-                made = self._told(folder, recipe, resumes, label)
+                made = self._look_up(folder, recipe, resumes, label)
             if not processes.agreed(made is not None):
 
                 def meeting(place: Path) -> Mapping[str, float] | None:

@@ -10,22 +10,33 @@ Training: one loop for pre-training and fine-tuning.
 
 from retrobench.training.checkpoints import discard
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import GROUP, Candidates, Examples, Round, grouped, judged
-from retrobench.training.loop import Batches, Loop, compiles, deterministic, resolve_precision, seeded, train
+from retrobench.training.examples import Candidates, ContrastiveBatch, Examples, Round, TextGroup, TextGroups, grouped
+from retrobench.training.loop import (
+    Batches,
+    Loop,
+    deterministic,
+    map_tensors,
+    on_this_machine,
+    resolve_precision,
+    seeded,
+    train,
+)
 
 __all__ = [
-    "GROUP",
     "Batches",
     "Candidates",
     "Contrastive",
+    "ContrastiveBatch",
     "Examples",
     "Loop",
     "Round",
-    "compiles",
+    "TextGroup",
+    "TextGroups",
     "deterministic",
     "discard",
     "grouped",
-    "judged",
+    "map_tensors",
+    "on_this_machine",
     "resolve_precision",
     "seeded",
     "train",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from retrobench.config import Distil
 from retrobench.core import processes
 from retrobench.model import Encoder, Vectors
 from retrobench.objective import Step
+from retrobench.training.examples import ContrastiveBatch, TextGroups
 from retrobench.training.gathering import gathered
 
 __all__ = ["Contrastive", "distillation"]
@@ -23,18 +23,18 @@ class Contrastive(nn.Module):
     """InfoNCE: a query's own positive against every rival passage of the batch, those of other processes too; with
     `distil` a teacher's loss as well.
 
-    With `cached` texts are embedded twice, a group at a time: what the gradients of a group need is made again on the
-    way back, so that memory grows with the group and not with the batch, at 4/3 of the computing (gradient cache, Gao
-    et al. 2021, arXiv:2101.06983). Losses and gradients are the same.
+    With a `gradient_cache` the backward pass embeds each group again, so that memory grows with the group and not with
+    the batch, at 4/3 of the computing (Gao et al. 2021, arXiv:2101.06983). Losses and gradients are the same.
     """
 
     rivals: Tensor
 
     def __init__(
-        self, encoder: Encoder, temperature: float, distil: Distil | None = None, cached: bool = False
+        self, encoder: Encoder, temperature: float, distil: Distil | None = None, gradient_cache: int = 0
     ) -> None:
         super().__init__()
-        self.encoder, self.temperature, self.distil, self.cached = encoder, temperature, distil, cached
+        self.encoder, self.temperature, self.distil = encoder, temperature, distil
+        self.gradient_cache = gradient_cache
         # Queries so far and all their negatives. A buffer, so that a training that is taken up again goes on counting.
         self.register_buffer("rivals", torch.zeros(2, dtype=torch.float64))
 
@@ -44,47 +44,45 @@ class Contrastive(nn.Module):
         queries, rivals = self.rivals.tolist()
         return float(rivals / max(queries, 1))
 
-    def forward(
-        self,
-        progress: float,
-        documents: Tensor,
-        answers: Tensor,
-        group: Tensor | None = None,
-        teacher: Tensor | None = None,
-        **texts: Tensor,
-    ) -> Step:
-        """The batch of `Round.collate`."""
-        queries = self._embedded("query", texts)
-        passages = Vectors(*(_filled(part, len(documents)) for part in self._embedded("passage", texts)))
-        every = Vectors(*(None if part is None else gathered(part) for part in passages))
+    def forward(self, progress: float, batch: ContrastiveBatch) -> Step:
+        """Return the losses of a batch."""
+        documents, answers = batch.documents, batch.answers
+        queries = self._embed(batch.queries)
+        passages = Vectors(*(_filled(rows, len(documents)) for rows in self._embed(batch.passages)))
+        everywhere = Vectors(*(None if rows is None else gathered(rows) for rows in passages))
         first = processes.rank() * len(documents)
         own = first + torch.arange(len(answers), device=answers.device)
         rival = _rivals(gathered(documents), answers, own)
-        similarity = self.encoder.similarity(queries, every)  # [B, P of all processes]
+        similarity = self.encoder.similarity(queries, everywhere)  # [B, P of all processes]
         scores = (similarity / self.temperature).masked_fill(~rival, float("-inf"))
-        found = rival.sum(1)
+        counts = rival.sum(1)
         if self.training:
-            self.rivals[0] += len(found)
-            self.rivals[1] += found.sum() - len(found)
+            self.rivals[0] += len(counts)
+            self.rivals[1] += counts.sum() - len(counts)
         contrastive = F.cross_entropy(scores, own)
-        metrics = {"accuracy": (scores.argmax(1) == own).float().mean(), "negatives": found.float().mean() - 1}
-        if self.distil is None or group is None or teacher is None:
+        metrics = {"accuracy": (scores.argmax(1) == own).float().mean(), "negatives": counts.float().mean() - 1}
+        if self.distil is None or batch.group is None or batch.teacher is None:
             return Step({"contrastive": contrastive}, metrics)
-        learnt = distillation(similarity.gather(1, first + group), teacher, self.distil)
-        return Step({"distillation": learnt, "contrastive": self.distil.contrastive * contrastive}, metrics)
+        loss = distillation(similarity.gather(1, first + batch.group), batch.teacher, self.distil)
+        return Step({"distillation": loss, "contrastive": self.distil.contrastive * contrastive}, metrics)
 
-    def _embedded(self, side: str, texts: Mapping[str, Tensor]) -> Vectors:
-        parts = []
-        for number in itertools.count():
-            ids = texts.get(f"{side}_{number}_ids")
-            if ids is None:
-                break
-            mask = texts[f"{side}_{number}_attention_mask"]
-            parts.append(
-                checkpoint(self.encoder, ids, mask, use_reentrant=False) if self.cached else self.encoder(ids, mask)
-            )
-        place = texts[f"{side}_place"]
-        return Vectors(*(None if of[0] is None else torch.cat(of)[place] for of in zip(*parts, strict=True)))
+    def _embed(self, texts: TextGroups) -> Vectors:
+        groups = [self._embed_group(*group) for group in texts.groups]
+        dense, terms = zip(*groups, strict=True)
+        return Vectors(_joined(dense, texts.order), _joined(terms, texts.order))
+
+    def _embed_group(self, input_ids: Tensor, attention_mask: Tensor) -> Vectors:
+        if not self.gradient_cache:
+            vectors: Vectors = self.encoder(input_ids, attention_mask)
+            return vectors
+        recomputed: Vectors = checkpoint(self.encoder, input_ids, attention_mask, use_reentrant=False)
+        return recomputed
+
+
+def _joined(groups: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
+    """Return the rows of all groups in the order of the texts; None where the encoder gives no such part."""
+    rows = [group for group in groups if group is not None]
+    return torch.cat(rows)[order] if rows else None
 
 
 def _filled(rows: Tensor | None, count: int) -> Tensor | None:

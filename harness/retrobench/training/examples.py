@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.data import Dataset, TokenisedTexts, by_length, load, training_pairs
+from retrobench.config import Reading
+from retrobench.data import Dataset, TokenisedTexts, by_length
 from retrobench.errors import RetrobenchError
 from retrobench.model import pack
 from retrobench.objective import Vocabulary
 
-__all__ = ["Candidates", "Examples", "Round", "grouped", "judged"]
+__all__ = ["Candidates", "ContrastiveBatch", "Examples", "Round", "TextGroup", "TextGroups", "grouped"]
 
 GROUP = 8192  # tokens embedded together, padding included
 
@@ -26,44 +25,47 @@ class Examples:
     """Training queries with their positives, as row numbers of tokenised queries and documents; E in number.
 
     `kind` "query" makes an example of each query, towards any of its positives; "judgement" one of each positive.
-    `relevant` holds all that answers an example's query, none of which is ever its negative.
+    `relevant` holds every document that answers an example's query; none of them is ever its negative.
     """
 
     def __init__(
-        self, queries: Path, documents: Path, dataset_id: str, kind: Literal["query", "judgement"] = "query"
+        self,
+        queries: TokenisedTexts,
+        documents: TokenisedTexts,
+        dataset: Dataset,
+        kind: Literal["query", "judgement"] = "query",
     ) -> None:
-        self.queries, self.documents = TokenisedTexts.open(queries), TokenisedTexts.open(documents)
-        row_of = {identifier: row for row, identifier in enumerate(self.documents.ids)}
-        query_of = {identifier: row for row, identifier in enumerate(self.queries.ids)}
-        pairs = [(query_of[query], found) for query, found in training_pairs(load(dataset_id)) if query in query_of]
-        if not pairs:
-            raise RetrobenchError(f"Dataset {dataset_id!r} has no query with a relevant document; nothing to train on.")
-        answers = [(query, np.asarray([row_of[document] for document in found])) for query, found in pairs]
-        parts = [
-            (query, part, found)
-            for query, found in answers
-            for part in (np.split(found, len(found)) if kind == "judgement" else [found])
-        ]
-        self.query_rows = np.asarray([query for query, _, _ in parts])  # [E]
-        self.positives = [part for _, part, _ in parts]
-        self.relevant = [found for _, _, found in parts]
+        self.queries, self.documents = queries, documents
+        document_row = {identifier: row for row, identifier in enumerate(documents.ids)}
+        qrels = dataset.qrels()
+        query_rows: list[int] = []
+        self.positives: list[np.ndarray] = []
+        self.relevant: list[np.ndarray] = []
+        for row, query_id in enumerate(queries.ids):
+            grades = qrels.get(query_id, {})
+            answers = [document for document, grade in grades.items() if grade > 0 and document in document_row]
+            if not answers:
+                continue
+            rows = np.asarray([document_row[document] for document in answers])
+            for positives in np.split(rows, len(rows)) if kind == "judgement" else [rows]:
+                query_rows.append(row)
+                self.positives.append(positives)
+                self.relevant.append(rows)
+        if not query_rows:
+            raise RetrobenchError(f"Dataset {dataset.id!r} has no query with a relevant document; nothing to train on.")
+        self.query_rows = np.asarray(query_rows)  # [E]
 
     def __len__(self) -> int:
         return len(self.positives)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens of the first positive of some examples."""
+        """Return the tokens of the first positive of examples `rows`."""
         return np.asarray([self.documents.lengths[self.positives[row][0]] for row in rows])
 
-
-def judged(dataset: Dataset) -> str:
-    """What is known of the dataset's judgements, for the keys of stages that read them."""
-    return _judged(dataset, dataset.stamp())
-
-
-@functools.cache  # a run asks several times
-def _judged(dataset: Dataset, stamp: tuple[int, ...]) -> str:
-    return dataset.qrels_fingerprint()
+    def relevant_by_query(self) -> dict[int, set[int]]:
+        """Return the rows of the documents that answer each query, by the query's row."""
+        pairs = zip(self.query_rows.tolist(), self.relevant, strict=True)
+        return {query: set(rows.tolist()) for query, rows in pairs}
 
 
 @dataclass(frozen=True)
@@ -81,113 +83,134 @@ class Candidates:
         return cls(*(np.load(file, mmap_mode="r") for file in files if file.exists()))
 
 
-class Round:
-    """Makes the batches of one round of fine-tuning, with `negatives` hard negatives per query.
+class TextGroup(NamedTuple):
+    """Texts of like length, padded to the longest of them."""
 
-    `lacking` says what becomes of a query with too few: see `Finetune.lacking`. Where a teacher was asked, an example
-    needs a scored positive and a scored candidate.
+    input_ids: Tensor  # [n, L]
+    attention_mask: Tensor  # [n, L]
+
+
+class TextGroups(NamedTuple):
+    """Texts in groups of like length. Text i is row `order[i]` of the groups laid one behind the other."""
+
+    groups: tuple[TextGroup, ...]
+    order: Tensor  # [N]
+
+
+class ContrastiveBatch(NamedTuple):
+    """B queries and P passages: the queries' positives first, then the hard negatives of each query."""
+
+    queries: TextGroups
+    passages: TextGroups
+    documents: Tensor  # [B * (1 + negatives)], the passages' document rows; -1 behind the last
+    answers: Tensor  # [B, A], the documents that answer a query; -1 behind the last
+    group: Tensor | None = None  # with a teacher: [B, 1 + negatives], the columns of a query's own passages
+    teacher: Tensor | None = None  # with a teacher: [B, 1 + negatives], its scores of them
+
+
+class Round:
+    """Makes the batches of one round of fine-tuning.
+
+    A query gets `negatives` hard negatives; `lacking` is as in `Finetune.lacking`. With a teacher, an example needs a
+    scored positive and a scored candidate. `gradient_cache` are the tokens embedded together, padding included.
     """
 
     def __init__(
         self,
         examples: Examples,
         vocabulary: Vocabulary,
-        query_length: int,
-        passage_length: int,
+        reading: Reading,
         candidates: Candidates | None = None,
         negatives: int = 0,
         lacking: Literal["repeat", "random", "drop"] = "repeat",
-        budget: int = GROUP,
+        gradient_cache: int = 0,
     ) -> None:
-        """`budget`: tokens that are embedded together, padding included."""
-        self.budget = budget
         self.examples, self.vocabulary, self.candidates = examples, vocabulary, candidates
-        self.query_length, self.passage_length = query_length, passage_length
+        self.reading, self.gradient_cache = reading, gradient_cache
         self.negatives, self.lacking = negatives if candidates is not None else 0, lacking
         self.rows = self._usable()  # of the examples, in their order
         if not len(self.rows):
             raise RetrobenchError("No training query is left that has a hard negative; look at their ids and scores.")
-        self.lengths = np.minimum(examples.lengths(self.rows), passage_length)
+        self.lengths = np.minimum(examples.lengths(self.rows), reading.passage_length)
 
     def _usable(self) -> np.ndarray:
-        every, found = np.arange(len(self.examples)), self.candidates
-        if found is None or (found.scores is None and self.lacking != "drop"):
-            return every
-        kept = (found.rows >= 0).any(1)
-        if found.scores is not None and found.positive_scores is not None:
-            kept &= np.isfinite(found.scores).any(1) & np.isfinite(found.positive_scores).any(1)
-        return every[kept]
+        rows, candidates = np.arange(len(self.examples)), self.candidates
+        if candidates is None or (candidates.scores is None and self.lacking != "drop"):
+            return rows
+        usable = (candidates.rows >= 0).any(1)
+        if candidates.scores is not None and candidates.positive_scores is not None:
+            usable &= np.isfinite(candidates.scores).any(1) & np.isfinite(candidates.positive_scores).any(1)
+        return rows[usable]
 
     def names(self, rows: np.ndarray) -> list[str]:
+        """Return the ids of the queries of rows of the round, for an error."""
         return [f"query {self.examples.queries.ids[self.examples.query_rows[row]]}" for row in self.rows[rows]]
 
-    def collate(self, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
-        """B queries and P passages: the queries' positives first, then `negatives` hard ones of each.
-
-        Queries and passages come in groups of like length, `query_0_ids` with `query_0_attention_mask`, `query_1_ids`
-        and so on; `query_place` [B] and `passage_place` [P] say where in the groups, one after the other, each stands.
-        `documents` [B * (1 + negatives)] are the passages' row numbers, -1 behind the last; `answers` [B, A] those that
-        answer a query, -1 likewise. With a teacher, `group` [B, 1 + negatives] holds the columns of a query's own
-        passages and `teacher` its scores.
-        """
-        rows = self.rows[rows]
-        examples = self.examples
-        drawn = [self._positive(row, generator) for row in rows]
-        hard = [self._negatives(row, generator) for row in rows]
-        passages = np.asarray([*(row for row, _ in drawn), *(row for found, _ in hard for row in found)])
-        documents = np.full(len(rows) * (1 + self.negatives), -1, np.int64)
-        documents[: len(passages)] = passages
+    def collate(self, rows: np.ndarray, generator: torch.Generator) -> dict[str, ContrastiveBatch]:
+        """Return the batch of rows of the round, as the argument of `Contrastive.forward`."""
+        rows, examples = self.rows[rows], self.examples
+        positives = [self._positive(row, generator) for row in rows]
+        negatives = [self._negatives(row, generator) for row in rows]
+        passages = [document for document, _ in positives]
+        for documents, _ in negatives:
+            passages += documents
+        padded = np.full(len(rows) * (1 + self.negatives), -1, np.int64)
+        padded[: len(passages)] = passages
         relevant = [examples.relevant[row] for row in rows]
-        owner = np.repeat(np.arange(len(rows)), [len(found) for found in relevant])
-        answers = grouped(owner, len(rows), np.concatenate(relevant).astype(np.int64), -1)
-        batch = {
-            **self._grouped("query", examples.queries, examples.query_rows[rows], self.query_length),
-            **self._grouped("passage", examples.documents, passages, self.passage_length),
-            "documents": torch.from_numpy(documents),
-            "answers": torch.from_numpy(answers),
-        }
+        owners = np.repeat(np.arange(len(rows)), [len(documents) for documents in relevant])
+        answers = grouped(owners, len(rows), np.concatenate(relevant).astype(np.int64), -1)
+        batch = ContrastiveBatch(
+            queries=self._grouped(examples.queries, examples.query_rows[rows], self.reading.query_length),
+            passages=self._grouped(examples.documents, np.asarray(passages), self.reading.passage_length),
+            documents=torch.from_numpy(padded),
+            answers=torch.from_numpy(answers),
+        )
         if self.candidates is not None and self.candidates.scores is not None:
-            scores = [[own, *others] for (_, own), (_, others) in zip(drawn, hard, strict=True)]
-            batch["teacher"] = torch.tensor(scores, dtype=torch.float32)
-            own, others = torch.arange(len(rows))[:, None], torch.arange(len(passages) - len(rows))
-            batch["group"] = torch.cat([own, len(rows) + others.view(len(rows), -1)], 1)
-        return batch
+            scores = [[own, *others] for (_, own), (_, others) in zip(positives, negatives, strict=True)]
+            own_column = torch.arange(len(rows))[:, None]
+            negative_columns = len(rows) + torch.arange(len(passages) - len(rows)).view(len(rows), -1)
+            batch = batch._replace(
+                group=torch.cat([own_column, negative_columns], 1), teacher=torch.tensor(scores, dtype=torch.float32)
+            )
+        return {"batch": batch}
 
-    def _grouped(self, side: str, texts: TokenisedTexts, rows: np.ndarray, longest: int) -> dict[str, Tensor]:
-        batch, order = {}, []
-        lengths = np.minimum(texts.lengths[rows] + 2, longest)
-        for number, group in enumerate(by_length(lengths, self.budget)):
-            packed = pack([texts[row] for row in rows[group]], self.vocabulary, longest)
-            batch[f"{side}_{number}_ids"] = packed.input_ids
-            batch[f"{side}_{number}_attention_mask"] = packed.attention_mask
-            order.append(group)
-        batch[f"{side}_place"] = torch.from_numpy(np.argsort(np.concatenate(order)))
-        return batch
+    def _grouped(self, texts: TokenisedTexts, rows: np.ndarray, max_length: int) -> TextGroups:
+        lengths = np.minimum(texts.lengths[rows] + 2, max_length)
+        members = list(by_length(lengths, self.gradient_cache or GROUP))
+        groups = []
+        for member_rows in members:
+            packed = pack([texts[row] for row in rows[member_rows]], self.vocabulary, max_length)
+            groups.append(TextGroup(packed.input_ids, packed.attention_mask))
+        return TextGroups(tuple(groups), torch.from_numpy(np.argsort(np.concatenate(members))))
 
     def _positive(self, row: int, generator: torch.Generator) -> tuple[int, float]:
-        """One of the example's positives, and its score."""
-        positives, found = self.examples.positives[row], self.candidates
-        if found is None or found.positive_scores is None:
+        """Draw one of the example's positives, with its score."""
+        positives, candidates = self.examples.positives[row], self.candidates
+        if candidates is None or candidates.positive_scores is None:
             return int(positives[_draw(len(positives), 1, generator)[0]]), np.nan
-        scores = np.asarray(found.positive_scores[row][: len(positives)])
-        known = np.flatnonzero(np.isfinite(scores))
-        at = known[_draw(len(known), 1, generator)[0]]
-        return int(positives[at]), float(scores[at])
+        scores = np.asarray(candidates.positive_scores[row][: len(positives)])
+        scored = np.flatnonzero(np.isfinite(scores))
+        column = scored[_draw(len(scored), 1, generator)[0]]
+        return int(positives[column]), float(scores[column])
 
-    def _negatives(self, row: int, generator: torch.Generator) -> tuple[Sequence[int], Sequence[float]]:
-        """The example's hard negatives, and their scores."""
+    def _negatives(self, row: int, generator: torch.Generator) -> tuple[list[int], list[float]]:
+        """Draw the example's hard negatives, with their scores where a teacher gave some."""
         if not self.negatives or self.candidates is None:
             return [], []
-        rows = np.asarray(self.candidates.rows[row])
-        scores = None if self.candidates.scores is None else np.asarray(self.candidates.scores[row])
-        known = np.flatnonzero((rows >= 0) & (True if scores is None else np.isfinite(scores)))
-        if scores is not None:
-            at = known[_draw(len(known), self.negatives, generator)]
-            return rows[at].tolist(), scores[at].tolist()
-        if self.lacking == "random" and len(known) < self.negatives:
-            fill = torch.randint(len(self.examples.documents), (self.negatives - len(known),), generator=generator)
-            return [*rows[known].tolist(), *fill.tolist()], []
-        return rows[known[_draw(len(known), self.negatives, generator)]].tolist() if len(known) else [], []
+        documents = np.asarray(self.candidates.rows[row])
+        if self.candidates.scores is not None:
+            scores = np.asarray(self.candidates.scores[row])
+            scored = np.flatnonzero((documents >= 0) & np.isfinite(scores))
+            columns = scored[_draw(len(scored), self.negatives, generator)]
+            return documents[columns].tolist(), scores[columns].tolist()
+        present = np.flatnonzero(documents >= 0)
+        if self.lacking == "random" and len(present) < self.negatives:
+            missing = self.negatives - len(present)
+            random_rows = torch.randint(len(self.examples.documents), (missing,), generator=generator)
+            return [*documents[present].tolist(), *random_rows.tolist()], []
+        if not len(present):
+            return [], []
+        return documents[present[_draw(len(present), self.negatives, generator)]].tolist(), []
 
 
 def _draw(length: int, count: int, generator: torch.Generator) -> np.ndarray:

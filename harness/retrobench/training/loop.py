@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +25,20 @@ from retrobench.model import Backbone
 from retrobench.objective import Step
 from retrobench.training.checkpoints import checkpoints, load, save
 
-__all__ = ["Batches", "Loop", "compiles", "deterministic", "resolve_precision", "seeded", "train"]
+Collate = Callable[[np.ndarray, torch.Generator], Mapping[str, Any]]  # rows to the arguments of a forward
+Settings = TypeVar("Settings", bound=Optimisation)
+
+__all__ = [
+    "Batches",
+    "Loop",
+    "compiles",
+    "deterministic",
+    "map_tensors",
+    "on_this_machine",
+    "resolve_precision",
+    "seeded",
+    "train",
+]
 
 # Batches made ahead, by device. A processor would only take the time from its own computing.
 AHEAD = {"cpu": 0, "cuda": 2}
@@ -41,7 +56,15 @@ def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
 
 def compiles(settings: Optimisation) -> Literal["auto", "on", "off"]:
     """ "on" where transformer layers are compiled: if asked for, and by default on a GPU. On a CPU it gains nothing."""
-    return "on" if settings.compile == "auto" and torch.cuda.is_available() else settings.compile
+    return (
+        "on" if settings.performance.compile == "auto" and torch.cuda.is_available() else settings.performance.compile
+    )
+
+
+def on_this_machine(settings: Settings) -> Settings:
+    """Return the settings with "auto" replaced by its meaning on this machine."""
+    performance = replace(settings.performance, compile=compiles(settings))
+    return replace(settings, precision=resolve_precision(settings.precision), performance=performance)
 
 
 def seeded(*numbers: int) -> int:
@@ -115,7 +138,7 @@ class Loop:
         self,
         model: nn.Module,
         batches: Batches,
-        collate: Callable[[np.ndarray, torch.Generator], dict[str, Tensor]],
+        collate: Collate,
         settings: Optimisation,
         seed: int,
     ) -> None:
@@ -146,7 +169,7 @@ class Loop:
         for micro in range(number * settings.accumulation, (number + 1) * settings.accumulation):
             began = time.perf_counter()
             rows, draw, batch, tokens = self.feed.take(micro, settings.steps * settings.accumulation)
-            batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
+            batch = map_tensors(batch, partial(Tensor.to, device=self.accelerator.device, non_blocking=True))
             self.waited += time.perf_counter() - began
             self.tokens += tokens
             torch.manual_seed(draw)
@@ -175,13 +198,40 @@ class Loop:
         rows = self.batches.rows(micro * self.accelerator.num_processes + rank)
         draw = seeded(self.seed, step, part, rank)
         batch = self.collate(rows, torch.Generator().manual_seed(draw))
-        tokens = float(sum(v.sum() for k, v in batch.items() if k.endswith("attention_mask")))
+        tokens = _tokens(batch)
         if self.accelerator.device.type == "cuda":
-            batch = {name: value.pin_memory() for name, value in batch.items()}
+            batch = map_tensors(batch, Tensor.pin_memory)
         return rows, draw, batch, tokens
 
 
-_Batch = tuple[np.ndarray, int, dict[str, Tensor], float]
+_Batch = tuple[np.ndarray, int, Mapping[str, Any], float]
+
+
+def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return a batch with `function` applied to each tensor in it, in mappings and in named tuples."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {name: map_tensors(value, function) for name, value in batch.items()}
+    if isinstance(batch, tuple):
+        values = [map_tensors(value, function) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else tuple(values)
+    return batch
+
+
+def _tokens(batch: Any) -> float:
+    """Return the number of real tokens in a batch: the sum of every attention mask in it."""
+    if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
+        batch = batch._asdict()
+    if isinstance(batch, tuple):
+        return sum(map(_tokens, batch))
+    if not isinstance(batch, Mapping):
+        return 0.0
+    total = 0.0
+    for name, value in batch.items():
+        is_mask = isinstance(value, Tensor) and name.endswith("attention_mask")
+        total += float(value.sum()) if is_mask else _tokens(value)
+    return total
 
 
 class _Feed:
@@ -214,7 +264,7 @@ def _compile_layers(model: nn.Module) -> None:
 def train(
     model: nn.Module,
     batches: Batches,
-    collate: Callable[[np.ndarray, torch.Generator], dict[str, Tensor]],
+    collate: Collate,
     settings: Optimisation,
     folder: Path,
     seed: int,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+import works
 
-from retrobench.config.track import Bm25, Entrant, Evaluate, Experiment, Finetune, Model, Pretrain, Track
+from retrobench.config import Baseline, Bm25, Experiment, Finetune, Reading
+from retrobench.config.track import Evaluate
 from retrobench.scoring.runfiles import read_run
-from retrobench.stages import lexical
-from retrobench.store.store import Store
+from retrobench.stages import search_bm25
 
 WORDS = ["cat", "dog", "bird", "fish", "tree", "house", "river", "stone", "cloud", "the", "of"]
 
@@ -30,12 +32,11 @@ def written(folder: Path, documents: list[tuple[str, str]], queries: list[str]) 
 
 
 def bm25(folder: Path, store: Path, depth: int, **settings: Any) -> Path:
-    budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3}
-    titles = settings.pop("titles", True)
-    finetune, evaluate = Finetune(**budget, titles=titles), Evaluate(("unused",))
-    track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, evaluate)
-    x = Experiment(track, Entrant("bm25", Bm25(**settings), "bm25"), 0)
-    return lexical(x, Store(store), str(folder), depth).path
+    finetune = Finetune(**works.BUDGET, reading=Reading(titles=settings.pop("titles", True)))
+    track = works.experiment(evaluate=Evaluate(("unused",), depth=depth), finetune=replace(finetune, queries="x")).track
+    on = Experiment(track, Baseline("bm25", "bm25", Bm25(**settings)), 0)
+    work = works.work(store, str(folder), on=on)
+    return search_bm25(work, work.inputs.collections[str(folder)]).path
 
 
 @pytest.mark.parametrize(("titles", "settings"), [(True, {}), (False, {}), (True, {"k1": 0.9, "b": 0.4})])

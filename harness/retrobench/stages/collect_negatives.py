@@ -1,0 +1,79 @@
+"""Hard negatives that a dataset brings along: the first round trains against them beside the rest of its batch."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from retrobench.data import Collection, Dataset, FolderDataset
+from retrobench.errors import RetrobenchError
+from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.work import Work
+from retrobench.store import Artifact
+from retrobench.training import Examples, grouped
+
+__all__ = ["collect_negatives"]
+
+
+def collect_negatives(work: Work, texts: TrainingTexts, collection: Collection) -> Artifact:
+    """Return `candidates.npy` [E, depth]: for each training example the rows of the negatives that `collection` lists.
+
+    Documents that answer the query are left out; -1 ends a short list.
+    """
+    source, settings = collection.dataset, work.experiment.track.finetune
+    training_id = texts.collection.id
+
+    def make(folder: Path) -> dict[str, float]:
+        examples = texts.examples(settings.examples)
+        by_query = _negatives(source, examples, settings.hard_depth)
+        if by_query is None:
+            raise RetrobenchError(
+                f"The negatives of {source.id!r} name no query and document of {training_id!r}. Check the ids."
+            )
+        candidates = by_query[examples.query_rows]
+        np.save(folder / "candidates.npy", candidates)
+        return {"queries": float(len(by_query)), "without": float((candidates < 0).all(1).sum())}
+
+    recipe = {
+        "negatives": _fingerprint(source),
+        "depth": settings.hard_depth,
+        "examples": settings.examples,
+        "judgements": texts.collection.qrels_hash,
+    }
+    sources = [texts.documents, texts.queries]
+    return work.store.ensure("negatives", recipe, sources, make, dataset=training_id, label=f"negatives of {source.id}")
+
+
+def _negatives(source: Dataset, examples: Examples, depth: int) -> np.ndarray | None:
+    """Return the first `depth` (0: all) negatives of each query [Q, D] by document row; None where there are none."""
+    query_row = {name: row for row, name in enumerate(examples.queries.ids)}
+    document_row = {name: row for row, name in enumerate(examples.documents.ids)}
+    relevant = examples.relevant_by_query()
+    queries, documents = array("i"), array("i")
+    counts = np.zeros(len(query_row), np.int64)
+    for query_id, document_id in source.negatives():
+        query, document = query_row.get(query_id, -1), document_row.get(document_id, -1)
+        if query < 0 or document < 0 or document in relevant.get(query, ()):
+            continue
+        if depth and counts[query] == depth:
+            continue
+        counts[query] += 1
+        queries.append(query)
+        documents.append(document)
+    if not queries:
+        return None
+    return grouped(np.asarray(queries), len(query_row), np.asarray(documents, np.int32), -1)
+
+
+def _fingerprint(source: Dataset) -> str:
+    """Return a hash of a folder's file, or the id of a published dataset, which does not change."""
+    if not isinstance(source, FolderDataset):
+        return source.id
+    digest = hashlib.sha256()
+    for file in sorted((source.folder / "negatives").glob(f"{source.split}.tsv*")):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
