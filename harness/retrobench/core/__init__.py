@@ -11,7 +11,7 @@ What every room stands on, and none of it knows retrieval.
 """
 
 from retrobench.core import processes, provenance
-from retrobench.core.files import KEY_LENGTH, sync, tree_hash
+from retrobench.core.files import KEY_LENGTH, file_hash, sync, tree_hash
 from retrobench.core.memory import gpu_memory, peak_memory
 from retrobench.core.progress import bar, duration, say
 from retrobench.core.provenance import retrobench_version
@@ -23,6 +23,7 @@ __all__ = [
     "bar",
     "build",
     "duration",
+    "file_hash",
     "from_text",
     "gpu_memory",
     "in_threads",

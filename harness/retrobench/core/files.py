@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["KEY_LENGTH", "sync", "tree_hash"]
+__all__ = ["KEY_LENGTH", "file_hash", "sync", "tree_hash"]
 
 KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a disk can hold
 
@@ -20,6 +20,12 @@ def sync(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def file_hash(file: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's bytes in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def tree_hash(paths: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrobench.config import Experiment
+from retrobench.core import file_hash
 from retrobench.data import Dataset, FolderDataset, load
 from retrobench.errors import RetrobenchError
 from retrobench.stages.start import start
@@ -64,6 +65,5 @@ def _fingerprint(source: Dataset) -> str:
         return source.id
     digest = hashlib.sha256()
     for file in sorted((source.folder / "negatives").glob(f"{source.split}.tsv*")):
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import math
 from array import array
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from retrobench.config import Experiment
-from retrobench.core import bar, gpu_memory, say, tree_hash
+from retrobench.core import bar, file_hash, gpu_memory, say, tree_hash
 from retrobench.data import load
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import embedding, find
@@ -44,8 +43,7 @@ def teach(x: Experiment, store: Store, mined: Artifact | None) -> Artifact:
     recipe: dict[str, Any] = {"examples": settings.examples, "judgements": judged(load(dataset_id))}
     if x.track.distil.scores:
         file = Path(x.track.distil.scores).expanduser()
-        with file.open("rb") as content:
-            recipe |= {"scores": hashlib.file_digest(content, "sha256").hexdigest()}
+        recipe |= {"scores": file_hash(file)}
     else:
         teacher = look_at_teacher(x.track.distil.teacher)
         recipe |= {"teacher": tree_hash(model_files(teacher)), "max_length": x.track.distil.max_length}
