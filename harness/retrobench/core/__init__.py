@@ -11,7 +11,7 @@ What every room stands on, and none of it knows retrieval.
 """
 
 from retrobench.core import processes, provenance
-from retrobench.core.files import KEY_LENGTH, file_hash, sync, tree_hash
+from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, sync, tree_hash
 from retrobench.core.memory import gpu_memory, peak_memory
 from retrobench.core.progress import bar, duration, say
 from retrobench.core.provenance import retrobench_version
@@ -20,6 +20,7 @@ from retrobench.core.threads import in_threads, jit
 
 __all__ = [
     "KEY_LENGTH",
+    "atomic_write",
     "bar",
     "build",
     "duration",
@@ -28,6 +29,7 @@ __all__ = [
     "gpu_memory",
     "in_threads",
     "jit",
+    "move",
     "peak_memory",
     "processes",
     "provenance",
