@@ -177,15 +177,27 @@ def test_no_function_is_over_60_lines() -> None:
     assert long == {}
 
 
-def test_the_top_level_holds_the_fixed_names_and_no_others() -> None:
+def tracked(*options: str) -> list[str]:
+    """Return the files that git tracks, or those that the options select."""
     git = shutil.which("git")
     if git is None:
         pytest.skip("git is not installed")
-    listed = subprocess.run([git, "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode or not listed.stdout:
+    listed = subprocess.run([git, "ls-files", *options], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
         pytest.skip("not a git checkout")
-    names = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    return listed.stdout.splitlines()
+
+
+def test_the_top_level_holds_the_fixed_names_and_no_others() -> None:
+    names = {line.split("/")[0] for line in tracked()}
+    if not names:
+        pytest.skip("not a git checkout")
     assert {name for name in names if not name.startswith(".")} == TOP
+
+
+def test_no_tracked_file_is_ignored() -> None:
+    # hatchling leaves ignored files out of the wheel.
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []
 
 
 def shipped_texts() -> Iterator[tuple[Path, str]]:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrobench.core import move, sync
-from retrobench.errors import RetrobenchError
 from retrobench.data.rules import Rule
+from retrobench.errors import RetrobenchError
 
 __all__ = [
     "Site",
