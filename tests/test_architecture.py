@@ -96,6 +96,46 @@ def test_imports_go_down_and_through_the_door(file: Path) -> None:
         assert not name or name in door.__all__, f"{name} is private to {other}"
 
 
+def renames(node: ast.AST) -> bool:
+    """Return whether this calls or imports os.replace, os.rename, Path.replace, Path.rename or shutil.move."""
+    if isinstance(node, ast.ImportFrom):
+        imported_names = {alias.name for alias in node.names}
+        return node.module in ("os", "shutil") and bool(imported_names & {"move", "rename", "renames", "replace"})
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    owner = ast.unparse(node.func.value)
+    if node.func.attr == "replace":  # text has two arguments, `dataclasses.replace` has keywords
+        return owner == "os" or (len(node.args) == 1 and not node.keywords)
+    return node.func.attr in ("rename", "renames") or (owner, node.func.attr) == ("shutil", "move")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("os.replace(a, b)", True),
+        ("os.rename(a, b)", True),
+        ("file.with_suffix('.part').replace(file)", True),
+        ("file.rename(other)", True),
+        ("shutil.move(a, b)", True),
+        ("from os import replace", True),
+        ("text.replace('a', 'b')", False),
+        ("from dataclasses import replace; replace(row, seed=1)", False),
+        ("dataclasses.replace(row, seed=1)", False),
+        ("core.move(a, b)", False),
+    ],
+)
+def test_a_rename_is_seen(code: str, expected: bool) -> None:
+    assert any(renames(node) for node in ast.walk(ast.parse(code))) is expected
+
+
+def test_only_core_files_renames() -> None:
+    renaming = []
+    for file in (*MODULES, *PLUGINS):
+        if any(renames(node) for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))):
+            renaming.append(called(file))
+    assert renaming == ["harness/retrobench/core/files.py"], "others call atomic_write or move of retrobench.core"
+
+
 @pytest.mark.parametrize("file", PLUGINS, ids=called)
 def test_a_plugin_imports_only_what_is_public(file: Path) -> None:
     ours = {module for module, _ in imported(file) if module.partition(".")[0].startswith("retrobench")}
@@ -137,15 +177,27 @@ def test_no_function_is_over_60_lines() -> None:
     assert long == {}
 
 
-def test_the_top_level_holds_the_fixed_names_and_no_others() -> None:
+def tracked(*options: str) -> list[str]:
+    """Return the files that git tracks, or those that the options select."""
     git = shutil.which("git")
     if git is None:
         pytest.skip("git is not installed")
-    listed = subprocess.run([git, "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode or not listed.stdout:
+    listed = subprocess.run([git, "ls-files", *options], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
         pytest.skip("not a git checkout")
-    names = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    return listed.stdout.splitlines()
+
+
+def test_the_top_level_holds_the_fixed_names_and_no_others() -> None:
+    names = {line.split("/")[0] for line in tracked()}
+    if not names:
+        pytest.skip("not a git checkout")
     assert {name for name in names if not name.startswith(".")} == TOP
+
+
+def test_no_tracked_file_is_ignored() -> None:
+    # hatchling leaves ignored files out of the wheel.
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []
 
 
 def shipped_texts() -> Iterator[tuple[Path, str]]:

@@ -46,7 +46,7 @@ KILLS = {
     "export of pretrain": Kill("pretrain", "tokenizer_config.json", "model.safetensors"),
     "finetune": Kill("finetune", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
     "export of finetune": Kill("finetune", "2_Dense/config.json", "1_Pooling/config.json"),
-    "encode": Kill("encode", "part-ids.json", "dense.npy"),
+    "encode": Kill("encode", "ids.json.partial", "dense.npy"),
     "mine": Kill("mine", "candidates.npy", ""),
     "finetune on mined": Kill("finetune", "step-000000004.new/state.json", "step-000000002/state.safetensors", 1),
     "search": Kill("search", "run.trec", "rows.npy"),

@@ -17,7 +17,7 @@ from processes import launch
 from test_training import Line, fit
 from torch import Tensor
 
-from retrobench.core.files import sync
+from retrobench.core import files
 from retrobench.errors import RetrobenchError
 from retrobench.training import checkpoints
 from retrobench.training.loop import Batches, resolve_precision
@@ -55,14 +55,18 @@ def test_a_checkpoint_is_on_the_disk_before_the_earlier_one_goes(
 
         return recorded
 
-    monkeypatch.setattr(checkpoints, "sync", record(sync))
+    monkeypatch.setattr(files, "_flush", record(files._flush))
     monkeypatch.setattr(os, "replace", record(os.replace))
     fit(Line(), tmp_path, checkpoint_every=1)
     second = "step-000000002"
-    first = done.index(f"sync state.json state.safetensors {second}.new")
-    assert done[first + 1 : first + 4] == [
-        f"replace {second} {second}.new",
-        f"sync {tmp_path.name}",
+    renamed = done.index(f"replace {second} {second}.new")
+    assert sorted(done[renamed - 3 : renamed]) == [
+        "_flush state.json",
+        "_flush state.safetensors",
+        f"_flush {second}.new",
+    ]
+    assert done[renamed + 1 : renamed + 3] == [
+        f"_flush {tmp_path.name}",
         "replace step-000000001 step-000000001.old",
     ]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, NamedTuple
 
-from retrobench.core import say
+from retrobench.core import atomic_write, say
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import Result, performance, places
 
@@ -119,9 +119,7 @@ def _write(file: Path | None, results: Sequence[Result]) -> None:
     if file is None:
         return
     try:
-        partial = file.with_name(f"{file.name}.partial")
-        partial.write_text(json.dumps(performance.public(results), indent=2) + "\n")
-        os.replace(partial, file)
+        atomic_write(file, json.dumps(performance.public(results), indent=2) + "\n")
     except OSError as error:
         raise RetrobenchError(
             f"Cannot write {file}: {error.strerror}. Give --json a file that can be written."

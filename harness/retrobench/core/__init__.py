@@ -11,7 +11,7 @@ What every room stands on, and none of it knows retrieval.
 """
 
 from retrobench.core import processes, provenance
-from retrobench.core.files import KEY_LENGTH, sync, tree_hash
+from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, sync, tree_hash
 from retrobench.core.memory import gpu_memory, peak_memory
 from retrobench.core.progress import bar, duration, say
 from retrobench.core.provenance import retrobench_version
@@ -20,13 +20,16 @@ from retrobench.core.threads import in_threads, jit
 
 __all__ = [
     "KEY_LENGTH",
+    "atomic_write",
     "bar",
     "build",
     "duration",
+    "file_hash",
     "from_text",
     "gpu_memory",
     "in_threads",
     "jit",
+    "move",
     "peak_memory",
     "processes",
     "provenance",

@@ -7,7 +7,6 @@ writes nothing, names each README that is not current, and exits with 1 if there
 
 from __future__ import annotations
 
-import os
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retrobench.core import atomic_write
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.cells import Grid, clock, markdown
@@ -68,10 +68,7 @@ def _listed(names: Sequence[str]) -> str:
 def write_readme(folder: Path) -> Path:
     """Render the README of a track's folder into it; returns its path."""
     file = folder / "README.md"
-    text = readme(folder)
-    partial_file = folder / "README.md.partial"
-    partial_file.write_text(text, "utf-8")
-    os.replace(partial_file, file)
+    atomic_write(file, readme(folder))
     return file
 
 

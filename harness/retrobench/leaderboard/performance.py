@@ -12,14 +12,13 @@ Results are appended and never edited. A case that no line speaks of stands in t
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import build
+from retrobench.core import atomic_write, build
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.cells import Grid, markdown
 
@@ -86,9 +85,8 @@ def append(folder: Path, results: Sequence[Result]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RESULTS
     before = file.read_text("utf-8") if file.exists() else ""
-    partial = file.with_name(f"{RESULTS}.partial")
-    partial.write_text(before + "".join(json.dumps(asdict(of), allow_nan=False) + "\n" for of in results), "utf-8")
-    os.replace(partial, file)
+    lines = [json.dumps(asdict(result), allow_nan=False) + "\n" for result in results]
+    atomic_write(file, [before, *lines])
     return file
 
 

@@ -16,12 +16,12 @@ import gzip
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from retrobench.core import atomic_write
 from retrobench.errors import RetrobenchError
 
 __all__ = [
@@ -119,12 +119,12 @@ def append(folder: Path, row: Row, per_query: PerQuery) -> Row:
             earlier = already(read(folder), row)
             if earlier:
                 return earlier
-            _write(folder / row.per_query, _compress(_dumps(per_query, sort=False)))
+            atomic_write(folder / row.per_query, _compress(_dumps(per_query, sort=False)))
+            # Appending in place could be killed between two pages of a line.
             text = file.read_text("utf-8") if file.exists() else ""
-            _write(
-                file,
-                f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{row.to_json()}\n".encode(),
-            )
+            if text and not text.endswith("\n"):
+                text += "\n"
+            atomic_write(file, f"{text}{row.to_json()}\n")
     except OSError as error:
         where = error.filename or folder
         raise RetrobenchError(
@@ -194,13 +194,3 @@ def _compress(text: str) -> bytes:
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # equal values, equal bytes
         file.write(text.encode())
     return buffer.getvalue()
-
-
-def _write(file: Path, content: bytes) -> None:
-    # Appending in place could be killed between two pages of a line; a rename cannot.
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, file)

@@ -1,4 +1,4 @@
-"""Makes what `collections` ships, and the text its base model was trained on, from the public sources.
+"""Makes what `data/embedded` ships, and the text its base model was trained on, from the public sources.
 
     python -m retrobench.runs.make squad SOURCE           a BEIR-layout SQuAD -> squad/
     python -m retrobench.runs.make tokenizer TEXT_FOLDER  books, wiki and squad/ -> tokenizer/
@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrobench.core import atomic_write
+from retrobench.data import path
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-HERE = Path(__file__).parent / "collections"
+HERE = path("squad").parent
 SPLITS = ("train", "fit", "val", "test")
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY_SIZE = 8192
@@ -34,7 +37,7 @@ STOP = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[\u2
 NO_STOP = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Messrs|Mme|Mlle|Prof|Rev|Gen|Capt|Col|Lieut|No|vol|p|[A-Z])\.$")
 CLAUSE = re.compile(r"[;:,\u2014]\s+")
 
-app = typer.Typer(add_completion=False, help="Makes what `collections` ships, from public sources.")
+app = typer.Typer(add_completion=False, help="Makes what `data/embedded` ships, from public sources.")
 Source = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 
 
@@ -53,7 +56,7 @@ def jsonl(rows: Iterable[dict[str, str]]) -> bytes:
 def write_xz(file: Path, content: bytes) -> None:
     """Compress as hard as xz can: written once, read by everyone."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+    atomic_write(file, lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
 
 
 @app.command()
@@ -124,9 +127,9 @@ def write_tokenizer(pieces: dict[str, int], folder: Path) -> None:
         "tokenizer_class": "BertTokenizer",
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
-    tokenizer.save(str(folder / "tokenizer.json"))
+    atomic_write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    atomic_write(folder / "vocab.txt", [f"{piece}\n" for piece in pieces])
+    atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 @app.command()
@@ -182,13 +185,12 @@ def text(text_folder: Source, out: Path) -> None:
         for number, passage in enumerate(passages(row["text"]))
     )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "corpus.jsonl").write_bytes(jsonl(cut) + (text_folder / "wiki.jsonl").read_bytes())
+    atomic_write(out / "corpus.jsonl", [jsonl(cut), (text_folder / "wiki.jsonl").read_bytes()])
 
 
 @app.command()
 def base(text_passages: Source) -> None:
     """Train the base model by track `base` on SQuAD and on what `text` wrote, and put it here with its card."""
-    import shutil
     from dataclasses import replace
 
     from retrobench.config import Experiment, discover, read_entrant, read_track
@@ -210,10 +212,10 @@ def base(text_passages: Source) -> None:
     folder.mkdir(exist_ok=True)
     for file in [*made.path.glob("*.json"), *made.path.glob("*.safetensors"), *made.path.glob("*.txt")]:
         if file.name != "entry.json":
-            shutil.copyfile(file, folder / file.name)
-    shutil.copyfile(made.path / "log.jsonl", folder / "training_log.jsonl")
+            atomic_write(folder / file.name, file.read_bytes())
+    atomic_write(folder / "training_log.jsonl", (made.path / "log.jsonl").read_bytes())
     facts = {"commit": provenance.commit(), "seed": 0, **made.cost, **provenance.hardware(), **provenance.libraries()}
-    (folder / "made.json").write_text(json.dumps({"pretrain": made.key, **facts}, indent=1) + "\n")
+    atomic_write(folder / "made.json", json.dumps({"pretrain": made.key, **facts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

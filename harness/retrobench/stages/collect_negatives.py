@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrobench.core import file_hash
 from retrobench.data import Collection, Dataset, FolderDataset
 from retrobench.errors import RetrobenchError
 from retrobench.stages.training_texts import TrainingTexts
@@ -74,6 +75,5 @@ def _fingerprint(source: Dataset) -> str:
         return source.id
     digest = hashlib.sha256()
     for file in sorted((source.folder / "negatives").glob(f"{source.split}.tsv*")):
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()

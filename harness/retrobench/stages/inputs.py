@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrobench.config import Baseline, Entrant, Experiment
-from retrobench.core import tree_hash
+from retrobench.core import KEY_LENGTH, file_hash, tree_hash
 from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.model import FAMILIES
@@ -110,7 +110,7 @@ def open_base(name: str) -> Base:
             "Convert it with transformers' save_pretrained first."
         )
     positions, width = _read_config(name, folder)
-    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(model_files(folder))}
+    hashes = {file.name: file_hash(file) for file in sorted(model_files(folder))}
     tokenizer_hashes = {file: hashes[file] for file in TOKENIZER_FILES if file in hashes}
     return Base(
         name=name,
@@ -122,7 +122,7 @@ def open_base(name: str) -> Base:
 
 
 def _key(hashes: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def _read_config(name: str, folder: Path) -> tuple[int, int | None]:

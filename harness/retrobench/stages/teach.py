@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 from array import array
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from retrobench.config import Experiment
-from retrobench.core import bar, gpu_memory, say
+from retrobench.core import bar, file_hash, gpu_memory, say
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import embedding
 from retrobench.stages.training_texts import TrainingTexts
@@ -45,8 +44,7 @@ def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
     recipe: dict[str, Any] = {"examples": settings.examples, "judgements": texts.collection.qrels_hash}
     sources: list[Source] = [texts.documents, texts.queries]
     if file is not None:
-        with file.open("rb") as content:
-            recipe["scores"] = hashlib.file_digest(content, "sha256").hexdigest()
+        recipe["scores"] = file_hash(file)
     else:
         assert teacher is not None and mined is not None, "an Experiment with a teacher mines"
         recipe["max_length"] = distil.max_length

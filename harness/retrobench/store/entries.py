@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import KEY_LENGTH, duration
+from retrobench.core import KEY_LENGTH, duration, file_hash
 
 __all__ = ["Entry", "Recipe", "plain"]
 
@@ -60,7 +60,7 @@ class Entry:
     @classmethod
     def of(cls, folder: Path, recipe: Recipe, cost: dict[str, float]) -> Entry:
         """What a folder holds now."""
-        marks = {name: _File(_sha256(path), path.stat().st_size) for name, path in _files(folder).items()}
+        marks = {name: _File(file_hash(path), path.stat().st_size) for name, path in _files(folder).items()}
         return cls(recipe, marks, cost, datetime.now(UTC).isoformat(timespec="seconds"))
 
     @classmethod
@@ -97,7 +97,7 @@ class Entry:
                 return f"{name} is missing"
             if (size := there[name].stat().st_size) != file.bytes:
                 return f"{name} has {size:,} bytes where {file.bytes:,} were written"
-            if _sha256(there[name]) != file.sha256:
+            if file_hash(there[name]) != file.sha256:
                 return f"{name} does not match its checksum"
         # An added file can change what a folder loads as (other weights); a desktop's dot file cannot.
         added = [name for name in there if name not in self.files and not Path(name).name.startswith(".")]
@@ -134,8 +134,3 @@ def _files(folder: Path) -> dict[str, Path]:
     found = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     found.pop("entry.json", None)
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from retrobench.core import KEY_LENGTH, peak_memory, processes, retrobench_version, say, sync
+from retrobench.core import KEY_LENGTH, move, peak_memory, processes, retrobench_version, say, sync
 from retrobench.errors import RetrobenchError
 from retrobench.store.entries import Entry, Recipe, plain
 
@@ -191,8 +191,7 @@ class Store:
                 _remove(partial)
             raise
         _set_aside(folder)  # a folder cannot be renamed over a full one
-        os.rename(partial, folder)
-        sync(folder.parent)
+        move(partial, folder)
         _remove(_beside(folder, "old"))
         self._known[folder] = Artifact(recipe.stage, recipe.key, folder, True, cost), "made in this run"
         return Artifact(recipe.stage, recipe.key, folder, False, cost)
@@ -248,7 +247,7 @@ def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
     """Write what the folder holds into its `entry.json`, and all of it to the disk."""
     Entry.of(partial, recipe, cost).write(partial)
     # Else a power cut could keep the rename that says "finished" and lose the bytes it speaks of.
-    sync(*partial.rglob("*"), partial)
+    sync(partial)
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -258,7 +257,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 def _set_aside(folder: Path) -> None:
     if folder.exists():
         _remove(_beside(folder, "old"))
-        os.rename(folder, _beside(folder, "old"))
+        move(folder, _beside(folder, "old"))
 
 
 def _remove(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retrobench.core import processes, say, sync
+from retrobench.core import atomic_write, move, processes, say, sync
 
 __all__ = ["checkpoints", "discard", "load", "save"]
 
@@ -28,9 +27,9 @@ def discard(folder: Path) -> None:
 
 
 def _discard(checkpoint: Path) -> None:
-    """Renamed first, so that no name of a checkpoint ever stands over half of one."""
+    """Rename the checkpoint before removing it, so that its name never stands over half of one."""
     aside = checkpoint.with_suffix(".old")
-    os.replace(checkpoint, aside)
+    move(checkpoint, aside)
     shutil.rmtree(aside)
 
 
@@ -46,9 +45,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     (aside / "state.json").write_text(json.dumps({"step": step, "cost": cost}))
     earlier = checkpoints(folder)
     # Else a power cut could keep the new name, lose the bytes behind it and find the earlier ones gone.
-    sync(*aside.iterdir(), aside)
-    os.replace(aside, folder / f"step-{step:09d}")
-    sync(folder)
+    sync(aside)
+    move(aside, folder / f"step-{step:09d}")
     for old in earlier:
         _discard(old)
 
@@ -83,9 +81,9 @@ def load(
 
 
 def _cut(log: Path, step: int) -> None:
-    """Leave out the lines of steps that will be made again, which would stand there twice."""
-    lines = (line for line in log.read_text().splitlines() if line.endswith("}"))
-    log.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] < step))
+    """Drop the log's lines of steps that will be made again, which would stand there twice, and a half-written line."""
+    lines = [line for line in log.read_text().splitlines() if line.endswith("}")]
+    atomic_write(log, [line + "\n" for line in lines if json.loads(line)["step"] < step])
 
 
 def _is_moment(key: str, suffix: str) -> bool:

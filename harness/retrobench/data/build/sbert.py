@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrobench.core import bar
 from retrobench.data import rules
 from retrobench.data.build import official, sources
 from retrobench.data.build.sources import Remote
@@ -32,7 +33,6 @@ from retrobench.data.build.writing import (
     write_queries,
 )
 from retrobench.errors import RetrobenchError
-from retrobench.core import bar
 
 __all__ = ["PUBLISHED", "Sbert"]
 

@@ -1,7 +1,7 @@
 """
 What a collection is made from: files put beside it by hand, else downloaded to there.
 
-* Remote, fetch(remote, sources)   a file at one of several addresses, verified; goes on where it broke off
+* Remote, fetch(remote, sources)   a file at one of several addresses, verified; an interrupted download is resumed
 * fetch_parquet(...)               the parquet files under a folder of a dataset on the Hugging Face hub, verified
 * at_hand(folder)                  parquet files that are there already
 * unpack(archive, names, into)     the named members of a tar archive
@@ -13,7 +13,6 @@ The sources of the collection FOLDER lie in FOLDER.sources. A file that is there
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 import shutil
 import tarfile
@@ -22,8 +21,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrobench.core import bar, file_hash, move, sync
 from retrobench.errors import RetrobenchError
-from retrobench.core import bar
 
 __all__ = ["Remote", "at_hand", "damaged", "fetch", "fetch_parquet", "lines", "unpack"]
 
@@ -44,72 +43,75 @@ class Remote:
     md5: str = ""
 
 
-class _WrongFileError(OSError):
-    """What arrived is not the published file."""
-
-
 def damaged(file: Path, error: Exception) -> RetrobenchError:
     """The error for a source that cannot be read to its end."""
     return RetrobenchError(f"{file} is damaged ({error}). Remove it and run the same command again.")
 
 
 def fetch(remote: Remote, sources: Path) -> Path:
-    """The file, downloaded from the first address that gives it as published.
+    """Return the file of that name in `sources`, downloaded from the first address that serves it as published.
 
-    Until it is whole and verified it is called NAME.part, and a later call goes on from there. RetrobenchError names
-    every address, what was wrong, and the way by hand.
+    Until it is whole and verified it is called NAME.part, and a later call resumes the download. RetrobenchError names
+    every address with its fault, and the way by hand.
     """
-    place = sources / remote.name
-    if place.exists():
-        return place
+    file = sources / remote.name
+    if file.exists():
+        return file
     sources.mkdir(parents=True, exist_ok=True)
     part = sources / f"{remote.name}.part"
     faults = []
-    for url in remote.urls:  # of the same bytes: the next goes on where the last one broke off
+    for url in remote.urls:  # all serve the same bytes, so each resumes the download of the one before
         try:
-            if not (remote.size and part.exists() and part.stat().st_size == remote.size):
-                _download(url, part, remote.name)
-            _verify(part, remote.size, "md5", remote.md5)
+            _download(url, part, remote)
+            _verify(part, remote.size, remote.md5, "md5")
         except OSError as error:  # every error of requests is one
             faults.append(f"{url}: {_reason(error)}")
-        else:
-            return part.rename(place)
+            continue
+        sync(part)
+        move(part, file)
+        return file
     raise RetrobenchError(
         f"Could not download {remote.name} ({'; '.join(faults)}). Run the same command again, which goes on from what "
         f"came, or download the file by hand into {sources}."
     )
 
 
-def _download(url: str, part: Path, label: str) -> None:
-    """Append to `part` what it lacks; from the start where the server cannot go on."""
+# No library, because these files are gigabytes: pooch 1.9 deletes the received bytes when a connection breaks off, and
+# ir_datasets resumes only within one process.
+def _download(url: str, part: Path, remote: Remote) -> None:
+    """Append the missing bytes to `part`, or all of them where the server cannot resume."""
     import requests
 
     done = part.stat().st_size if part.exists() else 0
-    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    with requests.get(url, headers=asked, stream=True, timeout=SECONDS) as answer:
+    if done and done == remote.size:
+        return
+    headers = {"Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    with requests.get(url, headers=headers, stream=True, timeout=SECONDS) as answer:
         if done and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it is there; the hash decides
+            return  # nothing is missing
         answer.raise_for_status()
         if answer.status_code != requests.codes.partial_content:
             done = 0
         total = done + int(answer.headers.get("Content-Length", 0))
-        with part.open("ab" if done else "wb") as file, bar(label, total // KIB, "KiB", done // KIB) as advance:
+        with part.open("ab" if done else "wb") as stream, bar(remote.name, total // KIB, "KiB", done // KIB) as advance:
             for chunk in answer.iter_content(CHUNK):
-                file.write(chunk)
+                stream.write(chunk)
                 advance(len(chunk) // KIB)
 
 
-def _verify(file: Path, size: int, algorithm: str, expected: str) -> None:
-    """Remove the file and raise _WrongFileError unless it has this size and hash, where they are known."""
-    found = file.stat().st_size
-    fault = f"{found:,} bytes came, {size:,} are published" if size not in (0, found) else ""
-    if expected and not fault:
-        with file.open("rb") as stream:
-            got = hashlib.file_digest(stream, algorithm).hexdigest()
-        fault = f"its {algorithm} is {got}, not {expected}" if got != expected else ""
+def _verify(file: Path, size: int, digest: str, algorithm: str) -> None:
+    """Remove the file and raise OSError unless it has this size and this hash. Size 0 and hash "" are not published."""
+    fault = ""
+    received = file.stat().st_size
+    if size and received != size:
+        fault = f"{received:,} bytes came, {size:,} are published"
+    elif digest and (actual := file_hash(file, algorithm)) != digest:
+        fault = f"its {algorithm} is {actual}, not {digest}"
     if fault:
         file.unlink()
-        raise _WrongFileError(fault)
+        raise OSError(fault)
 
 
 def _reason(error: OSError) -> str:
@@ -141,7 +143,7 @@ def fetch_parquet(repo: str, revision: str, path: str, into: Path) -> list[Path]
             place = into / file.path
             if not place.exists() or place.stat().st_size != file.size:
                 api.hf_hub_download(repo, file.path, repo_type="dataset", revision=revision, local_dir=into)
-                _verify(place, file.size, "sha256", file.lfs.sha256 if file.lfs else "")
+                _verify(place, file.size, file.lfs.sha256 if file.lfs else "", "sha256")
     # The hub's errors and those of its HTTP library have no common class, and the library changes between versions.
     except Exception as error:
         url = f"https://huggingface.co/datasets/{repo}/tree/{revision.replace('/', '%2F')}/{path}"

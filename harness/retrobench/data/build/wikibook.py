@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrobench.core import bar, say
 from retrobench.data import rules
 from retrobench.data.build import sources
 from retrobench.data.build.writing import Site, expect, make, write_corpus, write_description
-from retrobench.core import bar, say
 
 __all__ = ["PUBLISHED", "Wikibook", "blocks", "sentences"]
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrobench.errors import RetrobenchError
+from retrobench.core import move, sync
 from retrobench.data.rules import Rule
+from retrobench.errors import RetrobenchError
 
 __all__ = [
     "Site",
@@ -58,23 +58,15 @@ def make(folder: Path, fill: Callable[[Site], str]) -> str:
     try:
         made = fill(site)
         shutil.rmtree(site.scratch)
-        _sync(partial)
+        sync(partial)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)  # gigabytes of no use to the next call
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             fault = f"The disk is full: {folder} was not made. Free space and run the same command again."
             raise RetrobenchError(fault) from None
         raise
-    partial.rename(folder)
+    move(partial, folder)
     return made
-
-
-def _sync(folder: Path) -> None:
-    # Else a power cut could keep the rename that says "finished" and lose the bytes it speaks of.
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
 
 
 def write_corpus(site: Site, documents: Iterable[tuple[str, str, str]]) -> int:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from retrobench.core import atomic_write
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, PARTS, Terms, header, narrowed, widened
 
@@ -71,7 +72,7 @@ class Writer:
             with (self.folder / "dense.npy").open("wb") as file:
                 file.write(header(DTYPES[self.dtype], (self.rows, self.width)))
                 file.truncate(HEAD + self.rows * self.width * np.dtype(DTYPES[self.dtype]).itemsize)
-        _replace(self.folder / _PLAN, [self._manifest])
+        atomic_write(self.folder / _PLAN, self._manifest)
 
     @property
     def done(self) -> int:
@@ -135,10 +136,11 @@ class Writer:
         if self.done != self.rows:
             raise RuntimeError(f"{self.rows - self.done} rows are not written yet")
         if not self.complete:
-            _replace(self.folder / "ids.json", _copied(ids) if isinstance(ids, Path) else _listed(ids, self.rows))
+            chunks = _copied(ids) if isinstance(ids, Path) else _listed(ids, self.rows)
+            atomic_write(self.folder / "ids.json", chunks)
             if self.words:
                 self._join()
-            _replace(self.folder / "manifest.json", [self._manifest])
+            atomic_write(self.folder / "manifest.json", self._manifest)
         for left in (*self.folder.glob("part-*"), self.folder / _PLAN, self.folder / _DONE):
             left.unlink(missing_ok=True)
 
@@ -203,20 +205,9 @@ def _listed(ids: Iterable[str], rows: int) -> Iterator[str]:
     yield "]" if count else "[]"
 
 
-def _copied(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8") as content:
-        yield from iter(lambda: content.read(2**20), "")
-
-
-def _replace(file: Path, parts: Iterable[str]) -> None:
-    """A text file that is there whole or not at all."""
-    aside = file.with_name(f"part-{file.name}")
-    with aside.open("w", encoding="utf-8") as out:
-        for part in parts:
-            out.write(part)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(aside, file)
+def _copied(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as content:
+        yield from iter(lambda: content.read(2**20), b"")
 
 
 def _text(file: Path) -> str:

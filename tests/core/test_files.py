@@ -1,0 +1,134 @@
+"""Files replaced all at once: also by a process that is killed in the midst of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrobench.core import atomic_write, file_hash, move, sync
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("h\u00e9\n", b"h\xc3\xa9\n"),
+        (b"\0\r\n", b"\0\r\n"),
+        (["a\n", b"\xff", "\u00e9"], b"a\n\xff\xc3\xa9"),
+        (iter(["a", "b"]), b"ab"),
+        ("", b""),
+        ([], b""),
+    ],
+)
+def test_content_is_replaced(content: str | bytes | list[str | bytes], expected: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("a longer text that was there before")
+    atomic_write(file, content)
+    assert file.read_bytes() == expected
+    assert names(tmp_path) == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_exception_leaves_the_old_content(before: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    if before is not None:
+        file.write_text(before)
+
+    def chunks() -> Iterator[str]:
+        yield "half"
+        raise KeyError("no such row")
+
+    with pytest.raises(KeyError, match="no such row"):
+        atomic_write(file, chunks())
+    assert names(tmp_path) == ([] if before is None else ["rows.jsonl"])
+    assert before is None or file.read_text() == before
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from retrobench.core import atomic_write
+
+def chunks():
+    yield b"n" * 1_000_000  # more than the buffer holds
+    print("half", flush=True)
+    time.sleep(600)
+
+atomic_write(Path(sys.argv[1]), chunks())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_killed_writer_leaves_the_old_content_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    file, old = tmp_path / "rows.jsonl", b"o" * 1_000_000
+    atomic_write(file, old)
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert file.read_bytes() == old
+    (aside,) = set(tmp_path.iterdir()) - {file}
+    assert aside.stat().st_size >= 900_000, "killed in the midst of writing"
+    atomic_write(file, "new")
+    assert file.read_text() == "new"
+    assert names(tmp_path) == ["rows.jsonl"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The calls to the disk: `sync` with the inode written, `replace` with the inode renamed."""
+    made: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        made.append(("sync", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def replaced(source: Path, target: Path) -> None:
+        made.append(("replace", source.stat().st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    return made
+
+
+def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(
+    calls: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    atomic_write(file, "row\n")
+    written = file.stat().st_ino
+    assert calls == [("sync", written), ("replace", written), ("sync", tmp_path.stat().st_ino)]
+
+
+def test_a_folder_is_synced_whole_and_moved(calls: list[tuple[str, int]], tmp_path: Path) -> None:
+    inner = tmp_path / "key.partial" / "qrels"
+    inner.mkdir(parents=True)
+    (inner / "test.tsv").write_text("1\t2\t1\n")
+    paths = [inner / "test.tsv", inner, inner.parent]
+    expected = {("sync", path.stat().st_ino) for path in paths}
+    sync(inner.parent)
+    assert set(calls) == expected
+    calls.clear()
+    move(inner.parent, tmp_path / "key")
+    assert (tmp_path / "key" / "qrels" / "test.tsv").read_text() == "1\t2\t1\n"
+    assert calls == [("replace", (tmp_path / "key").stat().st_ino), ("sync", tmp_path.stat().st_ino)]
+
+
+def test_a_file_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"abc" * 100_000)
+    assert file_hash(file) == hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert file_hash(file, "md5") == hashlib.md5(b"abc" * 100_000).hexdigest()
