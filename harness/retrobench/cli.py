@@ -21,17 +21,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrobench.core import processes
+from retrobench.core import Column, Table, processes
 from retrobench.errors import RetrobenchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from retrobench.config import Found
 
 __all__ = ["main"]
+
+LISTED = ("name", "distribution", "version", "paper", "status", "reason")  # of an objective
 
 # Rich would cost half of the time in which --help has to answer.
 app = typer.Typer(
@@ -308,27 +310,22 @@ def data_check(id: OneId, json: OneJson = False) -> None:
     raise typer.Exit(report.exit_code)
 
 
-def _as_json(found: Sequence[Found]) -> str:
+def _as_json(discovered: Sequence[Found]) -> str:
     import json
 
-    columns = ("name", "distribution", "version", "paper", "status", "reason")
-    rows = [{column: getattr(row, column) or None for column in columns} for row in found]
-    return json.dumps(rows, indent=2, ensure_ascii=False)
+    return json.dumps(_listed(discovered, LISTED).records(), indent=2, ensure_ascii=False)
 
 
-def _table(found: Sequence[Found]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def _table(discovered: Sequence[Found]) -> RenderableType:
+    reasons = any(objective.reason for objective in discovered)
+    return _listed(discovered, LISTED if reasons else LISTED[:-1]).fitted()
 
-    columns = ["name", "distribution", "version", "paper", "status"]
-    columns += ["reason"] if any(row.reason for row in found) else []
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column in ("name", "version", "status"), overflow="fold")
-    for row in found:
-        table.add_row(*(Text(getattr(row, column)) for column in columns))
-    return table
+
+def _listed(discovered: Sequence[Found], names: Sequence[str]) -> Table:
+    rows = []
+    for objective in discovered:
+        rows.append([getattr(objective, name) or None for name in names])
+    return Table([Column(name) for name in names], rows)
 
 
 def _print(what: object) -> None:

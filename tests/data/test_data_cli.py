@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_arguana_is_what_it_was_published_as(home: Path) -> None:
 def test_cranfield_text_for_a_reader(home: Path) -> None:
     done = call(home, "check", "cranfield")
     assert done.returncode == 0, done.stderr
-    assert "documents         1,400  of 1,400 published " in done.stdout
+    assert re.search(r"^  documents +1,400  of 1,400 published, sha256 ", done.stdout, re.MULTILINE)
     assert "225 judgements have a grade below 0: it counts as 0" in done.stdout
     assert "225 of 225 query ids are also document ids, never with the same text" in done.stdout
     assert done.stdout.endswith("\n\nNo fault.\n")

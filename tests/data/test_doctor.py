@@ -124,7 +124,7 @@ def test_a_faulty_part_has_no_hash_and_the_others_still_do(tmp_path: Path) -> No
     assert checked.documents == doctor.Part(4, None, None)
     assert checked.queries and checked.queries.sha256 == data.load(name).queries_fingerprint()
     assert "corpus.jsonl, line 4: id 'd1' was used on line 1." in checked.findings[0].text
-    assert "sha256 none" in str(checked)
+    assert "sha256 none" in checked.text()
 
 
 def test_rules_of_the_folder_turn_warnings_and_faults_into_remarks(tmp_path: Path) -> None:

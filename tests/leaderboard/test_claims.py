@@ -13,7 +13,7 @@ from retrobench.config.discovery import discover
 from retrobench.config.reading import read_entrant, read_track
 from retrobench.data.rules import GROUPS, MEANS
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.claims import Cell, Part, Table, claims, heading, read_claims
+from retrobench.leaderboard.claims import Cell, ClaimedTable, Part, claims, heading, read_claims
 from retrobench.leaderboard.folders import locate
 from retrobench.leaderboard.reproduce.matching import recipe
 
@@ -40,7 +40,7 @@ COUNTS = {
 }
 
 
-def cells(table: Table) -> Iterator[tuple[Part, str, Cell]]:
+def cells(table: ClaimedTable) -> Iterator[tuple[Part, str, Cell]]:
     for part in table.parts:
         for system in part.systems:
             yield from ((part, system.model, cell) for cell in system.cells)

@@ -18,7 +18,7 @@ from scipy.stats import ttest_rel
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.cells import notes
-from retrobench.leaderboard.comparison import Table, compare
+from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError, append, load_per_query, read
 from retrobench.leaderboard.tables import loader, render, show
 from retrobench.scoring.significance import holm, paired_tests
@@ -29,9 +29,9 @@ def mini(tmp_path: Path) -> Path:
     return entrants(tmp_path / "leaderboards" / "mini")
 
 
-def only(tables: Sequence[Table]) -> Table:
-    assert len(tables) == 1
-    return tables[0]
+def only(comparisons: Sequence[Comparison]) -> Comparison:
+    assert len(comparisons) == 1
+    return comparisons[0]
 
 
 def test_mean_and_sample_deviation_over_seeds() -> None:

@@ -7,6 +7,7 @@ What every room stands on, and none of it knows retrieval.
 * progress     lines and bars on standard error
 * provenance   facts about the program and the machine
 * settings     typed settings of frozen records
+* tables       tables as text, Markdown, CSV, JSON and LaTeX
 * threads      loops compiled by numba, and work shared among threads
 """
 
@@ -16,14 +17,18 @@ from retrobench.core.memory import gpu_memory, peak_memory
 from retrobench.core.progress import bar, duration, say
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.settings import build, from_text
+from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
 
 __all__ = [
     "KEY_LENGTH",
+    "Column",
+    "Table",
     "atomic_write",
     "bar",
     "build",
     "duration",
+    "escape_latex",
     "file_hash",
     "from_text",
     "gpu_memory",

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ir_datasets
 
-from retrobench.core import bar
+from retrobench.core import Column, Table, bar
 from retrobench.data import catalogue, census, folder, rules
 from retrobench.data import datasets as data
 from retrobench.data.findings import Finding, findings
@@ -46,9 +47,10 @@ class Part:
     published: int | None
     sha256: str | None
 
-    def __str__(self) -> str:
-        told = "" if self.published is None else f"of {self.published:,} published"
-        return f"{self.count:>11,}  {told:<24}sha256 {self.sha256[:16] if self.sha256 else 'none'}"
+    def facts(self) -> list[str]:
+        """Return the published count, if one is known, and the beginning of the hash."""
+        published = [] if self.published is None else [f"of {self.published:,} published"]
+        return [*published, f"sha256 {self.sha256[:16] if self.sha256 else 'none'}"]
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,26 @@ class Checked:
     grades: dict[int, int]  # grade -> how many judgements have it
     findings: tuple[Finding, ...]
 
-    def __str__(self) -> str:
-        parts = {"documents": self.documents, "queries": self.queries, "judgements": self.judgements}
-        lines = [f"{name:<12}{part}" for name, part in parts.items() if part]
-        lines[0] += f", {self.titled:,} with a title"
-        if self.grades:
-            lines[-1] += ", " + ", ".join(f"{count:,} of grade {grade}" for grade, count in self.grades.items())
-        lines += [f"rule        {_rule(self.rule)}", *map(str, self.findings)]
-        return "\n  ".join([f"{self.dataset}{f': {self.title}' if self.title else ''}", *lines])
+    def text(self) -> str:
+        """Return the parts, the rule and the findings below the dataset's name, for a terminal."""
+        name = f"{self.dataset}: {self.title}" if self.title else self.dataset
+        remarks = [("rule", _rule(self.rule)), *(finding.row() for finding in self.findings)]
+        below = [self._parts().text(), Table([Column(""), Column("")], remarks).text()]
+        return "\n".join([name, *(textwrap.indent(lines, "  ") for lines in below)])
+
+    def _parts(self) -> Table:
+        """Return a row for documents, queries and judgements: the count, and facts about it."""
+        grades = [f"{count:,} of grade {grade}" for grade, count in self.grades.items()]
+        parts = [
+            ("documents", self.documents, [f"{self.titled:,} with a title"]),
+            ("queries", self.queries, []),
+            ("judgements", self.judgements, grades),
+        ]
+        rows = []
+        for name, counted, facts in parts:
+            if counted:
+                rows.append([name, f"{counted.count:,}", ", ".join(counted.facts() + facts)])
+        return Table([Column(""), Column("", "right", "number"), Column("")], rows)
 
 
 @dataclass(frozen=True)
@@ -93,9 +107,9 @@ class Report:
         return 1 if self.faults else 0
 
     def text(self) -> str:
-        """For the terminal."""
+        """Return every dataset's text and the number of faults, for a terminal."""
         verdict = f"{self.faults} fault{'s' * (self.faults > 1)}." if self.faults else "No fault."
-        return "\n\n".join([*map(str, self.checked), verdict])
+        return "\n\n".join([*(checked.text() for checked in self.checked), verdict])
 
     def json(self) -> str:
         """The same with whole hashes: `{dataset, faults, checked: [...]}`."""
@@ -232,12 +246,11 @@ def listed(as_json: bool) -> str:
     rows = [*_groups(), *_catalogued(), *_shipped(), *_local()]
     if as_json:
         return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False)
-    cells = [("dataset", "documents", "queries", "download", "here", "licence", "rule"), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = (str.ljust, str.rjust, str.rjust, str.rjust, str.ljust, str.ljust, str.ljust)
-    lines = ("  ".join(map(lambda side, *cell: side(*cell), sides, row, widths)) for row in cells)
+    columns = [Column("dataset")]
+    columns += [Column(name, "right", "number") for name in ("documents", "queries", "download")]
+    columns += [Column(name) for name in ("here", "licence", "rule")]
     where = f"ir_datasets keeps its files in {catalogue.home()}; collections made here lie in {data.local_root()}."
-    return "\n".join([*(line.rstrip() for line in lines), "", where])
+    return "\n".join([Table(columns, list(map(_cells, rows))).text(), "", where])
 
 
 def _groups() -> Iterator[Listed]:

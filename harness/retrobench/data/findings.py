@@ -22,10 +22,13 @@ class Finding:
     text: str
     examples: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    def row(self) -> tuple[str, str]:
+        """Return the level, a fault in capitals, and the sentence with its examples."""
         level = self.level.upper() if self.level == "fault" else self.level
+        if not self.examples:
+            return level, self.text
         more = ", ..." if self.count > len(self.examples) else ""
-        return f"{level:<9}{self.text}" + (f": {', '.join(self.examples)}{more}" if self.examples else "")
+        return level, f"{self.text}: {', '.join(self.examples)}{more}"
 
 
 def findings(

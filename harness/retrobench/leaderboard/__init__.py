@@ -4,7 +4,7 @@ Rows of a leaderboard, and the tables and pages made of them.
 * folders      where tracks are looked up and rows go
 * rows         append and read rows
 * comparison   rows that may stand together
-* cells        numbers as a table shows them
+* cells        rows that were compared, as tables and sentences
 * tables       text, Markdown, CSV, JSON, LaTeX
 * claims       the papers' printed numbers
 * reproduce    claims beside rows, with verdicts

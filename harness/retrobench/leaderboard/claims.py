@@ -3,8 +3,9 @@ What the papers claim, read from `leaderboards/<track>/claims.toml`: one file fo
 
 * claims(leaderboard)   every table of every paper, its parts joined from the files
 * read_claims(file)     the parts in one file
-* Table, Part           a table of a paper; the part of it that one track measures
-* Column, System, Cell  what is measured of what; one line of the part; one published number
+* ClaimedTable, Part    a table of a paper; the part of it that one track measures
+* ClaimedColumn         a measure on a dataset
+* System, Cell          one line of the part; one published number
 
 A file holds, all but `[[table]]` optional:
 
@@ -34,7 +35,7 @@ from retrobench.core import build
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard.folders import places
 
-__all__ = ["Cell", "Column", "Known", "Part", "System", "Table", "claims", "heading", "read_claims"]
+__all__ = ["Cell", "ClaimedColumn", "ClaimedTable", "Known", "Part", "System", "claims", "heading", "read_claims"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Column:
+class ClaimedColumn:
     """A measure on a dataset, both named as rows name them; `header` is the paper's own where that is wrong."""
 
     dataset: str
@@ -77,7 +78,7 @@ class Column:
 class Cell:
     """A published number, or the reason why there is none."""
 
-    column: Column
+    column: ClaimedColumn
     published: float | None  # corrected, where the print is wrong
     source: str
     reason: str = ""
@@ -108,7 +109,7 @@ class Part:
     paper: str
     source: str
     track: str  # empty where none does, and `reason` says why
-    columns: tuple[Column, ...]
+    columns: tuple[ClaimedColumn, ...]
     systems: tuple[System, ...]
     datasets: Mapping[str, Known]
     set: tuple[str, ...] = ()
@@ -118,7 +119,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Table:
+class ClaimedTable:
     """One table of one paper."""
 
     id: str
@@ -142,7 +143,7 @@ class _Document:
 
 
 @dataclass(frozen=True)
-class _Table:
+class _TableKeys:
     """The plain keys of `[[table]]`."""
 
     id: str
@@ -159,7 +160,7 @@ class _Table:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _SystemKeys:
     model: str
     values: tuple[float | str, ...]
     entrant: str = ""
@@ -190,13 +191,14 @@ class _File:
     datasets: Mapping[str, Known]
 
 
-def claims(leaderboard: Path | None = None) -> tuple[Table, ...]:
+def claims(leaderboard: Path | None = None) -> tuple[ClaimedTable, ...]:
     """Every table, from the nearest folder of each name; the parts that a track measures stand first."""
     found = {file.parent.name: file for place in reversed(places(leaderboard)) for file in place.glob("*/claims.toml")}
     parts = [part for name in sorted(found, reverse=True) for part in read_claims(found[name])]
     parts.sort(key=lambda part: not part.track)
     return tuple(
-        Table(name, tuple(part for part in parts if part.id == name)) for name in sorted({part.id for part in parts})
+        ClaimedTable(name, tuple(part for part in parts if part.id == name))
+        for name in sorted({part.id for part in parts})
     )
 
 
@@ -227,7 +229,7 @@ def _load(file: Path) -> dict[str, Any]:
 def _part(file: _File, document: dict[str, Any]) -> Part:
     rows, corrections = document.pop("rows", []), document.pop("corrections", [])
     label = f"{file.where} {document.get('id', 'table without id')}"
-    table = _record(_Table, document, label)
+    table = _record(_TableKeys, document, label)
     if not re.fullmatch(r"[\w-]+/[\w-]+", table.id) or not (table.paper and table.title and table.source):
         raise RetrobenchError(f"{label}: needs an id PAPER/TABLE, a title, a paper and a source.")
     headers = table.headers or ("",) * len(table.columns)
@@ -235,7 +237,7 @@ def _part(file: _File, document: dict[str, Any]) -> Part:
         raise RetrobenchError(f"{label}: {len(headers)} headers for {len(table.columns)} columns; give one for each.")
     columns = tuple(_column(label, name, header) for name, header in zip(table.columns, headers, strict=True))
     mended = {(fix.model, fix.column): fix for fix in (_record(_Correction, each, label) for each in corrections)}
-    systems = tuple(_system(file, label, table, columns, mended, _record(_Row, row, label)) for row in rows)
+    systems = tuple(_system(file, label, table, columns, mended, _record(_SystemKeys, row, label)) for row in rows)
     names = [(system.model, column.name) for system in systems for column in columns]
     for wrong in mended.keys() - set(names):
         raise unknown(f"cell to correct in {label}", " of ".join(wrong[::-1]), [f"{b} of {a}" for a, b in names])
@@ -257,11 +259,11 @@ def _part(file: _File, document: dict[str, Any]) -> Part:
     )
 
 
-def _column(label: str, name: str, header: str) -> Column:
+def _column(label: str, name: str, header: str) -> ClaimedColumn:
     dataset, _, measure = name.rpartition(" ")
     if not dataset:
         raise RetrobenchError(f"{label}: column {name!r} is not DATASET MEASURE. Write both, with a space between.")
-    return Column(dataset, measure, header)
+    return ClaimedColumn(dataset, measure, header)
 
 
 def _record(record: type, document: Mapping[str, Any], label: str) -> Any:
@@ -274,10 +276,10 @@ def _record(record: type, document: Mapping[str, Any], label: str) -> Any:
 def _system(
     file: _File,
     label: str,
-    table: _Table,
-    columns: tuple[Column, ...],
+    table: _TableKeys,
+    columns: tuple[ClaimedColumn, ...],
     mended: Mapping[tuple[str, str], _Correction],
-    row: _Row,
+    row: _SystemKeys,
 ) -> System:
     label = f"{label}, {row.model}"
     if len(row.values) != len(columns):

@@ -1,8 +1,8 @@
 """
 Numbers of rows that may stand together: means and spreads over seeds, and paired tests between entrants.
 
-* compare       rows -> one Table for each track identity
-* Table         lines in order of the main measure, and a Pair for each two of them
+* compare       rows -> one Comparison for each track identity
+* Comparison    lines in order of the main measure, and a Pair for each two of them
 * Line, lines   one entrant with one representation and round, over its seeds
 * tests         a Pair for each two lines, on one dataset and measure
 * alike         refuses rows of one dataset that were measured on different data
@@ -20,10 +20,10 @@ from typing import Any
 from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError
 from retrobench.scoring import Pair, paired_tests
 
-__all__ = ["Line", "Load", "Table", "alike", "compare", "lines", "override", "tests"]
+__all__ = ["Comparison", "DatasetMeasure", "Line", "Load", "alike", "compare", "lines", "override", "tests"]
 
 Load = Callable[[Row], PerQuery]
-Column = tuple[str, str]  # dataset, measure
+DatasetMeasure = tuple[str, str]
 
 # What makes a dataset's numbers numbers of the same thing, whatever was measured on it.
 SAME = ("documents", "queries", "corpus", "qrels", "relevance_level")
@@ -77,15 +77,15 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class Comparison:
     """The rows of one track identity. `columns` are (dataset, measure), the main one first."""
 
     rows: tuple[Row, ...]  # as appended
-    columns: tuple[Column, ...]
+    columns: tuple[DatasetMeasure, ...]
     lines: tuple[Line, ...]
     baseline: int  # `bert` if it is there, its best round, else the line measured first
     pairs: tuple[Pair, ...] = ()
-    tested: Column | None = None  # the first column with a value for each query: a mean of datasets has none
+    tested: DatasetMeasure | None = None  # the first column with a value for each query: a mean of datasets has none
     queries: int = 0
 
     @property
@@ -140,8 +140,8 @@ class Table:
         return sorted(found, key=lambda item: item[0])
 
 
-def compare(rows: Sequence[Row], load: Load | None = None) -> list[Table]:
-    """One table for each track identity: the track as it is first, and of two alike the later measured.
+def compare(rows: Sequence[Row], load: Load | None = None) -> list[Comparison]:
+    """Return a comparison for each track identity: the track as it is first, and of two alike the later measured.
 
     `load` gives a row's per-query values; without it nothing is tested. Raises UnlikeError where two rows of a
     table were not scored on the same documents, judgements or queries.
@@ -150,7 +150,7 @@ def compare(rows: Sequence[Row], load: Load | None = None) -> list[Table]:
     for row in rows:
         groups.setdefault((row.track, row.identity), []).append(row)
     order = sorted(groups.values(), key=lambda group: (bool(group[0].overrides), -rows.index(group[-1])))
-    return [_table(group, load) for group in order]
+    return [_comparison(group, load) for group in order]
 
 
 def alike(rows: Iterable[Row]) -> None:
@@ -190,7 +190,7 @@ def lines(rows: Iterable[Row]) -> list[Line]:
     ]
 
 
-def tests(systems: Sequence[Line], column: Column, load: Load) -> tuple[tuple[Pair, ...], int]:
+def tests(systems: Sequence[Line], column: DatasetMeasure, load: Load) -> tuple[tuple[Pair, ...], int]:
     """A Pair for each two lines, and over how many queries: none where no row has values by query for the column."""
     dataset, measure = column
     values = [[load(row).get(dataset, {}).get(measure, {}) for row in line.rows] for line in systems]
@@ -214,7 +214,7 @@ def override(key: str, value: Any) -> str:
     return f"{key}={_shown(value)}"
 
 
-def _table(rows: list[Row], load: Load | None) -> Table:
+def _comparison(rows: list[Row], load: Load | None) -> Comparison:
     alike(rows)
     columns = tuple(
         dict.fromkeys((data, name) for row in rows for data, named in row.measures.items() for name in named)
@@ -224,13 +224,13 @@ def _table(rows: list[Row], load: Load | None) -> Table:
     if columns:
         found.sort(key=lambda line: (-(line.mean(*columns[0]) or 0.0), line.entrant, line.representation))
     first = next((line for line in found if line.rows[0].entrant == "bert"), first)
-    table = Table(tuple(rows), columns, tuple(found), baseline=found.index(first))
+    comparison = Comparison(tuple(rows), columns, tuple(found), baseline=found.index(first))
     for column in columns if load else ():
         assert load is not None
         pairs, queries = tests(found, column, load)
         if pairs:
-            return replace(table, pairs=pairs, tested=column, queries=queries)
-    return table
+            return replace(comparison, pairs=pairs, tested=column, queries=queries)
+    return comparison
 
 
 def _settings(row: Row) -> dict[str, Any]:

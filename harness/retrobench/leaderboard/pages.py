@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import atomic_write
+from retrobench.core import Column, Table, atomic_write
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import claims, performance
-from retrobench.leaderboard.cells import Grid, clock, markdown
-from retrobench.leaderboard.comparison import Table, compare
+from retrobench.leaderboard.cells import clock
+from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.reproduce import section
 from retrobench.leaderboard.rows import Row, load_per_query, read
 from retrobench.leaderboard.tables import render
@@ -51,11 +51,13 @@ def readme(folder: Path) -> str:
     if claimed:
         parts += ["## Published and measured", PUBLISHED, section(folder)]
     if rows:
-        tables = compare(rows)
+        comparisons = compare(rows)
         parts += ["## Cost", "Time of each stage as h:mm:ss, mean over seeds."]
-        parts += [part for table in tables for part in (f"### {table.heading}", markdown(_costs(table)))]
+        for comparison in comparisons:
+            parts += [f"### {comparison.heading}", _costs(comparison).markdown()]
         parts += ["## Rows", "What each row was made by, and its values query by query."]
-        parts += [part for table in tables for part in (f"### {table.heading}", *_provenance(table.rows))]
+        for comparison in comparisons:
+            parts += [f"### {comparison.heading}", *_provenance(comparison.rows)]
         parts += ["## Rerun", *_commands(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -119,20 +121,18 @@ def _track(file: Path) -> dict[str, Any]:
         raise RetrobenchError(f"{file} is not TOML: {error}. Mend it there.") from error
 
 
-def _costs(table: Table) -> Grid:
+def _costs(comparison: Comparison) -> Table:
+    """Return the time of every stage, a row for each entrant."""
     # The row with the most stages leads, so that an entrant which skips some does not set the order of all.
-    rows = sorted(table.rows, key=lambda row: -len(row.cost))
+    rows = sorted(comparison.rows, key=lambda row: -len(row.cost))
     stages = list(dict.fromkeys(stage for row in rows for stage in row.cost))
-    body = [
-        [
-            table.letter(place),
-            line.entrant,
-            line.representation,
-            *(clock(line.seconds(stage)) for stage in stages),
-        ]
-        for place, line in enumerate(table.lines)
-    ]
-    return Grid(["", "entrant", "representation", *stages], body, numbers=3)
+    columns = [Column(""), Column("entrant"), Column("representation")]
+    columns += [Column(stage, "right", "cost") for stage in stages]
+    body = []
+    for index, line in enumerate(comparison.lines):
+        times = [clock(line.seconds(stage)) for stage in stages]
+        body.append([comparison.letter(index), line.entrant, line.representation, *times])
+    return Table(columns, body)
 
 
 def _provenance(rows: Sequence[Row]) -> list[str]:
@@ -157,10 +157,9 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
         }
         for row in rows
     ]
-    cells = Grid(list(records[0]), [list(record.values()) for record in records], numbers=len(records[0]))
     legend = [f"- Machine {number}: {text}" for text, number in machines.items()]
     legend += [f"- Libraries {number}: {text}" for text, number in libraries.items()]
-    return [markdown(cells), "\n".join(legend)]
+    return [Table.from_records(records).markdown(), "\n".join(legend)]
 
 
 def _numbered(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:

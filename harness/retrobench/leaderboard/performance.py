@@ -18,9 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import atomic_write, build
+from retrobench.core import Column, Table, atomic_write, build
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.cells import Grid, markdown
 
 __all__ = ["AIMS", "RESULTS", "Aim", "Result", "aims", "append", "latest", "page", "public", "read", "text"]
 
@@ -124,21 +123,13 @@ def aims(folder: Path) -> list[Aim]:
 
 
 def text(results: Sequence[Result], wanted: Sequence[Aim] = ()) -> str:
-    """The table of one run, for a terminal: columns as wide as their cells."""
+    """Return the table of one run for a terminal, and below it what was equal and what the numbers say."""
     if not results:
         return "Nothing was measured."
-    grid = _grid([(of.benchmark, of.case, of) for of in results], wanted, results[0].device)
-    rows = [grid.header, *grid.body]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if grid.right(place) else cell.ljust(width) for place, (cell, width) in row
-        ).rstrip()
-        for row in (enumerate(zip(cells, widths, strict=True)) for cells in rows)
-    )
+    table = _table([(of.benchmark, of.case, of) for of in results], wanted, results[0].device)
     equal = [f"{of.benchmark}, {of.case}: {of.equal}" for of in results]
     meaning = [f"{of.benchmark}, {of.case}: {of.says}" for of in results if of.says]
-    parts = [*lines, "", "Compared before timing:", *equal]
+    parts = [table.text(), "", "Compared before timing:", *equal]
     return "\n".join([*parts, "", "What it says:", *meaning] if meaning else parts)
 
 
@@ -163,31 +154,21 @@ def page(folder: Path) -> str:
         cases |= dict.fromkeys((benchmark, case) for benchmark, case, where in found if where == device)
         if cases:
             rows = [(*key, found.get((*key, device))) for key in cases]
-            parts += [f"## {title}", markdown(_grid(rows, wanted, device)), *_sources(of for *_, of in rows if of)]
+            parts += [f"## {title}", _table(rows, wanted, device).markdown(), *_sources(of for *_, of in rows if of)]
     return "\n\n".join(parts) + "\n"
 
 
-Row = tuple[str, str, Result | None]
+CaseResult = tuple[str, str, Result | None]  # benchmark, case, and its result if it was measured
 
 
-def _grid(rows: Sequence[Row], wanted: Sequence[Aim], device: str) -> Grid:
-    """Benchmark and case, both sides, ratio, aim, share of the floor, memory."""
+def _table(results: Sequence[CaseResult], wanted: Sequence[Aim], device: str) -> Table:
+    """Return a row for each case: both sides, ratio, aim, share of the floor, memory."""
     by_case = {(aim.benchmark, aim.case): aim for aim in wanted if aim.device == device}
-    header = [
-        "benchmark",
-        "case",
-        "peer",
-        "unit",
-        "retrobench",
-        "of the peer",
-        "ratio",
-        "aim",
-        "floor",
-        "memory",
-        "of peer",
-    ]
-    body = [_cells(benchmark, case, of, by_case.get((benchmark, case))) for benchmark, case, of in rows]
-    return Grid(header, body, numbers=4)
+    columns = [Column(name) for name in ("benchmark", "case", "peer", "unit")]
+    columns += [Column(name, "right", "measure") for name in ("retrobench", "of the peer", "ratio", "aim", "floor")]
+    columns += [Column(name, "right", "cost") for name in ("memory", "of peer")]
+    rows = [_cells(benchmark, case, of, by_case.get((benchmark, case))) for benchmark, case, of in results]
+    return Table(columns, rows)
 
 
 def _cells(benchmark: str, case: str, of: Result | None, aim: Aim | None) -> list[str]:

@@ -1,17 +1,15 @@
 """
-Tables of a leaderboard as text: for the terminal, Markdown, CSV, JSON and LaTeX.
+Tables of a leaderboard: text for the terminal, Markdown, CSV, JSON and LaTeX.
 
 * show        the whole of `retrobench leaderboard`
 * render      rows in one format
 * summary     what is shown at the end of a run
-* lay_out     any sections of grids and sentences, as text, Markdown or LaTeX
+* lay_out     any sections of tables and sentences, as text, Markdown or LaTeX
 * FORMATS     the formats by name
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
-from retrobench.leaderboard.cells import Commands, Grid, Section, markdown, notes, sections
-from retrobench.leaderboard.comparison import Load, Table, compare
+from retrobench.leaderboard.cells import Commands, Section, notes, sections
+from retrobench.leaderboard.comparison import Comparison, Load, compare
 from retrobench.leaderboard.folders import locate, places, track_name
 from retrobench.leaderboard.rows import Row, load_per_query, read
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod, RenderableType
+    from rich.console import RenderableType
 
 __all__ = ["FORMATS", "lay_out", "loader", "render", "show", "summary"]
 
@@ -63,134 +62,93 @@ def loader(folder: Path, rows: Sequence[Row]) -> Load | None:
 
 
 def summary(rows: Sequence[Row], load: Load | None = None, where: Mapping[str, Path] | None = None) -> RenderableType:
-    """What ends a run: the tables of its rows, and under each name in `where` the place to look at."""
+    """Return the tables of a run's rows and the paths in `where` by name, for a terminal of any width."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [part for section in sections(compare(rows, load)) for part in _rich(section)]
-    width = max((len(name) for name in where or {}), default=0)
-    places = [Text(f"{name:<{width}}  {path}", overflow="fold") for name, path in (where or {}).items()]
-    return Group(*parts, *places)
+    lines: list[RenderableType] = []
+    for section in sections(compare(rows, load)):
+        lines.append(Text(section.heading, "bold"))
+        for block in _printed(section):
+            lines.append(block.fitted() if isinstance(block, Table) else Text(block))
+        lines.append(Text(""))
+    paths = [(name, str(path)) for name, path in (where or {}).items()]
+    return Group(*lines, Table([Column(""), Column("")], paths).fitted())
 
 
-def lay_out(found: Sequence[Section], format: str, level: int = 3) -> str:
-    """Sections as `text`, `md` with headings of `level`, or `latex`."""
+def lay_out(page: Sequence[Section], format: str) -> str:
+    """Return sections as `text`, `md` or `latex`."""
     if format == "md":
-        return "\n\n".join(part for section in found for part in _in_markdown(section, level))
-    return _in_latex(found) if format == "latex" else _in_text(found)
+        return "\n\n".join(_in_markdown(section) for section in page)
+    if format == "latex":
+        return _in_latex(page)
+    return "\n\n".join(_in_text(section) for section in page)
 
 
-def _rich(section: Section) -> list[RenderableType]:
-    from rich.text import Text
+def _in_text(section: Section) -> str:
+    lines = [section.heading]
+    for block in _printed(section):
+        lines.append(block.text() if isinstance(block, Table) else block)
+    return "\n".join(lines)
 
-    parts: list[RenderableType] = [Text(section.heading, "bold")]
-    for part in section.parts:
-        if isinstance(part, Grid):
-            parts += [_laid(some) for some in _slices(_beside(part))]
-        elif isinstance(part, Commands):
-            parts += map(Text, ["Run it:", *(f"    {line}" for line in part.lines)])
+
+def _printed(section: Section) -> list[Table | str]:
+    """Return the lines a terminal shows below the heading, tables between empty ones."""
+    printed: list[Table | str] = []
+    for block in section.blocks:
+        if isinstance(block, Table):
+            for table in _stacked(block):
+                printed += [table, ""] if printed and printed[-1] == "" else ["", table, ""]
+        elif isinstance(block, Commands):
+            printed += ["Run it:", *(f"    {line}" for line in block.lines)]
         else:
-            parts.append(Text(part))
-    return [*parts, Text("")]
+            printed.append(block)
+    return printed[:-1] if printed and printed[-1] == "" else printed
 
 
-def _slices(cells: Grid) -> list[Grid]:
-    """Measures and cost one under the other, for a terminal of 80 columns cannot hold them side by side."""
-    if "time" not in cells.header:
-        return [cells]
-    last = cells.header.index("time")
-    cost = [*range(cells.numbers), *range(last + 1, len(cells.header))]
-    return [cells.take(range(last + 1)), cells.take(cost)]
+def _stacked(table: Table) -> list[Table]:
+    """Put the costs below the measures: 80 columns do not hold both."""
+    if all(column.kind != "cost" for column in table.columns):
+        return [table]
+    return [table.without("cost"), table.only("text", "cost")]
 
 
-def _beside(cells: Grid) -> Grid:
-    """The marks as a column of their own."""
-    if not cells.marks:
-        return cells
-    place = cells.marked + 1
-    header, *body = [
-        [*row[:place], letters, *row[place:]]
-        for row, letters in zip([cells.header, *cells.body], ["beats", *cells.marks], strict=True)
-    ]
-    return Grid(header, body, cells.numbers, texts=tuple(text + (text >= place) for text in cells.texts))
-
-
-def _laid(cells: Grid) -> RenderableType:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    laid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column, name in enumerate(cells.header):
-        justify: JustifyMethod = "right" if cells.right(column) else "left"
-        laid.add_column(Text(name), justify=justify, overflow="fold")
-    for row in cells.body:
-        laid.add_row(*map(Text, row))
-    return laid
-
-
-def _in_text(found: Sequence[Section]) -> str:
-    from rich.console import Console, Group
-
-    out = io.StringIO()  # as wide as needs be: a pipe has no edge
-    parts = (part for section in found for part in _rich(section))
-    Console(file=out, width=1000, color_system=None).print(Group(*parts))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
-
-
-def _in_markdown(section: Section, level: int) -> list[str]:
-    parts = [f"{'#' * level} {section.heading}"]
-    for part in section.parts:
-        if isinstance(part, Grid):
-            parts.append(markdown(part))
-        elif isinstance(part, Commands):
-            parts += ["Run it:", "\n".join(["```sh", *part.lines, "```"])]
+def _in_markdown(section: Section) -> str:
+    paragraphs = [f"### {section.heading}"]
+    for block in section.blocks:
+        if isinstance(block, Table):
+            paragraphs.append(block.markdown())
+        elif isinstance(block, Commands):
+            paragraphs += ["Run it:", "\n".join(["```sh", *block.lines, "```"])]
         else:
-            parts.append(part)
-    return parts
+            paragraphs.append(block)
+    return "\n\n".join(paragraphs)
 
 
-def _in_latex(found: Sequence[Section]) -> str:
-    parts = [r"% needs \usepackage{booktabs}"]
-    for section in found:
-        parts += ["", r"\begin{table}", r"\centering", rf"\caption{{{_escape(section.heading)}}}"]
-        for part in section.parts:
-            if isinstance(part, Grid):
-                parts += _tabular(part)
-            elif isinstance(part, Commands):
-                parts += [f"% {line}" for line in ("Run it:", *part.lines)]
+def _in_latex(page: Sequence[Section]) -> str:
+    lines = [r"% needs \usepackage{booktabs}"]
+    for section in page:
+        lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(section.heading)}}}"]
+        for block in section.blocks:
+            if isinstance(block, Table):
+                lines.append(block.latex())
+            elif isinstance(block, Commands):
+                lines += [f"% {line}" for line in ("Run it:", *block.lines)]
             else:
-                parts.append(rf"\par\footnotesize {_escape(part)}")
-        parts.append(r"\end{table}")
-    return "\n".join(parts)
+                lines.append(rf"\par\footnotesize {escape_latex(block)}")
+        lines.append(r"\end{table}")
+    return "\n".join(lines)
 
 
-def _tabular(cells: Grid) -> list[str]:
-    header, *body = [[_escape(cell) for cell in row] for row in (cells.header, *cells.body)]
-    for row, mark in zip(body, cells.marks, strict=False):
-        row[cells.marked] += rf"$^{{\mathrm{{{mark}}}}}$" if mark else ""
-    lines = [" & ".join(row) + r" \\" for row in (header, *body)]
-    layout = "".join("lr"[cells.right(column)] for column in range(len(header)))
-    return [
-        rf"\begin{{tabular}}{{{layout}}}",
-        r"\toprule",
-        lines[0],
-        r"\midrule",
-        *lines[1:],
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-
-
-def _record(table: Table, place: int) -> dict[str, Any]:
-    line = table.lines[place]
+def _record(comparison: Comparison, index: int) -> dict[str, Any]:
+    line = comparison.lines[index]
     return {
-        "line": table.letter(place),
+        "line": comparison.letter(index),
         "entrant": line.entrant,
         "representation": line.representation,
         "round": line.rows[0].round,
         "seeds": len(line.seeds),
-        "beats": "".join(table.letter(beaten) for beaten in table.beaten(place)),
+        "beats": "".join(comparison.letter(beaten) for beaten in comparison.beaten(index)),
         "seconds": line.seconds(),
         "pretrain_seconds": line.seconds("pretrain"),
         "tokens_per_second": line.speed(),
@@ -198,71 +156,54 @@ def _record(table: Table, place: int) -> dict[str, Any]:
     }
 
 
-def _csv(tables: Sequence[Table]) -> str:
+def _csv(comparisons: Sequence[Comparison]) -> str:
     records = []
-    for table in tables:
-        for place, line in enumerate(table.lines):
+    for comparison in comparisons:
+        for index, line in enumerate(comparison.lines):
             row = line.rows[0]
-            record = _record(table, place)
-            record = {"track": row.track, "overrides": table.overrides, "identity": row.identity} | record
-            for column in table.columns:
+            record: dict[str, Any] = {"track": row.track, "overrides": comparison.overrides, "identity": row.identity}
+            record |= _record(comparison, index)
+            for column in comparison.columns:
                 name = " ".join(column)
                 record |= {name: line.mean(*column), f"{name} sd": line.deviation(*column)}
             records.append(record)
-    out = io.StringIO()
-    names = dict.fromkeys(name for record in records for name in record)
-    writer = csv.DictWriter(out, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue().rstrip("\n")
+    return Table.from_records(records).csv()
 
 
-def _json(tables: Sequence[Table]) -> str:
-    return json.dumps({"tables": [_document(table) for table in tables]}, indent=2)
+def _json(comparisons: Sequence[Comparison]) -> str:
+    return json.dumps({"tables": [_document(comparison) for comparison in comparisons]}, indent=2)
 
 
-def _document(table: Table) -> dict[str, Any]:
+def _document(comparison: Comparison) -> dict[str, Any]:
     lines = []
-    for place, line in enumerate(table.lines):
+    for index, line in enumerate(comparison.lines):
         scores: dict[str, dict[str, Any]] = {}
-        for dataset, measure in table.columns:
+        for dataset, measure in comparison.columns:
             values = {"mean": line.mean(dataset, measure), "sd": line.deviation(dataset, measure)}
             scores.setdefault(dataset, {})[measure] = values
-        lines.append(_record(table, place) | {"measures": scores})
+        lines.append(_record(comparison, index) | {"measures": scores})
     return {
-        "track": table.rows[0].track,
-        "identity": table.rows[0].identity,
-        "overrides": table.rows[0].overrides,
-        "main": table.columns[0] if table.columns else None,
-        "tested": table.tested,
-        "baseline": table.letter(table.baseline),
-        "queries": table.queries,
+        "track": comparison.rows[0].track,
+        "identity": comparison.rows[0].identity,
+        "overrides": comparison.rows[0].overrides,
+        "main": comparison.columns[0] if comparison.columns else None,
+        "tested": comparison.tested,
+        "baseline": comparison.letter(comparison.baseline),
+        "queries": comparison.queries,
         "lines": lines,
         "pairs": [
-            asdict(pair) | {"first": table.letter(pair.first), "second": table.letter(pair.second)}
-            for pair in table.pairs
+            asdict(pair) | {"first": comparison.letter(pair.first), "second": comparison.letter(pair.second)}
+            for pair in comparison.pairs
         ],
-        "notes": notes(table),
-        "rows": [asdict(row) for row in table.rows],
+        "notes": notes(comparison),
+        "rows": [asdict(row) for row in comparison.rows],
     }
 
 
-def _escape(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "<": r"$<$",
-        ">": r"$>$",
-    }
-    return "".join(special.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
-
-
-FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    "text": lambda tables: lay_out(sections(tables), "text"),
-    "md": lambda tables: lay_out(sections(tables), "md"),
+FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {
+    "text": lambda comparisons: lay_out(sections(comparisons), "text"),
+    "md": lambda comparisons: lay_out(sections(comparisons), "md"),
     "csv": _csv,
     "json": _json,
-    "latex": lambda tables: lay_out(sections(tables), "latex"),
+    "latex": lambda comparisons: lay_out(sections(comparisons), "latex"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retrobench.config import Baseline, Experiment, Track, discover, read_entrant, read_track
+from retrobench.core import Column, Table
 from retrobench.data import rules
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import locate, track_name
@@ -59,7 +60,7 @@ class _Page:
     def lines(self) -> Iterator[str]:
         yield from words.wrapped(self._title(), indent=0)
         yield ""
-        yield from words.columns(self._table())
+        yield self._table().text()
         yield ""
         yield from words.wrapped(self._data(), "tests")
         yield from words.wrapped(self._downloads(), "downloads")
@@ -81,15 +82,19 @@ class _Page:
             f"{words.rate(machine.peak)}{each} ({machine.peak_source})"
         )
 
-    def _table(self) -> list[list[str]]:
-        beside = ["here"] if self.here and self.here.peak else []
+    def _table(self) -> Table:
+        """Return a row for each stage and their total."""
+        columns = [Column("stage"), Column("tokens", "right", "number")]
         device = "card GiB" if self.machine.gpu else "model GiB"
-        rows = [["stage", "tokens", "floor", "expected", device, "host GiB", "store GB", *beside]]
-        stages = self.needs.stages
-        rows += [
-            [stage.name, words.count(sum(work.tokens for work in stage.works)), *self._row([stage])] for stage in stages
-        ]
-        return [*rows, ["total", "", *self._row(stages)]]
+        costs = ["floor", "expected", device, "host GiB", "store GB"]
+        if self.here and self.here.peak:
+            costs.append("here")
+        columns += [Column(name, "right", "cost") for name in costs]
+        rows = []
+        for stage in self.needs.stages:
+            tokens = sum(work.tokens for work in stage.works)
+            rows.append([stage.name, words.count(tokens), *self._row([stage])])
+        return Table(columns, [*rows, ["total", "", *self._row(self.needs.stages)]])
 
     def _row(self, stages: Sequence[Stage]) -> list[str]:
         """Hours added up, the largest memory, disk added up."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
 
-__all__ = ["WIDTH", "columns", "count", "percent", "plural", "rate", "size", "small", "time", "wrapped"]
+__all__ = ["WIDTH", "count", "percent", "plural", "rate", "size", "small", "time", "wrapped"]
 
 WIDTH = 100
 _LABEL = 12  # columns of what stands before a paragraph
@@ -56,14 +55,6 @@ def percent(share: float) -> str:
 def plural(number: int, noun: str) -> str:
     """A number of things."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows as lines, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "   ".join(cells)
 
 
 def wrapped(text: str, label: str = "", indent: int = _LABEL) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import bar, say
+from retrobench.core import Column, Table, bar, say
 from retrobench.data import Dataset, Document, load, rules
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import (
@@ -62,40 +62,43 @@ class Evaluated:
         return json.dumps(document, indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        """A line for each setting and dataset, means of complete groups, and where the runs lie."""
-        settings = [*self.settings.lines(), ("titles", TITLES, "default")]
-        parts = [
-            f"Model {self.model}, files {self.key}",
-            _laid([["setting", "value", "from"], *map(list, settings)], 3),
-            self._table(),
-        ]
-        notes = [f"{name}: {scored.note}" for name, scored in self.scored.items() if scored.note]
-        for name, how in self.searched.items():
-            if "index" in how:
-                notes.append(f"{name}: approximate search, " + ", ".join(f"{what} {how[what]}" for what in how))
-        runs = _laid([["run of", ""], *([name, scored.run] for name, scored in self.scored.items())], 2)
-        return "\n\n".join([*parts, *(["\n".join(notes)] if notes else []), runs])
+        """Return the settings, the scores of datasets and complete groups, notes, and where the runs are."""
+        parts = [f"Model {self.model}, files {self.key}", self._settings().text(), self._scores().text()]
+        notes = self._notes()
+        if notes:
+            parts.append("\n".join(notes))
+        runs = [(name, scored.run) for name, scored in self.scored.items()]
+        return "\n\n".join([*parts, Table([Column("run of"), Column("")], runs).text()])
 
-    def _table(self) -> str:
-        names = list(dict.fromkeys(name for scored in self.scored.values() for name in scored.measures))
-        rows = [["dataset", "queries", "missing", "self-hits removed", "ties", *names]]
+    def _settings(self) -> Table:
+        columns = [Column("setting"), Column("value"), Column("from")]
+        return Table(columns, [*self.settings.lines(), ("titles", TITLES, "default")])
+
+    def _scores(self) -> Table:
+        """Return a row for each dataset and mean, empty where a measure was not asked for."""
+        measures = list(dict.fromkeys(name for scored in self.scored.values() for name in scored.measures))
+        columns = [Column("dataset")]
+        columns += [Column(name, "right", "number") for name in ("queries", "missing", "self-hits removed", "ties")]
+        columns += [Column(measure, "right", "measure") for measure in measures]
+        rows = []
         for name, scored in self.scored.items():
             counts = (scored.queries, scored.missing, scored.self_hits_removed, scored.ties)
-            rows.append([name, *(f"{count:,}" for count in counts), *_values(scored.measures, names)])
-        rows += [[name, "", "", "", "", *_values(means, names)] for name, means in self.averages.items()]
-        return _laid(rows, 1)
+            rows.append([name, *(f"{count:,}" for count in counts), *_values(scored.measures, measures)])
+        for name, means in self.averages.items():
+            rows.append([name, "", "", "", "", *_values(means, measures)])
+        return Table(columns, rows)
+
+    def _notes(self) -> list[str]:
+        notes = [f"{name}: {scored.note}" for name, scored in self.scored.items() if scored.note]
+        for name, search in self.searched.items():
+            if "index" in search:
+                facts = ", ".join(f"{fact} {value}" for fact, value in search.items())
+                notes.append(f"{name}: approximate search, {facts}")
+        return notes
 
 
-def _values(measures: dict[str, float], names: Sequence[str]) -> list[str]:
-    return [f"{measures[name]:.4f}" if name in measures else "" for name in names]
-
-
-def _laid(rows: Sequence[Sequence[str]], texts: int) -> str:
-    """Rows under their header, in columns: the first `texts` to the left, the rest to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    places = [*[str.ljust] * texts, *[str.rjust] * (len(widths) - texts)]
-    lines = ([put(cell, width) for put, cell, width in zip(places, row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+def _values(scores: dict[str, float], measures: Sequence[str]) -> list[str]:
+    return [f"{scores[measure]:.4f}" if measure in scores else "" for measure in measures]
 
 
 def evaluate(

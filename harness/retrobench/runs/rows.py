@@ -19,9 +19,8 @@ __all__ = ["artifacts", "row", "search_of"]
 
 ORDER = ("tokenise", "pretrain", "adapt", "negatives", "finetune", "encode", "mine", "teach", "search", "score")
 SUMMED = ("seconds", "tokens", "data_seconds")
-# A dataset's artifacts may be shared with others of the same corpus: their role names the dataset of the score.
-NAMED_BY_DATASET = ("encode", "tokenise")
-OF_A_ROUND = ("encode", "search", "score")
+# Datasets of one corpus share these: the role names the dataset for which they are used.
+SHARED = ("encode", "tokenise")
 
 
 def row(experiment: Experiment, result: Result, command: str) -> tuple[Row, PerQuery]:
@@ -70,25 +69,29 @@ def search_of(result: Result) -> Artifact:
 def artifacts(result: Result) -> dict[str, Artifact]:
     """Return every artifact behind a result by its role, such as `pretrain` and `encode beir/arguana passages`.
 
-    An artifact behind a test and a validation score is named by the test. A validation artifact names its round.
+    An artifact behind a test and a validation score is named by the test. The validation of a round names the round.
     """
     by_role: dict[str, Artifact] = {}
     keys: set[tuple[str, str]] = set()
     walks = [("", scored) for scored in result.scores.values()]
-    walks += [(f" (validation, {name})", scored) for name, scored in result.validation.items()]
+    walks += [(f" ({name})", scored) for name, scored in result.validation.items()]
     for suffix, scored in walks:
-        for role, artifact in _walk(scored, ""):
-            if (artifact.stage, artifact.key) not in keys:
-                keys.add((artifact.stage, artifact.key))
-                by_role[role + suffix if artifact.stage in OF_A_ROUND else role] = artifact
+        for artifact, dataset in _walk(scored, scored.dataset):
+            if (artifact.stage, artifact.key) in keys:
+                continue
+            keys.add((artifact.stage, artifact.key))
+            role = " ".join(filter(None, (artifact.stage, dataset, artifact.detail)))
+            of_the_round = dataset == scored.dataset and artifact.stage in ("encode", "search", "score")
+            by_role[role + suffix if of_the_round else role] = artifact
     return by_role
 
 
-def _walk(artifact: Artifact, dataset: str) -> Iterator[tuple[str, Artifact]]:
-    """Yield an artifact and everything behind it, with roles. Sources come after the artifacts made of them."""
-    dataset = artifact.dataset if artifact.stage not in NAMED_BY_DATASET else dataset or artifact.dataset
-    role = " ".join(filter(None, (artifact.stage, dataset, artifact.detail)))
-    yield role, artifact
+def _walk(artifact: Artifact, dataset: str) -> Iterator[tuple[Artifact, str]]:
+    """Yield an artifact with its dataset, then everything behind it. `dataset` is that of the artifact made of it."""
+    if artifact.stage not in SHARED:
+        dataset = artifact.dataset
+    dataset = dataset or artifact.dataset
+    yield artifact, dataset
     for source in artifact.sources:
         if isinstance(source, Artifact):
             yield from _walk(source, dataset)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from retrobench.core import Column, Table
 from retrobench.data import Dataset, load
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import trec
@@ -69,13 +70,14 @@ class Scored:
         return json.dumps(self.document(per_query), indent=2, ensure_ascii=False)
 
     def text(self, per_query: bool = False) -> str:
-        """What a person reads: 4 decimals, the counts behind them, and warnings."""
-        width = max(map(len, [*self.measures, "self-hits removed"]))
-        lines = [f"{self.run} on {self.dataset or self.qrels}", ""]
-        lines += [f"{name:{width}}  {value:.4f}" for name, value in self.measures.items()]
-        lines += ["", *(f"{name:{width}}  {value}" for name, value in self._facts())]
+        """Return the measures to 4 decimals, the counts behind them, warnings, and every query's values if wanted."""
+        measures = [(name, f"{value:.4f}") for name, value in self.measures.items()]
+        listing = Table([Column(""), Column("")], [*measures, ("", ""), *self._facts()])
+        lines = [f"{self.run} on {self.dataset or self.qrels}", "", listing.text()]
         lines += [f"Warning: {warning}" for warning in self._warnings()]
-        return "\n".join([*lines, *(["", *self._table()] if per_query else [])])
+        if per_query:
+            lines += ["", self._table().text()]
+        return "\n".join(lines)
 
     def _facts(self) -> list[tuple[str, str]]:
         own = "the dataset's rule" if self.drops_self else "no rule asks for it"
@@ -102,13 +104,13 @@ class Scored:
             found.append(f"{self.constant} queries have one score for all their hits: the ids alone ranked those.")
         return found
 
-    def _table(self) -> list[str]:
-        queries = self.per_query()
-        width = max(map(len, [*queries, "query"]))
-        rows = [
-            f"{query:{width}}" + "".join(f"  {v:{len(n)}.4f}" for n, v in of.items()) for query, of in queries.items()
-        ]
-        return [f"{'query':{width}}" + "".join(f"  {name:>6}" for name in self.measures), *rows]
+    def _table(self) -> Table:
+        """Return a row for each query."""
+        columns = [Column("query"), *(Column(name, "right", "measure") for name in self.measures)]
+        rows = []
+        for query, values in self.per_query().items():
+            rows.append([query, *(f"{value:.4f}" for value in values.values())])
+        return Table(columns, rows)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench.errors import unknown
-from retrobench.leaderboard.claims import Part, Table, claims, read_claims
+from retrobench.leaderboard.claims import ClaimedTable, Part, claims, read_claims
 from retrobench.leaderboard.reproduce import records, report
 from retrobench.leaderboard.reproduce.matching import Offer, checked, offered, unclaimed
-from retrobench.leaderboard.reproduce.verdicts import Judged, judge
+from retrobench.leaderboard.reproduce.verdicts import Judged, Tally, judge
 from retrobench.leaderboard.rows import UnlikeError
 from retrobench.leaderboard.tables import FORMATS, lay_out
 
@@ -70,7 +70,7 @@ def section(folder: Path) -> str:
     return f"{text}\n\n{report.closing([each for _, of in found for each in of], None, 'md')}"
 
 
-def _judged(table: Table, rows: Path | None, leaderboard: Path | None) -> list[tuple[Part, list[Judged]]]:
+def _judged(table: ClaimedTable, rows: Path | None, leaderboard: Path | None) -> list[tuple[Part, list[Judged]]]:
     if rows is not None:
         offer = checked(table.id, table.parts, Offer.named_by(rows))
         return [(part, judge(part, offer)) for part in table.parts]
@@ -78,20 +78,20 @@ def _judged(table: Table, rows: Path | None, leaderboard: Path | None) -> list[t
     return [(part, judge(part, checked(table.id, [part], offer))) for part, offer in offers]
 
 
-def _listed(tables: Iterable[Table], format: str, leaderboard: Path | None) -> Report:
-    lines, code = [], 0
+def _listed(tables: Iterable[ClaimedTable], format: str, leaderboard: Path | None) -> Report:
+    tallies, code = [], 0
     for table in tables:
         try:
             found = _judged(table, None, leaderboard)
         except UnlikeError as error:
-            lines.append(records.Listed(table, tuple(Counter() for _ in table.parts), str(error)))
+            tallies.append(Tally(table, tuple(Counter() for _ in table.parts), str(error)))
             code = UnlikeError.exit_code
             continue
         counts = tuple(Counter(each.verdict for each in of) for _, of in found)
-        lines.append(records.Listed(table, counts))
+        tallies.append(Tally(table, counts))
         code = code or int(any(of["FAIL"] for of in counts))
     if format == "csv":
-        return Report(records.listed_csv(lines), code)
+        return Report(records.listed_csv(tallies), code)
     if format == "json":
-        return Report(records.listed_json(lines), code)
-    return Report(lay_out(report.listed(lines), format), code)
+        return Report(records.listed_json(tallies), code)
+    return Report(lay_out(report.listed(tallies), format), code)

@@ -15,36 +15,28 @@ rows: [{seed, date, commit, version, identity, hardware, command, facts}]]}]}`, 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from retrobench.leaderboard.claims import Part, Table
+from retrobench.core import Table
+from retrobench.leaderboard.claims import ClaimedTable, Part
 from retrobench.leaderboard.reproduce.report import commands, derived
-from retrobench.leaderboard.reproduce.verdicts import VERDICTS, Judged, kind
+from retrobench.leaderboard.reproduce.verdicts import VERDICTS, Judged, Tally, kind
 
-__all__ = ["Listed", "as_csv", "as_json", "listed_csv", "listed_json"]
+__all__ = ["as_csv", "as_json", "listed_csv", "listed_json"]
 
 ROW = ("seed", "date", "commit", "version", "identity", "hardware", "command", "facts")
 
 
-class Listed(NamedTuple):
-    """A table in the list of all, with how many cells have each verdict."""
-
-    table: Table
-    counts: tuple[Counter[str], ...]  # by part
-    refused: str = ""
-
-
 def as_csv(judged: Sequence[Judged]) -> str:
-    """A record for each cell."""
-    return _csv([{**_record(each), "beats": "; ".join(each.beats)} for each in judged])
+    """Return comma-separated values, a record for each cell."""
+    records = [{**_record(each), "beats": "; ".join(each.beats)} for each in judged]
+    return Table.from_records(records).csv()
 
 
-def as_json(table: Table, found: Sequence[tuple[Part, Sequence[Judged]]], unclaimed: Sequence[str] = ()) -> str:
+def as_json(table: ClaimedTable, found: Sequence[tuple[Part, Sequence[Judged]]], unclaimed: Sequence[str] = ()) -> str:
     """One document."""
     counts = Counter(each.verdict for _, judged in found for each in judged)
     document = {
@@ -71,26 +63,30 @@ def as_json(table: Table, found: Sequence[tuple[Part, Sequence[Judged]]], unclai
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def listed_csv(lines: Sequence[Listed]) -> str:
-    """A record for each table, a column for each verdict."""
-    documents = [_listed(line) for line in lines]
-    return _csv([{**doc, "tracks": " ".join(doc["tracks"]), **doc.pop("verdicts")} for doc in documents])
+def listed_csv(tallies: Sequence[Tally]) -> str:
+    """Return comma-separated values, a record for each table and a column for each verdict."""
+    records = []
+    for tally in tallies:
+        record = _listed(tally)
+        records.append({**record, "tracks": " ".join(record["tracks"]), **record["verdicts"]})
+    return Table.from_records(records).csv()
 
 
-def listed_json(lines: Sequence[Listed]) -> str:
-    """One document."""
-    return json.dumps({"tables": [_listed(line) for line in lines]}, indent=2, ensure_ascii=False)
+def listed_json(tallies: Sequence[Tally]) -> str:
+    """Return one JSON document of all tables."""
+    return json.dumps({"tables": [_listed(tally) for tally in tallies]}, indent=2, ensure_ascii=False)
 
 
-def _listed(line: Listed) -> dict[str, Any]:
+def _listed(tally: Tally) -> dict[str, Any]:
+    table = tally.table
     return {
-        "table": line.table.id,
-        "title": line.table.title,
-        "paper": line.table.parts[0].paper,
-        "tracks": list(dict.fromkeys(part.track for part in line.table.parts if part.track)),
-        "cells": line.table.cells,
-        "verdicts": {verdict: sum(counts[verdict] for counts in line.counts) for verdict in VERDICTS},
-        "refused": line.refused or None,
+        "table": table.id,
+        "title": table.title,
+        "paper": table.parts[0].paper,
+        "tracks": list(dict.fromkeys(part.track for part in table.parts if part.track)),
+        "cells": table.cells,
+        "verdicts": {verdict: sum(counts[verdict] for counts in tally.counts) for verdict in VERDICTS},
+        "refused": tally.refused or None,
     }
 
 
@@ -124,11 +120,3 @@ def _record(each: Judged) -> dict[str, Any]:
 
 def _rows(each: Judged) -> list[dict[str, Any]]:
     return [{name: getattr(row, name) for name in ROW} for row in (each.line.rows if each.line else ())]
-
-
-def _csv(records: Sequence[Mapping[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue().rstrip("\n")

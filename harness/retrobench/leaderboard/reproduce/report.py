@@ -10,18 +10,16 @@ import statistics
 import string
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from retrobench.core import Column, Table
 from retrobench.data import rules
-from retrobench.leaderboard.cells import Commands, Grid, Section, spread
-from retrobench.leaderboard.claims import Column, Part
+from retrobench.leaderboard.cells import Commands, Section, spread
+from retrobench.leaderboard.claims import ClaimedColumn, Part
 from retrobench.leaderboard.comparison import Line
-from retrobench.leaderboard.reproduce.verdicts import VERDICTS, Judged, kind
+from retrobench.leaderboard.reproduce.verdicts import VERDICTS, Judged, Tally, kind
 from retrobench.scoring import ALPHA
-
-if TYPE_CHECKING:
-    from retrobench.leaderboard.reproduce.records import Listed
 
 __all__ = ["closing", "commands", "derived", "listed", "section", "wrapped"]
 
@@ -42,28 +40,28 @@ class Derived(NamedTuple):
 
 
 def section(part: Part, judged: Sequence[Judged]) -> Section:
-    """A part of a table: measured cells first, then every published one, then what they depend on."""
+    """Return a part of a table: measured cells, then every published one, then the facts they depend on."""
     numbers = _numbered(judged)
     marked = any(each.line for each in judged)
-    parts: list[Grid | Commands | str] = [_source(part)]
-    parts += [_measured(part, judged)] if marked else []
-    parts += _published(part, judged, numbers)
-    parts += [f"[{number}] {text}." for text, number in numbers.items()]
-    parts += _corrected(part)
-    parts += [part.note] if part.note else []
-    parts += _explained(judged)
-    parts += _means(derived(part, judged))
-    parts += _identity(part, judged)
-    parts += [Commands(commands(part))] if commands(part) else []
-    return Section(f"{part.id}: {part.title}", tuple(parts))
+    blocks: list[Table | Commands | str] = [_source(part)]
+    blocks += [_measured(part, judged)] if marked else []
+    blocks += _published(part, judged, numbers)
+    blocks += [f"[{number}] {text}." for text, number in numbers.items()]
+    blocks += _corrected(part)
+    blocks += [part.note] if part.note else []
+    blocks += _explained(judged)
+    blocks += _means(derived(part, judged))
+    blocks += _identity(part, judged)
+    blocks += [Commands(commands(part))] if commands(part) else []
+    return Section(f"{part.id}: {part.title}", tuple(blocks))
 
 
 def wrapped(section: Section) -> Section:
-    """The same with its sentences as long as a terminal is wide."""
-    parts = (
-        textwrap.fill(part, WIDTH, break_on_hyphens=False) if isinstance(part, str) else part for part in section.parts
-    )
-    return Section(section.heading, tuple(parts))
+    """Return the section with its sentences folded to the width of a terminal."""
+    blocks: list[Table | Commands | str] = []
+    for block in section.blocks:
+        blocks.append(textwrap.fill(block, WIDTH, break_on_hyphens=False) if isinstance(block, str) else block)
+    return Section(section.heading, tuple(blocks))
 
 
 def closing(judged: Sequence[Judged], code: int | None, format: str, unclaimed: Sequence[str] = ()) -> str:
@@ -76,25 +74,30 @@ def closing(judged: Sequence[Judged], code: int | None, format: str, unclaimed: 
     return "\n".join(f"% {line}" if format == "latex" else line for line in lines)
 
 
-def listed(lines: Sequence[Listed]) -> list[Section]:
-    """All tables by paper, a line for each part of a table."""
-    papers: dict[str, list[Listed]] = {}
-    for line in lines:
-        papers.setdefault(line.table.parts[0].paper, []).append(line)
-    header = ["table", "what", "track", "cells", *VERDICTS]
-    found = []
-    for paper, of in papers.items():
-        body = [
-            [line.table.id, part.title, part.track or "-", str(sum(len(system.cells) for system in part.systems))]
-            + (["-"] * len(VERDICTS) if line.refused else [str(counts[verdict]) for verdict in VERDICTS])
-            for line in of
-            for part, counts in zip(line.table.parts, line.counts, strict=True)
-        ]
-        found.append(
-            Section(paper, (Grid(header, body, 3), *(f"Refused: {line.refused}" for line in of if line.refused)))
-        )
+def listed(tallies: Sequence[Tally]) -> list[Section]:
+    """Return a section for each paper, with a row for each part of a table."""
+    papers: dict[str, list[Tally]] = {}
+    for tally in tallies:
+        papers.setdefault(tally.table.parts[0].paper, []).append(tally)
+    sections = []
+    for paper, group in papers.items():
+        refused = [f"Refused: {tally.refused}" for tally in group if tally.refused]
+        sections.append(Section(paper, (_tallied(group), *refused)))
     hint = "`retrobench reproduce TABLE` prints one: published, measured, difference, tolerance and verdict."
-    return [*found[:-1], Section(found[-1].heading, (*found[-1].parts, hint))]
+    *before, last = sections
+    return [*before, Section(last.heading, (*last.blocks, hint))]
+
+
+def _tallied(tallies: Sequence[Tally]) -> Table:
+    columns = [Column("table"), Column("what"), Column("track"), Column("cells", "right", "number")]
+    columns += [Column(verdict, "right", "number") for verdict in VERDICTS]
+    rows = []
+    for tally in tallies:
+        for part, counts in zip(tally.table.parts, tally.counts, strict=True):
+            cells = sum(len(system.cells) for system in part.systems)
+            verdicts = ["-" if tally.refused else str(counts[verdict]) for verdict in VERDICTS]
+            rows.append([tally.table.id, part.title, part.track or "-", str(cells), *verdicts])
+    return Table(columns, rows)
 
 
 def commands(part: Part) -> tuple[str, ...]:
@@ -143,13 +146,13 @@ def _source(part: Part) -> str:
     return f"{part.paper}, {part.source}. Track {part.track}{how}."
 
 
-def _label(part: Part, column: Column) -> str:
+def _label(part: Part, column: ClaimedColumn) -> str:
     known = part.datasets.get(column.dataset)
     return known.label if known and known.label else column.dataset
 
 
-def _heads(part: Part) -> dict[Column, str]:
-    """What stands above a column: as much of dataset and measure as tells it from the others."""
+def _heads(part: Part) -> dict[ClaimedColumn, str]:
+    """Return the header of every column: as much of dataset and measure as tells it from the others."""
     datasets = {column.dataset for column in part.columns}
     measures = {column.measure for column in part.columns}
     return {
@@ -160,60 +163,98 @@ def _heads(part: Part) -> dict[Column, str]:
     }
 
 
-def _measured(part: Part, judged: Sequence[Judged]) -> Grid:
-    heads = _heads(part)
-    having = [each for each in judged if each.line]
-    names = list(dict.fromkeys(each.name for each in having))
-    letters = {name: string.ascii_letters[place % 52] for place, name in enumerate(names)}
-    header = ["", "model", "", "published", "measured", "delta", "tolerance", "verdict", "seeds", "queries", "note"]
-    body = [
-        [
-            letters[each.name],
-            each.name,
-            heads[each.cell.column],
-            _number(part, each.cell.published),
-            spread(each.measured, each.deviation),
-            "-" if each.delta is None else f"{each.delta:+.4f}",
-            f"{each.tolerance.value:.4f}" if each.tolerance else "-",
-            each.verdict,
-            str(len(each.line.rows)) if each.line else "-",
-            "-" if each.queries is None else str(each.queries),
-            each.unlike,
-        ]
-        for each in having
+def _measured(part: Part, judged: Sequence[Judged]) -> Table:
+    """Return a row for each measured cell."""
+    measured = [each for each in judged if each.line]
+    names = dict.fromkeys(each.name for each in measured)
+    letters = {name: string.ascii_letters[index % 52] for index, name in enumerate(names)}
+    columns = [
+        Column(""),
+        Column("model"),
+        Column(""),
+        Column("published", "right", "measure"),
+        Column("measured", "right", "measure"),
+        Column("beats", "right", "marks"),
+        Column("delta", "right", "measure"),
+        Column("tolerance", "right", "measure"),
+        Column("verdict"),
+        Column("seeds", "right", "number"),
+        Column("queries", "right", "number"),
+        Column("note"),
     ]
-    marks = tuple("".join(letters[name] for name in each.beats) for each in having)
-    return Grid(header, body, 3, marks if any(marks) else (), 4, (7, 10))
+    table = Table(columns, [_measured_row(part, each, letters) for each in measured])
+    return table if any(each.beats for each in measured) else table.without("marks")
 
 
-def _published(part: Part, judged: Sequence[Judged], numbers: Mapping[str, int]) -> Iterator[Grid]:
-    """A model a line; as many columns side by side as a terminal holds, the rest below."""
-    heads, names = _heads(part), [system.model for system in part.systems]
-    by_cell = {(each.system.model, each.cell.column): each for each in judged}
-    room = WIDTH - max(map(len, names)) - 18
-    columns, used = [list[Column]()], 0
+def _measured_row(part: Part, each: Judged, letters: Mapping[str, str]) -> list[str]:
+    return [
+        letters[each.name],
+        each.name,
+        _heads(part)[each.cell.column],
+        _number(part, each.cell.published),
+        spread(each.measured, each.deviation),
+        "".join(letters[name] for name in each.beats),
+        "-" if each.delta is None else f"{each.delta:+.4f}",
+        f"{each.tolerance.value:.4f}" if each.tolerance else "-",
+        each.verdict,
+        str(len(each.line.rows)) if each.line else "-",
+        "-" if each.queries is None else str(each.queries),
+        each.unlike,
+    ]
+
+
+def _published(part: Part, judged: Sequence[Judged], numbers: Mapping[str, int]) -> list[Table]:
+    """Return a row for each model, in as many tables as it takes for a terminal to hold the columns."""
+    heads = _heads(part)
+    tables = []
+    for block in _blocks(part, heads):
+        columns = [Column("model"), *(Column(heads[column], "right", "measure") for column in block)]
+        columns += [Column("verdict"), Column("why")]
+        rows = []
+        for system in part.systems:
+            cells = [each for each in judged if each.system.model == system.model and each.cell.column in block]
+            rows.append(_published_row(part, block, cells, numbers))
+        tables.append(Table(columns, rows))
+    return tables
+
+
+def _blocks(part: Part, heads: Mapping[ClaimedColumn, str]) -> list[list[ClaimedColumn]]:
+    """Cut the columns into blocks that fit beside the models."""
+    room = WIDTH - max(len(system.model) for system in part.systems) - 18
+    blocks: list[list[ClaimedColumn]] = [[]]
+    used = 0
     for column in part.columns:
-        wide = max(len(heads[column]), 6) + 1
-        if columns[-1] and used + wide > room:
-            columns, used = [*columns, []], 0
-        columns[-1].append(column)
-        used += wide
-    for block in columns:
-        body = []
-        for model in names:
-            cells = [by_cell[model, column] for column in block]
-            counts = Counter(
-                each.verdict for each in judged if each.system.model == model and each.cell.column in block
-            )
-            verdicts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
-            why = dict.fromkeys(numbers[f"{each.verdict}: {each.reason}"] for each in cells if each.reason)
-            values = [
-                _number(part, each.cell.published) + ("*" if each.cell.printed is not None else "") for each in cells
-            ]
-            shown = next(iter(counts)) if len(counts) == 1 else ", ".join(verdicts)
-            body.append([model, *values, shown, " ".join(f"[{number}]" for number in why)])
-        last = len(block) + 1
-        yield Grid(["model", *(heads[column] for column in block), "verdict", "why"], body, 1, texts=(last, last + 1))
+        width = max(len(heads[column]), 6) + 1
+        if blocks[-1] and used + width > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(column)
+        used += width
+    return blocks
+
+
+def _published_row(
+    part: Part, block: Sequence[ClaimedColumn], cells: Sequence[Judged], numbers: Mapping[str, int]
+) -> list[str]:
+    """Return the numbers of one model, its verdicts, and where the reasons stand."""
+    by_column = {each.cell.column: each for each in cells}
+    values, reasons = [], []
+    for column in block:
+        each = by_column[column]
+        correction = "" if each.cell.printed is None else "*"
+        values.append(_number(part, each.cell.published) + correction)
+        if each.reason:
+            number = numbers[f"{each.verdict}: {each.reason}"]
+            reasons.append(f"[{number}]")
+    return [cells[0].system.model, *values, _verdicts(cells), " ".join(dict.fromkeys(reasons))]
+
+
+def _verdicts(cells: Sequence[Judged]) -> str:
+    """Return the verdict that all cells share, or the number of cells with each."""
+    counts = Counter(each.verdict for each in cells)
+    if len(counts) == 1:
+        return cells[0].verdict
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
 def _number(part: Part, value: float | None) -> str:
@@ -270,17 +311,16 @@ def _made(line: Line) -> str:
     return f"{kind(line)}; seeds {seeds}; commit {commits}; {'; '.join(machines)}"
 
 
-def _means(means: Sequence[Derived]) -> list[Grid | Commands | str]:
+def _means(means: Sequence[Derived]) -> list[Table | Commands | str]:
     if not means:
         return []
-    body = [
-        [mean.model, f"{mean.published:.4f}", "-" if mean.measured is None else f"{mean.measured:.4f}"]
-        for mean in means
-    ]
-    return [
-        f"Derived, not printed by the paper: the mean of its {PUBLIC} cells of public sets. It has no verdict.",
-        Grid(["model", "mean of 14 cells", "measured"], body, 1),
-    ]
+    columns = [Column("model"), Column("mean of 14 cells", "right", "measure"), Column("measured", "right", "measure")]
+    rows = []
+    for mean in means:
+        measured = "-" if mean.measured is None else f"{mean.measured:.4f}"
+        rows.append([mean.model, f"{mean.published:.4f}", measured])
+    sentence = f"Derived, not printed by the paper: the mean of its {PUBLIC} cells of public sets. It has no verdict."
+    return [sentence, Table(columns, rows)]
 
 
 def _identity(part: Part, judged: Sequence[Judged]) -> list[str]:

@@ -10,15 +10,17 @@ N/A        nothing here can be held against it, for the reason given
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from retrobench.leaderboard.claims import Cell, Part, System
+from retrobench.leaderboard.claims import Cell, ClaimedTable, Part, System
 from retrobench.leaderboard.comparison import Line, lines, tests
 from retrobench.leaderboard.reproduce.matching import Offer, difference, matching
 from retrobench.leaderboard.rows import Row
 
-__all__ = ["VERDICTS", "Judged", "Tolerance", "judge", "kind"]
+__all__ = ["VERDICTS", "Judged", "Tally", "Tolerance", "judge", "kind"]
 
 VERDICTS = ("PASS", "PASS (+)", "FAIL", "NOT RUN", "N/A")
 
@@ -90,6 +92,14 @@ class Judged:
     def note(self) -> str:
         """The same, and what is known of the cell."""
         return "; ".join(word for word in (self.unlike, self.system.note, self.cell.note) if word)
+
+
+class Tally(NamedTuple):
+    """A claimed table and how many of its cells have each verdict."""
+
+    table: ClaimedTable
+    counts: tuple[Counter[str], ...]  # by part
+    refused: str = ""  # why its rows were refused
 
 
 def judge(part: Part, offer: Offer) -> list[Judged]:

@@ -1,0 +1,202 @@
+"""
+Tables of every command and page, laid out in one place.
+
+* Column, Table   columns with their alignment and kind, and rows of values
+* escape_latex    plain text as LaTeX source
+
+tabulate pads headers and escapes cells differently from the published pages, and Rich takes seconds for the values of
+7,000 queries. So text, Markdown and LaTeX are laid out here, and Rich folds cells at a terminal's edge.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table as FoldingTable
+
+__all__ = ["Column", "Table", "escape_latex"]
+
+Value = str | int | float | None
+
+Kind = Literal["text", "number", "measure", "marks", "cost"]
+"""
+text     names and words
+number   counts, durations and other figures
+measure  scores
+marks    letters that belong to the cell before: a column of text, a superscript in Markdown and LaTeX
+cost     time, speed and memory that a terminal shows below the measures
+"""
+
+GAP = "  "  # between the columns of text
+RULE_LENGTH = 3  # the shortest rule below a Markdown header
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "<": r"$<$",
+        ">": r"$>$",
+        **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its header, the side its cells stand on, and the kind of its values."""
+
+    name: str
+    align: Literal["left", "right"] = "left"
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows. None is an empty cell. Where no column has a name, text has no header."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Value]]
+
+    @classmethod
+    def from_records(cls, records: Sequence[Mapping[str, Value]]) -> Table:
+        """Return a table with a column for every key, in the order of appearance."""
+        names = list(dict.fromkeys(name for record in records for name in record))
+        rows = []
+        for record in records:
+            rows.append([record.get(name) for name in names])
+        return cls([Column(name) for name in names], rows)
+
+    def only(self, *kinds: Kind) -> Table:
+        """Return the columns of these kinds."""
+        indices = [index for index, column in enumerate(self.columns) if column.kind in kinds]
+        rows = []
+        for row in self.rows:
+            rows.append([row[index] for index in indices])
+        return Table([self.columns[index] for index in indices], rows)
+
+    def without(self, kind: Kind) -> Table:
+        """Return the columns of every other kind."""
+        return self.only(*{column.kind for column in self.columns} - {kind})
+
+    def text(self) -> str:
+        """Return plain lines, every column as wide as its widest cell in a terminal."""
+        body = [_shown(row) for row in self.rows]
+        header = [column.name for column in self.columns]
+        lines = [header, *body] if any(header) else body
+        widths = _widths(lines, len(header))
+        return "\n".join(GAP.join(_aligned(line, widths, self.columns)).rstrip() for line in lines)
+
+    def markdown(self) -> str:
+        """Return a Markdown table, padded so that its source is readable."""
+        columns, header, body = self._with_superscripts(_escape_markdown, "<sup>{}</sup>")
+        widths = _widths([header, *body], len(header), least=RULE_LENGTH)
+        rule = [_rule(width, column) for width, column in zip(widths, columns, strict=True)]
+        lines = [_aligned(header, widths, columns), rule]
+        lines += [_aligned(line, widths, columns) for line in body]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def latex(self) -> str:
+        r"""Return a `tabular` of LaTeX with the rules of booktabs."""
+        columns, header, body = self._with_superscripts(escape_latex, r"$^{{\mathrm{{{}}}}}$")
+        layout = "".join(column.align[0] for column in columns)
+        head, *lines = [" & ".join(line) + r" \\" for line in (header, *body)]
+        return "\n".join(
+            [
+                rf"\begin{{tabular}}{{{layout}}}",
+                r"\toprule",
+                head,
+                r"\midrule",
+                *lines,
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
+
+    def csv(self) -> str:
+        """Return comma-separated values below the names of the columns."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        writer.writerows(self.rows)
+        return out.getvalue().rstrip("\n")
+
+    def records(self) -> list[dict[str, Value]]:
+        """Return every row by the names of the columns, ready for JSON."""
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def fitted(self) -> FoldingTable:
+        """Return a table that Rich prints like `text`, with cells folded at the terminal's edge."""
+        from rich.table import Table as FoldingTable
+        from rich.text import Text
+
+        named = any(column.name for column in self.columns)
+        table = FoldingTable(box=None, show_header=named, pad_edge=False, padding=(0, len(GAP), 0, 0))
+        for column in self.columns:
+            table.add_column(Text(column.name), justify=column.align, overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, _shown(row)))
+        return table
+
+    def _with_superscripts(
+        self, escape: Callable[[str], str], superscript: str
+    ) -> tuple[list[Column], list[str], list[list[str]]]:
+        """Return columns, header and rows, escaped, with marks appended to the cells before them."""
+        columns = [column for column in self.columns if column.kind != "marks"]
+        body = []
+        for row in self.rows:
+            cells: list[str] = []
+            for column, cell in zip(self.columns, _shown(row), strict=True):
+                if column.kind != "marks":
+                    cells.append(escape(cell))
+                elif cell:
+                    cells[-1] += superscript.format(cell)
+            body.append(cells)
+        return columns, [escape(column.name) for column in columns], body
+
+
+def escape_latex(text: str) -> str:
+    """Return LaTeX source that prints the text as it is."""
+    return text.translate(LATEX)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _shown(row: Sequence[Value]) -> list[str]:
+    return ["" if value is None else str(value) for value in row]
+
+
+def _widths(lines: Sequence[Sequence[str]], columns: int, least: int = 0) -> list[int]:
+    """Return the width of every column, in cells of a terminal: an East Asian letter takes two."""
+    from rich.cells import cell_len
+
+    widths = [least] * columns
+    for line in lines:
+        for index, cell in enumerate(line):
+            widths[index] = max(widths[index], cell_len(cell))
+    return widths
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> list[str]:
+    """Return the cells of a line, padded to the widths of their columns."""
+    from rich.cells import cell_len
+
+    cells = []
+    for cell, width, column in zip(line, widths, columns, strict=True):
+        padding = " " * (width - cell_len(cell))
+        cells.append(padding + cell if column.align == "right" else cell + padding)
+    return cells
+
+
+def _rule(width: int, column: Column) -> str:
+    last = ":" if column.align == "right" else "-"
+    return "-" * (width - 1) + last

@@ -1,0 +1,131 @@
+"""One table in every format: padding, escaping, marks and kinds, written out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from retrobench.core import Column, Table, escape_latex
+from retrobench.core.tables import Value
+
+COLUMNS = (
+    Column("entrant"),
+    Column("MRR@10", "right", "measure"),
+    Column("beats", "right", "marks"),
+    Column("time", "right", "cost"),
+)
+RANKED = Table(COLUMNS, [("a|b", "0.5 ± -", "bc", "12:00"), ("c_d", None, "", "9:00")])
+EMPTY = Table(COLUMNS[:2], [])
+
+
+def test_text_has_two_spaces_between_columns_and_none_at_the_end() -> None:
+    assert RANKED.text().splitlines() == [
+        "entrant   MRR@10  beats   time",
+        "a|b      0.5 ± -     bc  12:00",
+        "c_d                       9:00",
+    ]
+    assert Table([Column("left"), Column("right")], [("long cell", "x"), ("x", "")]).text().splitlines() == [
+        "left       right",
+        "long cell  x",
+        "x",
+    ]
+
+
+def test_columns_without_names_have_no_header_in_text() -> None:
+    listing = Table([Column(""), Column("", "right")], [("queries", 15), ("", ""), ("missing", 1)])
+    assert listing.text() == "queries  15\n\nmissing   1"
+    assert Table([Column(""), Column("run of")], [("a", "b")]).text() == "   run of\na  b"
+
+
+def test_markdown_escapes_bars_and_writes_marks_as_superscripts() -> None:
+    assert RANKED.markdown().splitlines() == [
+        "| entrant |               MRR@10 |  time |",
+        "| ------- | -------------------: | ----: |",
+        r"| a\|b    | 0.5 ± -<sup>bc</sup> | 12:00 |",
+        "| c_d     |                      |  9:00 |",
+    ]
+
+
+def test_latex_escapes_and_writes_marks_as_superscripts() -> None:
+    assert RANKED.latex().splitlines() == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"entrant & MRR@10 & time \\",
+        r"\midrule",
+        r"a|b & 0.5 $\pm$ -$^{\mathrm{bc}}$ & 12:00 \\",
+        r"c\_d &  & 9:00 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("50 % of $1 & #2", r"50 \% of \$1 \& \#2"),
+        ("{a_b}", r"\{a\_b\}"),
+        ("~\\^", r"\textasciitilde{}\textbackslash{}\textasciicircum{}"),
+        ("p < 1 > 0 ± é", r"p $<$ 1 $>$ 0 $\pm$ é"),
+    ],
+)
+def test_latex_prints_special_letters_as_they_are(text: str, source: str) -> None:
+    assert escape_latex(text) == source
+
+
+def test_csv_quotes_and_leaves_none_empty() -> None:
+    rows: list[tuple[Value, ...]] = [('say "no", twice', 1 / 3), ("two\nlines", None)]
+    text = Table([Column("what, why"), Column("value", "right")], rows).csv()
+    assert text == '"what, why",value\n"say ""no"", twice",0.3333333333333333\n"two\nlines",'
+    assert list(csv.reader(io.StringIO(text)))[1:] == [['say "no", twice', "0.3333333333333333"], ["two\nlines", ""]]
+
+
+def test_records_are_the_rows_by_column() -> None:
+    assert RANKED.records()[1] == {"entrant": "c_d", "MRR@10": None, "beats": "", "time": "9:00"}
+    records: list[dict[str, Value]] = [{"a": 1, "b": None}, {"c": 0.5, "a": 2}]
+    table = Table.from_records(records)
+    assert [column.name for column in table.columns] == ["a", "b", "c"]
+    assert table.records() == [{"a": 1, "b": None, "c": None}, {"a": 2, "b": None, "c": 0.5}]
+
+
+def test_blocks_of_columns_are_chosen_by_kind() -> None:
+    assert RANKED.only("text", "cost").text().splitlines() == ["entrant   time", "a|b      12:00", "c_d       9:00"]
+    assert [column.name for column in RANKED.without("cost").columns] == ["entrant", "MRR@10", "beats"]
+    assert "sup" not in RANKED.without("marks").markdown()
+
+
+def test_a_table_without_rows_shows_its_header() -> None:
+    assert EMPTY.text() == "entrant  MRR@10"
+    assert EMPTY.markdown() == "| entrant | MRR@10 |\n| ------- | -----: |"
+    assert EMPTY.csv() == "entrant,MRR@10"
+    assert EMPTY.records() == []
+    assert EMPTY.latex().count("\n") == 5
+    assert Table.from_records([]).csv() == ""
+
+
+def test_a_rule_of_markdown_has_three_dashes_at_least() -> None:
+    assert Table([Column(""), Column("k", "right")], [("a", 1)]).markdown().splitlines() == [
+        "|     |   k |",
+        "| --- | --: |",
+        "| a   |   1 |",
+    ]
+
+
+def test_wide_letters_take_two_cells() -> None:
+    table = Table([Column("name"), Column("n", "right")], [("検索", 1), ("abcd", 22)])
+    assert table.text().splitlines() == ["name   n", "検索   1", "abcd  22"]
+
+
+def printed(table: Table, width: int) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width).print(table.fitted())
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_fitted_is_the_text_where_there_is_room_and_folds_where_there_is_none() -> None:
+    assert printed(RANKED, 80) == RANKED.text().splitlines()
+    assert printed(Table([Column(""), Column("")], [("[b]rows[/b]", "x")]), 80) == ["[b]rows[/b]  x"]
+    long = Table([Column("name"), Column("n", "right")], [("0123456789" * 2, 7)])
+    assert printed(long, 13) == ["name        n", "0123456789  7", "0123456789"]
