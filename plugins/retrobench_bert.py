@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from retrobench import Passage, Vocabulary, hookimpl
-
-if TYPE_CHECKING:
-    import torch
-
-    from retrobench.model import Backbone
+from retrobench import Objective, hookimpl
 
 
 @dataclass(frozen=True)
-class Bert:
+class Bert(Objective):
     """The base model goes to fine-tuning untouched."""
 
     name: ClassVar[str] = "bert"
@@ -24,14 +19,6 @@ class Bert:
     couples_batch: ClassVar[bool] = False
     representation: ClassVar[str] = "cls"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
-    def collate(
-        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
-    ) -> dict[str, torch.Tensor]:
-        raise TypeError("bert does not pre-train")
-
-    def wrap(self, backbone: Backbone) -> torch.nn.Module:
-        raise TypeError("bert does not pre-train")
 
 
 @hookimpl

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Interval
 
 from retrobench import Passage, Step, Vocabulary, hookimpl
 
@@ -22,10 +24,12 @@ class BowPrediction:
     Adds no parameter. Loss: masked language modelling + weight * bag of words, the weight falling along a cosine.
     """
 
-    mask_ratio: float = 0.3
-    bow_weight: float = 1.0
-    decay_to: float = 0.1
-    decay_share: float = 0.25  # the released loop counted micro-batches, so with 4 a step the floor came this early
+    mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
+    bow_weight: Annotated[float, Ge(0)] = 1.0
+    decay_to: Annotated[float, Ge(0)] = 0.1
+    decay_share: Annotated[float, Interval(gt=0, le=1)] = (
+        0.25  # the released loop counted micro-batches, so with 4 a step the floor came this early
+    )
     projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"
     truncation: Literal["random", "head"] = "random"
 
@@ -39,10 +43,6 @@ class BowPrediction:
         "as_released_marco": {"decay_share": 0.5},  # the MS MARCO stage ran 2 micro-batches a step
         "paper": {"projection": "tied_embedding", "decay_to": 1.0},
     }
-
-    def __post_init__(self) -> None:
-        if not 0 < self.decay_share <= 1:
-            raise ValueError("decay_share is a share of the optimizer steps, above 0 and at most 1")
 
     def weight(self, progress: float) -> float:
         """The bag's weight after a share `progress` of the optimizer steps (released scheduler.py)."""

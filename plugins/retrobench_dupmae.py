@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+from annotated_types import Ge, Interval
 
 from retrobench import Passage, Step, Vocabulary, hookimpl
 
@@ -22,13 +24,13 @@ class DupMAE:
     representation `cls+terms` reads it. Loss: masked language modelling + decoding + 0.1 * bag of words.
     """
 
-    mask_ratio: float = 0.3
-    decoder_mask_ratio: float = 0.5
-    mask_pool: int = 256
+    mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
+    decoder_mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.5
+    mask_pool: Annotated[int, Ge(1)] = 256
     query_form: Literal["positions", "embedding"] = "embedding"
     corruption: Literal["80/10/10", "mask"] = "80/10/10"
     decoder_reduction: Literal["mean", "sum"] = "mean"
-    bow_weight: float = 0.1
+    bow_weight: Annotated[float, Ge(0)] = 0.1
     bag: Literal["length", "one", "unique", "frequency"] = "length"  # the released weight is 1 / tokens per distinct id
     pooled: Literal["all", "unmasked"] = (
         "all"  # section 3.3 leaves masked tokens out; the code pools [MASK] and [SEP] too

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from annotated_types import Interval
 
 from retrobench import Passage, Step, Vocabulary, hookimpl
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 class MaskedLanguageModelling:
     """Predict the masked words of a text from the rest; adds nothing, throws nothing away."""
 
-    mask_ratio: float = 0.3  # that of the objectives it is the control for; BERT's own was 0.15
+    mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = (
+        0.3  # that of the objectives it is the control for; BERT's own was 0.15
+    )
 
     name: ClassVar[str] = "mlm"
     paper: ClassVar[str] = "Devlin et al., NAACL 2019, arXiv:1810.04805, section 3.1"

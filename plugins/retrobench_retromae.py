@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+from annotated_types import Ge, Interval
 
 from retrobench import Passage, Step, Vocabulary, hookimpl
 
@@ -21,9 +23,9 @@ class RetroMAE:
     Adds a transformer layer, thrown away in the export. Loss: masked language modelling + decoding, both with weight 1.
     """
 
-    mask_ratio: float = 0.3
-    decoder_mask_ratio: float = 0.5
-    mask_pool: int = 256  # decoder masks drawn per text; every row picks one of them
+    mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
+    decoder_mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.5
+    mask_pool: Annotated[int, Ge(1)] = 256  # decoder masks drawn per text; every row picks one of them
     query_form: Literal["positions", "embedding"] = "positions"
     corruption: Literal["80/10/10", "mask"] = "80/10/10"
     decoder_reduction: Literal["mean", "sum"] = "mean"  # equation 6 sums over a text's tokens; the code averages

@@ -89,31 +89,33 @@ SETTINGS = {
     "pretain.steps=3": "Unknown track key 'pretain.steps'. Did you mean 'pretrain.steps'? Known: adapt.accumulation,",
     "steps=3": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'steps=3'.",
     "pretrain.steps": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'pretrain.steps'.",
-    "pretrain.steps=many": "pretrain section of track tiny setting 'steps' is 'many'; expected a whole number.",
-    "pretrain.batch=0": "pretrain section of track tiny refuses its settings: batch is 0; the least is 1.",
-    "mine.depth=-1": "mine section of track tiny refuses its settings: depth is -1; the least is 0.",
-    "finetune.temperature=0": "finetune section of track tiny refuses its settings: temperature is 0.0; it must be ab",
-    "evaluate.measures=['MRR@10', 'NDCG@10']": "Unknown measure 'NDCG@10'. Did you mean 'nDCG@10'? Known: MAP, MAP@10",
-    "evaluate.measures=[]": "evaluate section of track tiny refuses its settings: datasets and measures may not be em",
+    "pretrain.steps=many": "pretrain.steps must be a whole number, got 'many' (track tiny).",
+    "pretrain.batch=0": "pretrain.batch must be at least 1, got 0 (track tiny).",
+    "mine.depth=-1": "mine.depth must be at least 0, got -1 (track tiny).",
+    "finetune.temperature=0": "finetune.temperature must be above 0, got 0.0 (track tiny).",
+    "evaluate.measures=['MRR@10', 'NDCG@10']": "evaluate: Unknown measure 'NDCG@10'. Did you mean 'nDCG@10'? ",
+    "evaluate.measures=[]": "evaluate: datasets and measures may not be empty (track tiny).",
     "entrant.representation=csl": "Unknown representation 'csl'. Did you mean 'cls'? Known: cls, cls+terms, mean, t",
-    "objective.mask_rate=0.2": "Unknown mlm setting 'mask_rate'. Did you mean 'mask_ratio'? Known: mask_ratio.",
-    "entrant.chekpoint=x": "Unknown entrant setting 'chekpoint'. Did you mean 'checkpoint'? Known: checkpoint, name,",
+    "objective.mask_ratio=2": "objective.mask_ratio must be below 1, got 2.0 (mlm).",
+    "finetune.gradient_cache=-1": "finetune.gradient_cache must be at least 0, got -1 (track tiny).",
+    "objective.mask_rate=0.2": "Unknown setting 'objective.mask_rate'. Did you mean 'objective.mask_ratio'?",
+    "entrant.chekpoint=x": "Unknown setting 'entrant.chekpoint'. Did you mean 'entrant.checkpoint'?",
     "finetune.accumulation=2": "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Chan",
-    "pretrain.corpus=[]": "Track tiny names no pretrain.corpus; give one or more dataset ids.",
-    "finetune.queries=''": "Track tiny names no finetune.queries; give a dataset id.",
+    "pretrain.corpus=[]": "pretrain.corpus is empty; give one or more dataset ids. (track tiny)",
+    "finetune.queries=''": "finetune.queries is empty; give a dataset id. (track tiny)",
     "evaluate.select=no/such": "Unknown dataset 'no/such'. Known: retrobench/squad, retrobench/squad/fit, ",
     "model.base=no-such-folder": "Model 'no-such-folder' is neither a folder, nor one of retrobench/base, retrobench/",
     "pretrain.max_length=100": "pretrain.max_length is 100, and the model 'base' takes 64 tokens. Set it lower.",
     "evaluate.passage_length=100": "evaluate.passage_length is 100, and the model 'base' takes 64 tokens. Set it low",
-    "evaluate.rounds=all": "evaluate section of track tiny setting 'rounds' is 'all'; expected one of 'chosen', 'every",
+    "evaluate.rounds=all": "evaluate.rounds must be one of 'chosen', 'every', got 'all' (track tiny).",
     "evaluate.index=IVF0,Flat": "faiss makes no index 'IVF0,Flat': a size in it is 0. Give --index exact, or a factory",
     "evaluate.index=PQ7": "faiss makes no index 'PQ7' of vectors of 16 numbers: The dimension of the vector (d) should",
-    "adapt.corpus=['data:train']": "adapt section of track tiny lacks a value: give steps or epochs.",
+    "adapt.corpus=['data:train']": "adapt.batch is missing; adapt.learning_rate is missing; adapt.steps is missing, or",
     "finetune.hard=data:train": "No file data/negatives/train.tsv. Splits with negatives there: none.",
     "distil.scores=gone.tsv": "No file 'gone.tsv' of a teacher's scores. Set distil.scores to one.",
     "distil.teacher=no-such-model": "Model 'no-such-model' is neither a folder, nor one of retrobench/base, retrob",
     "distil.teacher=base": "The teacher 'base' gives 2 numbers for a pair; give a cross-encoder with one.",
-    "distil.temperature=0": "distil section of track tiny refuses its settings: temperature is 0.0; it must be above 0",
+    "distil.temperature=0": "distil.temperature must be above 0, got 0.0 (track tiny).",
 }
 
 
@@ -141,11 +143,11 @@ TOGETHER: dict[tuple[str, ...], str] = {
     (
         "distil.teacher=x",
         "distil.scores=y",
-    ): "distil section of track tiny refuses its settings: teacher and scores are",
+    ): "distil: teacher and scores are both given; one of them must be empty (track tiny).",
     (
         "pretrain.steps=3",
         "pretrain.epochs=1",
-    ): "pretrain section of track tiny refuses its settings: steps is 3 and epo",
+    ): "pretrain: steps is 3 and epochs is 1; one of them must be 0 (track tiny).",
 }
 
 
@@ -171,14 +173,18 @@ FILES = {
     "pretrain key": (
         "learning_rate = 1e-3",
         "learnin_rate = 1e-3",
-        "Unknown pretrain section of track tiny setting '",
+        "Unknown setting 'pretrain.learnin_rate'. Did you mean 'pretrain.learning_rate'?",
     ),
-    "section": ("[mine]", "[mines]", "Unknown section in tiny.toml 'mines'. Did you mean 'mine'? Known: adapt, distil"),
-    "heading": ("title =", "titel =", "Unknown tiny.toml setting 'titel'. Did you mean 'title'? Known: description, t"),
-    "type": ("depth = 10", "depth = 'ten'", "mine section of track tiny setting 'depth' is 'ten'; expected a whole nu"),
-    "lacking": ("learning_rate = 2e-3\n", "", "finetune section of track tiny lacks a value: "),
+    "section": ("[mine]", "[mines]", "Unknown section 'mines'. Did you mean 'mine'? Known: adapt, distil"),
+    "heading": (
+        "title =",
+        "titel =",
+        "Unknown setting 'titel'. Did you mean 'title'? Known: description, title",
+    ),
+    "type": ("depth = 10", "depth = 'ten'", "mine.depth must be a whole number, got 'ten' (track tiny)."),
+    "lacking": ("learning_rate = 2e-3\n", "", "finetune.learning_rate is missing (track tiny)."),
     "toml": ("[mine]", "[mine", "tiny.toml is not valid TOML: "),
-    "measure": ('"MAP"]', '"P@3"]', "Unknown measure 'P@3'. "),
+    "measure": ('"MAP"]', '"P@3"]', "evaluate: Unknown measure 'P@3'. "),
 }
 
 
@@ -192,16 +198,23 @@ def test_a_wrong_track_file(kind: str, refuse: Refuse, place: tiny.Tiny) -> None
 def test_an_unknown_key_in_the_file_names_the_known_ones(refuse: Refuse, place: tiny.Tiny) -> None:
     spoil(place.track, "queries = 40", "querys = 40")
     assert refuse() == (
-        "Unknown mine section of track tiny setting 'querys'. Did you mean 'queries'? Known: depth, queries, skip."
+        "Unknown setting 'mine.querys'. Did you mean 'mine.queries'? Known: mine.depth, mine.queries, mine.skip "
+        "(track tiny)."
     )
+
+
+def test_all_that_a_track_lacks_is_told_at_once(refuse: Refuse, place: tiny.Tiny) -> None:
+    text = place.track.read_text().replace('base = "base"\n', "").replace("batch = 8\n", "")
+    place.track.write_text(text)
+    assert refuse() == "model.base is missing; pretrain.batch is missing; finetune.batch is missing (track tiny)."
 
 
 def test_a_wrong_entrant_file(refuse: Refuse, place: tiny.Tiny) -> None:
     file = place.track.with_name("mine.toml")
     for text, error in {
-        'objective = "mlm"\nseed = 1': "Unknown entrant file mine.toml setting 'seed'.",
-        'name = "x"': "entrant file mine.toml lacks a value: ",
-        'objective = "mlm"\n[settings]\nmask = 1': "Unknown mlm setting 'mask'. Did you mean 'mask_ratio'?",
+        'objective = "mlm"\nseed = 1': "Unknown setting 'seed'. ",
+        'name = "x"': "objective is missing (entrant file mine.toml).",
+        'objective = "mlm"\n[settings]\nmask = 1': "Unknown setting 'objective.mask'. Did you mean",
         'objective = "mlm"\nsettings = 3': "In the entrant file mine.toml settings is 3; expected a table [settings].",
     }.items():
         file.write_text(text)
@@ -222,7 +235,7 @@ def no_split(data: Path) -> None:
 
 
 COLLECTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty corpus": (empty_corpus, "Dataset 'data:test' holds no documents; there is nothing to run on. Check its f"),
+    "empty corpus": (empty_corpus, "data/corpus.jsonl is empty; one JSON object per line is expected."),
     "no judgements": (no_judgements, "Dataset 'data:test' holds no judgements; there is nothing to run on."),
     "no split": (no_split, "No file data/qrels/val.tsv. Splits there: test, train; name one as data:SPLIT."),
     "no folder": (shutil.rmtree, "Unknown dataset 'data:test'. Known: "),
@@ -289,7 +302,7 @@ def test_accumulation_for_an_objective_that_couples_its_batch(refuse: Refuse) ->
     words = ("--plugin", "coupled.py", "--set", "pretrain.accumulation=2")
     assert refuse(*words, objectives=["bert", "coupled"]) == (
         "coupled compares the examples of a batch, so gradients cannot be accumulated over 2 of them. "
-        "Set pretrain.accumulation=1 and a larger pretrain.batch."
+        "Set pretrain.accumulation=1 and a larger pretrain.batch. (track tiny)"
     )
 
 

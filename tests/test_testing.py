@@ -118,7 +118,10 @@ BREAKS = [
     (broken(__doc__=""), "mlm has no docstring; say its idea in a sentence."),
     (broken(paper=""), "mlm.paper is empty;"),
     (broken(representation="csl"), "mlm.representation is 'csl'; known: cls, mean, terms, cls+terms."),
-    (broken(presets={"paper": {"ratio": 0.5}}), "Unknown mlm setting 'ratio'. Did you mean 'mask_ratio'?"),
+    (
+        broken(presets={"paper": {"ratio": 0.5}}),
+        "Unknown setting 'objective.ratio'. Did you mean",
+    ),
     (type("Thawed", (MaskedLanguageModelling,), {}), "Thawed is not a frozen dataclass"),
     (broken(collate=from_the_default_generator), "collate() must draw from its generator alone; differs at one seed:"),
     (broken(collate=too_long), "mlm: collate() made 40 tokens of at most 24."),

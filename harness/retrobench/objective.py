@@ -58,7 +58,7 @@ class Objective(Protocol):
 
     name: ClassVar[str]  # on the command line
     paper: ClassVar[str]  # the citation
-    pretrains: ClassVar[bool]  # False: the base model goes on as it is, and the two methods are never called
+    pretrains: ClassVar[bool]  # False: the base model goes on as it is; `collate` and `wrap` are left out
     couples_batch: ClassVar[bool]  # True: the loss compares examples, so gradients may not be accumulated
     representation: ClassVar[str]  # which of the harness's representations the encoder is meant for
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # named settings, as in `--objective NAME:PRESET`
@@ -67,6 +67,7 @@ class Objective(Protocol):
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         """One batch on the CPU, cheap; every random choice is drawn from `generator`."""
+        raise NotImplementedError
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
         """A module that holds `backbone` and whose `forward(progress, **batch)` gives a `Step`.
@@ -74,6 +75,7 @@ class Objective(Protocol):
         `progress` is the share of optimizer steps done, 0 to 1. What the module adds is kept in checkpoints and
         thrown away in the exported encoder.
         """
+        raise NotImplementedError
 
 
 @hookspec

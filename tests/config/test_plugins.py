@@ -69,9 +69,9 @@ LACKS_A_MEMBER = [
     ("def collate", "def other", "Toy.collate() is missing; an objective that pre-trains needs it."),
     ("def wrap", "def other", "Toy.wrap() is missing; an objective that pre-trains needs it."),
     ("ratio: float = 0.3", "ratio: float", "Toy.ratio has no default; every setting needs one."),
-    ("ratio: float = 0.3", "ratio: float = 3", "toy refuses its settings: ratio is a share, at most 1"),
-    ('Literal["mean", "sum"]', "set", "toy setting 'form' is 'mean'; expected a field of type bool, int,"),
-    ('{"ratio": 0.5}', '{"ration": 0.5}', "Unknown toy setting 'ration'. Did you mean 'ratio'?"),
+    ("ratio: float = 0.3", "ratio: float = 3", "objective: ratio is a share, at most 1 (toy)."),
+    ('Literal["mean", "sum"]', "set", "objective.form must be a field of type bool, int,"),
+    ('{"ratio": 0.5}', '{"ration": 0.5}', "Unknown setting 'objective.ration'. Did you mean 'objective.ratio'?"),
 ]
 NO_SEQUENCE_OF_CLASSES = [
     ("[Toy]", "Toy", "retrobench_objectives() must return a sequence of classes, not <class"),
@@ -191,7 +191,7 @@ def test_one_bad_class_leaves_its_neighbour_usable(install: Install) -> None:
     install("acme", TOY.replace("@hookimpl", bad).replace("[Toy]", "(Toy, Worse)"))
     rows = rows_of("acme")
     assert [(row.name, row.status) for row in rows] == [("toy", "ok"), ("worse", "failed")]
-    assert rows[1].reason == "worse setting 'other' is 'x'; expected a whole number."
+    assert rows[1].reason == "objective.other must be a whole number, got 'x' (worse)."
 
 
 def test_an_objective_without_pretraining_needs_no_methods(install: Install) -> None:
@@ -266,12 +266,13 @@ def test_presets_and_settings_make_a_frozen_objective(install: Install) -> None:
     with pytest.raises(RetrobenchError, match=r"^Unknown toy preset 'papre'\. Did you mean 'paper'\? Known: paper\."):
         plugins.preset(toy, "papre")
     with pytest.raises(
-        RetrobenchError, match=r"^Unknown toy setting 'rati'\. Did you mean 'ratio'\? Known: form, ratio"
+        RetrobenchError,
+        match=r"^Unknown setting 'objective\.rati'\. Did you mean 'objective\.ratio'\? Known: objective\.f",
     ):
         plugins.configure(toy, {"rati": 1})
-    with pytest.raises(RetrobenchError, match=r"^toy setting 'form' is 'max'; expected one of 'mean', 'sum'\.$"):
+    with pytest.raises(RetrobenchError, match=r"^objective\.form must be one of 'mean', 'sum', got 'max' \(toy\)\.$"):
         plugins.configure(toy, {"form": "max"})
-    with pytest.raises(RetrobenchError, match=r"^toy refuses its settings: ratio is a share, at most 1$"):
+    with pytest.raises(RetrobenchError, match=r"^objective: ratio is a share, at most 1 \(toy\)\.$"):
         plugins.configure(toy, {"ratio": 2})
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rows import DATASET, entrants, facts, row
+from rows import DATASET, entrants, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
@@ -45,19 +45,20 @@ def test_per_query_values_lie_beside_the_row_in_repeatable_bytes(tmp_path: Path)
     assert files[0][4:8] == bytes(4), "the time in a gzip header"
 
 
-def test_a_row_of_before_keeps_its_line_and_its_id(tmp_path: Path) -> None:
-    """`facts` and `round` came later: a row that has neither is written and named as it always was."""
-    mini = Path(__file__).parents[2] / "leaderboards" / "mini" / "rows.jsonl"
-    lines = mini.read_text("utf-8").splitlines()[:19]  # those of before
-    assert len(lines) == 19
-    for line, old in zip(lines, read(mini.parent)[:19], strict=True):
-        assert old.to_json() == line
-        assert old.per_query == f"per_query/{old.id}.json.gz"
-        assert (old.facts, old.round) == ({}, "")
-    said = append(tmp_path, row(facts={DATASET: facts()}, round="mined"), {})
-    assert read(tmp_path) == [said]
-    assert {said.id, row().id} == {said.id} | {row(facts={}, round="").id}
-    assert said.id != row().id
+def test_rows_that_ship_are_of_the_one_schema() -> None:
+    mini = Path(__file__).parents[2] / "leaderboards" / "mini"
+    lines = (mini / "rows.jsonl").read_text("utf-8").splitlines()
+    rows = read(mini)
+    assert len(rows) == len(lines) > 50
+    for line, shipped in zip(lines, rows, strict=True):
+        assert shipped.to_json() == line and shipped.schema == 1
+        assert shipped.seed is None or {"finetune in-batch", "finetune mined"} <= shipped.artifacts.keys()
+
+
+def test_a_row_of_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(replace(row(), schema=2).to_json() + "\n")
+    with pytest.raises(RetrobenchError, match=r"rows\.jsonl:1: a row of schema 2, and this version reads 1\."):
+        read(tmp_path)
 
 
 def test_each_round_of_a_run_has_a_row_of_its_own(tmp_path: Path) -> None:

@@ -234,8 +234,8 @@ def test_a_teacher_cut_short_goes_on_where_it_was(
     module = importlib.import_module("retrobench.stages.teach")
     asked: list[int] = []
 
-    def scorer(*arguments: Any) -> Any:
-        score = real(*arguments)
+    def predictor(self: Any, teacher: Path) -> Any:
+        score = real(self, teacher)
 
         def call(queries: np.ndarray, documents: np.ndarray) -> Any:
             if asked:
@@ -245,15 +245,15 @@ def test_a_teacher_cut_short_goes_on_where_it_was(
 
         return call
 
-    real = module._scorer
-    monkeypatch.setattr(module, "_scorer", scorer)
+    real = module._Pairs._predictor
+    monkeypatch.setattr(module._Pairs, "_predictor", predictor)
     with pytest.raises(KeyboardInterrupt):
         recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
     part = store / "teach" / f"{whole.name}.partial" / "scores.part"
     assert part.stat().st_size == 32 * 11 * 4, "32 of 60 examples, a positive and 10 candidates each"
     with part.open("ab") as file:
         file.write(b"half a line")
-    monkeypatch.setattr(module, "_scorer", real)
+    monkeypatch.setattr(module._Pairs, "_predictor", real)
     capfd.readouterr()
     recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
     assert "\ncontinuing at query 32\n" in capfd.readouterr().err

@@ -22,7 +22,7 @@ from retrobench.config.track import (
     Representations,
     Track,
 )
-from retrobench.core.settings import attempt, build, from_text, types_of
+from retrobench.core import attempt, build, from_text, types_of
 from retrobench.errors import RetrobenchError, unknown
 
 __all__ = ["REPRESENTATIONS", "read_entrant", "read_track"]

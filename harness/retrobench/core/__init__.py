@@ -16,7 +16,7 @@ from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, syn
 from retrobench.core.memory import gpu_memory, peak_memory
 from retrobench.core.progress import bar, duration, say
 from retrobench.core.provenance import retrobench_version
-from retrobench.core.settings import build, from_text
+from retrobench.core.settings import attempt, build, from_text, types_of
 from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
 
@@ -25,6 +25,7 @@ __all__ = [
     "Column",
     "Table",
     "atomic_write",
+    "attempt",
     "bar",
     "build",
     "duration",
@@ -42,4 +43,5 @@ __all__ = [
     "say",
     "sync",
     "tree_hash",
+    "types_of",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench.core import Column, Table, bar, say
-from retrobench.data import Dataset, Document, load, rules
+from retrobench.data import Collection, Corpus, Dataset, Document, open_collections, rules
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import (
     EXACT,
@@ -119,64 +119,87 @@ def evaluate(
     """
     for name in measures:
         canonical(name)
-    wanted = {dataset.id: dataset for name in datasets for dataset in map(load, rules.expand(name))}
     check_index(index)
     check_published(model, choices)
-    for dataset in wanted.values():
-        _look(dataset)
+    collections = open_collections({member: None for name in datasets for member in rules.expand(name)})
+    for collection in collections.values():
+        _check(collection.dataset)
     encoder = load_published(model, choices)
     if index != EXACT:
         check_index(index, encoder.width)
     for name, value, source in encoder.settings.lines():
         say(f"{name}: {value} ({source})")
-    kept = Store(store or default_root())
-    scored, how = {}, {}
-    for name, dataset in wanted.items():
-        asked = tuple(measures) or dataset.rule.measures
-        run = _run(encoder, kept, dataset, max(DEPTH, deepest(asked) or DEPTH), index)
-        how[name] = searched_how(run.path)
-        queries, ids, found = read_run(run.path)
-        scored[name] = score_hits(str(run.path / "run.trec"), dataset, queries, ids, found, asked)
-    averages = rules.averages({name: of.measures for name, of in scored.items()})
-    return Evaluated(model, encoder.key, encoder.settings, scored, averages, how)
+    artifacts = Store(store or default_root())
+    passages: dict[Corpus, Artifact] = {}  # of a corpus, the same for all its query sets
+    scored, searched = {}, {}
+    for name, collection in collections.items():
+        dataset = collection.dataset
+        if collection.corpus not in passages:
+            passages[collection.corpus] = _embed_passages(encoder, artifacts, collection)
+        queries = _embed_queries(encoder, artifacts, collection)
+        dataset_measures = tuple(measures) or dataset.rule.measures
+        depth = max(DEPTH, deepest(dataset_measures) or DEPTH)
+        run = _search(encoder, artifacts, dataset, (queries, passages[collection.corpus]), depth, index)
+        searched[name] = searched_how(run.path)
+        query_ids, document_ids, ranked = read_run(run.path)
+        file = str(run.path / "run.trec")
+        scored[name] = score_hits(file, dataset, query_ids, document_ids, ranked, dataset_measures)
+    averages = rules.averages({name: result.measures for name, result in scored.items()})
+    return Evaluated(model, encoder.key, encoder.settings, scored, averages, searched)
 
 
-def _look(dataset: Dataset) -> None:
-    """Open what will be read, which also downloads it: better now than after hours of other datasets."""
+def _check(dataset: Dataset) -> None:
+    """Open the dataset, which also downloads it: a fault is told before hours of work on other datasets."""
     parts = {"judgements": dataset.judgements(), "queries": dataset.queries(), "documents": dataset.documents()}
-    for what, rows in parts.items():
+    for name, rows in parts.items():
         if next(iter(rows), None) is None:
             raise RetrobenchError(
-                f"Dataset {dataset.id!r} holds no {what}; there is nothing to score. Check its files."
+                f"Dataset {dataset.id!r} holds no {name}; there is nothing to score. Check its files."
             )
 
 
-def _run(encoder: PublishedEncoder, store: Store, dataset: Dataset, depth: int, index: str) -> Artifact:
-    """The best `depth` documents of every query, as `stages.search.write_run` writes them."""
-    asked, passages = (_embedded(encoder, store, dataset, kind) for kind in ("query", "passage"))
+def _search(
+    encoder: PublishedEncoder,
+    store: Store,
+    dataset: Dataset,
+    vectors: tuple[Artifact, Artifact],
+    depth: int,
+    index: str,
+) -> Artifact:
+    """Return the best `depth` documents of every query; `vectors` are of queries and of passages."""
+    queries, passages = vectors
     drop_self = dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        sought = Sought(asked.path, passages.path, index=index)
-        retrieve(folder, sought, depth, dataset.id, Path(encoder.name).name, drop_self)
-        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
+        searcher = Sought(queries.path, passages.path, index=index)
+        retrieve(folder, searcher, depth, dataset.id, Path(encoder.name).name, drop_self)
+        return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
     recipe = {"depth": depth, "drop_self": drop_self, "engine": EXACT if index == EXACT else f"faiss {index}"}
     together, label = index == EXACT, f"search {dataset.id}"
-    return store.ensure("retrieve", recipe, [asked, passages], make, together=together, label=label)
+    return store.ensure("retrieve", recipe, [queries, passages], make, together=together, label=label)
 
 
-def _embedded(encoder: PublishedEncoder, store: Store, dataset: Dataset, kind: Kind) -> Artifact:
-    """The vectors of a dataset's queries or passages; those of a collection are the same for all its query sets."""
-    label = f"embed {dataset.id} ({'queries' if kind == 'query' else 'passages'})"
+def _embed_queries(encoder: PublishedEncoder, store: Store, collection: Collection) -> Artifact:
+    total = collection.dataset.query_count()
+    return _embed(encoder, store, _Texts(collection.dataset, "query"), total, collection.queries_hash)
+
+
+def _embed_passages(encoder: PublishedEncoder, store: Store, collection: Collection) -> Artifact:
+    corpus = collection.corpus
+    return _embed(encoder, store, _Texts(collection.dataset, "passage"), corpus.count, corpus.hash)
+
+
+def _embed(encoder: PublishedEncoder, store: Store, texts: _Texts, total: int, text_hash: str) -> Artifact:
+    """Return the vectors of `total` texts."""
+    kind = texts.kind
+    label = f"embed {texts.dataset.id} ({'queries' if kind == 'query' else 'passages'})"
 
     def make(folder: Path) -> dict[str, float]:
-        total = dataset.query_count() if kind == "query" else dataset.document_count()
         with bar(label, total, "texts") as advance:
-            return encoder.write(folder, _Texts(dataset, kind), total, kind, advance, {"texts": texts})
+            return encoder.write(folder, texts, total, kind, advance, {"texts": text_hash})
 
-    texts = dataset.queries_fingerprint() if kind == "query" else dataset.corpus_fingerprint()
-    recipe = {**encoder.recipe(kind), "texts": texts, "titles": TITLES}
+    recipe = {**encoder.recipe(kind), "texts": text_hash, "titles": TITLES}
     return store.ensure("embed", recipe, [], make, resumes=True, together=True, label=label)
 
 
