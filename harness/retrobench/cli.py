@@ -14,7 +14,6 @@ The commands: each parses, makes one call and prints. Nothing heavy is imported 
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,7 +135,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"retrobench {version('retrobench')}")
+        _print(f"retrobench {version('retrobench')}")
         raise typer.Exit
 
 
@@ -165,6 +164,7 @@ def run(
     from retrobench import leaderboard as board
     from retrobench import runs
 
+    _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
     _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.where))
@@ -176,10 +176,7 @@ def objectives(plugin: Plugins, json: AsJson = False) -> None:
     from retrobench.config import discover
 
     found = discover(plugin)
-    if json:
-        print(_as_json(found))
-    else:
-        _print(_table(found))
+    _print(_as_json(found) if json else _table(found))
 
 
 @app.command()
@@ -187,7 +184,7 @@ def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Lea
     """Print the rows of a track as tables."""
     from retrobench.leaderboard import show
 
-    print(show(track, leaderboard, format))
+    _print(show(track, leaderboard, format))
 
 
 @app.command()
@@ -208,9 +205,10 @@ def evaluate(
     """Score an encoder exactly as it was published."""
     from retrobench import runs
 
+    _prepare(encodes=True)
     choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
     found = runs.evaluate(model, dataset, measure, choices, store, index or "exact")
-    print(found.json() if json else found.text())
+    _print(found.json() if json else found.text())
 
 
 @app.command()
@@ -226,8 +224,9 @@ def score(
     """Score a TREC run file."""
     from retrobench.scoring import score_file
 
+    _prepare()
     scored = score_file(run, dataset, qrels, measure, relevance_level)
-    print(scored.json(per_query) if json else scored.text(per_query))
+    _print(scored.json(per_query) if json else scored.text(per_query))
 
 
 @app.command()
@@ -243,7 +242,7 @@ def reproduce(
     from retrobench.leaderboard import reproduce
 
     report = reproduce(table, format, rows, leaderboard)
-    print(report.text)
+    _print(report.text)
     raise typer.Exit(report.exit_code)
 
 
@@ -261,7 +260,8 @@ def plan(
     """Print what a track needs before anything starts: downloads, disk, memory, hours."""
     from retrobench import plan
 
-    print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
+    _prepare()
+    _print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
 
 
 @app.command()
@@ -278,7 +278,7 @@ def bench(
     from retrobench import bench
 
     benched = bench.bench(name or (), device, smoke, json, leaderboard)
-    print(benched.text)
+    _print(benched.text)
     raise typer.Exit(benched.exit_code)
 
 
@@ -287,7 +287,8 @@ def data_list(json: OneJson = False) -> None:
     """List the datasets with rules of their own, and which are at hand."""
     from retrobench.data import doctor
 
-    print(doctor.listed(json))
+    _prepare()
+    _print(doctor.listed(json))
 
 
 @data.command("fetch")
@@ -295,7 +296,8 @@ def data_fetch(id: OneId) -> None:
     """Download or build a dataset, so that runs work offline afterwards."""
     from retrobench.data import doctor
 
-    print(doctor.fetch(id))
+    _prepare()
+    _print(doctor.fetch(id))
 
 
 @data.command("check")
@@ -303,8 +305,9 @@ def data_check(id: OneId, json: OneJson = False) -> None:
     """Verify a dataset: counts, hashes, dangling judgements, duplicates, empty documents. Exit 1 at a fault."""
     from retrobench.data import doctor
 
+    _prepare()
     report = doctor.check(id)
-    print(report.json() if json else report.text())
+    _print(report.json() if json else report.text())
     raise typer.Exit(report.exit_code)
 
 
@@ -331,17 +334,33 @@ def _table(found: Sequence[Found]) -> Table:
     return table
 
 
-def _print(what: object) -> None:
+def _prepare(encodes: bool = False, trains: bool = False) -> None:
+    """Set up this process for a command that reads datasets; and for one that `encodes` texts or `trains`."""
+    from retrobench import core, data
+
+    data.register()
+    data.quiet_ir_datasets()
+    if encodes:
+        core.quiet_transformers()
+    if trains:
+        core.keep_freed_memory()
+
+
+def _print(shown: object) -> None:
+    """Print a text, or something of rich's, on standard output. Of several processes the first one prints."""
+    if not processes.leads():
+        return
+    if isinstance(shown, str):
+        print(shown)
+        return
     from rich.console import Console
 
     # A pipe or a file has no edge to fold at.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(what)
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(shown)
 
 
 def main() -> None:
     """Run the command line. A user's error is one line on standard error; all else keeps its traceback."""
-    if not processes.leads():
-        sys.stdout = io.StringIO()  # of several processes the first prints
     try:
         app(prog_name="retrobench")
     except RetrobenchError as error:

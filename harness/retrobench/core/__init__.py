@@ -2,8 +2,9 @@
 What every room stands on, and none of it knows retrieval.
 
 * files        hash files, and write them so that no half-written file stands under a final name
-* memory       peak memory of this process
+* memory       peak memory of this process, and the allocator's habits
 * processes    rank and world size, and how the processes of one experiment agree
+* processor    facts about the processor
 * progress     lines and bars on standard error
 * provenance   facts about the program and the machine
 * settings     typed settings of frozen records
@@ -12,8 +13,9 @@ What every room stands on, and none of it knows retrieval.
 
 from retrobench.core import processes, provenance
 from retrobench.core.files import KEY_LENGTH, sync, tree_hash
-from retrobench.core.memory import gpu_memory, peak_memory
-from retrobench.core.progress import bar, duration, say
+from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
+from retrobench.core.processor import computes_bf16, processor_name
+from retrobench.core.progress import bar, duration, quiet_transformers, say
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.settings import build, from_text
 from retrobench.core.threads import in_threads, jit
@@ -22,14 +24,18 @@ __all__ = [
     "KEY_LENGTH",
     "bar",
     "build",
+    "computes_bf16",
     "duration",
     "from_text",
     "gpu_memory",
     "in_threads",
     "jit",
+    "keep_freed_memory",
     "peak_memory",
     "processes",
+    "processor_name",
     "provenance",
+    "quiet_transformers",
     "retrobench_version",
     "say",
     "sync",
