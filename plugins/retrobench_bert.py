@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from retrobench import Objective, hookimpl
+from retrobench import hookimpl
 
 
 @dataclass(frozen=True)
-class Bert(Objective):
+class Bert:
     """The base model goes to fine-tuning untouched."""
 
     name: ClassVar[str] = "bert"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Processes that tests start find the helpers, too.
@@ -15,8 +16,23 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
+from retrobench import core, data
+
+# What the command line does for its process; most tests call the library without it.
+data.register()
+data.quiet_ir_datasets()
+core.quiet_transformers()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Models this small lose more to a second thread than they gain, and numbers may not depend on the machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def freed_memory_goes_back() -> Iterator[None]:
+    """A command that is called within this process would have it keep the memory of all tests after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "keep_freed_memory", lambda: None)
+        yield

@@ -42,8 +42,9 @@ def retrobench_objectives():
 """
 
 
-def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+def call(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def loaded_after(*arguments: str) -> set[str]:
@@ -78,10 +79,34 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert loaded & HEAVY == set()
 
 
-def test_listing_objectives_imports_no_library_that_trains_or_scores() -> None:
-    loaded = loaded_after("objectives")
-    assert "retrobench.config.discovery" in loaded
-    assert loaded & HEAVY == {"rich", "numpy", "ir_datasets"}
+@pytest.mark.parametrize(
+    ("command", "module", "libraries"),
+    [
+        ("objectives", "retrobench.config.discovery", {"rich", "numpy"}),
+        ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for its tests of significance
+    ],
+)
+def test_a_listing_imports_no_library_that_trains_or_reads_datasets(
+    command: str, module: str, libraries: set[str]
+) -> None:
+    loaded = loaded_after(command)
+    assert module in loaded
+    assert loaded & HEAVY == libraries
+
+
+def test_commands_that_read_datasets_prepare_their_process() -> None:
+    without = set()
+    for node in ast.parse(inspect.getsource(cli)).body:
+        if isinstance(node, ast.FunctionDef) and node.decorator_list and "_prepare(" not in ast.unparse(node):
+            without.add(node.name)
+    assert without == {"_root", "objectives", "leaderboard", "reproduce", "bench"}
+
+
+def test_only_the_first_of_several_processes_prints() -> None:
+    first, second = (call("objectives", "--json", RANK=rank, WORLD_SIZE="2") for rank in "01")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert len(json.loads(first.stdout)) >= 5
+    assert second.stdout == ""
 
 
 def test_help_names_the_commands_and_the_options_of_run() -> None:

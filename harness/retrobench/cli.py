@@ -14,7 +14,6 @@ The commands: each parses, makes one call and prints. Nothing heavy is imported 
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -138,7 +137,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"retrobench {version('retrobench')}")
+        _print(f"retrobench {version('retrobench')}")
         raise typer.Exit
 
 
@@ -167,6 +166,7 @@ def run(
     from retrobench import leaderboard as board
     from retrobench import runs
 
+    _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
     _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.places))
@@ -178,10 +178,7 @@ def objectives(plugin: Plugins, json: AsJson = False) -> None:
     from retrobench.config import discover
 
     found = discover(plugin)
-    if json:
-        print(_as_json(found))
-    else:
-        _print(_table(found))
+    _print(_as_json(found) if json else _table(found))
 
 
 @app.command()
@@ -189,7 +186,7 @@ def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Lea
     """Print the rows of a track as tables."""
     from retrobench.leaderboard import show
 
-    print(show(track, leaderboard, format))
+    _print(show(track, leaderboard, format))
 
 
 @app.command()
@@ -210,9 +207,10 @@ def evaluate(
     """Score an encoder exactly as it was published."""
     from retrobench import runs
 
+    _prepare(encodes=True)
     choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
     found = runs.evaluate(model, dataset, measure, choices, store, index or "exact")
-    print(found.json() if json else found.text())
+    _print(found.json() if json else found.text())
 
 
 @app.command()
@@ -228,8 +226,9 @@ def score(
     """Score a TREC run file."""
     from retrobench.scoring import score_file
 
+    _prepare()
     scored = score_file(run, dataset, qrels, measure, relevance_level)
-    print(scored.json(per_query) if json else scored.text(per_query))
+    _print(scored.json(per_query) if json else scored.text(per_query))
 
 
 @app.command()
@@ -245,7 +244,7 @@ def reproduce(
     from retrobench.leaderboard import reproduce
 
     report = reproduce(table, format, rows, leaderboard)
-    print(report.text)
+    _print(report.text)
     raise typer.Exit(report.exit_code)
 
 
@@ -263,7 +262,8 @@ def plan(
     """Print what a track needs before anything starts: downloads, disk, memory, hours."""
     from retrobench import plan
 
-    print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
+    _prepare()
+    _print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
 
 
 @app.command()
@@ -280,7 +280,7 @@ def bench(
     from retrobench import bench
 
     benched = bench.bench(name or (), device, smoke, json, leaderboard)
-    print(benched.text)
+    _print(benched.text)
     raise typer.Exit(benched.exit_code)
 
 
@@ -289,7 +289,8 @@ def data_list(json: OneJson = False) -> None:
     """List the datasets with rules of their own, and which are at hand."""
     from retrobench.data import doctor
 
-    print(doctor.listed(json))
+    _prepare()
+    _print(doctor.listed(json))
 
 
 @data.command("fetch")
@@ -297,7 +298,8 @@ def data_fetch(id: OneId) -> None:
     """Download or build a dataset, so that runs work offline afterwards."""
     from retrobench.data import doctor
 
-    print(doctor.fetch(id))
+    _prepare()
+    _print(doctor.fetch(id))
 
 
 @data.command("check")
@@ -305,8 +307,9 @@ def data_check(id: OneId, json: OneJson = False) -> None:
     """Verify a dataset: counts, hashes, dangling judgements, duplicates, empty documents. Exit 1 at a fault."""
     from retrobench.data import doctor
 
+    _prepare()
     report = doctor.check(id)
-    print(report.json() if json else report.text())
+    _print(report.json() if json else report.text())
     raise typer.Exit(report.exit_code)
 
 
@@ -328,17 +331,33 @@ def _listed(discovered: Sequence[Found], names: Sequence[str]) -> Table:
     return Table([Column(name) for name in names], rows)
 
 
-def _print(what: object) -> None:
+def _prepare(encodes: bool = False, trains: bool = False) -> None:
+    """Set up this process for a command that reads datasets; and for one that `encodes` texts or `trains`."""
+    from retrobench import core, data
+
+    data.register()
+    data.quiet_ir_datasets()
+    if encodes:
+        core.quiet_transformers()
+    if trains:
+        core.keep_freed_memory()
+
+
+def _print(shown: object) -> None:
+    """Print a text, or something of rich's, on standard output. Of several processes the first one prints."""
+    if not processes.leads():
+        return
+    if isinstance(shown, str):
+        print(shown)
+        return
     from rich.console import Console
 
     # A pipe or a file has no edge to fold at.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(what)
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(shown)
 
 
 def main() -> None:
     """Run the command line. A user's error is one line on standard error; all else keeps its traceback."""
-    if not processes.leads():
-        sys.stdout = io.StringIO()  # of several processes the first prints
     try:
         app(prog_name="retrobench")
     except RetrobenchError as error:

@@ -67,7 +67,6 @@ class Objective(Protocol):
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         """One batch on the CPU, cheap; every random choice is drawn from `generator`."""
-        raise NotImplementedError
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
         """A module that holds `backbone` and whose `forward(progress, **batch)` gives a `Step`.
@@ -75,7 +74,6 @@ class Objective(Protocol):
         `progress` is the share of optimizer steps done, 0 to 1. What the module adds is kept in checkpoints and
         thrown away in the exported encoder.
         """
-        raise NotImplementedError
 
 
 @hookspec

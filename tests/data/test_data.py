@@ -2,6 +2,8 @@
 
 import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import pytest
 from ir_datasets.formats import GenericDocPair
 
 from retrobench.data import catalogue, embedded
-from retrobench.data.datasets import SHIPPED, Document, Query, load, local_root
-from retrobench.data.embedded import collection
+from retrobench.data.datasets import Document, Query, load, local_root
+from retrobench.data.embedded import SHIPPED, register
 from retrobench.data.rules import Rule
 from retrobench.errors import RetrobenchError
 
@@ -79,7 +81,8 @@ def test_squad_example_checked_by_hand() -> None:
 
 
 def test_squad_in_ir_datasets_own_terms() -> None:
-    assert collection.register() == SHIPPED  # a second call must not raise
+    register()  # a second call must not raise
+    assert set(SHIPPED) <= set(ir_datasets.registry)
     dataset = ir_datasets.load(f"{SQUAD}/fit")
     assert ir_datasets.docs_parent_id(f"{SQUAD}/fit") == SQUAD
     assert dataset.docs_count() == len(dataset.docs) == 20958
@@ -149,6 +152,29 @@ def test_fingerprint_changes_with_any_content(folder: Path, file: str, lines: li
 def test_unknown_id(dataset_id: str, told: str) -> None:
     with refused(match=told):
         load(dataset_id)
+
+
+UNREGISTERED = """
+from retrobench import data
+from retrobench.errors import RetrobenchError
+
+for read in (lambda: data.load("retrobench/squad/test"), lambda: data.doctor.listed(False)):
+    try:
+        read()
+    except RetrobenchError as error:
+        print(error)
+data.register()
+data.register()
+print(data.load("retrobench/squad/test").query_count())
+"""
+
+
+def test_the_shipped_collection_has_to_be_registered() -> None:
+    done = subprocess.run([sys.executable, "-c", UNREGISTERED], capture_output=True, text=True, check=True)
+    loaded, listed, count = done.stdout.splitlines()
+    assert "'retrobench/squad/test' ships with retrobench" in loaded
+    assert "retrobench.data.register()" in loaded and "retrobench.data.register()" in listed
+    assert count == "10570"
 
 
 def test_parent_has_documents_only() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from retrobench.config import Entrant, Experiment, Finetune, Model, Pretrain, Track
 from retrobench.config.track import Evaluate
 from retrobench.data import open_collections
+from retrobench.objective import Objective
 from retrobench.stages import Base, Inputs, TrainingTexts, Work, tokenise_documents, tokenise_queries
 from retrobench.store import Artifact, Source, Store
 from retrobench_bert import Bert
@@ -19,7 +20,7 @@ def experiment(read_by: str = "cls", finetune: Finetune | None = None, **track: 
     """BERT under a track that is never trained."""
     tuned = finetune or Finetune(**BUDGET, queries="unused")
     parts = {"pretrain": Pretrain(**BUDGET), "finetune": tuned, "evaluate": Evaluate(("unused",)), **track}
-    return Experiment(Track("tiny", Model("unused"), **parts), Entrant("tiny", Bert(), read_by), 0)
+    return Experiment(Track("tiny", Model("unused"), **parts), Entrant("tiny", cast(Objective, Bert()), read_by), 0)
 
 
 def work(store: Path, *dataset_ids: str, base: Path | None = None, on: Experiment | None = None) -> Work:

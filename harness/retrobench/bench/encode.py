@@ -199,10 +199,7 @@ def _vectors(folder: Path) -> np.ndarray:
 
 def _bert(size: Size) -> Any:
     from transformers import BertConfig, BertForMaskedLM
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the head that the peer leaves out is told of at length
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     shape: dict[str, Any] = {"hidden_size": size.hidden, "num_hidden_layers": size.layers}
     shape |= {"num_attention_heads": size.heads, "intermediate_size": 4 * size.hidden}
     torch.manual_seed(0)

@@ -15,14 +15,20 @@ import torch
 
 from retrobench.bench.ceilings import Ceilings, ceilings
 from retrobench.bench.frame import Case, Measured, Setting, measured
-from retrobench.core import provenance, retrobench_version, say
+from retrobench.core import keep_freed_memory, provenance, quiet_transformers, retrobench_version, say
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Result
+
+# Modules that time a training loop, which `retrobench run` gives such memory to; `retrobench evaluate` has none.
+TRAIN = ("bow_mae", "contrastive", "objectives", "retromae")
 
 
 def main(words: Sequence[str]) -> int:
     """Measure every case of a benchmark; gives the exit code."""
     module, name, device, smoke, command = words
+    quiet_transformers()
+    if module in TRAIN:
+        keep_freed_memory()
     setting = Setting(cast(Literal["cpu", "cuda"], device), smoke == "1")
     if setting.smoke:
         torch.set_num_threads(1)  # work so small is done sooner than threads have met on a busy machine

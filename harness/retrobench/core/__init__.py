@@ -2,8 +2,9 @@
 What every room stands on, and none of it knows retrieval.
 
 * files        hash files, and write them so that no half-written file stands under a final name
-* memory       peak memory of this process
+* memory       peak memory of this process, and the allocator's habits
 * processes    rank and world size, and how the processes of one experiment agree
+* processor    facts about the processor
 * progress     lines and bars on standard error
 * provenance   facts about the program and the machine
 * settings     typed settings of frozen records
@@ -13,8 +14,9 @@ What every room stands on, and none of it knows retrieval.
 
 from retrobench.core import processes, provenance
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, sync, tree_hash
-from retrobench.core.memory import gpu_memory, peak_memory
-from retrobench.core.progress import bar, duration, say
+from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
+from retrobench.core.processor import computes_bf16, processor_name
+from retrobench.core.progress import bar, duration, quiet_transformers, say
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.settings import attempt, build, from_text, types_of
 from retrobench.core.tables import Column, Table, escape_latex
@@ -28,6 +30,7 @@ __all__ = [
     "attempt",
     "bar",
     "build",
+    "computes_bf16",
     "duration",
     "escape_latex",
     "file_hash",
@@ -35,10 +38,13 @@ __all__ = [
     "gpu_memory",
     "in_threads",
     "jit",
+    "keep_freed_memory",
     "move",
     "peak_memory",
     "processes",
+    "processor_name",
     "provenance",
+    "quiet_transformers",
     "retrobench_version",
     "say",
     "sync",

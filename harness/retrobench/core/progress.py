@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["bar", "duration", "say"]
+__all__ = ["bar", "duration", "quiet_transformers", "say"]
 
 SECONDS_BETWEEN_LINES = 10.0  # in a log
 
@@ -36,6 +36,17 @@ def _console() -> Console:
 def say(text: str) -> None:
     """Print one line."""
     _console().print(text)
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' reports and bars off standard error, for this process.
+
+    It reports at length on heads that a checkpoint lacks or a model leaves out, and both are usual here.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from retrobench.core.processor import processor_name
+
 __all__ = ["commit", "hardware", "libraries", "retrobench_version"]
 
 LIBRARIES = (
@@ -48,19 +50,11 @@ def hardware() -> dict[str, str | int | float]:
     """The device, the processor and how much of it was used."""
     import torch
 
-    found: dict[str, str | int | float] = {"processor": _processor(), "cores": os.cpu_count() or 1}
+    found: dict[str, str | int | float] = {"processor": processor_name(), "cores": os.cpu_count() or 1}
     found |= {"threads": torch.get_num_threads(), "system": platform.system()}
     if torch.cuda.is_available():
         return {"device": torch.cuda.get_device_name(), "devices": torch.cuda.device_count(), **found}
     return {"device": "cpu", **found}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def retrobench_version() -> str:

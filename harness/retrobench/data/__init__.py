@@ -10,13 +10,16 @@ Collections: documents, queries and judgements, and their texts as tokens.
 * doctor     list, fetch and check datasets
 * build      make the collections that ir_datasets lacks
 * embedded   the collection, tokenizer and base model that ship with the package
+
+A process that reads the shipped collection calls `register()` first: importing this room changes nothing.
 """
 
 from retrobench.data import build, catalogue, doctor, rules
 from retrobench.data.build import BUILDERS
+from retrobench.data.catalogue import quiet_ir_datasets
 from retrobench.data.collection import Collection, Corpus, open_collections
 from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load
-from retrobench.data.embedded import MODELS, path
+from retrobench.data.embedded import MODELS, path, register
 from retrobench.data.tokens import TokenisedTexts, by_length, vocabulary, write_tokens
 
 __all__ = [
@@ -36,6 +39,8 @@ __all__ = [
     "load",
     "open_collections",
     "path",
+    "quiet_ir_datasets",
+    "register",
     "rules",
     "vocabulary",
     "write_tokens",

@@ -4,8 +4,7 @@ Documents, queries and judgements, wherever they come from.
 * load(id) -> Dataset       an ir_datasets id, retrobench/squad/{train,fit,val,test}, or a folder PATH[:SPLIT]
 * local_root()              where such folders are looked up besides the working directory
 
-Importing this module registers the shipped collection with ir_datasets. Title and text are kept apart: how they are
-joined is the recipe's affair.
+Title and text are kept apart: the recipe says how they are joined.
 """
 
 from __future__ import annotations
@@ -21,15 +20,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import ir_datasets
-
 from retrobench.data import catalogue, folder, rules
-from retrobench.data.embedded import collection as embedded
+from retrobench.data.embedded import SHIPPED
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["SHIPPED", "Dataset", "Document", "Query", "digest", "load", "local_root"]
-
-SHIPPED = embedded.register()
+__all__ = ["Dataset", "Document", "Query", "digest", "load", "local_root"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +154,7 @@ class CatalogueDataset(Dataset):
 
     def document_count(self) -> int:
         """The number that ir_datasets records, without a download, else counted."""
-        recorded = ir_datasets.load(self.id).docs_count() if self.has("docs") else None
+        recorded = catalogue.entry(self.id).docs_count() if self.has("docs") else None
         return int(recorded) if recorded is not None else sum(1 for _ in self.documents())
 
     def judgements(self) -> Iterator[tuple[str, str, int]]:
@@ -170,11 +165,11 @@ class CatalogueDataset(Dataset):
     @property
     def corpus_id(self) -> str:
         """The id under which ir_datasets lists the documents."""
-        return str(ir_datasets.docs_parent_id(self.id))
+        return catalogue.corpus_id(self.id)
 
     def has(self, entity: str) -> bool:
         """What ir_datasets says."""
-        return bool(ir_datasets.load(self.id).has(entity))
+        return bool(catalogue.entry(self.id).has(entity))
 
     def negatives(self) -> Iterator[tuple[str, str]]:
         """The second document of each pair, in ir_datasets' order."""
@@ -240,14 +235,15 @@ def load(dataset_id: str) -> Dataset:
 
     An id of ir_datasets comes before a folder of the same name, which is still to be had as `./NAME`. The parent of
     one of BEIR's sets means the split that papers report (`rules.expand`). A relative folder is looked up in the
-    working directory, then under `local_root()`.
+    working directory, then under `local_root()`. RetrobenchError where there is neither, and for the shipped collection
+    before `retrobench.data.register()`.
     """
     if dataset_id in rules.GROUPS:
         members = ", ".join(rules.GROUPS[dataset_id])
         raise RetrobenchError(f"{dataset_id!r} is a group of datasets, each with its own documents: {members}.")
     meant = rules.expand(dataset_id)[0]
     with contextlib.suppress(KeyError):
-        ir_datasets.load(meant)
+        catalogue.entry(meant)
         return CatalogueDataset(meant)
     name, _, split = dataset_id.rpartition(":")
     for place, wanted in ((dataset_id, "test"), (name, split)):
@@ -272,7 +268,7 @@ def _unknown(dataset_id: str) -> RetrobenchError:
                 f"The collection {name!r} is not there yet: no such folder here or in {local_root()}. "
                 f"`retrobench data fetch {name}` makes it."
             )
-    near = difflib.get_close_matches(dataset_id, list(ir_datasets.registry), n=1, cutoff=0.8)
+    near = difflib.get_close_matches(dataset_id, catalogue.ids(), n=1, cutoff=0.8)
     return unknown(
         "dataset",
         dataset_id,

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ir_datasets
-
 from retrobench.core import Column, Table, bar
 from retrobench.data import catalogue, census, folder, rules
 from retrobench.data import datasets as data
+from retrobench.data.embedded import SHIPPED
 from retrobench.data.findings import Finding, findings
 from retrobench.data.tables import FaultyFile
 from retrobench.errors import RetrobenchError
@@ -210,7 +209,7 @@ def fetch(dataset_id: str) -> str:
 def _fetch(dataset: data.Dataset) -> str:
     if isinstance(dataset, data.FolderDataset):
         return f"{dataset.id}: the folder {dataset.folder.absolute()}, nothing to fetch"
-    if dataset.id in data.SHIPPED:
+    if dataset.id in SHIPPED:
         return f"{dataset.id}: ships with retrobench, nothing to fetch"
     there = [entity for entity in _entities(dataset.id) if dataset.has(entity)]
     for entity in there:
@@ -275,8 +274,8 @@ def _catalogued() -> Iterator[Listed]:
 
 
 def _shipped() -> Iterator[Listed]:
-    for name in data.SHIPPED:
-        found = ir_datasets.load(name)
+    for name in SHIPPED:
+        found = catalogue.entry(name)
         queries = found.queries_count() if found.has("queries") else None  # of the judgements, none of the texts read
         yield Listed(name, "shipped", found.docs_count(), queries, 0, True, "CC BY-SA 4.0", rules.rule(name))
 

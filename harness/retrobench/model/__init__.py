@@ -10,6 +10,7 @@ Neural networks. Plugins import from here, and from `retrobench`.
 * encoder     representations: cls, mean, terms, cls+terms
 * layers      an encoder's layers, computed faster for reading
 * kernels     compiled loops for the processor
+* internals   private parts of torch and transformers, and what is done without them
 """
 
 from retrobench.model.backbones import FAMILIES, Backbone, Pretraining

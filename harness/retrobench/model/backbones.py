@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from retrobench.errors import unknown
+from retrobench.model.internals import attention_of, initialise
 from retrobench.objective import Step
 
 __all__ = ["FAMILIES", "Backbone", "Pretraining"]
@@ -30,7 +31,7 @@ class _Bert:
 
     def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
         """What the model gets as its mask. A device would be asked whether anything is masked, which waits for it."""
-        if attention_mask.device.type == "cpu" or lm.config._attn_implementation != "sdpa":
+        if attention_mask.device.type == "cpu" or attention_of(lm) != "sdpa":
             return attention_mask
         texts, length = attention_mask.shape
         return attention_mask.bool()[:, None, None, :].expand(texts, 1, length, length)
@@ -133,7 +134,7 @@ class Pretraining(nn.Module):
         self.backbone = backbone
         self._step = step
         for name, module in added.items():
-            module.apply(backbone.lm._init_weights)
+            initialise(backbone.lm, module)
             self.add_module(name, module)
 
     def forward(self, progress: float, **batch: Tensor) -> Step:

@@ -31,10 +31,7 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
     RetrobenchError where the checkpoint lacks weights of the encoder.
     """
     from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a checkpoint without its head is reported at length, and is fine
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(folder)
     if shape is not None and shape.layers:
         config = BertConfig(

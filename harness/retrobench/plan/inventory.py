@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import ir_datasets
-
 from retrobench import data
 from retrobench.config import Model
 from retrobench.data import MODELS, build, catalogue, path
@@ -173,16 +171,16 @@ def look(dataset_id: str, asked: bool = True) -> Collection:
         if made is None:
             raise
         return made.collection(name, split, made=True)
-    if dataset.id in ir_datasets.registry:
+    if not isinstance(dataset, data.FolderDataset):
         return _published(dataset, asked)
-    if made is not None and isinstance(dataset, data.FolderDataset) and _is_large(dataset.folder):
+    if made is not None and _is_large(dataset.folder):
         return made.collection(name, split, made=False)
     return _here(dataset, name, asked)
 
 
 def _published(dataset: data.Dataset, asked: bool) -> Collection:
     counts = catalogue.published(dataset.id)
-    corpus = f"{ir_datasets.load(dataset.id).docs_handler().docs_namespace()} {counts.get('docs', '')}"
+    corpus = f"{catalogue.entry(dataset.id).docs_handler().docs_namespace()} {counts.get('docs', '')}"
     missing = _files(dataset.id, *(("docs", "queries", "qrels") if asked else ("docs",)))
     if not missing:
         return _here(dataset, corpus, asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 
 from retrobench import leaderboard
 from retrobench.config import read_track
+from retrobench.core import computes_bf16, processor_name
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import Row
 from retrobench.plan.arithmetic import KNOWN_OBJECTIVES, encoding, pretraining, training
@@ -93,8 +93,8 @@ def this(board: Path | None = None, thorough: bool = False) -> Machine:
     card, free = _card(), _free(default_root())
     if card is None:
         peak, source = _measured("cpu") if thorough else _glance()
-        name, shares = f"{_cpu('model name')}, {cores} cores, no GPU", recorded(peak / cores, board)
-        return Machine(name, peak, source, host, shares, False, _knows_bf16(), cores, host, free)
+        name, shares = f"{processor_name()}, {cores} cores, no GPU", recorded(peak / cores, board)
+        return Machine(name, peak, source, host, shares, False, computes_bf16(), cores, host, free)
     known = next((gpu for key, gpu in _GPUS.items() if key.upper() in card[0]), None)
     peak, source = (known.peak, known.peak_source) if known else (0.0, "")
     if thorough:
@@ -118,25 +118,10 @@ def _free(folder: Path) -> float:
     return float(shutil.disk_usage(there).free)
 
 
-def _cpu(field: str) -> str:
-    """A field of the first processor in Linux' own words, those that rows have."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    unnamed = platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), unnamed)
-
-
-def _knows_bf16() -> bool:
-    """What training asks of a processor before it computes in bf16."""
-    return "avx512_bf16" in _cpu("flags").split()
-
-
 def _measured(device: str) -> tuple[float, str]:
     import torch
 
-    halved = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else _knows_bf16()
+    halved = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else computes_bf16()
     size = 8192 if device == "cuda" else 1536
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if halved else torch.float32)
 
@@ -151,7 +136,7 @@ def _measured(device: str) -> tuple[float, str]:
 def _glance() -> tuple[float, str]:
     matrix = np.full((640, 640), 0.5, np.float32)
     rate = _rate(640, lambda: matrix @ matrix, 0.5)
-    if _knows_bf16():
+    if computes_bf16():
         return _BF16 * rate, f"bf16, taken as {_BF16} x fp32, measured now"
     return rate, "fp32, measured now, 640 x 640"
 
@@ -169,7 +154,7 @@ def _rate(size: int, product: Callable[[], object], seconds: float) -> float:
 
 def recorded(peak: float, board: Path | None = None, processor: str = "") -> Shares:
     """What the rows of the track mini that were made on `processor` reached of `peak`, both FLOP/s of one core."""
-    processor = processor or _cpu("model name")
+    processor = processor or processor_name()
     rates: dict[str, list[float]] = {"pretrain": [], "finetune": [], "encode": []}
     try:
         file = leaderboard.locate("mini", board)

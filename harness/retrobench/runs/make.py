@@ -194,12 +194,17 @@ def base(text_passages: Source) -> None:
     from dataclasses import replace
 
     from retrobench.config import Experiment, discover, read_entrant, read_track
-    from retrobench.core import provenance
+    from retrobench.core import keep_freed_memory, provenance, quiet_transformers
+    from retrobench.data import quiet_ir_datasets, register
     from retrobench.leaderboard import locate
     from retrobench.pipeline import pretrain
     from retrobench.stages import Work, open_inputs
     from retrobench.store import Artifact, Store, default_root
 
+    register()
+    quiet_ir_datasets()
+    quiet_transformers()
+    keep_freed_memory()
     track = read_track(locate("base"), "base", [])
     corpus = (*track.pretrain.corpus, str(text_passages))
     track = replace(track, pretrain=replace(track.pretrain, corpus=corpus))

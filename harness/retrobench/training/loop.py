@@ -19,7 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from retrobench.config import Optimisation, Precision
-from retrobench.core import bar, gpu_memory, processes, say
+from retrobench.core import bar, computes_bf16, gpu_memory, processes, say
 from retrobench.errors import DivergedError, RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Step
@@ -51,7 +51,7 @@ def resolve_precision(asked: Precision) -> Literal["bf16", "fp32"]:
     if torch.cuda.is_available():
         # Cards before Ampere only emulate it, more slowly than they compute in float32.
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return "bf16" if computes_bf16() else "fp32"
 
 
 def compiles(settings: Optimisation) -> Literal["auto", "on", "off"]:
@@ -143,7 +143,6 @@ class Loop:
         seed: int,
     ) -> None:
         """As `train` has it; `settings` in steps or epochs, their precision and compilation resolved or not."""
-        _keep_memory()
         processes.join()
         # Fine-tuning by [CLS] leaves out the head; a process would wait for its gradients for ever.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -333,18 +332,6 @@ class _Ledger:
                     values |= {name: float(value) for name, value in metrics.items()}
                     log.write(json.dumps({"step": step, "rate": self.settings.rate(step), **values}) + "\n")
         self.pending.clear()
-
-
-def _keep_memory() -> None:
-    """Tell glibc to keep what a step frees: giving it back and faulting it in again took a fifth of a step on a CPU."""
-    import ctypes
-
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ:  # somebody has told it already
-        return
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for parameter, value in ((-1, 2**31 - 1), (-3, 2**25)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, from malloc.h
-            mallopt(parameter, value)
 
 
 def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

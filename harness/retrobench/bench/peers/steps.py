@@ -109,8 +109,9 @@ class Released(nn.Module):
 def released(ours: Pretraining, loss: str, query_form: str = "positions") -> Released:
     """The released model with the weights of `ours`, and on a GPU with the encoder's attention as it installs today."""
     cuda = next(ours.parameters()).is_cuda
-    config = BertConfig(**ours.backbone.config.to_dict())
-    config._attn_implementation = "sdpa" if cuda else "eager"
+    settings: dict[str, Any] = ours.backbone.config.to_dict()
+    settings["attn_implementation"] = "sdpa" if cuda else "eager"
+    config = BertConfig(**settings)
     model = Released(BertForMaskedLM(config), loss, query_form)
     model.lm.load_state_dict(ours.backbone.lm.state_dict())
     if model.decoder is not None:

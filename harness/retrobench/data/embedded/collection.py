@@ -9,16 +9,12 @@ import lzma
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import ir_datasets
 from ir_datasets.datasets.base import Dataset
 from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericQuery, TrecQrel
 from ir_datasets.formats.base import DocSource, DocSourceSeekableIter, SourceDocIter
 from ir_datasets.indices import Docstore
 
-from retrobench.data.embedded import path
-
-SQUAD = "retrobench/squad"
-SPLITS = ("train", "fit", "val", "test")
+from retrobench.data.embedded import SPLITS, SQUAD, path
 
 
 class TitledDoc(NamedTuple):
@@ -166,12 +162,10 @@ class SquadQrels(BaseQrels):  # type: ignore[misc]
         return {1: "The passage the question was written about, which answers it."}
 
 
-def register() -> list[str]:
-    """Make the collection known to ir_datasets, once; returns its ids, the parent's first."""
-    names = [SQUAD, *(f"{SQUAD}/{split}" for split in SPLITS)]
-    if SQUAD not in ir_datasets.registry:
-        docs = SquadDocs()
-        ir_datasets.registry.register(SQUAD, Dataset(docs))
-        for split in SPLITS:
-            ir_datasets.registry.register(f"{SQUAD}/{split}", Dataset(docs, SquadQueries(split), SquadQrels(split)))
-    return names
+def datasets() -> dict[str, Any]:
+    """Return the collection as ir_datasets' datasets: the id of each, the parent's first, and the dataset."""
+    docs = SquadDocs()
+    by_id = {SQUAD: Dataset(docs)}
+    for split in SPLITS:
+        by_id[f"{SQUAD}/{split}"] = Dataset(docs, SquadQueries(split), SquadQrels(split))
+    return by_id

@@ -170,10 +170,7 @@ def _build(files: Files, choices: Choices, dtype: str) -> SentenceTransformer:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # heads that are not used are reported at length
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     place, device = str(files.folder), str(embedding.place())
     numbers = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
     if files.modules is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from retrobench.core import in_threads
+from retrobench.core import computes_bf16, in_threads
 from retrobench.retrieval.nearest import kernels
 from retrobench.retrieval.nearest.bounds import UNIT, Asked, dense_slack, sparse_slack
 from retrobench.retrieval.nearest.canonical import pair_scores
@@ -46,7 +46,7 @@ def search_block(
 
 def halves_pay(queries: int) -> bool:
     """Whether a first pass in bfloat16 is the faster one here."""
-    return queries > FEW and torch.cpu._is_avx512_bf16_supported()
+    return queries > FEW and computes_bf16()
 
 
 class _Halves:

@@ -1,0 +1,37 @@
+"""Freed memory: given back to the system, or kept for the next step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys
+import numpy as np
+from retrobench.bench.memory import anonymous
+from retrobench.core.memory import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = anonymous()
+blocks = [np.ones(1_000_000 // 8) for _ in range(200)]
+del blocks
+print(anonymous() - before)
+"""
+
+
+def bytes_that_stay(word: str, **variables: str) -> int:
+    """Of 200 MB that a process has freed again."""
+    environment = {**os.environ, **variables}
+    command = [sys.executable, "-c", CODE, word]
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
+def test_memory_is_kept_for_whom_it_is_asked_and_who_has_not_set_it() -> None:
+    assert bytes_that_stay("leave") < 50e6
+    assert bytes_that_stay("keep") > 150e6
+    assert bytes_that_stay("keep", MALLOC_MMAP_THRESHOLD_="131072") < 50e6
