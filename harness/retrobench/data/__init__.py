@@ -15,7 +15,7 @@ from retrobench.data import build, catalogue, doctor, rules
 from retrobench.data.build import BUILDERS
 from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load, training_pairs
 from retrobench.data.embedded import MODELS, path
-from retrobench.data.tokens import TokenisedTexts, by_length, vocabulary, write_tokens
+from retrobench.data.tokens import TokenChunk, TokenisedTexts, by_length, vocabulary, write_chunks, write_tokens
 
 __all__ = [
     "BUILDERS",
@@ -23,6 +23,7 @@ __all__ = [
     "Dataset",
     "Document",
     "FolderDataset",
+    "TokenChunk",
     "TokenisedTexts",
     "build",
     "by_length",
@@ -34,5 +35,6 @@ __all__ = [
     "rules",
     "training_pairs",
     "vocabulary",
+    "write_chunks",
     "write_tokens",
 ]
