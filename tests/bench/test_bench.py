@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from retrobench.bench import BENCHMARKS, bench, bow_mae, collation, objectives, retromae, rows
+from retrobench.bench import BENCHMARKS, bench, collation
 from retrobench.bench.ceilings import Ceilings
+from retrobench.bench.feeds import as_ours
 from retrobench.bench.frame import (
     Case,
     Floor,
@@ -27,18 +28,18 @@ from retrobench.bench.frame import (
     measured,
     steps_alike,
 )
+from retrobench.bench.methods import METHODS
+from retrobench.bench.models import pretraining, scale
+from retrobench.bench.peers import collators
+from retrobench.bench.texts import VOCABULARY, passages
 from retrobench.bench.verdict import Degenerations, published, verdict
+from retrobench.bench.worker import load
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.performance import Aim, Result
 
-
-def CEILINGS() -> Ceilings:
-    return Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
-
-
+CEILINGS = Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
 SMOKE = Setting("cpu", smoke=True)
-MODULES = {"collation": collation, "objectives": objectives, "retromae": retromae, "bow-mae": bow_mae}
 KEYS = {
     *("benchmark", "case", "device", "ours", "peer", "peer_name", "unit", "ratio", "floor_share", "memory", "equal"),
     *("versions", "commit"),
@@ -76,7 +77,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("good", "unequal", "dying"):
         (folder / f"{name}.py").write_text(f"{MADE_UP}\ncases = {name}\n")
-        monkeypatch.setitem(BENCHMARKS, name, name)
+        monkeypatch.setitem(BENCHMARKS, name, f"{name}:cases")
     (folder / "sitecustomize.py").write_text(
         f"import retrobench.bench\nretrobench.bench.__path__.append({str(folder)!r})\n"
     )
@@ -155,7 +156,7 @@ def test_sides_that_differ_are_not_timed() -> None:
 
     calls: list[int] = []
     with pytest.raises(UnequalError) as raised:
-        measured(case(lambda: calls.append(1) or 1.0, differ), Setting("cpu"), CEILINGS)  # type: ignore[func-returns-value]
+        measured(case(lambda: calls.append(1) or 1.0, differ), Setting("cpu"), CEILINGS.seconds)  # type: ignore[func-returns-value]
     assert raised.value.exit_code == 1 and not calls
 
 
@@ -195,7 +196,7 @@ def test_a_side_may_take_the_time_itself() -> None:
     found = measured(
         case(lambda: Timed(next(rates), 2.0), peer=lambda: Timed(5.0, 1.0), peer_name="b", rounds=3),
         Setting("cpu"),
-        CEILINGS,
+        CEILINGS.seconds,
     )
     assert (found.ours, found.peer, found.ratio) == (10.0, 5.0, 2.0)
     assert (found.rounds, found.spread) == (3, (1.0, 3.0))
@@ -203,11 +204,11 @@ def test_a_side_may_take_the_time_itself() -> None:
 
 def test_ratios_are_above_one_where_ours_is_better() -> None:
     sides: dict[str, Any] = {"peer": lambda: Timed(1.0, 6.0), "peer_name": "b", "rounds": 1}
-    times = measured(case(lambda: Timed(1.0, 2.0), kind="seconds", **sides), Setting("cpu"), CEILINGS)
+    times = measured(case(lambda: Timed(1.0, 2.0), kind="seconds", **sides), Setting("cpu"), CEILINGS.seconds)
     assert times.ratio == pytest.approx(3.0)
-    other = measured(case(lambda: Timed(1.0, 12.0), allowed=0.4, **sides), Setting("cpu"), CEILINGS)
+    other = measured(case(lambda: Timed(1.0, 12.0), allowed=0.4, **sides), Setting("cpu"), CEILINGS.seconds)
     assert other.ratio == pytest.approx(0.5) and other.floor_share == pytest.approx(1.25)
-    floor = measured(case(lambda: Timed(4.0, 1.0), floor=Floor(flops=10.0), **sides), Setting("cpu"), CEILINGS)
+    floor = measured(case(lambda: Timed(4.0, 1.0), floor=Floor(flops=10.0), **sides), Setting("cpu"), CEILINGS.seconds)
     assert floor.floor_share == pytest.approx(4.0 * 10.0 / 200.0)
 
 
@@ -265,9 +266,9 @@ def test_every_aim_of_a_processor_names_a_case_that_was_measured() -> None:
 # The benchmarks themselves
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ["collation", "objectives", "retromae", "bow-mae"])
 def test_both_sides_of_every_case_do_the_same(name: str) -> None:
-    cases = {case.name: case for case in MODULES[name].cases(SMOKE)}
+    cases = {case.name: case for case in load(BENCHMARKS[name])(SMOKE)}
     aims = [aim for aim in performance.aims(Path(__file__).parents[2] / "leaderboards" / "performance")]
     assert {aim.case for aim in aims if (aim.benchmark, aim.device) == (name, "cpu")} <= set(cases)
     for check in {case.check for case in cases.values()}:
@@ -275,9 +276,6 @@ def test_both_sides_of_every_case_do_the_same(name: str) -> None:
 
 
 def test_a_wrong_mask_is_found_before_timing() -> None:
-    from retrobench.bench.peers import collators
-    from retrobench.bench.texts import VOCABULARY, passages
-
     texts = passages([64] * 4)
     ours = collation.collated(texts, 64)
     peer = collators.retromae(texts, VOCABULARY, 64, random.Random(0))
@@ -316,21 +314,17 @@ def test_the_verdict_follows_the_published_rate(monkeypatch: pytest.MonkeyPatch)
         verdict(same, same, same, same, "4 x 128")
 
 
-def test_baselines_learn_from_either_collator() -> None:
+def test_objectives_learn_from_either_collator() -> None:
     """A batch collated as released has the same parts as ours, of the same shapes."""
-    from retrobench.bench.models import pretraining, scale
-    from retrobench.bench.pretraining import as_ours
-    from retrobench.bench.texts import VOCABULARY, passages
-
     sizes, texts = replace(scale(SMOKE), dropout=0.0), passages([20, 12, 16, 9])
-    for row in rows.ROWS:
-        of = row.ours()
-        ours = of.collate(texts, VOCABULARY, 32, torch.Generator().manual_seed(0))
-        theirs = as_ours(row.collator(texts, VOCABULARY, 32, random.Random(0)))
-        assert theirs.keys() - {"visible"} == ours.keys(), row.name
+    for method in METHODS:
+        objective = method.objective()
+        ours = objective.collate(texts, VOCABULARY, 32, torch.Generator().manual_seed(0))
+        theirs = as_ours(method.collator(texts, VOCABULARY, 32, random.Random(0)))
+        assert theirs.keys() - {"visible"} == ours.keys(), method.name
         for name in ours.keys() & {"decoder_positions", "content_positions", "attention_mask"}:
-            assert ours[name].shape == theirs[name].shape, (row.name, name)
-        model = pretraining(of, sizes, "cpu").eval()
+            assert ours[name].shape == theirs[name].shape, (method.name, name)
+        model = pretraining(objective, sizes, "cpu").eval()
         losses = [torch.stack(list(model(0.0, **batch).losses.values())) for batch in (ours, theirs)]
         assert all(bool(loss.isfinite().all()) for loss in losses)
         assert losses[0].sum().item() == pytest.approx(losses[1].sum().item(), rel=0.1)

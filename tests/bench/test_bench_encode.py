@@ -11,11 +11,12 @@ import pytest
 
 from retrobench.bench import encode, memory, scale
 from retrobench.bench.frame import Setting, UnequalError
-from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.bench.models import Scale
+from retrobench.bench.texts import VOCABULARY, lengths
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.retrieval.tokenised import Texts
 
-TINY = encode.Size(2, 32, 2, 24)
+TINY = Scale(2, 32, 2, 128, batch=24, length=encode.LONGEST, spread=encode.SPREAD)
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +25,15 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> encode.Sides:
 
 
 def test_both_sides_read_the_same_tokens(sides: encode.Sides) -> None:
-    window = Texts.of(TokenisedTexts.open(sides.place / "tokens"), 0, 24, VOCABULARY, encode.LONGEST)
+    window = Texts.of(TokenisedTexts.open(sides.folder / "tokens"), 0, 24, VOCABULARY, encode.LONGEST)
     ids, mask = window.batch(np.arange(24))
     theirs = sides.peer.preprocess(sides.texts)
     assert np.array_equal(theirs["input_ids"], ids) and np.array_equal(theirs["attention_mask"], mask)
     assert mask.sum(1).tolist() == lengths(24, encode.LONGEST).tolist()
-    made = passages(lengths(24, encode.LONGEST))
-    assert [encode.passage_of(text).text.tolist() for text in sides.texts] == [p.text.tolist() for p in made]
 
 
 def test_equal_sides_pass_and_others_are_refused(sides: encode.Sides, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sides.ours(True) == sides.theirs(True) == sides.published() == 24
+    assert sides.ours() == sides.theirs(True) == sides.published() == 24
     assert sides.same_published().startswith("cosine >= 1.0000000 in fp32")
     peer = sides._peer
     monkeypatch.setattr(sides, "_peer", lambda texts, halved: peer(texts, halved)[::-1].copy())
@@ -62,7 +61,7 @@ def test_memory_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         while watch.peak < before + len(pages) / 2 and time.monotonic() < seconds + 20:
             time.sleep(memory.SECONDS)
     assert before + 0.5 * 200e6 < watch.peak < before + 600e6
-    scale._write_tokens(tmp_path / "tokens", 300)
+    scale.write_random(tmp_path / "tokens", 300)
     (tmp_path / "out").mkdir()
     scale.main(tmp_path / "tokens", tmp_path / "out")
     assert int(capsys.readouterr().out.split()[-1]) > 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from parity import FIXTURE, LOSSES, decoder_name
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertForMaskedLM, BertTokenizer
@@ -21,21 +20,7 @@ from retrobench_bow_mae import BowPrediction
 from retrobench_dupmae import DupMAE
 from retrobench_retromae import RetroMAE
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity"
-LOSSES: dict[str, Any] = json.loads((FIXTURE / "losses.json").read_text())
 MAX_LENGTH = 40
-
-# The official decoder's names -> EnhancedDecoder's.
-DECODER = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output.dense": "project",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "expand",
-    "output.dense": "contract",
-    "output.LayerNorm": "output_norm",
-}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +32,7 @@ def ours(official: str) -> str:
     """The name in our model of a parameter of the official one."""
     if official.startswith("lm."):
         return f"backbone.{official}"
-    module, _, kind = official.removeprefix("c_head.").rpartition(".")
-    return f"decoder.{DECODER[module]}.{kind}"
+    return f"decoder.{decoder_name(official)}"
 
 
 def released_weights(objective: RetroMAE | DupMAE | BowPrediction) -> Pretraining:
@@ -56,7 +40,7 @@ def released_weights(objective: RetroMAE | DupMAE | BowPrediction) -> Pretrainin
     assert isinstance(model, Pretraining)
     if not isinstance(objective, BowPrediction):
         official = load_file(FIXTURE / "decoder.safetensors")
-        renamed = {ours(f"c_head.{name}").removeprefix("decoder."): value for name, value in official.items()}
+        renamed = {decoder_name(name): value for name, value in official.items()}
         model.get_submodule("decoder").load_state_dict(renamed)
     return model.eval()
 

@@ -19,7 +19,7 @@ import torch
 from processes import launch
 
 from retrobench.config.track import Representations
-from retrobench.data.tokens import TokenisedTexts
+from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
 from retrobench.model.encoder import Encoder
 from retrobench.model.encoder import Vectors as Embeddings
 from retrobench.model.loading import load_backbone
@@ -47,12 +47,9 @@ def texts(folder: Path, count: int = TEXTS, longest: int = 60) -> None:
     draw = np.random.default_rng(0)
     lengths = np.stack([np.zeros(count, np.int64), draw.integers(0, longest, count)], 1)
     total = int(lengths.sum())
-    draw.integers(5, 60, total, dtype=np.uint16).tofile(folder / "tokens.bin")
-    np.ones(total, np.bool_).tofile(folder / "starts.bin")
-    np.save(folder / "lengths.npy", lengths)
-    np.save(folder / "offsets.npy", np.concatenate([[0], lengths.sum(1).cumsum()]))
-    (folder / "ids.json").write_text("[" + ", ".join(f'"d{row}"' for row in range(count)) + "]")
-    (folder / "texts.json").write_text('{"dtype": "uint16"}')
+    tokens = draw.integers(5, 60, total, dtype=np.uint16)
+    ids = [f"d{row}" for row in range(count)]
+    write_chunks(folder, [TokenChunk(ids, lengths, tokens, np.ones(total, np.bool_))], np.uint16)
 
 
 def make(root: Path, folder: Path) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """
-Speed and memory beside what else there is: peers and ours in one process, equal before they are timed.
+Speed and memory beside peers: both sides run in one process, and are compared before they are timed.
 
-* bench        run benchmarks, each in a process of its own, and keep what they gave
-* BENCHMARKS   name -> module; one of them is a function `cases(setting) -> Iterator[Case]` in a file of this folder
+* bench        run benchmarks, each in a process of its own, and keep the results
+* BENCHMARKS   name -> `module:function` of this folder; the function yields `Case`s for a `Setting`
 
-Read `frame` for what a case is. Peers are real libraries where there are some, and in `peers` the released algorithms
+Read `frame` for the parts of a case. Peers are real libraries where there are some; `peers` holds released algorithms
 written anew from their description.
 """
 

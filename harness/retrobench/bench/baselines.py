@@ -1,13 +1,9 @@
-"""
-Objectives that the BoW paper compares speeds with and that are no plugins: decoders fed with the sentence vector.
-
-* AutoEncoding       rebuilds a second, more heavily masked copy of the text at its masked positions
-* AutoRegression     predicts each next token of the text
-"""
+"""The BoW paper's baselines of speed that are no plugins: decoders fed with the sentence vector."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -17,13 +13,36 @@ from retrobench.bench.peers.collators import AE_RATIO, RATIO
 from retrobench.model import Backbone, Pretraining, masked_batch, pack, token_loss
 from retrobench.objective import Passage, Step, Vocabulary
 
-__all__ = ["AutoEncoding", "AutoRegression"]
+__all__ = ["SentenceDecoder"]
 
 
-class _Baseline:
-    """What both share: one more layer over the sentence vector and the embedded text, in place of [CLS]."""
+@dataclass(frozen=True)
+class SentenceDecoder:
+    """One more layer over the embedded text, whose first token the sentence vector replaces.
 
-    before = False  # whether norms stand before attention and inner layer, as in GPT-2, or behind them
+    Auto-encoding: a layer like the encoder's rebuilds a second, more heavily masked copy at its masked positions.
+    Auto-regression, `causal`: a layer as in GPT-2, with norms before attention, predicts each next token.
+    """
+
+    causal: bool
+
+    def collate(
+        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        packed = pack(passages, vocabulary, max_length)
+        batch = masked_batch(packed, vocabulary, RATIO, generator)
+        if self.causal:
+            predicted = packed.attention_mask.bool()
+            predicted[:, 0] = False
+            batch["decoder_ids"] = packed.input_ids
+            batch["decoder_positions"] = predicted.flatten().nonzero().flatten() - 1
+            batch["decoder_targets"] = packed.input_ids[predicted]
+        else:
+            masked = masked_batch(packed, vocabulary, AE_RATIO, generator)
+            batch["decoder_ids"] = masked["input_ids"]
+            batch["decoder_positions"] = masked["masked_positions"]
+            batch["decoder_targets"] = masked["masked_ids"]
+        return batch
 
     def wrap(self, backbone: Backbone) -> nn.Module:
         config: Any = backbone.config
@@ -35,9 +54,9 @@ class _Baseline:
             "gelu",
             config.layer_norm_eps,
             batch_first=True,
-            norm_first=self.before,
+            norm_first=self.causal,
         )
-        norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if self.before else nn.Identity()
+        norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if self.causal else nn.Identity()
         return Pretraining(backbone, self.step, decoder=layer, norm=norm)
 
     def step(
@@ -55,49 +74,15 @@ class _Baseline:
         backbone = model.backbone
         hidden = backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         context = torch.cat([hidden[:, :1], backbone.embed(input_ids=decoder_ids)[:, 1:].to(hidden.dtype)], dim=1)
-        causal = self._causal(context) if self.before else None
-        padding = None if causal is not None else attention_mask == 0  # it stands behind all that a causal layer sees
+        visible = padding = None
+        if self.causal:  # padding stands behind all that a causal layer sees
+            visible = nn.Transformer.generate_square_subsequent_mask(context.shape[1], context.device, context.dtype)
+        else:
+            padding = attention_mask == 0
         decoder, norm = cast(Any, model).decoder, cast(Any, model).norm
-        rebuilt = norm(decoder(context, src_mask=causal, src_key_padding_mask=padding, is_causal=causal is not None))
-        return Step(
-            {
-                "mlm": token_loss(backbone, hidden, masked_positions, masked_ids),
-                "decoder": token_loss(backbone, rebuilt, decoder_positions, decoder_targets),
-            },
-            {},
-        )
-
-    def _causal(self, context: Tensor) -> Tensor:
-        return nn.Transformer.generate_square_subsequent_mask(context.shape[1], context.device, context.dtype)
-
-
-class AutoEncoding(_Baseline):
-    """One layer like the encoder's; masked language modelling again."""
-
-    def collate(
-        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        packed = pack(passages, vocabulary, max_length)
-        batch = masked_batch(packed, vocabulary, RATIO, generator)
-        decoder = masked_batch(packed, vocabulary, AE_RATIO, generator)
-        batch["decoder_ids"] = decoder["input_ids"]
-        batch["decoder_positions"], batch["decoder_targets"] = decoder["masked_positions"], decoder["masked_ids"]
-        return batch
-
-
-class AutoRegression(_Baseline):
-    """One layer as in GPT-2, which sees what stands before a token."""
-
-    before = True
-
-    def collate(
-        self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        packed = pack(passages, vocabulary, max_length)
-        batch = masked_batch(packed, vocabulary, RATIO, generator)
-        real = packed.attention_mask.bool()
-        real[:, 0] = False
-        batch["decoder_ids"] = packed.input_ids
-        batch["decoder_positions"] = real.flatten().nonzero().flatten() - 1
-        batch["decoder_targets"] = packed.input_ids[real]
-        return batch
+        rebuilt = norm(decoder(context, src_mask=visible, src_key_padding_mask=padding, is_causal=self.causal))
+        losses = {
+            "mlm": token_loss(backbone, hidden, masked_positions, masked_ids),
+            "decoder": token_loss(backbone, rebuilt, decoder_positions, decoder_targets),
+        }
+        return Step(losses, {})

@@ -1,17 +1,19 @@
-"""What this machine can do in this run: matrix products and copies, the ceilings that shares of the floor refer to."""
+"""The ceilings of this machine, measured in this run: matrix products and copies, to which shares of a floor refer."""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from retrobench.bench.frame import Floor, Setting
+
 __all__ = ["Ceilings", "ceilings"]
 
-_TIMES = 5
+_WARMUPS, _ROUNDS = 2, 5
 
 
 @dataclass(frozen=True)
@@ -25,26 +27,30 @@ class Ceilings:
         rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in self.flops.items())
         return f"matrix products {rates}; copies {self.copy / 1e9:,.0f} GB/s"
 
+    def seconds(self, floor: Floor) -> float:
+        """Return the least time of a unit of work."""
+        return max(floor.flops / self.flops[floor.precision], floor.bytes / self.copy)
 
-def ceilings(device: str, smoke: bool = False) -> Ceilings:
-    """Measured on the spot, in about a second; in none for a smoke run, whose shares of it say nothing."""
-    size, numbers = (64, 2**10) if smoke else (8192, 2**28) if device == "cuda" else (2048, 2**26)
+
+def ceilings(setting: Setting) -> Ceilings:
+    """Measure them, in about a second; a smoke run takes no time, and its shares mean nothing."""
+    size = setting.choose(smoke=64, cpu=2048, cuda=8192)
+    numbers = setting.choose(smoke=2**10, cpu=2**26, cuda=2**28)
     flops = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         # Not zeros, which a processor multiplies faster.
-        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        flops[name] = 2.0 * size**3 / _median(lambda a=left, b=right: a @ b, device)  # type: ignore[misc]
-    source = torch.randn(numbers, device=device)
+        left = torch.randn(size, size, device=setting.device).to(dtype)
+        right = torch.randn(size, size, device=setting.device).to(dtype)
+        flops[name] = 2.0 * size**3 / _median_seconds(partial(torch.matmul, left, right), setting)
+    source = torch.randn(numbers, device=setting.device)
     target = torch.empty_like(source)
-    return Ceilings(flops, 8.0 * numbers / _median(lambda: target.copy_(source), device))
+    return Ceilings(flops, 8.0 * numbers / _median_seconds(partial(target.copy_, source), setting))
 
 
-def _median(work: Callable[[], object], device: str) -> float:
+def _median_seconds(work: Callable[[], object], setting: Setting) -> float:
     times = []
-    for _ in range(_TIMES + 2):
-        began = time.perf_counter()
+    for _ in range(_WARMUPS + _ROUNDS):
+        start = setting.start()
         work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+        times.append(setting.seconds(start))
+    return statistics.median(times[_WARMUPS:])

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench.bench.frame import Case, Floor, Setting, gradients, steps_alike
-from retrobench.bench.models import BASE, Scale, backbone
+from retrobench.bench.loops import Steps
+from retrobench.bench.models import BASE, Scale, backbone, encoder
 from retrobench.bench.texts import VOCABULARY, lengths, passages
-from retrobench.config import Finetune, Reading, Representations
-from retrobench.model import Encoder, Vectors, pack
+from retrobench.config import Finetune, Reading
+from retrobench.model import Vectors, pack
 from retrobench.objective import Passage
 from retrobench.plan import arithmetic
 from retrobench.training import (
@@ -26,7 +27,6 @@ from retrobench.training import (
     Examples,
     Loop,
     Round,
-    deterministic,
     map_tensors,
     resolve_precision,
 )
@@ -94,16 +94,12 @@ def _round(queries: int, negatives: int) -> Round:
     return Round(examples, VOCABULARY, Reading(True, QUERY, PASSAGE), Candidates(own), negatives)
 
 
-def _encoder(sizes: Scale, device: str) -> Encoder:
-    return Encoder(backbone(sizes, device), "cls", Representations())
-
-
 class _Padded:
     """The step as toolkits have it: all texts of a batch padded to its longest, one forward each for both sides."""
 
     def __init__(self, round_: Round, sizes: Scale, device: str, halved: bool) -> None:
         self.round, self.device, self.halved = round_, device, halved
-        self.encoder = _encoder(sizes, device).train()
+        self.encoder = encoder(backbone(sizes, device)).train()
         self.optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=1e-5)
         self.number = 0
 
@@ -140,27 +136,24 @@ class _Padded:
 
 
 class _Ours:
-    """Our loop, a step a round. Gives the passages it went through."""
+    """Our loop; a call takes a step and returns its passages."""
 
     def __init__(self, round_: Round, sizes: Scale, device: str) -> None:
         batch = len(round_.rows) // KEPT
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
-        model = Contrastive(_encoder(sizes, device), 1.0)
-        self.loop = Loop(
-            model, Batches(round_.lengths, batch, settings.bucket, seed=0), round_.collate, settings, seed=0
-        )
-        self.passages, self.number = batch * (1 + round_.negatives), 0
+        model = Contrastive(encoder(backbone(sizes, device)), 1.0)
+        batches = Batches(round_.lengths, batch, settings.bucket, seed=0)
+        self.steps = Steps(Loop(model, batches, round_.collate, settings, seed=0))
+        self.passages = batch * (1 + round_.negatives)
 
     def __call__(self) -> float:
-        with deterministic():  # as in a run
-            self.loop.step(self.number)
-        self.number += 1
+        self.steps.take(1)
         return float(self.passages)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Against the toolkits' default precision, and against the padded step in ours."""
-    sizes = SMALL if setting.smoke else BASE if setting.cuda else CPU
+    """Yield our step beside the padded one in the toolkits' default precision, and beside that in ours."""
+    sizes = setting.choose(smoke=SMALL, cpu=CPU, cuda=BASE)
     queries, negatives = CHECKED if setting.smoke else TRAINED
     precision, check = resolve_precision("auto"), cache(lambda: _same_step(sizes, setting.device))
     halves = [setting.cuda] if setting.cuda or precision == "fp32" else [False, True]
@@ -196,12 +189,11 @@ def _flops(round_: Round, sizes: Scale) -> float:
 def _same_step(sizes: Scale, device: str) -> str:
     """UnequalError unless both make the same loss and gradients of some queries, without dropout."""
     queries, negatives = CHECKED
-    round_, still = _round(queries, negatives), replace(sizes, dropout=0.0)
+    # Weights so large that texts differ: as models are initialised all vectors are alike, and gradients cancel out.
+    round_, still = _round(queries, negatives), replace(sizes, dropout=0.0, spread=0.2)
     rows = np.arange(queries)
     padded = _Padded(round_, still, device, halved=False)
-    model = Contrastive(_encoder(still, device), 1.0).train()
-    for encoder in (padded.encoder, model.encoder):
-        _spread(encoder)
+    model = Contrastive(encoder(backbone(still, device)), 1.0).train()
     expected, _ = padded.loss(rows)
     round_.gradient_cache = 4 * PASSAGE  # several groups, of so few texts too
     batch = round_.collate(rows, torch.Generator().manual_seed(0))
@@ -214,11 +206,3 @@ def _same_step(sizes: Scale, device: str) -> str:
 
     # Scores of such weights are tens: what bf16 rounds of them shows in a softmax.
     return steps_alike(ours, (expected, gradients(padded.encoder, expected)), (0.05, 0.1))
-
-
-def _spread(encoder: Encoder) -> None:
-    """Weights so large that texts differ: as models are initialised all vectors are alike, and gradients cancel out."""
-    torch.manual_seed(1)
-    for parameter in encoder.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.2)

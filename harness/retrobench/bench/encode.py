@@ -1,213 +1,197 @@
 """
 Passages to vectors: ours beside sentence-transformers, the same [CLS]-pooled BERT with random weights.
 
-Ours is what a run does, from the tokens that its stage `tokenise` left to vectors on the disk, and what `evaluate` does
-from texts. The peer's `encode` goes from texts to memory; words are whole tokens here, so that tokenising is as cheap
-for it as can be.
+Ours is the stage of a run, from the tokens that `tokenise` wrote to vectors on the disk, and `evaluate`, from texts.
+The peer's `encode` goes from texts to memory; words are whole tokens here, so that tokenising is as cheap as can be.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
-from retrobench.bench.texts import VOCABULARY, lengths, passages, write_tokens
-from retrobench.config import Representations
+from retrobench.bench.models import Scale, bert, encoder
+from retrobench.bench.texts import VOCABULARY, lengths, passages, write_untitled
 from retrobench.data import TokenisedTexts
-from retrobench.model import Backbone, Encoder
-from retrobench.objective import Passage
+from retrobench.model import Backbone
+from retrobench.plan import arithmetic
 from retrobench.retrieval import Choices, PublishedEncoder, Vectors, load_published, write_vectors
 
-__all__ = ["cases"]
+__all__ = ["LONGEST", "Sides", "cases", "ndcg", "text_of", "tokenizer"]
 
 LONGEST = 150
 COSINE, COSINE_HALVED, NDCG = 0.9999, 0.999, 0.002
 SAMPLE = 64  # passages that are compared
 CUT = 0.7  # share of a passage's tokens that stand in its query
-SPREAD = 0.05  # of random weights: texts are told apart by them, which BERT's own 0.02 hardly does
+SPREAD = 0.05  # texts are told apart by such weights, which BERT's own 0.02 hardly does
 
-
-@dataclass(frozen=True)
-class Size:
-    """Layers, width and heads of the model, and how many passages a round embeds."""
-
-    layers: int
-    hidden: int
-    heads: int
-    passages: int
-
-    @property
-    def flops(self) -> float:
-        """Of a passage of mean length, the last layer for [CLS] alone."""
-        tokens = float(lengths(self.passages, LONGEST).mean())
-        return (self.layers - 1) * tokens * (24 * self.hidden**2 + 4 * self.hidden * tokens)
-
-
-SMOKE, SMALL, BASE = Size(5, 192, 6, 64), Size(6, 384, 12, 192), Size(12, 768, 12, 16384)
+# A round embeds a batch.
+SMOKE = Scale(5, 192, 6, 768, 64, LONGEST, spread=SPREAD)
+SMALL = Scale(6, 384, 12, 1536, 192, LONGEST, spread=SPREAD)
+BASE = Scale(12, 768, 12, 3072, 16384, LONGEST, spread=SPREAD)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """From tokens in bf16, and from texts in the precision that was published."""
-    size = SMOKE if setting.smoke else BASE if setting.cuda else SMALL
-    with tempfile.TemporaryDirectory() as place:
-        sides = Sides(Path(place), size, setting)
-        bf16, fp32 = Floor(size.flops), Floor(size.flops, precision="fp32")
-        about: dict[str, Any] = {"unit": "passages/s", "rounds": 5, "memory": False}
-        yield Case(
-            **about,
+    """Yield encoding from tokens in bf16, and from texts in the precision that was published."""
+    sizes = setting.choose(smoke=SMOKE, cpu=SMALL, cuda=BASE)
+    flops = _flops(sizes)
+    case = partial(Case, unit="passages/s", memory=False)
+    with tempfile.TemporaryDirectory() as folder:
+        sides = Sides(Path(folder), sizes, setting)
+        yield case(
             name="from tokens in bf16, against its default from texts",
-            ours=lambda: sides.ours(True),
+            ours=sides.ours,
             check=sides.same,
-            peer=lambda: sides.theirs(False),
+            peer=partial(sides.theirs, halved=False),
             peer_name="sentence-transformers, default",
-            floor=bf16,
+            floor=Floor(flops),
+            rounds=5,
         )
-        yield Case(
-            **about,
+        yield case(
             name="from tokens in bf16, against its bf16 from texts",
-            ours=lambda: sides.ours(True),
+            ours=sides.ours,
             check=sides.ranks_the_same,
-            peer=lambda: sides.theirs(True),
+            peer=partial(sides.theirs, halved=True),
             peer_name="sentence-transformers, bf16",
-            floor=bf16,
+            floor=Floor(flops),
+            rounds=5,
         )
-        yield Case(
-            **{**about, "rounds": 3, "warmups": 0},  # both have been at work
+        yield case(
             name="both from texts in fp32",
             ours=sides.published,
             check=sides.same_published,
-            peer=lambda: sides.theirs(False),
+            peer=partial(sides.theirs, halved=False),
             peer_name="sentence-transformers, default",
-            floor=fp32,
+            floor=Floor(flops, precision="fp32"),
+            rounds=3,
+            warmups=0,  # both have been at work
         )
 
 
-class Sides:
-    """The same model and passages on either side."""
+def _flops(sizes: Scale) -> float:
+    """Return the FLOPs of a passage of mean length; the last layer is needed for [CLS] alone, and left out."""
+    tokens = float(lengths(sizes.batch, sizes.length).mean())
+    return tokens * arithmetic.encoding(replace(sizes.shape, layers=sizes.layers - 1), tokens)
 
-    def __init__(self, place: Path, size: Size, setting: Setting) -> None:
-        self.place, self.device, self.rounds = place, setting.device, 0
-        made = passages(lengths(size.passages, LONGEST))
-        self.texts = [text_of(passage) for passage in made]
-        _write_tokens(place / "tokens", made)
-        _write_tokens(place / "some", made[:SAMPLE])
-        self.model = Encoder(Backbone(_bert(size)), "cls", Representations())
-        self.model.save(_folder(place / "model"), tokenizer(), LONGEST)
+
+class Sides:
+    """The same model and passages on either side; every call of ours writes into a new folder."""
+
+    def __init__(self, folder: Path, sizes: Scale, setting: Setting) -> None:
+        self.folder, self.device, self.calls = folder, setting.device, 0
+        self.ids = [passage.text for passage in passages(lengths(sizes.batch, LONGEST))]
+        self.texts = [text_of(ids) for ids in self.ids]
+        _write(folder / "tokens", self.ids)
+        _write(folder / "sample", self.ids[:SAMPLE])
+        self.model = encoder(Backbone(bert(sizes)))
+        (folder / "model").mkdir()
+        self.model.save(folder / "model", tokenizer(), LONGEST)
 
     @cached_property
     def peer(self) -> Any:
         """The folder as sentence-transformers loads it."""
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(str(self.place / "model"), device=self.device)
+        return SentenceTransformer(str(self.folder / "model"), device=self.device)
 
     @cached_property
     def loaded(self) -> PublishedEncoder:
         """The folder as `evaluate` loads it."""
-        return load_published(str(self.place / "model"), Choices())
+        return load_published(str(self.folder / "model"), Choices())
 
-    def ours(self, halved: bool) -> float:
-        """A round of the stage."""
-        self._stage(halved, self.place / "tokens")
+    def ours(self) -> float:
+        """Do a round of the stage, in bf16."""
+        self._stage("tokens", True)
         return float(len(self.texts))
 
-    def _stage(self, halved: bool, tokens: Path) -> Path:
-        source, folder = TokenisedTexts.open(tokens), self._next()
+    def published(self) -> float:
+        """Do a round of `evaluate`."""
+        pairs = [(str(row), text) for row, text in enumerate(self.texts)]
+        self.loaded.write(self._next(), pairs, len(pairs), "passage", lambda n: None)
+        return float(len(self.texts))
+
+    def theirs(self, halved: bool) -> float:
+        """Do a round of the peer."""
+        self._peer(self.texts, halved)
+        return float(len(self.texts))
+
+    def same(self) -> str:
+        """Compare vectors: equal in fp32, close in bf16; the next case compares rankings."""
+        theirs = self._peer(self.texts[:SAMPLE], False)
+        reports = []
+        for precision, least in (("fp32", COSINE), ("bf16", COSINE_HALVED)):
+            ours = self._vectors("sample", precision == "bf16")
+            reports.append(_alike(ours, theirs, precision, least))
+        return ", ".join(reports)
+
+    def same_published(self) -> str:
+        """Compare vectors, of unit length where similarity is by cosine."""
+        sample = self.texts[:SAMPLE]
+        return _alike(self.loaded.embed(sample, "passage"), self._peer(sample, False), "fp32", COSINE)
+
+    def ranks_the_same(self) -> str:
+        """Compare nDCG@10 with shortened passages as queries: ours in bf16, the peer in fp32."""
+        texts = self.texts[: 4 * SAMPLE]
+        queries = [ids[: max(2, int(CUT * len(ids)))] for ids in self.ids[: len(texts)]]
+        if not (self.folder / "queries").exists():
+            _write(self.folder / "queries", queries)
+        ours = ndcg(self._vectors("queries", True), self._vectors("tokens", True)[: len(texts)])
+        peer = ndcg(self._peer([text_of(ids) for ids in queries], False), self._peer(texts, False))
+        if not abs(ours - peer) <= NDCG:
+            raise UnequalError(f"nDCG@10 is {ours:.4f} in bf16 and {peer:.4f} in fp32. Nothing was timed.")
+        return f"nDCG@10 {ours:.4f} in bf16, {peer:.4f} in fp32"
+
+    def _stage(self, tokens: str, halved: bool) -> Path:
+        """Encode a folder of tokens as a run does; return the folder of its vectors."""
+        source, folder = TokenisedTexts.open(self.folder / tokens), self._next()
         write_vectors(folder, self.model, VOCABULARY, source, "passage", LONGEST, halved, {}, "encode")
         return folder
 
-    def _next(self) -> Path:
-        self.rounds += 1
-        return _folder(self.place / str(self.rounds))
-
-    def theirs(self, halved: bool) -> float:
-        """A round of the peer."""
-        self._peer(self.texts, halved)
-        return float(len(self.texts))
+    def _vectors(self, tokens: str, halved: bool) -> np.ndarray:
+        vectors = Vectors.open(self._stage(tokens, halved))
+        return vectors.dense(0, len(vectors))
 
     def _peer(self, texts: list[str], halved: bool) -> np.ndarray:
         with torch.autocast(self.device, torch.bfloat16, enabled=halved):
             return np.asarray(self.peer.encode(texts, show_progress_bar=False), np.float32)
 
-    def published(self) -> float:
-        """A round of what `evaluate` does."""
-        pairs = [(str(row), text) for row, text in enumerate(self.texts)]
-        self.loaded.write(self._next(), pairs, len(pairs), "passage", lambda n: None)
-        return float(len(pairs))
-
-    def same(self) -> str:
-        """In fp32 the same vectors, in bf16 nearly; the next case has the same ranking."""
-        theirs, told = self._peer(self.texts[:SAMPLE], False), []
-        for precision, least in (("fp32", COSINE), ("bf16", COSINE_HALVED)):
-            ours = _vectors(self._stage(precision == "bf16", self.place / "some"))
-            told.append(_alike(ours, theirs, precision, least))
-        return ", ".join(told)
-
-    def same_published(self) -> str:
-        """The same vectors, of unit length where similarity is by cosine."""
-        some = self.texts[:SAMPLE]
-        return _alike(self.loaded.embed(some, "passage"), self._peer(some, False), "fp32", COSINE)
-
-    def ranks_the_same(self) -> str:
-        """nDCG@10 of shortened passages as queries: ours in bf16 against the peer in fp32."""
-        some = self.texts[: 4 * SAMPLE]
-        queries = [" ".join(text.split()[: max(2, int(CUT * len(text.split())))]) for text in some]
-        tokens = self.place / "queries"
-        if not tokens.exists():
-            _write_tokens(tokens, [passage_of(text) for text in queries])
-        ours = (_vectors(self._stage(True, folder))[: len(some)] for folder in (tokens, self.place / "tokens"))
-        theirs = (self._peer(texts, False) for texts in (queries, some))
-        first, second = ndcg(*ours), ndcg(*theirs)
-        if not abs(first - second) <= NDCG:
-            raise UnequalError(f"nDCG@10 is {first:.4f} in bf16 and {second:.4f} in fp32. Nothing was timed.")
-        return f"nDCG@10 {first:.4f} in bf16, {second:.4f} in fp32"
+    def _next(self) -> Path:
+        """Make a folder for the next call."""
+        self.calls += 1
+        folder = self.folder / str(self.calls)
+        folder.mkdir()
+        return folder
 
 
 def ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
-    """nDCG@10 by cosine, where query i asks for document i alone."""
-    unit = [F.normalize(torch.from_numpy(part)) for part in (queries, documents)]
-    scores = unit[0] @ unit[1].T
+    """Return nDCG@10 by cosine, where document i alone is relevant to query i."""
+    scores = F.normalize(torch.from_numpy(queries)) @ F.normalize(torch.from_numpy(documents)).T
     ranks = (scores > scores.diagonal()[:, None]).sum(1)
     return float(torch.where(ranks < 10, 1 / torch.log2(ranks + 2.0), 0.0).mean())
 
 
 def _alike(ours: np.ndarray, theirs: np.ndarray, precision: str, least: float) -> str:
-    cosines: Tensor = torch.cosine_similarity(torch.from_numpy(ours).double(), torch.from_numpy(theirs).double())
-    found = float(cosines.min())
-    if math.isnan(found) or found < least:
+    cosines = torch.cosine_similarity(torch.from_numpy(ours).double(), torch.from_numpy(theirs).double())
+    lowest = float(cosines.min())
+    if math.isnan(lowest) or lowest < least:
         raise UnequalError(
-            f"vectors in {precision}: the least cosine is {found:.6f}, of at least {least}. Nothing was timed."
+            f"vectors in {precision}: the least cosine is {lowest:.6f}, of at least {least}. Nothing was timed."
         )
-    return f"cosine >= {found:.7f} in {precision}"
-
-
-def _vectors(folder: Path) -> np.ndarray:
-    found = Vectors.open(folder)
-    return found.dense(0, len(found))
-
-
-def _bert(size: Size) -> Any:
-    from transformers import BertConfig, BertForMaskedLM
-
-    shape: dict[str, Any] = {"hidden_size": size.hidden, "num_hidden_layers": size.layers}
-    shape |= {"num_attention_heads": size.heads, "intermediate_size": 4 * size.hidden}
-    torch.manual_seed(0)
-    return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY.size, initializer_range=SPREAD, **shape))
+    return f"cosine >= {lowest:.7f} in {precision}"
 
 
 def tokenizer() -> Any:
-    """One word for each id, so that a text says exactly which tokens it has."""
+    """Return a tokenizer with one word for each id, so that a text says exactly which tokens it has."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from tokenizers.processors import BertProcessing
     from transformers import PreTrainedTokenizerFast
@@ -215,29 +199,17 @@ def tokenizer() -> Any:
     names = {"[PAD]": VOCABULARY.pad, "[UNK]": 100, "[CLS]": VOCABULARY.cls, "[SEP]": VOCABULARY.sep}
     names |= {"[MASK]": VOCABULARY.mask}
     words = {f"w{number}": number for number in range(VOCABULARY.size) if number not in names.values()}
-    made = Tokenizer(models.WordLevel({**names, **words}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made.post_processor = BertProcessing(("[SEP]", VOCABULARY.sep), ("[CLS]", VOCABULARY.cls))
+    pieces = Tokenizer(models.WordLevel({**names, **words}, unk_token="[UNK]"))
+    pieces.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    pieces.post_processor = BertProcessing(("[SEP]", VOCABULARY.sep), ("[CLS]", VOCABULARY.cls))
     special = {f"{name[1:-1].lower()}_token": name for name in names}
-    return PreTrainedTokenizerFast(tokenizer_object=made, **special)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, **special)  # type: ignore[no-untyped-call]
 
 
-def text_of(passage: Passage) -> str:
-    """The words of a passage without a title."""
-    return " ".join(f"w{number}" for number in passage.text)
+def text_of(ids: np.ndarray) -> str:
+    """Return the words of token ids."""
+    return " ".join(f"w{number}" for number in ids)
 
 
-def passage_of(text: str) -> Passage:
-    """The passage of some words."""
-    none = np.zeros(0, np.uint16), np.zeros(0, np.bool_)
-    ids = np.asarray([int(word[1:]) for word in text.split()], np.uint16)
-    return Passage(*none, ids, np.ones(len(ids), np.bool_))
-
-
-def _folder(place: Path) -> Path:
-    place.mkdir()
-    return place
-
-
-def _write_tokens(folder: Path, made: list[Passage]) -> None:
-    write_tokens(folder, np.concatenate([of.text for of in made]), np.asarray([len(of.text) for of in made]))
+def _write(folder: Path, texts: Sequence[np.ndarray]) -> None:
+    write_untitled(folder, np.concatenate(texts), np.asarray([len(ids) for ids in texts]))

@@ -1,34 +1,39 @@
 """
-The models that pre-training is measured on, with random weights: a small one on a CPU, BERT-base on a GPU.
+The models that are measured, with random weights: a small one on a CPU, BERT-base on a GPU.
 
-* Scale, scale       the sizes of a device, and of a smoke run
+* Scale, scale       sizes of a model and its batches; those of a device, and of a smoke run
+* Workload           texts to train on, with the sizes and the setting
 * objective          an installed objective by its name, with its own settings
-* backbone           a new model
-* pretraining        the objective around one
+* bert, backbone, encoder, pretraining   a new model, bare or wrapped for its use; the same in every process
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from retrobench.bench.frame import Setting
-from retrobench.bench.texts import VOCABULARY
-from retrobench.config import Found, discover, get
-from retrobench.model import Backbone, Pretraining
-from retrobench.objective import Objective
+from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.config import Found, Representations, discover, get
+from retrobench.model import Backbone, Encoder, Pretraining
+from retrobench.objective import Objective, Passage
 from retrobench.plan import Shape
 
-__all__ = ["Scale", "backbone", "objective", "pretraining", "scale"]
+__all__ = ["BASE", "BUCKET", "Scale", "Workload", "backbone", "bert", "encoder", "objective", "pretraining", "scale"]
+
+
+BUCKET = 32  # batches sorted by length together, the default of a run
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Layers, width, heads and inner width of a BERT; texts a batch, the longest of them, and dropout."""
+    """Layers, width, heads and inner width of a BERT; texts of a batch, and the tokens of the longest."""
 
     layers: int
     hidden: int
@@ -37,18 +42,48 @@ class Scale:
     batch: int
     length: int
     dropout: float = 0.1
+    spread: float = 0.02  # standard deviation of the random weights
 
     @property
     def shape(self) -> Shape:
         return Shape(self.layers, self.hidden, self.intermediate, VOCABULARY.size)
+
+    @property
+    def model_text(self) -> str:
+        """The model's sizes in words."""
+        return f"{self.layers} layers, {self.hidden} wide"
+
+    @property
+    def batch_text(self) -> str:
+        """Texts and tokens of a batch."""
+        return f"{self.batch} x {self.length}"
 
 
 SMOKE, SMALL, BASE = Scale(2, 32, 2, 64, 4, 32), Scale(4, 256, 4, 1024, 16, 150), Scale(12, 768, 12, 3072, 128, 150)
 
 
 def scale(setting: Setting) -> Scale:
-    """That of a device: of MS MARCO's passages, in batches as RetroMAE had them."""
-    return SMOKE if setting.smoke else BASE if setting.cuda else SMALL
+    """Return the sizes of a device: MS MARCO's passages, in batches as RetroMAE had them."""
+    return setting.choose(smoke=SMOKE, cpu=SMALL, cuda=BASE)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Texts to train on, the sizes of the model and its batches, and the setting."""
+
+    setting: Setting
+    sizes: Scale
+    texts: Sequence[Passage]
+
+    @classmethod
+    def of_passages(cls, setting: Setting, sizes: Scale) -> Self:
+        """Draw texts as long as MS MARCO's passages, a bucket of batches."""
+        return cls(setting, sizes, passages(lengths(sizes.batch * BUCKET, sizes.length)))
+
+    @classmethod
+    def of_full_texts(cls, setting: Setting, sizes: Scale, batches: int) -> Self:
+        """Draw batches of texts that all are as long as the longest allowed."""
+        return cls(setting, sizes, passages(np.full(batches * sizes.batch, sizes.length)))
 
 
 @cache
@@ -57,24 +92,41 @@ def _installed() -> list[Found]:
 
 
 def objective(name: str) -> Objective:
-    """The objective as it is without settings. RetrobenchError where none of that name is installed."""
-    found = get(name, _installed())
-    assert found.objective is not None
-    return found.objective()
+    """Return an objective without settings. RetrobenchError where no objective of that name is installed."""
+    entry = get(name, _installed())
+    assert entry.objective is not None
+    return entry.objective()
 
 
-def backbone(sizes: Scale, device: str, seed: int = 0) -> Backbone:
-    """A new model, the same for a seed, with the attention that training takes on the device."""
-    torch.manual_seed(seed)
-    shape: dict[str, Any] = {"hidden_size": sizes.hidden, "num_hidden_layers": sizes.layers}
-    shape |= {"num_attention_heads": sizes.heads, "intermediate_size": sizes.intermediate}
-    shape |= {"hidden_dropout_prob": sizes.dropout, "attention_probs_dropout_prob": sizes.dropout}
-    lm = BertForMaskedLM(BertConfig(vocab_size=VOCABULARY.size, max_position_embeddings=512, **shape))
+def bert(sizes: Scale) -> BertForMaskedLM:
+    """Make a model with random weights."""
+    config = BertConfig(
+        vocab_size=VOCABULARY.size,
+        hidden_size=sizes.hidden,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        intermediate_size=sizes.intermediate,
+        hidden_dropout_prob=sizes.dropout,
+        attention_probs_dropout_prob=sizes.dropout,
+        initializer_range=sizes.spread,
+    )
+    torch.manual_seed(0)
+    return BertForMaskedLM(config)
+
+
+def backbone(sizes: Scale, device: str) -> Backbone:
+    """Make a model to train, with the attention that training takes on the device."""
+    lm = bert(sizes)
     if device == "cpu":
         lm.set_attn_implementation("eager")
     return Backbone(lm).to(device)
 
 
-def pretraining(of: Objective, sizes: Scale, device: str, seed: int = 0) -> Pretraining:
-    """The objective's module around a new model on the device, the same for a seed."""
-    return cast(Pretraining, of.wrap(backbone(sizes, device, seed)).to(device))
+def encoder(model: Backbone) -> Encoder:
+    """Wrap a model so that it embeds texts by [CLS]."""
+    return Encoder(model, "cls", Representations())
+
+
+def pretraining(objective: Any, sizes: Scale, device: str) -> Pretraining:
+    """Wrap a new model on the device for pre-training with the objective."""
+    return cast(Pretraining, objective.wrap(backbone(sizes, device)).to(device))

@@ -1,17 +1,16 @@
-"""Which benchmarks there are, each run in a process of its own, and what becomes of their numbers."""
+"""The benchmarks by name, each run in a process of its own, and the results kept."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from retrobench.core import atomic_write, say
 from retrobench.errors import RetrobenchError, unknown
@@ -19,18 +18,18 @@ from retrobench.leaderboard import Result, performance, places
 
 __all__ = ["BENCHMARKS", "Benched", "bench"]
 
-# Name -> module of this package.
+# Name -> module of this package, and the function in it that yields the cases.
 BENCHMARKS: dict[str, str] = {
-    "collation": "collation",
-    "objectives": "objectives",
-    "retromae": "retromae",
-    "bow-mae": "bow_mae",
-    "dupmae": "dupmae",
-    "contrastive": "contrastive",
-    "encode": "encode",
-    "search": "search",
-    "merge": "merge",
-    "scale": "scale",
+    "collation": "collation:cases",
+    "objectives": "objectives:cases",
+    "retromae": "pretraining:retromae_cases",
+    "bow-mae": "pretraining:bow_mae_cases",
+    "dupmae": "dupmae:cases",
+    "contrastive": "contrastive:cases",
+    "encode": "encode:cases",
+    "search": "search:cases",
+    "merge": "merge:cases",
+    "scale": "scale:cases",
 }
 # Run only by name: they take longer than all others together.
 BY_NAME_ONLY = ("scale",)
@@ -39,7 +38,7 @@ FOLDER = "performance"
 
 
 class Benched(NamedTuple):
-    """What was measured, as the terminal shows it, and 1 where a benchmark failed."""
+    """The results as the terminal shows them, and exit code 1 where a benchmark failed."""
 
     text: str
     exit_code: int
@@ -52,67 +51,68 @@ def bench(
     json_file: Path | None = None,
     leaderboard: Path | None = None,
 ) -> Benched:
-    """Run the benchmarks named, or all but the longest, and keep what they gave under `performance` of a leaderboard.
+    """Run the benchmarks named, or all but the longest, and append the results under `performance` of a leaderboard.
 
     `device` is "cpu" or "cuda"; without it the first GPU if there is one. With `smoke` sizes are small, only
     equality counts, and nothing is kept. `json_file` gets an array of `performance.public` results after every
-    case, so that a run cut short leaves what it had. RetrobenchError for a name or device that is not there.
+    case, so that a run cut short leaves its first ones. RetrobenchError for an unknown name or device.
     """
     chosen = list(dict.fromkeys(names)) or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]
     for name in chosen:
         if name not in BENCHMARKS:
             raise unknown("benchmark", name, BENCHMARKS)
-    where = _device(device)
+    device = _device(device)
     folder = (leaderboard or Path("leaderboards")) / FOLDER
     done: list[Result] = []
     lock = Lock()
 
-    def run(name: str) -> tuple[list[Result], int]:
-        say(f"== {name} on {where}{', smoke' if smoke else ''}")
-        process, found = _Process(name, where, smoke, _command(name, where)), []
-        for result in process.results():
-            found.append(result)
+    def run(name: str) -> _Process:
+        say(f"== {name} on {device}{', smoke' if smoke else ''}")
+        process = _Process(name, device, smoke)
+        for result in process.run():
             with lock:
                 done.append(result)
                 _write(json_file, done)
-        if not (process.returned or smoke):
-            performance.append(folder, found)
-        return found, process.returned
+        if not (process.exit_code or smoke):
+            performance.append(folder, process.results)
+        return process
 
     # Where time counts nothing else may run; where it does not, imports are most of the work.
     with ThreadPoolExecutor((os.cpu_count() or 1) if smoke else 1) as pool:
-        ended = dict(zip(chosen, pool.map(run, chosen), strict=True))
-    results = [result for found, _ in ended.values() for result in found]
-    _write(json_file, results)  # in their order, whichever ended first
-    failed = [name for name, (_, returned) in ended.items() if returned]
-    table = performance.text(results, [] if smoke else _aims(leaderboard))
-    kept = (
-        "Smoke: equality alone was checked, and nothing is kept."
-        if smoke
-        else f"Kept in {folder / performance.RESULTS}"
-    )
-    told = [f"Failed: {', '.join(failed)}; the reason stands above."] if failed else []
-    return Benched("\n".join([table, "", kept, *told]), 1 if failed else 0)
+        processes = list(pool.map(run, chosen))
+    results = [result for process in processes for result in process.results]
+    _write(json_file, results)  # in the order of the names, whichever ended first
+    lines = [performance.text(results, [] if smoke else _aims(leaderboard)), ""]
+    if smoke:
+        lines.append("Smoke: equality alone was checked, and nothing is kept.")
+    else:
+        lines.append(f"Kept in {folder / performance.RESULTS}")
+    failed = [process.name for process in processes if process.exit_code]
+    if failed:
+        lines.append(f"Failed: {', '.join(failed)}; the reason stands above.")
+    return Benched("\n".join(lines), 1 if failed else 0)
 
 
 def _aims(leaderboard: Path | None) -> list[performance.Aim]:
-    """Those of the first folder that has some."""
-    folders = [place / FOLDER for place in places(leaderboard)]
-    return next((found for found in map(performance.aims, folders) if found), [])
+    """Read the aims of the first folder that has some."""
+    for place in places(leaderboard):
+        aims = performance.aims(place / FOLDER)
+        if aims:
+            return aims
+    return []
 
 
-def _device(asked: str | None) -> Literal["cpu", "cuda"]:
+def _device(name: str | None) -> str:
+    """Return the device named, or the first GPU if there is one; RetrobenchError where it is not there."""
     import torch
 
-    if asked is not None and asked not in DEVICES:
-        raise unknown("device", asked, DEVICES)
-    if asked == "cuda" and not torch.cuda.is_available():
+    if name is not None and name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
         raise RetrobenchError("--device is cuda, and torch finds no GPU here. Leave it out, or take cpu.")
-    return "cuda" if asked == "cuda" or (asked is None and torch.cuda.is_available()) else "cpu"
-
-
-def _command(name: str, device: str) -> str:
-    return shlex.join(["retrobench", "bench", name, "--device", device])
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
 
 
 def _write(file: Path | None, results: Sequence[Result]) -> None:
@@ -127,31 +127,26 @@ def _write(file: Path | None, results: Sequence[Result]) -> None:
 
 
 class _Process:
-    """One benchmark at work; results come as lines on its standard output, all else goes to standard error."""
+    """One benchmark at work: its results are lines on its standard output, all else goes to standard error."""
 
-    def __init__(self, name: str, device: str, smoke: bool, command: str) -> None:
-        words = [
-            sys.executable,
-            "-m",
-            "retrobench.bench.worker",
-            BENCHMARKS[name],
-            name,
-            device,
-            str(int(smoke)),
-            command,
-        ]
-        self.words, self.device, self.returned = words, device, 0
+    def __init__(self, name: str, device: str, smoke: bool) -> None:
+        self.name = name
+        self.words = [sys.executable, "-m", "retrobench.bench.worker", BENCHMARKS[name], name, device, str(int(smoke))]
+        self.environment = dict(os.environ)
+        if device == "cpu":
+            self.environment["CUDA_VISIBLE_DEVICES"] = ""  # ours would take a GPU that it sees
+        self.results: list[Result] = []
+        self.exit_code = 0
 
-    def results(self) -> Iterator[Result]:
-        environment = dict(os.environ)
-        if self.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # a GPU that ours saw it would take
-        with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    def run(self) -> Iterator[Result]:
+        """Run it, and yield every result as it comes."""
+        with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    yield Result(**json.loads(line))
+                    self.results.append(Result(**json.loads(line)))
+                    yield self.results[-1]
             except BaseException:
                 process.kill()  # an interrupted or failing parent leaves no worker behind
                 raise
-        self.returned = process.returncode
+        self.exit_code = process.returncode

@@ -1,4 +1,4 @@
-"""What measured speeds say of the BoW paper's 67 %, beside its own numbers, which stand among the claims."""
+"""The BoW paper's 67 %: the speeds measured here, and the paper's own numbers, which stand among the claims."""
 
 from __future__ import annotations
 
@@ -6,73 +6,78 @@ from functools import cache
 from typing import NamedTuple
 
 from retrobench.bench.feeds import WORKERS
-from retrobench.bench.peers.collators import RATIO
+from retrobench.bench.methods import BOW, ENHANCED, MLM
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import claims
-from retrobench.plan import arithmetic
+from retrobench.plan import Shape, arithmetic
 
-__all__ = ["Degenerations", "published", "verdict"]
+__all__ = ["Degenerations", "by_arithmetic", "published", "verdict"]
 
 TABLE = "bow/speed"
 BATCH, LENGTH = 64, 512  # of the published table
-LOADS = 0.9  # a training that runs at this share of what its loader can make waits for the loader
+LOADS = 0.9  # a training that runs at this share of its loader's rate waits for the loader
 
 
 class Degenerations(NamedTuple):
-    """How much slower than pure MLM, as shares of its rate."""
+    """Slow-downs beside pure MLM, as shares of its rate."""
 
     enhanced: float
     bow: float
 
     @property
     def points(self) -> float:
+        """Their difference in percentage points."""
         return 100 * (self.enhanced - self.bow)
+
+
+def by_arithmetic(shape: Shape, length: int) -> Degenerations:
+    """Return the slow-downs that FLOPs alone account for, on texts of `length` tokens."""
+    mlm = MLM.flops(shape, length)
+    return Degenerations(1 - mlm / ENHANCED.flops(shape, length), 1 - mlm / BOW.flops(shape, length))
 
 
 @cache
 def published() -> dict[str, dict[str, float | None]]:
-    """The paper's table: model -> measure -> number, None where it prints none. RetrobenchError without the claims."""
-    found = next((table for table in claims.claims() if table.id == TABLE), None)
-    if found is None:
-        raise RetrobenchError(
-            f"No claims hold the table {TABLE}. Run this where leaderboards/other/claims.toml is found."
-        )
-    rows = [row for part in found.parts for row in part.systems]
-    return {row.model: {cell.column.measure: cell.published for cell in row.cells} for row in rows}
+    """Return the paper's table: model -> measure -> number, None where it prints none.
+
+    RetrobenchError without the claims.
+    """
+    for table in claims.claims():
+        if table.id == TABLE:
+            rows = [row for part in table.parts for row in part.systems]
+            return {row.model: {cell.column.measure: cell.published for cell in row.cells} for row in rows}
+    raise RetrobenchError(f"No claims hold the table {TABLE}. Run this where leaderboards/other/claims.toml is found.")
 
 
 def verdict(
     released: Degenerations, waitless: Degenerations, ours: Degenerations, bounds: Degenerations, sizes: str
 ) -> str:
-    """One sentence: what bounds the published rate, and what was measured here on batches of `sizes`.
+    """Return one sentence: the bound of the published rate, and the slow-downs measured here on batches of `sizes`.
 
-    Measured are the slow-downs collating as released, the same with the wait for data taken out, and collating as here;
-    `bounds` are those that arithmetic allows.
+    They are measured collating as released, then without the wait for data, then collating as retrobench does;
+    `bounds` are those by arithmetic.
     """
-    printed = Degenerations(*(_number(name, "degeneration") for name in ("Enhanced Decoding", "BoW")))
-    rate = _number("Enhanced Decoding", "samples/s")
-    ceiling = WORKERS * BATCH / _number("Enhanced Decoding", "data-s")
-    costs = [
-        arithmetic.pretraining(arithmetic.BERT_BASE, LENGTH, name, RATIO) for name in ("mlm", "retromae", "bow-mae")
-    ]
-    base = Degenerations(*(1 - costs[0] / cost for cost in costs[1:]))
-    loads = rate >= LOADS * ceiling
-    means = "measures a data loader, not an objective" if loads else "is not explained by the data loader"
-    published_says = (
+    printed = Degenerations(_number(ENHANCED.name, "degeneration"), _number(BOW.name, "degeneration"))
+    rate = _number(ENHANCED.name, "samples/s")
+    ceiling = WORKERS * BATCH / _number(ENHANCED.name, "data-s")
+    base = by_arithmetic(arithmetic.BERT_BASE, LENGTH)
+    if rate >= LOADS * ceiling:
+        means = "measures a data loader, not an objective"
+    else:
+        means = "is not explained by the data loader"
+    return (
         f"The published 67 % is the difference of two slow-downs, {100 * printed.enhanced:.1f} % - "
         f"{100 * printed.bow:.1f} % = {printed.points:.0f} points; its enhanced decoding ran at {rate:.1f} samples/s, "
         f"{100 * rate / ceiling:.0f} % of the {ceiling:.1f} that {WORKERS} workers can make at the published time a "
-        f"batch, while arithmetic accounts for {base.points:.0f} points (BERT-base, {LENGTH} tokens), so it {means}"
-    )
-    return (
-        f"{published_says}; here, at {sizes}, the difference is {released.points:.0f} points collating as released, "
+        f"batch, while arithmetic accounts for {base.points:.0f} points (BERT-base, {LENGTH} tokens), so it {means}; "
+        f"here, at {sizes}, the difference is {released.points:.0f} points collating as released, "
         f"{waitless.points:.0f} with the wait for data taken out, {ours.points:.0f} collating as retrobench does, and "
         f"{bounds.points:.0f} by arithmetic."
     )
 
 
 def _number(model: str, measure: str) -> float:
-    found = published()[model][measure]
-    if found is None:
+    number = published()[model][measure]
+    if number is None:
         raise RetrobenchError(f"The claims of {TABLE} print no {measure} of {model}. Restore the cell.")
-    return found
+    return number

@@ -20,7 +20,7 @@ from retrobench.data.catalogue import quiet_ir_datasets
 from retrobench.data.collection import Collection, Corpus, open_collections
 from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, path, register
-from retrobench.data.tokens import TokenisedTexts, by_length, vocabulary, write_tokens
+from retrobench.data.tokens import TokenChunk, TokenisedTexts, by_length, vocabulary, write_chunks, write_tokens
 
 __all__ = [
     "BUILDERS",
@@ -30,6 +30,7 @@ __all__ = [
     "Dataset",
     "Document",
     "FolderDataset",
+    "TokenChunk",
     "TokenisedTexts",
     "build",
     "by_length",
@@ -43,5 +44,6 @@ __all__ = [
     "register",
     "rules",
     "vocabulary",
+    "write_chunks",
     "write_tokens",
 ]

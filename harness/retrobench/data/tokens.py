@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["TokenisedTexts", "by_length", "vocabulary", "write_tokens"]
+__all__ = ["TokenChunk", "TokenisedTexts", "by_length", "vocabulary", "write_chunks", "write_tokens"]
 
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 _AT_ONCE = 4096
@@ -57,6 +56,39 @@ def _separator(tokenizer: Any) -> Any:
     return tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
 
 
+@dataclass(frozen=True)
+class TokenChunk:
+    """Tokens of some texts, one text behind the other; of each text first its title."""
+
+    ids: Sequence[str]
+    lengths: np.ndarray  # [N, 2], tokens of each title and of each text
+    tokens: np.ndarray  # [sum of lengths]
+    starts: np.ndarray  # [sum of lengths] bool, True where a word begins
+
+
+def write_chunks(folder: Path, chunks: Iterable[TokenChunk], dtype: type[np.unsignedinteger]) -> dict[str, float]:
+    """Write tokenised texts into `folder`, chunk by chunk; return the numbers of texts and tokens."""
+    written = [np.zeros((0, 2), np.int64)]
+    with (
+        open(folder / "tokens.bin", "wb") as tokens,
+        open(folder / "starts.bin", "wb") as starts,
+        open(folder / "ids.json", "w", encoding="utf-8") as ids,
+    ):
+        separator = "["
+        for chunk in chunks:
+            ids.write(separator + ", ".join(map(json.dumps, chunk.ids)))
+            tokens.write(chunk.tokens.astype(dtype).tobytes())
+            starts.write(chunk.starts.astype(np.bool_).tobytes())
+            written.append(chunk.lengths)
+            separator = ", "
+        ids.write("[]" if separator == "[" else "]")
+    lengths = np.concatenate(written)
+    np.save(folder / "lengths.npy", lengths)
+    np.save(folder / "offsets.npy", np.concatenate([[0], lengths.sum(1).cumsum()]))
+    (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name}))
+    return {"texts": float(len(lengths)), "tokens": float(lengths.sum())}
+
+
 def write_tokens(
     folder: Path,
     texts: Iterable[tuple[str, str, str]],
@@ -64,7 +96,7 @@ def write_tokens(
     advance: Any = None,
     separated: bool = False,
 ) -> dict[str, float]:
-    """Tokenise (id, title, text) triples into `folder`; gives the number of texts and tokens.
+    """Tokenise (id, title, text) triples into `folder`; return the numbers of texts and tokens.
 
     With `separated` a title ends in the tokenizer's separator, which counts as a word of the title.
     """
@@ -75,33 +107,30 @@ def write_tokens(
     # Many a tokenizer.json carries the truncation and padding of the model's last training run.
     backend.no_truncation()
     backend.no_padding()
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    lengths = array("q")  # of title and text in turn
-    with (
-        open(folder / "tokens.bin", "wb") as tokens,
-        open(folder / "starts.bin", "wb") as starts,
-        open(folder / "ids.json", "w", encoding="utf-8") as ids,
-    ):
+
+    def chunks() -> Iterator[TokenChunk]:
         source = iter(texts)
-        while part := list(islice(source, _AT_ONCE)):
-            listed = ", ".join(json.dumps(identifier) for identifier, _, _ in part)
-            ids.write((", " if lengths else "[") + listed)
-            titles = _encode(backend, [title for _, title, _ in part])
-            bodies = _encode(backend, [text for _, _, text in part])
-            for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
-                if title:
-                    title, title_starts = [*title, *between], [*title_starts, *(True for _ in between)]
-                lengths.extend((len(title), len(body)))
-                tokens.write(np.asarray([*title, *body], dtype).tobytes())
-                starts.write(np.asarray([*title_starts, *body_starts], np.bool_).tobytes())
+        while rows := list(islice(source, _AT_ONCE)):
+            yield _tokenised(rows, backend, between)
             if advance is not None:
-                advance(len(part))
-        ids.write("]" if lengths else "[]")
-    pairs = np.frombuffer(lengths, np.int64).reshape(-1, 2) if lengths else np.zeros((0, 2), np.int64)
-    np.save(folder / "lengths.npy", pairs)
-    np.save(folder / "offsets.npy", np.concatenate([[0], pairs.sum(1).cumsum()]))
-    (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name}))
-    return {"texts": float(len(pairs)), "tokens": float(pairs.sum())}
+                advance(len(rows))
+
+    return write_chunks(folder, chunks(), np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+
+
+def _tokenised(rows: Sequence[tuple[str, str, str]], backend: Any, between: list[int]) -> TokenChunk:
+    """Tokenise (id, title, text) triples; `between` stands after every title."""
+    titles = _encode(backend, [title for _, title, _ in rows])
+    bodies = _encode(backend, [text for _, _, text in rows])
+    lengths, tokens, starts = [], [], []
+    for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
+        if title:
+            title, title_starts = [*title, *between], [*title_starts, *(True for _ in between)]
+        lengths.append((len(title), len(body)))
+        tokens.append(np.asarray([*title, *body], np.uint32))
+        starts.append(np.asarray([*title_starts, *body_starts], np.bool_))
+    ids = [identifier for identifier, _, _ in rows]
+    return TokenChunk(ids, np.asarray(lengths, np.int64), np.concatenate(tokens), np.concatenate(starts))
 
 
 def _backend(tokenizer: Any) -> Any:
@@ -120,7 +149,7 @@ def _encode(backend: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], lis
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """Passages by row number. All but the ids is mapped, not read, and the ids only when they are asked for."""
+    """Passages by row number, mapped rather than read; only the ids are read, when first needed."""
 
     folder: Path
     tokens: np.ndarray  # of all texts in a row
@@ -130,29 +159,25 @@ class TokenisedTexts:
 
     @classmethod
     def open(cls, folder: Path) -> TokenisedTexts:
-        head = json.loads((folder / "texts.json").read_text())
+        """Map the files of a folder that `write_chunks` wrote."""
+        dtype = json.loads((folder / "texts.json").read_text())["dtype"]
         lengths = np.load(folder / "lengths.npy", mmap_mode="r")
-        known = (folder / "offsets.npy").exists()  # folders of before 0.3 lack it, and name their texts in texts.json
-        total = None if known else np.concatenate([[0], lengths.sum(1).cumsum()])
-        offsets = np.load(folder / "offsets.npy", mmap_mode="r") if total is None else total
-        empty = int(offsets[-1]) == 0  # an empty file cannot be mapped
-        tokens = np.zeros(0, head["dtype"]) if empty else np.memmap(folder / "tokens.bin", head["dtype"], "r")
-        starts = np.zeros(0, np.bool_) if empty else np.memmap(folder / "starts.bin", np.bool_, "r")
+        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        if not offsets[-1]:  # an empty file cannot be mapped
+            return cls(folder, np.zeros(0, dtype), np.zeros(0, np.bool_), lengths[:, 0], offsets)
+        tokens = np.memmap(folder / "tokens.bin", dtype, "r")
+        starts = np.memmap(folder / "starts.bin", np.bool_, "r")
         return cls(folder, tokens, starts, lengths[:, 0], offsets)
 
     @cached_property
     def ids(self) -> list[str]:
-        file = self.folder / "ids.json"
-        found: list[str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else self._head()["ids"]
-        return found
-
-    def _head(self) -> dict[str, Any]:
-        head: dict[str, Any] = json.loads((self.folder / "texts.json").read_text(encoding="utf-8"))
-        return head
+        """Ids of the texts, read when first needed."""
+        ids: list[str] = json.loads((self.folder / "ids.json").read_text(encoding="utf-8"))
+        return ids
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each text, [N]."""
+        """Return the tokens of each text, [N]."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:

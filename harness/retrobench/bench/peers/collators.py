@@ -21,7 +21,20 @@ from torch import Tensor
 
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["DECODER_RATIO", "Collator", "ae", "ar", "bow", "mlm", "retromae", "whole_word_mask"]
+__all__ = [
+    "AE_RATIO",
+    "DECODER_RATIO",
+    "POOL",
+    "RATIO",
+    "Batch",
+    "Collator",
+    "ae",
+    "ar",
+    "bow",
+    "mlm",
+    "retromae",
+    "whole_word_mask",
+]
 
 Batch = dict[str, Tensor]
 Collator = Callable[[Sequence[Passage], Vocabulary, int, random.Random], Batch]
@@ -33,7 +46,7 @@ CLS, SEP = "[CLS]", "[SEP]"
 
 
 def whole_word_mask(tokens: Sequence[str], ratio: float, drawn: random.Random) -> list[int]:
-    """1 at each token that is masked, as transformers' DataCollatorForWholeWordMask drew it until version 4."""
+    """Return 1 at each token that is masked, as transformers' DataCollatorForWholeWordMask drew it until version 4."""
     words: list[list[int]] = []
     for place, token in enumerate(tokens):
         if token in (CLS, SEP):
@@ -54,10 +67,10 @@ def whole_word_mask(tokens: Sequence[str], ratio: float, drawn: random.Random) -
 
 
 def retromae(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, drawn: random.Random) -> Batch:
-    """Pools of up to 256 masks a text, a copied row of them for each of its tokens, [B, L, L] int64."""
+    """Draw pools of up to 256 masks a text, and copy a row of the pool for each token, [B, L, L] int64."""
     rows, masks, matrices, labels = [], [], [], []
     for passage in passages:
-        ids, tokens = _head(passage, vocabulary, max_length)
+        ids, tokens = _window(passage, vocabulary, max_length)
         rows.append(torch.tensor(ids))
         masks.append(torch.tensor(whole_word_mask(tokens, RATIO, drawn)))
         pool = [whole_word_mask(tokens, DECODER_RATIO, drawn) for _ in range(min(len(tokens), POOL))]
@@ -71,8 +84,8 @@ def retromae(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: in
     clean = _padded(rows, vocabulary.pad)
     length = clean.shape[1]
     visible = clean.new_zeros(len(rows), length, length)
-    for text, matrix_of in enumerate(matrices):
-        visible[text, : len(matrix_of), : len(matrix_of)] = matrix_of
+    for text, shown in enumerate(matrices):
+        visible[text, : len(shown), : len(shown)] = shown
     return {
         **_encoder_side(rows, masks, vocabulary, drawn),
         "decoder_input_ids": clean,
@@ -82,7 +95,7 @@ def retromae(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: in
 
 
 def bow(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, drawn: random.Random) -> Batch:
-    """Weights [B, V] float32 of the words of each text, all alike and 1 in sum."""
+    """Give the words of each text equal weights whose sum is 1, [B, V] float32."""
     rows, masks = _masked(passages, vocabulary, max_length, drawn)
     weights = torch.zeros(len(rows), vocabulary.size)
     for text, row in enumerate(rows):
@@ -93,17 +106,16 @@ def bow(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, dr
 
 
 def mlm(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, drawn: random.Random) -> Batch:
-    """Masked language modelling alone."""
+    """Mask for masked language modelling alone."""
     return _encoder_side(*_masked(passages, vocabulary, max_length, drawn), vocabulary, drawn)
 
 
 def ae(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, drawn: random.Random) -> Batch:
-    """The same text masked a second time, more heavily, for the decoder."""
+    """Mask the text a second time, more heavily, for the decoder."""
     texts = [_window(passage, vocabulary, max_length, drawn) for passage in passages]
     rows = [torch.tensor(ids) for ids, _ in texts]
-    once, twice = (
-        [torch.tensor(whole_word_mask(tokens, ratio, drawn)) for _, tokens in texts] for ratio in (RATIO, AE_RATIO)
-    )
+    once = [torch.tensor(whole_word_mask(tokens, RATIO, drawn)) for _, tokens in texts]
+    twice = [torch.tensor(whole_word_mask(tokens, AE_RATIO, drawn)) for _, tokens in texts]
     decoder = _encoder_side(rows, twice, vocabulary, drawn)
     return {
         **_encoder_side(rows, once, vocabulary, drawn),
@@ -113,7 +125,7 @@ def ae(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, dra
 
 
 def ar(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, drawn: random.Random) -> Batch:
-    """The clean text for a decoder that goes from left to right."""
+    """Add the clean text for a decoder that goes from left to right."""
     rows, masks = _masked(passages, vocabulary, max_length, drawn)
     clean = _padded(rows, vocabulary.pad)
     labels = clean.masked_fill(clean == vocabulary.pad, -100)
@@ -124,28 +136,21 @@ def ar(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, dra
     }
 
 
-def _head(passage: Passage, vocabulary: Vocabulary, max_length: int) -> tuple[list[int], list[str]]:
-    """Ids and pieces between special tokens, a long text's beginning."""
-    ids, pieces = _pieces(passage)
-    room = max_length - 2
-    return [vocabulary.cls, *ids[:room], vocabulary.sep], [CLS, *pieces[:room], SEP]
-
-
 def _window(
-    passage: Passage, vocabulary: Vocabulary, max_length: int, drawn: random.Random
+    passage: Passage, vocabulary: Vocabulary, max_length: int, drawn: random.Random | None = None
 ) -> tuple[list[int], list[str]]:
-    """The same of a random part of a long text."""
-    ids, pieces = _pieces(passage)
-    room = max_length - 2
-    first = drawn.randint(0, len(ids) - room) if len(ids) > room else 0
-    return [vocabulary.cls, *ids[first : first + room], vocabulary.sep], [CLS, *pieces[first : first + room], SEP]
+    """Return ids and pieces between special tokens: a long text's beginning, or a random part if `drawn` is given.
 
-
-def _pieces(passage: Passage) -> tuple[list[int], list[str]]:
-    """Ids, and pieces as a WordPiece tokenizer spells them, of which only the beginning matters here."""
+    Pieces are spelt as by a WordPiece tokenizer; only their beginning matters here.
+    """
     ids = np.concatenate([passage.title, passage.text]).tolist()
     starts = np.concatenate([passage.title_starts, passage.text_starts]).tolist()
-    return ids, ["word" if start else "##piece" for start in starts]
+    room, first = max_length - 2, 0
+    if drawn is not None and len(ids) > room:
+        first = drawn.randint(0, len(ids) - room)
+    window = slice(first, first + room)
+    pieces = ["word" if start else "##piece" for start in starts[window]]
+    return [vocabulary.cls, *ids[window], vocabulary.sep], [CLS, *pieces, SEP]
 
 
 def _masked(
@@ -162,7 +167,7 @@ def _masked(
 def _encoder_side(
     rows: Sequence[Tensor], masks: Sequence[Tensor], vocabulary: Vocabulary, drawn: random.Random
 ) -> Batch:
-    """Corrupted ids 80/10/10, which tokens are real, and labels, padded to the batch's longest text."""
+    """Return ids corrupted 80/10/10, the mask of real tokens, and labels, padded to the batch's longest text."""
     ids = _padded(rows, vocabulary.pad)
     specials = torch.tensor([[word in vocabulary.special for word in row] for row in ids.tolist()])
     selected = _padded(masks, 0).bool() & ~specials

@@ -1,0 +1,103 @@
+"""
+Our training loop at work on one side of a case.
+
+* Steps                 steps of a loop, continued with every call
+* pretraining_steps     those of pre-training a new model, as a run sets it up
+* repeated              batches collated beforehand, so that steps alone are timed
+* FedSteps              pre-training fed in one of three ways; keeps its rates and its waits for data
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrobench.bench.feeds import Feed
+from retrobench.bench.frame import Timed
+from retrobench.bench.methods import Method
+from retrobench.bench.models import BUCKET, Workload, pretraining
+from retrobench.bench.texts import VOCABULARY, token_counts
+from retrobench.config import Optimisation
+from retrobench.training import Batches, Loop, deterministic
+
+__all__ = ["Fed", "FedSteps", "Steps", "pretraining_steps", "repeated"]
+
+Batch = dict[str, Tensor]
+Fed = Literal["as released", "ours", "no wait"]
+
+
+class Steps:
+    """Steps of one loop, continued with every call."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.number = loop, 0
+
+    def take(self, count: int) -> None:
+        """Take `count` optimizer steps by deterministic algorithms, as a run does."""
+        with deterministic():
+            for _ in range(count):
+                self.loop.step(self.number)
+                self.number += 1
+
+
+def pretraining_steps(objective: Any, work: Workload, source: Iterator[Batch] | None = None) -> Steps:
+    """Return the steps of pre-training a new model; batches come from the objective's collator, or from `source`."""
+
+    def collate(rows: np.ndarray, generator: torch.Generator) -> Batch:
+        return next(source) if source is not None else _collated(objective, work, rows, generator)
+
+    # The schedule of a long run, at a rate so small that random weights stay as good as random.
+    settings = Optimisation(steps=1_000_000, batch=work.sizes.batch, learning_rate=1e-5)
+    model = pretraining(objective, work.sizes, work.setting.device)
+    return Steps(Loop(model, _batches(work), collate, settings, seed=0))
+
+
+def repeated(objective: Any, work: Workload) -> Iterator[Batch]:
+    """Collate the batches of an epoch now; return them over and over."""
+    batches, generator = _batches(work), torch.Generator().manual_seed(0)
+    count = len(work.texts) // work.sizes.batch
+    return cycle([_collated(objective, work, batches.rows(number), generator) for number in range(count)])
+
+
+def _batches(work: Workload) -> Batches:
+    return Batches(token_counts(work.texts), work.sizes.batch, BUCKET, seed=0)
+
+
+def _collated(objective: Any, work: Workload, rows: np.ndarray, generator: torch.Generator) -> Batch:
+    texts = [work.texts[row] for row in rows]
+    batch: Batch = objective.collate(texts, VOCABULARY, work.sizes.length, generator)
+    return batch
+
+
+class FedSteps:
+    """A side of pre-training steps; keeps the samples a second and the seconds waited a batch of every round."""
+
+    def __init__(self, method: Method, fed: Fed, work: Workload, steps: int) -> None:
+        """Batches are collated as released, by our objective, or beforehand; a round takes `steps` of them."""
+        self.samples, self.setting, self.steps = steps * work.sizes.batch, work.setting, steps
+        self.rates: list[float] = []
+        self.waits: list[float] = []
+        objective = method.objective()
+        self.feed = Feed(method.collator, work, convert=True) if fed == "as released" else None
+        source = repeated(objective, work) if fed == "no wait" else self.feed
+        self.training = pretraining_steps(objective, work, source)
+
+    def __call__(self) -> Timed:
+        if self.feed is not None:
+            self.feed.steady()
+        waited, start = self.training.loop.waited, self.setting.start()
+        self.training.take(self.steps)
+        seconds = self.setting.seconds(start)
+        self.rates.append(self.samples / seconds)
+        self.waits.append((self.training.loop.waited - waited) / self.steps)
+        return Timed(self.samples, seconds)
+
+    def forget(self) -> None:
+        """Drop the numbers of a warm-up."""
+        self.rates.clear()
+        self.waits.clear()

@@ -1,0 +1,50 @@
+"""
+Pre-training methods with both sides: our objective, and the collator and loss released with the paper.
+
+* Method                 a method, by the BoW paper's name for it
+* METHODS                the lines of that paper's table of speed, in its order
+* MLM, ENHANCED, BOW     three of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from retrobench.bench.baselines import SentenceDecoder
+from retrobench.bench.models import objective
+from retrobench.bench.peers import collators
+from retrobench.bench.peers.collators import RATIO, Collator
+from retrobench.plan import Shape, arithmetic
+
+__all__ = ["BOW", "ENHANCED", "METHODS", "MLM", "Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pre-training method; `loss` and `project` are empty where no step was released."""
+
+    name: str
+    objective: Callable[[], Any]  # ours, without settings
+    collator: Collator  # the released one
+    loss: str = ""  # of `peers.steps.Released`
+    project: str = ""
+    reads_losses: bool = False  # whether the released step reads its losses from the device each time
+
+    def flops(self, shape: Shape, length: float) -> float:
+        """Return the FLOPs per token of a training step over texts of `length` tokens."""
+        return arithmetic.pretraining(shape, length, self.objective().name, RATIO)
+
+
+MLM = Method("Pure MLM", partial(objective, "mlm"), collators.mlm, "mlm")
+ENHANCED = Method("Enhanced Decoding", partial(objective, "retromae"), collators.retromae, "retromae", "RetroMAE")
+BOW = Method("BoW", partial(objective, "bow-mae"), collators.bow, "bow", "bowdpr", reads_losses=True)
+METHODS = (
+    MLM,
+    Method("Auto-Encoding", partial(SentenceDecoder, causal=False), collators.ae),
+    Method("Auto-Regression", partial(SentenceDecoder, causal=True), collators.ar),
+    ENHANCED,
+    BOW,
+)
