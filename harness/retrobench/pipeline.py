@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 from retrobench import stages
 from retrobench.config import Experiment
-from retrobench.data import Collection
 from retrobench.store import Artifact, Source, Store
 
 __all__ = ["Result", "pretrain", "run"]
-
-VALIDATION_DEPTH = 100  # documents per validation query; the choice of a round needs no more
 
 
 class Result(NamedTuple):
@@ -22,28 +18,26 @@ class Result(NamedTuple):
     scores: dict[str, Artifact]  # of the test datasets, by id
     encoder: Artifact | None = None  # None for a baseline
     round: str = ""  # of fine-tuning, by which the encoder was made
-    validation: Mapping[str, Artifact] = MappingProxyType({})  # the scores by which the round was chosen, by round
+    validation: Mapping[str, Artifact] = {}  # the scores by which the round was chosen, by round
 
 
 def run(experiment: Experiment, inputs: stages.Inputs, store: Store) -> Iterator[Result]:
     """Run one experiment and yield a result for each row. A stage that the store holds already is read, not run."""
-    work, evaluate = stages.Work(experiment, inputs, store), experiment.track.evaluate
-    tests = [inputs.collections[name] for name in experiment.datasets]
+    work, evaluate, tests = stages.Work(experiment, inputs, store), experiment.track.evaluate, experiment.datasets
     if inputs.base is None:
-        yield Result({test.id: stages.score(work, test, stages.search_bm25(work, test)) for test in tests})
+        yield Result({test: stages.score(work, test, stages.search_bm25(work, test)) for test in tests})
         return
-    encoders: dict[str, Artifact] = {}
+    encoders, validation = dict[str, Artifact](), dict[str, Artifact]()
     for name, encoder in _finetune(work, pretrain(work, inputs.base.model)):
         encoders[name] = encoder
         if evaluate.rounds == "every":
-            yield Result({test.id: _score(work, test, encoder, evaluate.depth) for test in tests}, encoder, name)
+            yield Result({test: _score(work, test, encoder, evaluate.depth) for test in tests}, encoder, name)
     if evaluate.rounds == "chosen":
-        validation = {}
         if evaluate.select and len(encoders) > 1:
-            selection = inputs.collections[evaluate.select]
-            validation = {name: _score(work, selection, encoders[name], VALIDATION_DEPTH) for name in encoders}
+            depth = stages.VALIDATION_DEPTH
+            validation = {name: _score(work, evaluate.select, encoders[name], depth) for name in encoders}
         name = stages.choose(encoders, validation, evaluate.measures[0])
-        scores = {test.id: _score(work, test, encoders[name], evaluate.depth) for test in tests}
+        scores = {test: _score(work, test, encoders[name], evaluate.depth) for test in tests}
         yield Result(scores, encoders[name], name, validation)
 
 
@@ -58,15 +52,15 @@ def pretrain(work: stages.Work, encoder: Source) -> Source:
 
 def _finetune(work: stages.Work, start: Source) -> Iterator[tuple[str, Artifact]]:
     """Yield the encoder of each round. Every round begins at `start`, as in RetroMAE's and BoW's recipes."""
-    track, collections = work.experiment.track, work.inputs.collections
-    reading, collection = track.finetune.reading, collections[track.finetune.queries]
+    track, reading = work.experiment.track, work.experiment.track.finetune.reading
+    collection = work.inputs.collections[track.finetune.queries]
     documents = stages.tokenise_documents(work, collection.corpus, reading.titles)
     texts = stages.TrainingTexts(collection, documents, stages.tokenise_queries(work, collection))
-    listed = stages.collect_negatives(work, texts, collections[track.finetune.hard]) if track.finetune.hard else None
-    first = stages.finetune(work, start, texts, "in-batch", listed)
+    given = stages.collect_negatives(work, texts) if track.finetune.hard else None
+    first = stages.finetune(work, start, texts, "in-batch", given)
     yield "in-batch", first
     if track.mine.queries and (track.mine.depth or track.distil.on):
-        texts = texts._replace(queries=stages.sample_queries(work, texts, track.mine.queries))
+        texts = texts._replace(queries=stages.sample_queries(work, texts))
     mined = None
     if track.mine.depth:
         queries = stages.encode(work, first, texts.queries, "query", reading)
@@ -76,9 +70,9 @@ def _finetune(work: stages.Work, start: Source) -> Iterator[tuple[str, Artifact]
         yield "distilled", stages.finetune(work, start, texts, "distilled", stages.teach(work, texts, mined))
 
 
-def _score(work: stages.Work, test: Collection, encoder: Artifact, depth: int) -> Artifact:
-    reading = work.experiment.track.test_reading
-    documents = stages.tokenise_documents(work, test.corpus, reading.titles)
-    queries = stages.encode(work, encoder, stages.tokenise_queries(work, test), "query", reading)
+def _score(work: stages.Work, test: str, encoder: Artifact, depth: int) -> Artifact:
+    collection, reading = work.inputs.collections[test], work.experiment.track.test_reading
+    documents = stages.tokenise_documents(work, collection.corpus, reading.titles)
+    queries = stages.encode(work, encoder, stages.tokenise_queries(work, collection), "query", reading)
     passages = stages.encode(work, encoder, documents, "passage", reading)
     return stages.score(work, test, stages.search(work, test, queries, passages, depth))

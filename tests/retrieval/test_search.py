@@ -302,7 +302,7 @@ def searched(made: tiny.Tiny, encoder: Path, on: Experiment) -> tuple[Artifact, 
     texts, model = works.training_texts(work, name), works.artifact("finetune", encoder)
     queries = encode(work, model, texts.queries, "query", reading)
     passages = encode(work, model, texts.documents, "passage", reading)
-    return search(work, texts.collection, queries, passages, 1000), queries, passages
+    return search(work, name, queries, passages, 1000), queries, passages
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])

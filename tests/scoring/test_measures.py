@@ -324,7 +324,7 @@ def test_measure_compares_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
 def scored_by(names: Sequence[str], store: Path, run: Path, dataset_id: str) -> Artifact:
     on = works.experiment(evaluate=Evaluate(("unused",), measures=tuple(names)))
     work = works.work(store, dataset_id, on=on)
-    return score(work, work.inputs.collections[dataset_id], works.artifact("search", run))
+    return score(work, dataset_id, works.artifact("search", run))
 
 
 def collection(folder: Path) -> Path:

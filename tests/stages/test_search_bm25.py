@@ -36,7 +36,7 @@ def bm25(folder: Path, store: Path, depth: int, **settings: Any) -> Path:
     track = works.experiment(evaluate=Evaluate(("unused",), depth=depth), finetune=replace(finetune, queries="x")).track
     on = Experiment(track, Baseline("bm25", "bm25", Bm25(**settings)), 0)
     work = works.work(store, str(folder), on=on)
-    return search_bm25(work, work.inputs.collections[str(folder)]).path
+    return search_bm25(work, str(folder)).path
 
 
 @pytest.mark.parametrize(("titles", "settings"), [(True, {}), (False, {}), (True, {"k1": 0.9, "b": 0.4})])

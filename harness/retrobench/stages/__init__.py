@@ -13,7 +13,7 @@ The stages. Each takes artifacts and gives one, and calls no other stage; `pipel
 * score, choose      measures, and the round that is tested
 """
 
-from retrobench.stages.choose import choose
+from retrobench.stages.choose import VALIDATION_DEPTH, choose
 from retrobench.stages.collect_negatives import collect_negatives
 from retrobench.stages.encode import encode
 from retrobench.stages.finetune import finetune
@@ -29,6 +29,7 @@ from retrobench.stages.training_texts import TrainingTexts
 from retrobench.stages.work import Work
 
 __all__ = [
+    "VALIDATION_DEPTH",
     "Base",
     "Inputs",
     "TrainingTexts",

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from retrobench.stages.score import scores
 from retrobench.store import Artifact
 
-__all__ = ["choose"]
+__all__ = ["VALIDATION_DEPTH", "choose"]
+
+VALIDATION_DEPTH = 100  # documents per validation query; the choice of a round needs no more
 
 
 def choose(encoders: Mapping[str, Artifact], validation: Mapping[str, Artifact], measure: str) -> str:

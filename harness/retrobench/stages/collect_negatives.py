@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrobench.core import file_hash
-from retrobench.data import Collection, Dataset, FolderDataset
+from retrobench.data import Dataset, FolderDataset
 from retrobench.errors import RetrobenchError
 from retrobench.stages.training_texts import TrainingTexts
 from retrobench.stages.work import Work
@@ -19,12 +19,13 @@ from retrobench.training import Examples, grouped
 __all__ = ["collect_negatives"]
 
 
-def collect_negatives(work: Work, texts: TrainingTexts, collection: Collection) -> Artifact:
-    """Return `candidates.npy` [E, depth]: for each training example the rows of the negatives that `collection` lists.
+def collect_negatives(work: Work, texts: TrainingTexts) -> Artifact:
+    """Return `candidates.npy` [E, depth]: for each training example the rows of the listed negatives.
 
     Documents that answer the query are left out; -1 ends a short list.
     """
-    source, settings = collection.dataset, work.experiment.track.finetune
+    settings = work.experiment.track.finetune
+    source = work.inputs.collections[settings.hard].dataset
     training_id = texts.collection.id
 
     def make(folder: Path) -> dict[str, float]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retrobench.data import Collection
 from retrobench.retrieval import searched_how
 from retrobench.scoring import canonical, read_run, score_hits
 from retrobench.stages.work import Work
@@ -16,13 +15,13 @@ from retrobench.store import Artifact
 __all__ = ["facts", "per_query", "score", "scores"]
 
 
-def score(work: Work, collection: Collection, run: Artifact) -> Artifact:
+def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
     """Return the scores of a run, in three files.
 
     `scores.json` maps each measure to its mean, and `per_query.json` each measure and query to a value, by the track's
     names. `facts.json` holds the counts behind them, with hashes of corpus and qrels.
     """
-    experiment = work.experiment
+    experiment, collection = work.experiment, work.inputs.collections[dataset_id]
     names, level = experiment.track.evaluate.measures, collection.dataset.rule.relevance_level
 
     def make(folder: Path) -> dict[str, float]:

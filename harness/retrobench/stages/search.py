@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrobench.data import Collection
 from retrobench.retrieval import EXACT, Sought, retrieve
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
@@ -12,19 +11,19 @@ from retrobench.store import Artifact
 __all__ = ["search"]
 
 
-def search(work: Work, collection: Collection, queries: Artifact, passages: Artifact, depth: int) -> Artifact:
+def search(work: Work, dataset_id: str, queries: Artifact, passages: Artifact, depth: int) -> Artifact:
     """Return the best `depth` documents of every query, as `run.trec` and as `rows.npy`, `scores.npy` [Q, k].
 
-    `queries` and `passages` are vectors of the collection.
+    `queries` and `passages` are vectors of the dataset.
     """
     experiment = work.experiment
     name = experiment.entrant.name
     scale, index = experiment.track.representation.scale, experiment.track.evaluate.index
-    drop_self = collection.dataset.rule.drop_self
+    drop_self = work.inputs.collections[dataset_id].dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
         searcher = Sought(queries.path, passages.path, scale=scale, index=index)
-        retrieve(folder, searcher, depth, collection.id, name, drop_self)
+        retrieve(folder, searcher, depth, dataset_id, name, drop_self)
         return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
     engine = EXACT if index == EXACT else f"faiss {index}"
@@ -34,7 +33,7 @@ def search(work: Work, collection: Collection, queries: Artifact, passages: Arti
         recipe,
         [queries, passages],
         make,
-        dataset=collection.id,
+        dataset=dataset_id,
         together=index == EXACT,
-        label=f"search {name} on {collection.id}",
+        label=f"search {name} on {dataset_id}",
     )

@@ -8,7 +8,6 @@ import numpy as np
 
 from retrobench.config import Baseline
 from retrobench.core import bar
-from retrobench.data import Collection
 from retrobench.scoring import ranking, write_run
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
@@ -16,9 +15,9 @@ from retrobench.store import Artifact
 __all__ = ["search_bm25"]
 
 
-def search_bm25(work: Work, collection: Collection) -> Artifact:
+def search_bm25(work: Work, dataset_id: str) -> Artifact:
     """Return a run of BM25 over title and text, English stop words left out, no stemming."""
-    experiment = work.experiment
+    experiment, collection = work.experiment, work.inputs.collections[dataset_id]
     baseline, titles = experiment.entrant, bool(experiment.track.test_reading.titles)
     assert isinstance(baseline, Baseline)
     depth, drop_self = experiment.track.evaluate.depth, collection.dataset.rule.drop_self

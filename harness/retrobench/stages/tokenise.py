@@ -57,12 +57,12 @@ def tokenise_queries(work: Work, collection: Collection) -> Artifact:
     )
 
 
-def sample_queries(work: Work, texts: TrainingTexts, sample: int) -> Artifact:
-    """Return `sample` training queries that have a relevant document, as `TokenisedTexts`.
+def sample_queries(work: Work, texts: TrainingTexts) -> Artifact:
+    """Return `mine.queries` training queries that have a relevant document, as `TokenisedTexts`.
 
     The draw depends on the collection alone, so every entrant gets the same queries.
     """
-    collection = texts.collection
+    collection, sample = texts.collection, work.experiment.track.mine.queries
     label = f"tokenise {sample:,} of {collection.id} queries"
 
     def make(folder: Path) -> dict[str, float]:
