@@ -4,12 +4,14 @@ What is run: tracks, entrants and experiments as frozen records.
 * track        records of a track, a section of its file each
 * experiment   an entrant under a track, with a seed
 * reading      records from TOML files and from the command line
+* keys         every key of a track, with type, default and meaning
 * discovery    installed objectives
 * fingerprint  a hash of a plugin's source
 """
 
 from retrobench.config.discovery import Found, checked, configure, discover, get, parse_objective, preset
 from retrobench.config.experiment import BASELINES, Baseline, Bm25, Entrant, Experiment
+from retrobench.config.keys import TrackKey, track_keys
 from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track
 from retrobench.config.track import (
     DTYPES,
@@ -48,6 +50,7 @@ __all__ = [
     "Representations",
     "Titles",
     "Track",
+    "TrackKey",
     "checked",
     "configure",
     "discover",
@@ -56,4 +59,5 @@ __all__ = [
     "preset",
     "read_entrant",
     "read_track",
+    "track_keys",
 ]

@@ -18,7 +18,7 @@ from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
 from retrobench.core.processor import computes_bf16, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say
 from retrobench.core.provenance import retrobench_version
-from retrobench.core.settings import attempt, build, from_text, types_of
+from retrobench.core.settings import attempt, build, describe, from_text, types_of
 from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
 
@@ -31,6 +31,7 @@ __all__ = [
     "bar",
     "build",
     "computes_bf16",
+    "describe",
     "duration",
     "escape_latex",
     "file_hash",

@@ -5,6 +5,7 @@ Typed settings of frozen dataclasses.
 * attempt    settings -> the record, or its faults, for callers that gather faults of several records
 * from_text  `KEY=VALUE` texts -> typed values
 * types_of   key -> type
+* describe   a type in words
 
 A field's type is one of bool, int, float, str, Literal, tuple[X, ...] and unions of them. `Annotated[int, Ge(1)]`, with
 the bounds of annotated-types, limits it. A field that is a record itself lends its keys to the record around it.
@@ -18,7 +19,7 @@ import math
 import operator
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -27,7 +28,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["attempt", "build", "from_text", "types_of"]
+__all__ = ["attempt", "build", "describe", "from_text", "types_of"]
 
 T = TypeVar("T")
 
@@ -150,7 +151,7 @@ def _fit(value: Any, annotation: Any) -> Any:
     raise ValueError(_describe(annotation))
 
 
-def _bounds(metadata: tuple[Any, ...]) -> list[Any]:
+def _bounds(metadata: Sequence[Any]) -> list[Any]:
     bounds: list[Any] = []
     for entry in metadata:
         bounds += entry if isinstance(entry, GroupedMetadata) else [entry]
@@ -162,6 +163,15 @@ def _check_bound(value: Any, bound: Any) -> None:
     limit = getattr(bound, attribute)
     if not holds(value, limit):
         raise ValueError(f"{words} {limit:g}")
+
+
+def describe(annotation: Any) -> str:
+    """Return a type in words, with its bounds."""
+    if get_origin(annotation) is not Annotated:
+        return _describe(annotation)
+    base, *metadata = get_args(annotation)
+    bounds = [f"{BOUNDS[type(bound)][2]} {getattr(bound, BOUNDS[type(bound)][0]):g}" for bound in _bounds(metadata)]
+    return ", ".join([_describe(base), *bounds])
 
 
 def _describe(annotation: Any) -> str:
