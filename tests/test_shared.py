@@ -18,17 +18,17 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
-from retrobench.retrieval.nearest import Documents, Plan, shared
+from retrobench.retrieval.nearest import VectorSet, Plan, shared
 from retrobench.retrieval.vectors import Vectors
 root, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 if count > 1:
     dist.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=count)
 for folder in (root / "many", root / "few"):
-    queries, documents = (Documents.of(Vectors.open(folder / side)) for side in "qp")
+    queries, documents = (VectorSet.of(Vectors.open(folder / side)) for side in "qp")
     plan = Plan(queries=11) if count > 1 else Plan()
-    places = np.load(folder / "places.npy")
-    found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, places, 0.7, plan))]
+    tie_ranks = np.load(folder / "tie_ranks.npy")
+    found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, tie_ranks, 0.7, plan))]
     np.savez(folder / f"{count}.{rank}.npz", rows=found[0], scores=found[1])
 if count > 1:
     dist.destroy_process_group()
@@ -67,7 +67,7 @@ def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
         for name, rows in (("q", 37), ("p", documents)):
             (tmp_path / case / name).mkdir(parents=True)
             lay(tmp_path / case / name, draw, rows)
-        np.save(tmp_path / case / "places.npy", draw.permutation(documents).astype(np.int32))
+        np.save(tmp_path / case / "tie_ranks.npy", draw.permutation(documents).astype(np.int32))
     for count in (1, 4):
         words = [sys.executable, "-c", SEARCH, str(tmp_path)]
         at_work = [subprocess.Popen([*words, str(rank), str(count)]) for rank in range(count)]

@@ -19,8 +19,7 @@ from retrobench.retrieval.encoders import (
     find,
     load_published,
 )
-from retrobench.retrieval.nearest import EXACT, Documents, check_index, merge, search
-from retrobench.retrieval.nearest.device import Engine
+from retrobench.retrieval.nearest import EXACT, Engine, VectorSet, check_index, choose_engine, merge, search
 from retrobench.retrieval.searcher import Sought, retrieve, searched_how
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.vectors import DTYPES, Vectors, Writer
@@ -29,16 +28,17 @@ __all__ = [
     "DTYPES",
     "EXACT",
     "Choices",
-    "Documents",
     "Engine",
     "Kind",
     "PublishedEncoder",
     "Settings",
     "Sought",
+    "VectorSet",
     "Vectors",
     "Writer",
     "check_index",
     "check_published",
+    "choose_engine",
     "embedding",
     "find",
     "load_published",

@@ -17,7 +17,7 @@ from typing import Any
 from retrobench.core import bar, processes, say
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import nearest
-from retrobench.retrieval.nearest import EXACT, Approximate, Documents, UnsoundError
+from retrobench.retrieval.nearest import EXACT, Approximate, UnsoundError, VectorSet
 from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import ranking, write_run
 
@@ -60,7 +60,7 @@ class Sought:
     def __init__(self, queries: Path, passages: Path, scale: float = 1.0, index: str = EXACT) -> None:
         self.queries, self.query_ids = _side(queries, "query", "The queries hold")
         self.passages, self.ids = _side(passages, "document", "The collection holds")
-        self.places, self.scale = ranking.precedence(self.ids), scale
+        self.tie_ranks, self.scale = ranking.precedence(self.ids), scale
         self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
 
     def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranked]:
@@ -72,12 +72,12 @@ class Sought:
         """
         own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
         if self.index:
-            found = self.index.search(self.queries, deeper, self.places)
+            found = self.index.search(self.queries, deeper, self.tie_ranks)
         else:
-            found = nearest.shared(self.queries, self.passages, deeper, self.places, self.scale)
+            found = nearest.shared(self.queries, self.passages, deeper, self.tie_ranks, self.scale)
         for rows, scores in found:
             end = done + len(rows)
-            yield ranking.finish(rows, scores, self.places, depth, None if own is None else own[done:end])
+            yield ranking.finish(rows, scores, self.tie_ranks, depth, None if own is None else own[done:end])
             done = end
             if advance:
                 advance(len(rows))
@@ -87,17 +87,17 @@ class Sought:
         stored = {"stored": self.passages.stored} if self.passages.width else {}
         if self.index is None or not self.query_ids:
             return stored
-        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
+        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.tie_ranks)}
 
 
-def _side(folder: Path, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
+def _side(folder: Path, kind: str, holder: str) -> tuple[VectorSet, Sequence[str]]:
     """The vectors of a folder and their ids, both checked."""
     stored = Vectors.open(folder)
     ids = stored.ids
     _check_ids(holder, kind, ids)
     if len(ids) != len(stored):
         raise RetrobenchError(f"{holder} {len(ids):,} texts, and {folder} {len(stored):,} vectors. Encode them again.")
-    vectors = Documents.of(stored)
+    vectors = VectorSet.of(stored)
     _check_vectors(vectors, kind, ids)
     return vectors, ids
 
@@ -110,11 +110,11 @@ def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
         )
 
 
-def _check_vectors(vectors: Documents, kind: str, ids: Sequence[str]) -> None:
+def _check_vectors(vectors: VectorSet, kind: str, ids: Sequence[str]) -> None:
     try:
         _ = vectors.census
     except UnsoundError as error:
-        file = {"dense": "dense.npy", "terms": "terms.values.npy"}[error.part]
+        file = {"dense": "dense.npy", "terms": "terms.values.npy"}[error.field]
         raise RetrobenchError(
             f"The vector of {kind} {ids[error.row]!r} ({file}) is not finite, so it cannot be ranked: the encoder's "
             "weights or its precision are at fault. Encode in fp32, or take another checkpoint."
