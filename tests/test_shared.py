@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from processes import launch
 
-from retrobench.retrieval.searcher import Sought, retrieve
+from retrobench.retrieval.searcher import Searcher, retrieve
 from retrobench.retrieval.vectors import Terms, Writer
 from retrobench.scoring.runfiles import read_run
 
@@ -38,14 +38,14 @@ STORED = """
 import sys
 from pathlib import Path
 from retrobench.retrieval.nearest import merging
-from retrobench.retrieval.searcher import Sought, retrieve
+from retrobench.retrieval.searcher import Searcher, retrieve
 from retrobench.store import Store
 root, search, among = Path(sys.argv[1]), merging.search, []
 def watched(queries, documents, *more):
     among.append(len(documents))
     return search(queries, documents, *more)
 merging.search = watched
-make = lambda folder: retrieve(folder, Sought(root / "q", root / "p", 0.7), 40, "data", "x", True)
+make = lambda folder: retrieve(folder, Searcher(root / "q", root / "p", 0.7), 40, "data", "x", True)
 Store(root / "store").ensure("search", {}, [], make, together=True)
 print(*among)
 """
@@ -92,7 +92,7 @@ def test_two_processes_make_one_run_in_the_store(tmp_path: Path) -> None:
     assert [process.stdout.split() for process in ended] == [["250"], ["251"]]
     (entry,) = (folder for folder in (tmp_path / "store" / "search").iterdir() if folder.is_dir())
     (tmp_path / "alone").mkdir()
-    retrieve(tmp_path / "alone", Sought(tmp_path / "q", tmp_path / "p", 0.7), 40, "data", "x", drop_self=True)
+    retrieve(tmp_path / "alone", Searcher(tmp_path / "q", tmp_path / "p", 0.7), 40, "data", "x", drop_self=True)
     files = {file.name: file.read_bytes() for file in (tmp_path / "alone").iterdir()}
     assert {"run.trec", "rows.npy", "scores.npy"} < files.keys() and read_run(entry)[2].self_hits > 0
     assert {file.name: file.read_bytes() for file in entry.iterdir() if file.name != "entry.json"} == files

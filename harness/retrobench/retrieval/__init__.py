@@ -20,7 +20,7 @@ from retrobench.retrieval.encoders import (
     load_published,
 )
 from retrobench.retrieval.nearest import EXACT, Engine, VectorSet, check_index, choose_engine, merge, search
-from retrobench.retrieval.searcher import Sought, retrieve, searched_how
+from retrobench.retrieval.searcher import Searcher, retrieve, search_facts
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.vectors import DTYPES, Vectors, Writer
 
@@ -31,8 +31,8 @@ __all__ = [
     "Engine",
     "Kind",
     "PublishedEncoder",
+    "Searcher",
     "Settings",
-    "Sought",
     "VectorSet",
     "Vectors",
     "Writer",
@@ -45,6 +45,6 @@ __all__ = [
     "merge",
     "retrieve",
     "search",
-    "searched_how",
+    "search_facts",
     "write_vectors",
 ]

@@ -21,13 +21,13 @@ from retrobench.retrieval import (
     Choices,
     Kind,
     PublishedEncoder,
+    Searcher,
     Settings,
-    Sought,
     check_index,
     check_published,
     load_published,
     retrieve,
-    searched_how,
+    search_facts,
 )
 from retrobench.scoring import Scored, canonical, deepest, read_run, score_hits
 from retrobench.store import Artifact, Store, default_root
@@ -131,7 +131,7 @@ def evaluate(
     for name, dataset in wanted.items():
         asked = tuple(measures) or dataset.rule.measures
         run = _run(encoder, kept, dataset, max(DEPTH, deepest(asked) or DEPTH), index)
-        how[name] = searched_how(run.path)
+        how[name] = search_facts(run.path)
         queries, ids, found = read_run(run.path)
         scored[name] = score_hits(str(run.path / "run.trec"), dataset, queries, ids, found, asked)
     averages = rules.averages({name: of.measures for name, of in scored.items()})
@@ -154,9 +154,9 @@ def _run(encoder: PublishedEncoder, store: Store, dataset: Dataset, depth: int, 
     drop_self = dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        sought = Sought(asked.path, passages.path, index=index)
-        retrieve(folder, sought, depth, dataset.id, Path(encoder.name).name, drop_self)
-        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
+        searcher = Searcher(asked.path, passages.path, index=index)
+        retrieve(folder, searcher, depth, dataset.id, Path(encoder.name).name, drop_self)
+        return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
     recipe = {"depth": depth, "drop_self": drop_self, "engine": EXACT if index == EXACT else f"faiss {index}"}
     together, label = index == EXACT, f"search {dataset.id}"

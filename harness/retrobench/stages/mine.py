@@ -11,7 +11,7 @@ import numpy as np
 from retrobench.config import Experiment
 from retrobench.core import bar, processes
 from retrobench.data import load
-from retrobench.retrieval import Sought
+from retrobench.retrieval import Searcher
 from retrobench.stages.encode import encode
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
@@ -36,8 +36,8 @@ def mine(x: Experiment, store: Store, encoder: Artifact) -> Artifact:
         most = max(len(found) for found in examples.relevant)
         depth = settings.skip + settings.depth + most
         with bar(f"mine {x.entrant.name}", len(examples.queries), "queries") as advance:
-            sought = Sought(asked.path, passages.path, scale=x.track.representation.scale)
-            found = sought.blocks(depth, advance=advance)
+            searcher = Searcher(asked.path, passages.path, scale=x.track.representation.scale)
+            found = searcher.blocks(depth, advance=advance)
             rows = candidates((block.rows for block in found), examples, settings.skip, settings.depth)
         if processes.leads():
             np.save(folder / "candidates.npy", rows)

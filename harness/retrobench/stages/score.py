@@ -10,7 +10,7 @@ from typing import Any
 
 from retrobench.config import Experiment
 from retrobench.data import Dataset, digest, load
-from retrobench.retrieval import searched_how
+from retrobench.retrieval import search_facts
 from retrobench.scoring import canonical, read_run, score_hits
 from retrobench.store import Artifact, Store
 
@@ -29,7 +29,7 @@ def score(x: Experiment, store: Store, run: Artifact, dataset_id: str) -> Artifa
         scored = score_hits(x.entrant.name, dataset, queries, ids, ranked, names)
         called = {name: canonical(name, level) for name in names}
         about = scored.document()
-        about |= {"documents": len(ids), "corpus": corpus, "qrels": qrels, **searched_how(run.path)}
+        about |= {"documents": len(ids), "corpus": corpus, "qrels": qrels, **search_facts(run.path)}
         del about["run"], about["measures"]
         _write(folder / "scores.json", {name: scored.measures[of] for name, of in called.items()}, 1)
         _write(folder / "per_query.json", {name: scored.values[of] for name, of in called.items()})

@@ -2,7 +2,7 @@
 The search of a dataset's queries among its documents: what is refused, what is told, what is written.
 
 * search               the stage: every query of a dataset against its documents
-* Sought               queries and passages in folders of vectors, whoever made them, ranked block by block
+* Searcher             queries and passages in folders of vectors, whoever made them, ranked block by block
 * retrieve             the ranking of all queries, as a run in a folder
 * write_run, read_run  a ranking as a TREC run beside arrays, and back from the arrays
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from retrobench.config import Experiment
 from retrobench.data import load
-from retrobench.retrieval import EXACT, Sought, retrieve
+from retrobench.retrieval import EXACT, Searcher, retrieve
 from retrobench.stages.encode import encode
 from retrobench.stages.start import start
 from retrobench.stages.tokenise import tokenise
@@ -33,9 +33,9 @@ def search(x: Experiment, store: Store, encoder: Artifact, dataset_id: str, dept
     drop_self, scale, index = load(dataset_id).rule.drop_self, x.track.representation.scale, x.track.evaluate.index
 
     def make(folder: Path) -> dict[str, float]:
-        sought = Sought(asked.path, passages.path, scale=scale, index=index)
-        retrieve(folder, sought, depth, dataset_id, x.entrant.name, drop_self)
-        return {"queries": float(len(sought.query_ids)), "documents": float(len(sought.ids))}
+        searcher = Searcher(asked.path, passages.path, scale=scale, index=index)
+        retrieve(folder, searcher, depth, dataset_id, x.entrant.name, drop_self)
+        return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
     recipe: dict[str, Any] = {"depth": depth, "scale": scale, "engine": EXACT if index == EXACT else f"faiss {index}"}
     recipe |= {"drop_self": True} if drop_self else {}
