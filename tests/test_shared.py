@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from processes import launch
 
-from retrobench.retrieval.searcher import Sought, retrieve
+from retrobench.retrieval.searcher import Searcher, retrieve
 from retrobench.retrieval.vectors import Terms, Writer
 from retrobench.scoring.runfiles import read_run
 
@@ -18,17 +18,17 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
-from retrobench.retrieval.nearest import Documents, Plan, shared
+from retrobench.retrieval.nearest import VectorSet, Plan, shared
 from retrobench.retrieval.vectors import Vectors
 root, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 if count > 1:
     dist.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=count)
 for folder in (root / "many", root / "few"):
-    queries, documents = (Documents.of(Vectors.open(folder / side)) for side in "qp")
+    queries, documents = (VectorSet.of(Vectors.open(folder / side)) for side in "qp")
     plan = Plan(queries=11) if count > 1 else Plan()
-    places = np.load(folder / "places.npy")
-    found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, places, 0.7, plan))]
+    tie_ranks = np.load(folder / "tie_ranks.npy")
+    found = [np.concatenate(part) for part in zip(*shared(queries, documents, 40, tie_ranks, 0.7, plan))]
     np.savez(folder / f"{count}.{rank}.npz", rows=found[0], scores=found[1])
 if count > 1:
     dist.destroy_process_group()
@@ -38,14 +38,14 @@ STORED = """
 import sys
 from pathlib import Path
 from retrobench.retrieval.nearest import merging
-from retrobench.retrieval.searcher import Sought, retrieve
+from retrobench.retrieval.searcher import Searcher, retrieve
 from retrobench.store import Store
 root, search, among = Path(sys.argv[1]), merging.search, []
 def watched(queries, documents, *more):
     among.append(len(documents))
     return search(queries, documents, *more)
 merging.search = watched
-make = lambda folder: retrieve(folder, Sought(root / "q", root / "p", 0.7), 40, "data", "x", True)
+make = lambda folder: retrieve(folder, Searcher(root / "q", root / "p", 0.7), 40, "data", "x", True)
 Store(root / "store").ensure("search", {}, [], make, together=True)
 print(*among)
 """
@@ -67,7 +67,7 @@ def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
         for name, rows in (("q", 37), ("p", documents)):
             (tmp_path / case / name).mkdir(parents=True)
             lay(tmp_path / case / name, draw, rows)
-        np.save(tmp_path / case / "places.npy", draw.permutation(documents).astype(np.int32))
+        np.save(tmp_path / case / "tie_ranks.npy", draw.permutation(documents).astype(np.int32))
     for count in (1, 4):
         words = [sys.executable, "-c", SEARCH, str(tmp_path)]
         at_work = [subprocess.Popen([*words, str(rank), str(count)]) for rank in range(count)]
@@ -92,7 +92,7 @@ def test_two_processes_make_one_run_in_the_store(tmp_path: Path) -> None:
     assert [process.stdout.split() for process in ended] == [["250"], ["251"]]
     (entry,) = (folder for folder in (tmp_path / "store" / "search").iterdir() if folder.is_dir())
     (tmp_path / "alone").mkdir()
-    retrieve(tmp_path / "alone", Sought(tmp_path / "q", tmp_path / "p", 0.7), 40, "data", "x", drop_self=True)
+    retrieve(tmp_path / "alone", Searcher(tmp_path / "q", tmp_path / "p", 0.7), 40, "data", "x", drop_self=True)
     files = {file.name: file.read_bytes() for file in (tmp_path / "alone").iterdir()}
     assert {"run.trec", "rows.npy", "scores.npy"} < files.keys() and read_run(entry)[2].self_hits > 0
     assert {file.name: file.read_bytes() for file in entry.iterdir() if file.name != "entry.json"} == files

@@ -13,7 +13,7 @@ from retrobench.bench import scale_search
 from retrobench.bench import search as searching
 from retrobench.bench.frame import Setting, UnequalError
 from retrobench.bench.peers.heap import heap_merge
-from retrobench.retrieval.nearest import Documents, merge, search
+from retrobench.retrieval.nearest import VectorSet, merge, search
 
 SMOKE = Setting("cpu", smoke=True)
 
@@ -39,12 +39,12 @@ def test_the_heap_is_beirs() -> None:
     theirs = DenseRetrievalExactSearch(Told(queries, documents), corpus_chunk_size=25, show_progress_bar=False)
     hits = theirs.search(corpus, {f"q{row}": str(row) for row in range(7)}, 10, "dot")
     names = sorted(corpus, key=lambda name: len(corpus[name]["text"]), reverse=True)  # beir's order of the documents
-    places, asked = np.arange(100, dtype=np.int32), Documents(queries)
+    tie_ranks, asked = np.arange(100, dtype=np.int32), VectorSet(queries)
     order = [int(corpus[name]["text"]) for name in names]
-    among = Documents(documents[order])
-    parts = [next(search(asked, among.part(at, at + 25), 10, places[at : at + 25])) for at in range(0, 100, 25)]
+    among = VectorSet(documents[order])
+    parts = [next(search(asked, among.slice(at, at + 25), 10, tie_ranks[at : at + 25])) for at in range(0, 100, 25)]
     ours = heap_merge(parts, names, 10)
-    rows, _ = merge(parts, places, 10)
+    rows, _ = merge(parts, tie_ranks, 10)
     for query in range(7):
         assert ours[query] == pytest.approx(hits[f"q{query}"], abs=1e-5)
         assert {names[row] for row in rows[query]} == set(hits[f"q{query}"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench.retrieval.searcher import Advance, Sought
+from retrobench.retrieval.searcher import Advance, Searcher
 from retrobench.retrieval.vectors import Terms, Writer
 from retrobench.scoring import ranking
 from retrobench.scoring.ranking import Ranked
@@ -46,8 +46,8 @@ def ranked(
     drop_self: bool = False,
     advance: Advance | None = None,
 ) -> Ranked:
-    """What `Sought` finds once the rows have these ids."""
+    """What `Searcher` finds once the rows have these ids."""
     for folder, names in ((queries, query_ids), (passages, ids)):
         (folder / "ids.json").write_text(json.dumps(list(names)))
-    found = Sought(queries, passages, scale).blocks(depth, drop_self, advance)
+    found = Searcher(queries, passages, scale).blocks(depth, drop_self, advance)
     return ranking.join(list(found), len(query_ids))

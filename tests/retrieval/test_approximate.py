@@ -8,33 +8,33 @@ import numpy as np
 import pytest
 
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval.nearest import Approximate, Documents, approximate, check_index, search
+from retrobench.retrieval.nearest import Approximate, VectorSet, approximate, check_index, search
 from retrobench.retrieval.vectors import Terms
 
-PLACES = np.random.default_rng(0).permutation(600).astype(np.int32)
+TIE_RANKS = np.random.default_rng(0).permutation(600).astype(np.int32)
 
 
-def sides(seed: int = 0, width: int = 16) -> tuple[Documents, Documents]:
+def sides(seed: int = 0, width: int = 16) -> tuple[VectorSet, VectorSet]:
     draw = np.random.default_rng(seed)
-    return tuple(Documents(draw.standard_normal((rows, width)).astype(np.float32)) for rows in (40, 600))  # type: ignore[return-value]
+    return tuple(VectorSet(draw.standard_normal((rows, width)).astype(np.float32)) for rows in (40, 600))  # type: ignore[return-value]
 
 
-def found(index: Approximate, asked: Documents, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    rows, scores = (np.concatenate(part) for part in zip(*index.search(asked, depth, PLACES), strict=True))
+def found(index: Approximate, asked: VectorSet, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, scores = (np.concatenate(part) for part in zip(*index.search(asked, depth, TIE_RANKS), strict=True))
     return rows, scores
 
 
 def test_an_index_that_misses_nothing_is_exact_search() -> None:
     asked, among = sides()
     index = Approximate(among, "Flat")
-    exact = next(search(asked, among, 30, PLACES))
+    exact = next(search(asked, among, 30, TIE_RANKS))
     assert all(np.array_equal(*pair) for pair in zip(found(index, asked, 30), exact, strict=True))
-    assert index.recall(asked, 30, PLACES) == {"recall of the index@10": 1.0, "recall of the index@30": 1.0}
+    assert index.recall(asked, 30, TIE_RANKS) == {"recall of the index@10": 1.0, "recall of the index@30": 1.0}
 
 
 def test_a_score_that_rounds_to_minus_zero_is_tied_with_zero() -> None:
-    asked = Documents(np.asarray([[-1e-30, 0]], np.float32))
-    among = Documents(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
+    asked = VectorSet(np.asarray([[-1e-30, 0]], np.float32))
+    among = VectorSet(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
     ((rows, scores),) = Approximate(among, "Flat").search(asked, 3, np.arange(3, dtype=np.int32))
     assert rows.tolist() == [[0, 1, 2]] and not np.signbit(scores).any()
 
@@ -44,12 +44,12 @@ def test_recall_is_the_share_of_the_exact_best(factory: str) -> None:
     asked, among = sides()
     index = Approximate(among, factory)
     rows, scores = found(index, asked, 50)
-    exact_rows, exact_scores = next(search(asked, among, 50, PLACES))
+    exact_rows, exact_scores = next(search(asked, among, 50, TIE_RANKS))
     for k in (10, 50):
         shares = [
             len(set(a[:k]) & set(b[:k]) - {-1}) / k for a, b in zip(rows.tolist(), exact_rows.tolist(), strict=True)
         ]
-        assert index.recall(asked, 50, PLACES)[f"recall of the index@{k}"] == pytest.approx(np.mean(shares))
+        assert index.recall(asked, 50, TIE_RANKS)[f"recall of the index@{k}"] == pytest.approx(np.mean(shares))
         assert 0.05 < np.mean(shares) < 1 + (factory == "SQ8")
     best = {
         (query, row): score
@@ -90,11 +90,11 @@ def test_what_faiss_cannot_search_is_one_line() -> None:
     index.index.nprobe = 0
     text = r"^faiss cannot search an index 'IVF8,Flat' of 600 vectors: .*\. Take another"
     with pytest.raises(RetrobenchError, match=text):
-        next(index.search(asked, 5, PLACES))
+        next(index.search(asked, 5, TIE_RANKS))
 
 
 def test_an_index_learns_from_so_many_documents_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approximate, "_TRAINED", 350)
+    monkeypatch.setattr(approximate, "_TRAINING", 350)
     _, among = sides()
     with pytest.raises(
         RetrobenchError, match=r"^faiss cannot fill an index 'IVF350,Flat' of 600 vectors: .*\. Take another"
@@ -110,7 +110,7 @@ def test_what_an_index_is_not_for() -> None:
         RetrobenchError, match=r"^faiss cannot fill an index 'IVF601,Flat' of 600 vectors: .*\. Take another\.$"
     ):
         Approximate(among, "IVF601,Flat")
-    terms = Documents(None, Terms(np.arange(3), np.zeros(2, np.int32), np.ones(2, np.float32)), 4)
+    terms = VectorSet(None, Terms(np.arange(3), np.zeros(2, np.int32), np.ones(2, np.float32)), 4)
     with pytest.raises(
         RetrobenchError, match=r"^--index SQ8 is for dense vectors, and these have terms\. Leave it out"
     ):

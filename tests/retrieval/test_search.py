@@ -22,7 +22,7 @@ from retrobench.errors import RetrobenchError
 from retrobench.model import encoder as representation
 from retrobench.model.encoder import Encoder
 from retrobench.model.loading import load_backbone, load_tokenizer
-from retrobench.retrieval.searcher import Sought, retrieve, searched_how
+from retrobench.retrieval.searcher import Searcher, retrieve, search_facts
 from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import ranking
 from retrobench.scoring.measures import measure
@@ -277,15 +277,15 @@ def test_a_run_says_how_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixtur
     queries = lay(tmp_path / "q", draw.standard_normal((20, 8)).astype(np.float32))
     passages = lay(tmp_path / "p", draw.standard_normal((300, 8)).astype(np.float32))
     (tmp_path / "exact").mkdir()
-    retrieve(tmp_path / "exact", Sought(queries, passages), 30, "data", "x")
-    assert searched_how(tmp_path / "exact") == {"stored": "float32"} and searched_how(tmp_path) == {}
+    retrieve(tmp_path / "exact", Searcher(queries, passages), 30, "data", "x")
+    assert search_facts(tmp_path / "exact") == {"stored": "float32"} and search_facts(tmp_path) == {}
     names, ids, exact = read_run(tmp_path / "exact")
     assert (names, ids) == ([str(row) for row in range(20)], [str(row) for row in range(300)])
     assert np.array_equal(exact.rows, ranked(queries, passages, names, ids, 30).rows)
 
     (tmp_path / "index").mkdir()
-    retrieve(tmp_path / "index", Sought(queries, passages, index="HNSW4"), 30, "data", "x")
-    how = searched_how(tmp_path / "index")
+    retrieve(tmp_path / "index", Searcher(queries, passages, index="HNSW4"), 30, "data", "x")
+    how = search_facts(tmp_path / "index")
     _, _, found = read_run(tmp_path / "index")
     shares = [np.isin(found.rows[query, :30], exact.rows[query]).mean() for query in range(20)]
     assert how["index"] == "HNSW4" and how["recall of the index@30"] == pytest.approx(np.mean(shares))

@@ -12,7 +12,7 @@ import numpy as np
 from retrobench.bench.frame import Case, Setting, UnequalError
 from retrobench.bench.memory import Watch
 from retrobench.bench.texts import unit
-from retrobench.retrieval import Documents, Vectors, Writer, search
+from retrobench.retrieval import Vectors, VectorSet, Writer, search
 from retrobench.scoring import ranking
 
 __all__ = ["cases"]
@@ -61,7 +61,7 @@ def _lay(folder: Path, rows: int, width: int) -> None:
 
 def _search(folder: Path, asked: np.ndarray) -> int:
     stored = Vectors.open(folder)
-    found = search(Documents(asked), Documents.of(stored), DEPTH, ranking.precedence(stored.ids))
+    found = search(VectorSet(asked), VectorSet.of(stored), DEPTH, ranking.precedence(stored.ids))
     return sum(len(rows) for rows, _ in found)
 
 

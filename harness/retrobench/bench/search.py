@@ -17,7 +17,7 @@ from torch import Tensor
 
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
 from retrobench.bench.texts import unit
-from retrobench.retrieval import Documents, Engine, search
+from retrobench.retrieval import Engine, VectorSet, choose_engine, search
 
 __all__ = ["cases"]
 
@@ -35,19 +35,19 @@ def cases(setting: Setting) -> Iterator[Case]:
 def _on_processor(setting: Setting) -> Iterator[Case]:
     documents, queries, width = (20_000, 40, 64) if setting.smoke else (100_000, 200, 384)
     vectors, asked = unit(documents, width, 0), unit(queries, width, 1)
-    among, places = Documents(vectors), np.arange(documents, dtype=np.int32)
+    among, tie_ranks = VectorSet(vectors), np.arange(documents, dtype=np.int32)
     _ = among.census
     peers = _peers(vectors)
     size = f"{documents:,} x {width}, {queries} queries"
     floor = Floor(2.0 * documents * width, 4.0 * documents * width / queries)
     for depth in DEPTHS:
-        ours = partial(_ours, asked, among, depth, places)
+        ours = partial(_ours, asked, among, depth, tie_ranks)
         for name, peer in peers.items():
             yield _case(f"top {depth} of {size}, beside {name}", ours, partial(peer, asked, depth), name, floor)
     one = asked[:1]
     floor = Floor(2.0 * documents * width, 4.0 * documents * width, "fp32")
     for depth in DEPTHS:
-        ours, theirs = partial(_ours, one, among, depth, places), partial(peers["faiss flat"], one, depth)
+        ours, theirs = partial(_ours, one, among, depth, tie_ranks), partial(peers["faiss flat"], one, depth)
         yield _case(f"top {depth} of {documents:,} x {width}, one query", ours, theirs, "faiss flat", floor)
 
 
@@ -65,8 +65,8 @@ def _case(name: str, ours: Callable[[], Found], peer: Callable[[], Found], peer_
     )
 
 
-def _ours(asked: np.ndarray, among: Documents, depth: int, places: np.ndarray) -> Found:
-    rows, scores = zip(*search(Documents(asked), among, depth, places), strict=True)
+def _ours(asked: np.ndarray, among: VectorSet, depth: int, tie_ranks: np.ndarray) -> Found:
+    rows, scores = zip(*search(VectorSet(asked), among, depth, tie_ranks), strict=True)
     return np.concatenate(rows), np.concatenate(scores)
 
 
@@ -109,13 +109,13 @@ def _agree(ours: Found, peer: Found) -> str:
 def _on_gpu(setting: Setting) -> Iterator[Case]:
     documents, queries, width, depth = (50_000, 64, 64, 100) if setting.smoke else (8_841_823, 6_980, 768, 1000)
     stored, asked = _drawn(documents, width, 0), _drawn(queries, width, 1).float().cpu().numpy()
-    among = Documents(stored.cpu().numpy(), stored="float16")
-    engine = Engine(among, torch.device("cuda"), np.arange(documents, dtype=np.int32), 1.0)
+    among = VectorSet(stored.cpu().numpy(), stored="float16")
+    engine = choose_engine(among, np.arange(documents, dtype=np.int32))
     given = torch.from_numpy(asked).cuda().half()
     yield Case(
         name=f"top {depth} of {documents:,} x {width}, {queries:,} queries",
         unit="queries/s",
-        ours=lambda: float(len(engine.search(Documents(asked), depth)[0])),
+        ours=lambda: float(len(engine.search(VectorSet(asked), depth)[0])),
         check=lambda: _sampled(engine, asked, stored, depth),
         peer=lambda: float(len(_blocked(given, stored, depth)[0])),
         peer_name="matmul + topk",
@@ -147,6 +147,6 @@ def _sampled(engine: Engine, asked: np.ndarray, stored: Tensor, depth: int) -> s
     """Some queries against the product in 32 bits of all documents."""
     some = asked[:: max(1, len(asked) // SAMPLE)][:SAMPLE]
     rows, scores = _blocked(torch.from_numpy(some).cuda(), stored, depth)
-    every = engine.search(Documents(asked), depth)
+    every = engine.search(VectorSet(asked), depth)
     ours = tuple(part[:: max(1, len(asked) // SAMPLE)][:SAMPLE] for part in every)
     return _agree((ours[0], ours[1]), (rows.cpu().numpy(), scores.cpu().numpy()))

@@ -19,9 +19,8 @@ from retrobench.retrieval.encoders import (
     find,
     load_published,
 )
-from retrobench.retrieval.nearest import EXACT, Documents, check_index, merge, search
-from retrobench.retrieval.nearest.device import Engine
-from retrobench.retrieval.searcher import Sought, retrieve, searched_how
+from retrobench.retrieval.nearest import EXACT, Engine, VectorSet, check_index, choose_engine, merge, search
+from retrobench.retrieval.searcher import Searcher, retrieve, search_facts
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.vectors import DTYPES, Vectors, Writer
 
@@ -29,22 +28,23 @@ __all__ = [
     "DTYPES",
     "EXACT",
     "Choices",
-    "Documents",
     "Engine",
     "Kind",
     "PublishedEncoder",
+    "Searcher",
     "Settings",
-    "Sought",
+    "VectorSet",
     "Vectors",
     "Writer",
     "check_index",
     "check_published",
+    "choose_engine",
     "embedding",
     "find",
     "load_published",
     "merge",
     "retrieve",
     "search",
-    "searched_how",
+    "search_facts",
     "write_vectors",
 ]

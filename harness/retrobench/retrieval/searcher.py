@@ -1,9 +1,9 @@
 """
 The search of queries among passages, both in folders of vectors.
 
-* Sought         queries and passages, ranked block by block
-* retrieve       the ranking of all queries, as a run in a folder
-* searched_how   how it was made
+* Searcher       queries and passages, ranked block by block
+* retrieve       rank all queries, and write the run to a folder
+* search_facts   how the run in a folder was made
 """
 
 from __future__ import annotations
@@ -17,87 +17,91 @@ from typing import Any
 from retrobench.core import bar, processes, say
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import nearest
-from retrobench.retrieval.nearest import EXACT, Approximate, Documents, UnsoundError
+from retrobench.retrieval.nearest import EXACT, Approximate, UnsoundError, VectorSet
 from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import ranking, write_run
 
-__all__ = ["Sought", "retrieve", "searched_how"]
+__all__ = ["Searcher", "retrieve", "search_facts"]
+
+_FACTS = "search.json"  # beside the run
+
+Advance = Callable[[int], None]  # called with the number of finished queries
 
 
-_HOW = "search.json"  # what a score's facts say of the search
-
-
-Advance = Callable[[int], None]
-
-
-def retrieve(folder: Path, sought: Sought, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
-    """Rank all queries and write the run to `folder`, with how it was made; of a team the first process writes."""
-    with bar(f"search {dataset_id}", len(sought.query_ids), "queries") as advance:
-        found = ranking.join(list(sought.blocks(depth, drop_self, advance)), len(sought.query_ids))
+def retrieve(folder: Path, searcher: Searcher, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
+    """Rank all queries, and write the run and the facts about its search to `folder`. Only rank 0 writes."""
+    with bar(f"search {dataset_id}", len(searcher.query_ids), "queries") as advance:
+        blocks = list(searcher.blocks(depth, drop_self, advance))
+    ranked = ranking.join(blocks, len(searcher.query_ids))
     if not processes.leads():
         return
-    write_run(folder, sought.query_ids, sought.ids, found, tag)
-    how = sought.how(depth)
-    if "index" in how:
-        say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in how.items()))
-    (folder / _HOW).write_text(json.dumps(how) + "\n")
+    write_run(folder, searcher.query_ids, searcher.ids, ranked, tag)
+    facts = searcher.facts(depth)
+    if "index" in facts:
+        say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+    (folder / _FACTS).write_text(json.dumps(facts) + "\n")
 
 
-def searched_how(folder: Path) -> dict[str, Any]:
-    """How `retrieve` made the run of a folder: what vectors were stored as, an index and its recall."""
-    file = folder / _HOW
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return found
+def search_facts(folder: Path) -> dict[str, Any]:
+    """Return how `retrieve` made the run in a folder: the stored type of the vectors, an index and its recall."""
+    file = folder / _FACTS
+    if not file.exists():
+        return {}
+    facts: dict[str, Any] = json.loads(file.read_text())
+    return facts
 
 
-class Sought:
-    """Queries and the passages they are searched among, in folders of `vectors` with an id for each row.
+class Searcher:
+    """Queries and passages in folders of `vectors`, with an id for each row.
 
-    The product of terms is weighed by `scale`. An `index`, a factory string of faiss, proposes what is ranked.
-    RetrobenchError for an id used twice and for a vector that is not finite or holds a number from 1e15 on.
+    `scale` is the weight of the product of terms. An `index`, a factory string of faiss, makes the search approximate.
+    RetrobenchError for an id that is used twice, and for a vector that is not finite or holds a number from 1e15 on.
     """
 
     def __init__(self, queries: Path, passages: Path, scale: float = 1.0, index: str = EXACT) -> None:
-        self.queries, self.query_ids = _side(queries, "query", "The queries hold")
-        self.passages, self.ids = _side(passages, "document", "The collection holds")
-        self.places, self.scale = ranking.precedence(self.ids), scale
+        self.queries, self.query_ids = _open_side(queries, "query", "The queries hold")
+        self.passages, self.ids = _open_side(passages, "document", "The collection holds")
+        self.tie_ranks, self.scale = ranking.precedence(self.ids), scale
         self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
 
     def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranked]:
-        """The best `depth` passages of each query by inner product, in the total order of `ranking`, block by block.
+        """Yield the best `depth` passages of each query by inner product, in the total order of `ranking`.
 
-        The processes of a team search among a part of the passages each, unless there is an index, and all get the
-        whole: all have to ask. With `drop_self` a query's own document, the one with its id, is left out.
-        `advance(n)` is told of each n queries done.
+        Without an index, each process of a run searches a part of the passages, and every process gets the whole
+        result: all of them must call. `drop_self` leaves out the passage with the query's own id. `advance(n)` is
+        called after each block of n queries.
         """
-        own, done, deeper = ranking.own_rows(self.query_ids, self.ids) if drop_self else None, 0, depth + drop_self
-        if self.index:
-            found = self.index.search(self.queries, deeper, self.places)
-        else:
-            found = nearest.shared(self.queries, self.passages, deeper, self.places, self.scale)
-        for rows, scores in found:
+        own = ranking.own_rows(self.query_ids, self.ids) if drop_self else None
+        done = 0
+        for rows, scores in self._candidates(depth + drop_self):
             end = done + len(rows)
-            yield ranking.finish(rows, scores, self.places, depth, None if own is None else own[done:end])
+            own_rows = None if own is None else own[done:end]
+            yield ranking.finish(rows, scores, self.tie_ranks, depth, own_rows)
             done = end
             if advance:
                 advance(len(rows))
 
-    def how(self, depth: int) -> dict[str, Any]:
-        """What the dense passages are stored as; an index, and what share of the best it finds."""
+    def _candidates(self, depth: int) -> Iterator[nearest.TopK]:
+        if self.index:
+            return self.index.search(self.queries, depth, self.tie_ranks)
+        return nearest.shared(self.queries, self.passages, depth, self.tie_ranks, self.scale)
+
+    def facts(self, depth: int) -> dict[str, Any]:
+        """Return the stored type of the dense passages; for an index also its factory string and its recall."""
         stored = {"stored": self.passages.stored} if self.passages.width else {}
         if self.index is None or not self.query_ids:
             return stored
-        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.places)}
+        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.tie_ranks)}
 
 
-def _side(folder: Path, kind: str, holder: str) -> tuple[Documents, Sequence[str]]:
-    """The vectors of a folder and their ids, both checked."""
+def _open_side(folder: Path, kind: str, holder: str) -> tuple[VectorSet, Sequence[str]]:
+    """Return the vectors of a folder and their ids, both checked."""
     stored = Vectors.open(folder)
     ids = stored.ids
     _check_ids(holder, kind, ids)
     if len(ids) != len(stored):
         raise RetrobenchError(f"{holder} {len(ids):,} texts, and {folder} {len(stored):,} vectors. Encode them again.")
-    vectors = Documents.of(stored)
+    vectors = VectorSet.of(stored)
     _check_vectors(vectors, kind, ids)
     return vectors, ids
 
@@ -110,11 +114,11 @@ def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
         )
 
 
-def _check_vectors(vectors: Documents, kind: str, ids: Sequence[str]) -> None:
+def _check_vectors(vectors: VectorSet, kind: str, ids: Sequence[str]) -> None:
     try:
         _ = vectors.census
     except UnsoundError as error:
-        file = {"dense": "dense.npy", "terms": "terms.values.npy"}[error.part]
+        file = {"dense": "dense.npy", "terms": "terms.values.npy"}[error.field]
         raise RetrobenchError(
             f"The vector of {kind} {ids[error.row]!r} ({file}) is not finite, so it cannot be ranked: the encoder's "
             "weights or its precision are at fault. Encode in fp32, or take another checkpoint."

@@ -21,13 +21,13 @@ from retrobench.retrieval import (
     Choices,
     Kind,
     PublishedEncoder,
+    Searcher,
     Settings,
-    Sought,
     check_index,
     check_published,
     load_published,
     retrieve,
-    searched_how,
+    search_facts,
 )
 from retrobench.scoring import Scored, canonical, deepest, read_run, score_hits
 from retrobench.store import Artifact, Store, default_root
@@ -140,7 +140,7 @@ def evaluate(
         dataset_measures = tuple(measures) or dataset.rule.measures
         depth = max(DEPTH, deepest(dataset_measures) or DEPTH)
         run = _search(encoder, artifacts, dataset, (queries, passages[collection.corpus]), depth, index)
-        searched[name] = searched_how(run.path)
+        searched[name] = search_facts(run.path)
         query_ids, document_ids, ranked = read_run(run.path)
         file = str(run.path / "run.trec")
         scored[name] = score_hits(file, dataset, query_ids, document_ids, ranked, dataset_measures)
@@ -171,7 +171,7 @@ def _search(
     drop_self = dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        searcher = Sought(queries.path, passages.path, index=index)
+        searcher = Searcher(queries.path, passages.path, index=index)
         retrieve(folder, searcher, depth, dataset.id, Path(encoder.name).name, drop_self)
         return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrobench.core import bar, processes
-from retrobench.retrieval import Sought
+from retrobench.retrieval import Searcher
 from retrobench.stages.training_texts import TrainingTexts
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
@@ -32,7 +32,7 @@ def mine(work: Work, texts: TrainingTexts, queries: Artifact, passages: Artifact
         most_positives = max(len(rows) for rows in examples.relevant)
         depth = settings.skip + settings.depth + most_positives
         with bar(label, len(examples.queries), "queries") as advance:
-            searcher = Sought(queries.path, passages.path, scale=track.representation.scale)
+            searcher = Searcher(queries.path, passages.path, scale=track.representation.scale)
             blocks = (block.rows for block in searcher.blocks(depth, advance=advance))
             rows = candidates(blocks, examples, settings.skip, settings.depth)
         if processes.leads():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retrobench.retrieval import searched_how
+from retrobench.retrieval import search_facts
 from retrobench.scoring import canonical, read_run, score_hits
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
@@ -33,7 +33,7 @@ def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
             "documents": len(document_ids),
             "corpus": collection.corpus.hash,
             "qrels": collection.qrels_hash,
-            **searched_how(run.path),
+            **search_facts(run.path),
         }
         for name in ("run", "dataset", "measures"):  # each stands elsewhere in a row
             del facts[name]

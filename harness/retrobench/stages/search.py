@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrobench.retrieval import EXACT, Sought, retrieve
+from retrobench.retrieval import EXACT, Searcher, retrieve
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
 
@@ -22,7 +22,7 @@ def search(work: Work, dataset_id: str, queries: Artifact, passages: Artifact, d
     drop_self = work.inputs.collections[dataset_id].dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:
-        searcher = Sought(queries.path, passages.path, scale=scale, index=index)
+        searcher = Searcher(queries.path, passages.path, scale=scale, index=index)
         retrieve(folder, searcher, depth, dataset_id, name, drop_self)
         return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 

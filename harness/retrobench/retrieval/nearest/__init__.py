@@ -1,30 +1,37 @@
 """
-Exact nearest vectors by inner product, ties at the cut included, in memory that does not grow with the collection; a
-GPU holds the collection itself where that takes less than six tenths of what is free there (`device`).
+Exact nearest vectors by inner product, ties at the cut included, in memory that does not grow with the collection. A
+GPU holds the collection itself where that takes less than six tenths of its free memory.
 
-* Documents      vectors to search among, mapped from disk or held: `Documents.of(vectors)`
-* search         the best k of each query, a block of queries at a time
-* merge, shared  rankings of shards to one, and a search shared by the processes of `torch.distributed`
-* Approximate    the same by an index of faiss, and what it missed
-* UnsoundError   a vector that cannot be ranked by
+* VectorSet              vectors to search, mapped from disk or in memory: `VectorSet.of(vectors)`
+* search                 the best k documents of each query, a block of queries at a time
+* choose_engine, Engine  documents made ready for `search` on one device
+* merge, shared          rankings of shards merged, and a search shared by the processes of `torch.distributed`
+* Approximate            search with an index of faiss, and its recall
+* UnsoundError           a vector that cannot be ranked
 
-The result is a function of the vectors alone. A first pass finds, fast and with a proven bound on its error (`bounds`),
-what may be among the best; these are scored again by `canonical`, whose score depends on the pair alone. So block
-sizes, threads, device, the precision of the first pass and the number of shards change nothing, not a bit.
+The result depends on the vectors alone. A fast first pass, with a proven bound on its error (`bounds`), finds the
+documents that may be among the best. These are scored again by `canonical`, whose score depends on the pair alone. So
+block sizes, threads, device, engine, the precision of the first pass and the number of shards change no bit of it.
 """
 
 from retrobench.retrieval.nearest.approximate import EXACT, Approximate, check_index
-from retrobench.retrieval.nearest.documents import Documents, UnsoundError
+from retrobench.retrieval.nearest.engine import Engine
+from retrobench.retrieval.nearest.kernels import TopK
 from retrobench.retrieval.nearest.merging import merge, shared
-from retrobench.retrieval.nearest.searching import Plan, search
+from retrobench.retrieval.nearest.plan import Plan
+from retrobench.retrieval.nearest.searching import choose_engine, search
+from retrobench.retrieval.nearest.vector_set import UnsoundError, VectorSet
 
 __all__ = [
     "EXACT",
     "Approximate",
-    "Documents",
+    "Engine",
     "Plan",
+    "TopK",
     "UnsoundError",
+    "VectorSet",
     "check_index",
+    "choose_engine",
     "merge",
     "search",
     "shared",

@@ -1,8 +1,8 @@
 """
-Approximate search by an index of faiss, by its factory string: "IVF64,Flat", "HNSW32", "SQ8".
+Approximate search with an index of faiss, named by its factory string: "IVF64,Flat", "HNSW32", "SQ8".
 
-The index only proposes documents. Their order and scores are the canonical ones, so what a list holds is exactly
-ranked; what it lacks is told by `recall`.
+The index only proposes documents. They get canonical scores and the total order, so a list is ranked exactly. `recall`
+measures the documents that the lists lack.
 """
 
 from __future__ import annotations
@@ -16,115 +16,136 @@ from typing import Any
 import numpy as np
 
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval.nearest.canonical import pair_scores
-from retrobench.retrieval.nearest.documents import Documents
-from retrobench.retrieval.nearest.kept import best
+from retrobench.retrieval.nearest.canonical import QueryVectors, pair_scores
+from retrobench.retrieval.nearest.kernels import Pairs, TopK
+from retrobench.retrieval.nearest.ordering import select_best
 from retrobench.retrieval.nearest.searching import search
+from retrobench.retrieval.nearest.vector_set import VectorSet
 
 __all__ = ["EXACT", "SAMPLE", "Approximate", "check_index"]
 
 EXACT = "exact"
-SAMPLE = 1000  # queries, evenly spaced, that are also searched for exactly
-_TRAINED = 2**18  # documents that an index learns from at most
-_BLOCK = 2**24  # numbers added at a time
-_QUERIES = 1024  # at a time
+SAMPLE = 1000  # evenly spaced queries that `recall` also searches exactly
+_TRAINING = 2**18  # documents that an index is trained on at most
+_NUMBERS = 2**24  # numbers of documents added at a time
+_QUERIES = 1024  # of a block
+_USUAL_WIDTH = 768
+_MOST_PARTS = 2**12  # into which a product quantiser is taken to cut a vector
 
 
 def check_index(factory: str, width: int | None = None) -> None:
-    """RetrobenchError for what is neither "exact" nor a factory string, of vectors of `width` or else of any width."""
+    """Raise RetrobenchError unless `factory` is "exact" or a factory string for vectors of `width`, or of any width."""
     if factory == EXACT:
         return
-    *others, last = _widths(factory) if width is None else [width]
-    for other in others:
+    if width is not None:
+        _build_index(factory, width, f" of vectors of {width} numbers")
+        return
+    *first_widths, last_width = _likely_widths(factory)
+    for likely_width in first_widths:
         try:
-            _made(factory, other)
+            _build_index(factory, likely_width)
         except RetrobenchError:
             continue
         return
-    _made(factory, last, f" of vectors of {width} numbers" if width else "")
+    _build_index(factory, last_width)
 
 
-def _widths(factory: str) -> list[int]:
-    """Widths of which one can be cut into as many parts as the string asks for, if any can."""
-    parts = math.lcm(*(int(number) for number in re.findall(r"(?:PQ|Lattice)(\d+)", factory)))
-    return [768, 8 * parts] if 0 < parts < 2**12 else [768]
+def _likely_widths(factory: str) -> list[int]:
+    """Return widths, one of which can be cut into the parts that the string asks for if any width can."""
+    sizes = re.findall(r"(?:PQ|Lattice)(\d+)", factory)
+    parts = math.lcm(*(int(size) for size in sizes))
+    if 0 < parts < _MOST_PARTS:
+        return [_USUAL_WIDTH, 8 * parts]
+    return [_USUAL_WIDTH]
 
 
-def _made(factory: str, width: int, what: str = "") -> Any:
+def _build_index(factory: str, width: int, purpose: str = "") -> Any:
     import faiss
 
     try:
-        if re.search(r"(?<!\d)0+(?!\d)", factory):  # of which faiss makes an index that fails later, or dies at once
+        if re.search(r"(?<!\d)0+(?!\d)", factory):  # faiss would build an index that fails later, or end the process
             raise RuntimeError("a size in it is 0")
         return faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, AssertionError) as error:
         raise RetrobenchError(
-            f"faiss makes no index {factory!r}{what}: {_reason(error)}. "
+            f"faiss makes no index {factory!r}{purpose}: {_reason(error)}. "
             'Give --index exact, or a factory string such as "IVF64,Flat", "HNSW32" or "SQ8".'
         ) from None
 
 
 def _reason(error: Exception) -> str:
-    """What faiss says, without where in its source it says so."""
-    return str(error).rsplit(": ", 1)[-1].strip().splitlines()[0] if str(error) else type(error).__name__
+    """Return the message of faiss without its place in the source of faiss."""
+    if not str(error):
+        return type(error).__name__
+    return str(error).rsplit(": ", 1)[-1].strip().splitlines()[0]
 
 
 class Approximate:
-    """Dense documents in an index. RetrobenchError where there are terms, and for an index that cannot be trained."""
+    """Dense documents in an index. RetrobenchError for terms, and for an index that cannot be trained."""
 
-    def __init__(self, documents: Documents, factory: str) -> None:
+    def __init__(self, documents: VectorSet, factory: str) -> None:
         if documents.terms is not None or documents.dense is None:
             raise RetrobenchError(
                 f"--index {factory} is for dense vectors, and these have terms. Leave it out: search is exact then."
             )
         self.documents, self.factory = documents, factory
-        _ = documents.census  # what is no number has to be told of before an index hides it
-        self.index = _made(factory, documents.width, f" of vectors of {documents.width} numbers")
-        with self._told("fill"):
+        _ = documents.census  # raises UnsoundError, which an index would hide
+        self.index = _build_index(factory, documents.width, f" of vectors of {documents.width} numbers")
+        with self._user_errors("fill"):
             self._fill()
 
     @contextmanager
-    def _told(self, does: str) -> Iterator[None]:
-        """A user's error of what faiss cannot do with this index."""
+    def _user_errors(self, action: str) -> Iterator[None]:
+        """Turn an error of faiss into a user's error about this index."""
         try:
             yield
         except RuntimeError as error:
             raise RetrobenchError(
-                f"faiss cannot {does} an index {self.factory!r} of {len(self.documents):,} vectors: {_reason(error)}. "
-                "Take another."
+                f"faiss cannot {action} an index {self.factory!r} of {len(self.documents):,} vectors: "
+                f"{_reason(error)}. Take another."
             ) from None
 
     def _fill(self) -> None:
         documents = self.documents
         if not self.index.is_trained:
-            step = -(-len(documents) // _TRAINED)
+            step = -(-len(documents) // _TRAINING)
             self.index.train(documents.rows(np.arange(0, len(documents), step)))
-        step = max(1, _BLOCK // documents.width)
+        step = max(1, _NUMBERS // documents.width)
         for begin in range(0, len(documents), step):
             self.index.add(documents.block(begin, begin + step))
 
-    def search(self, queries: Documents, depth: int, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As `nearest.search`, of what the index finds; -1 and -inf end a list that it did not fill."""
+    def search(self, queries: VectorSet, depth: int, tie_ranks: np.ndarray) -> Iterator[TopK]:
+        """Yield what `nearest.search` yields, of the documents that the index proposes; a list may end early."""
         depth = min(depth, len(self.documents))
         for begin in range(0, len(queries), _QUERIES):
-            asked = queries.block(begin, begin + _QUERIES)
-            with self._told("search"):
-                _, rows = self.index.search(asked, depth)
+            vectors = QueryVectors(queries.block(begin, begin + _QUERIES), None)
+            with self._user_errors("search"):
+                _, rows = self.index.search(vectors.dense, depth)
             present = rows >= 0
             query, column = np.nonzero(present)
             scores = np.full(rows.shape, -np.inf, np.float32)
-            scores[query, column] = pair_scores(asked, None, self.documents, 1.0, query, rows[query, column])
-            yield best(rows, scores, present, depth, places)
+            pairs = Pairs(query, rows[query, column])
+            scores[query, column] = pair_scores(vectors, self.documents, 1.0, pairs)
+            yield select_best(rows, scores, present, depth, tie_ranks)
 
-    def recall(self, queries: Documents, depth: int, places: np.ndarray) -> dict[str, float]:
-        """The share of the exact best k that the index finds, by name, for k = 10 and `depth`, over at most SAMPLE
-        queries."""
+    def recall(self, queries: VectorSet, depth: int, tie_ranks: np.ndarray) -> dict[str, float]:
+        """Return the share of the exact best k that the index finds, by name, for k = 10 and `depth`.
+
+        At most SAMPLE queries are searched.
+        """
         step = -(-len(queries) // SAMPLE)
-        some = Documents(queries.rows(np.arange(0, len(queries), step)))
-        ours = np.concatenate([rows for rows, _ in self.search(some, depth, places)])
-        exact = np.concatenate([rows for rows, _ in search(some, self.documents, depth, places)])
-        return {f"recall of the index@{k}": _shared(ours[:, :k], exact[:, :k]) for k in sorted({min(10, depth), depth})}
+        sample = VectorSet(queries.rows(np.arange(0, len(queries), step)))
+        proposed = np.concatenate([block.rows for block in self.search(sample, depth, tie_ranks)])
+        exact = np.concatenate([block.rows for block in search(sample, self.documents, depth, tie_ranks)])
+        recalls = {}
+        for cutoff in sorted({min(10, depth), depth}):
+            recalls[f"recall of the index@{cutoff}"] = _mean_overlap(proposed[:, :cutoff], exact[:, :cutoff])
+        return recalls
 
 
-def _shared(ours: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.mean([np.isin(of, own).mean() for own, of in zip(ours, exact, strict=True)]))
+def _mean_overlap(proposed: np.ndarray, exact: np.ndarray) -> float:
+    """Return the mean share of each query's exact rows that are among its proposed rows."""
+    shares = []
+    for proposed_rows, exact_rows in zip(proposed, exact, strict=True):
+        shares.append(np.isin(exact_rows, proposed_rows).mean())
+    return float(np.mean(shares))

@@ -1,64 +1,101 @@
 """
-How far a first, fast score may lie from the canonical one, proved; exact search rests on nothing else.
+The bound on the distance between a first, fast score and the canonical score, with its proof. Exact search rests on it.
 
-Let |a - c| <= s for the first score a and the canonical score c of every document of a query, and let t be the k-th
-largest a so far. At least k documents have c >= t - s, so a document among the best k, ties at the cut included, has
-c >= t - s and hence a >= t - 2s. What lies below this bar can be forgotten; the rest is scored again, canonically.
+Let c be the canonical score and a the first score of a query and a document, with |a - c| <= s for all documents of the
+query. Let t be the k-th largest a so far. Then at least k documents have c >= t - s. So a document among the best k,
+ties at the cut included, has c >= t - s, and hence a >= t - 2s. This is the threshold (`first_threshold`): candidates
+below it are dropped, the others are scored again, canonically. Where t is a k-th largest canonical score, the same
+argument gives a >= t - s (`canonical_threshold`).
 
-s may be that of the worst document so far. Where a worse one comes, with s' > s, it may be among the best with
-a >= t - s - s' already: a bar that stands is lowered by s' - s before it is looked at (`lowered`).
+s may be the error of the worst document so far. When a worse document comes, with s' > s, it may be among the best k
+from a >= t - s - s' on. So a threshold is loosened by s' - s before documents are compared with it (`loosened`).
 
-s for scores of rounded vectors: with d' = d - m + e rounded from the document less a centre m (which moves all scores
-of a query alike), and q' = q + f, the product q'.d' differs from q.d - q.m by at most |q||e| + |f||d'|, and the sum
-computed from it by at most g|q'||d'| (Higham, Accuracy and Stability, section 3.1). The norms of e and f are measured,
-not assumed. Rounding the sum to bfloat16 is monotone, so its share ("unit", 2^-8 of the score) is taken at the bar.
+s for scores of rounded vectors: let m be the centre of the documents, d' = d - m + e the rounded document, and
+q' = q + f the rounded query. Subtracting m moves all scores of a query by the same q.m, its shift. The product q'.d'
+differs from q.d - q.m by at most |q||e| + |f||d'|, and the computed sum from q'.d' by at most g|q'||d'| (Higham,
+Accuracy and Stability of Numerical Algorithms, section 3.1). The norms of e and f are measured, not assumed. Rounding
+the sum to bfloat16 is monotone, so its share (`UNIT`, 2^-8 of the score) is taken from the threshold.
+
+All functions take NumPy arrays or tensors of float64.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["UNIT", "Asked", "dense_slack", "lowered", "sparse_slack"]
+from retrobench.retrieval.nearest.scanning import ErrorBound
+
+__all__ = [
+    "UNIT",
+    "ErrorBound",
+    "QueryBounds",
+    "canonical_threshold",
+    "dense_error",
+    "first_threshold",
+    "loosened",
+    "sparse_error",
+]
 
 UNIT = 2.0**-8  # bfloat16's rounding, relative
-_TINY = 2.0**-126  # what is smaller may count as zero
+_TINY = 2.0**-126  # a smaller number may count as zero
 # Norms are summed in 32 bits: a sum of a million squares is off by less than this share.
-ROOM = 1 + 2.0**-9
+_NORM_ROOM = 1 + 2.0**-9
 
 
-class Asked:
-    """What the bounds need of queries [q, d], the same `rounded`, and the `centre` [d]: float64 arrays or tensors."""
+class QueryBounds:
+    """The terms of the bound that depend on queries [q, d], their rounded copy [q, d] and the centre [d] alone."""
 
     def __init__(self, dense: Any, rounded: Any = None, centre: Any = None) -> None:
-        self.norms = _norm(dense)
-        self.lost: Any = 0.0 if rounded is None else _norm(dense - rounded)
+        self.norms = _norms(dense)
+        self.lost: Any = 0.0 if rounded is None else _norms(dense - rounded)
         self.shifts: Any = 0.0 if centre is None else (dense * centre).sum(1)
-        self.centre: Any = 0.0 if centre is None else _norm(centre[None])[0]
+        self.centre: Any = 0.0 if centre is None else _norms(centre[None])[0]
 
 
-def _norm(rows: Any) -> Any:
+def _norms(rows: Any) -> Any:
     return (rows * rows).sum(1) ** 0.5
 
 
-def lowered(bars: Any, before: Any, slacks: Any, unit: float) -> Any:
-    """Bars [q] that were raised under the slacks `before`, for documents of these."""
-    more = slacks - before
-    return bars - more * (more > 0) / (1 - unit)
+def first_threshold(kth: Any, bound: ErrorBound) -> Any:
+    """Return the thresholds [q] of queries whose k-th largest first scores, shifted, are `kth` [q]."""
+    scores = kth - bound.shifts
+    lower = scores - bound.unit * abs(scores) - 2 * bound.errors
+    return _before_rounding(lower, bound.unit) + bound.shifts
 
 
-def dense_slack(asked: Asked, width: int, lost: Any, longest: Any, accuracy: int = 2) -> Any:
-    """s of each query, [q], for documents of which the rounded ones are at most `longest` and their loss `lost`.
+def canonical_threshold(kth: Any, bound: ErrorBound) -> Any:
+    """Return the thresholds [q] of queries whose k-th largest canonical scores are `kth` [q]."""
+    return _before_rounding(kth - bound.shifts - bound.errors, bound.unit) + bound.shifts
 
-    `accuracy` is how many units of 2^-24 an addition may be off: 2 covers fused and plain rounding, 4 truncation.
+
+def loosened(thresholds: Any, before: ErrorBound, bound: ErrorBound) -> Any:
+    """Return thresholds [q] that were raised under the bound `before`, for documents of another bound."""
+    increase = bound.errors - before.errors
+    return thresholds - increase * (increase > 0) / (1 - bound.unit)
+
+
+def _before_rounding(lower: Any, unit: float) -> Any:
+    """Return the least first scores that rounding may have moved from `lower`."""
+    sign = (lower > 0) * 2.0 - 1.0
+    return lower / (1 + unit * sign)
+
+
+def dense_error(queries: QueryBounds, width: int, lost: Any, longest: Any, accuracy: int = 2) -> Any:
+    """Return s [q] for documents whose rounded norm is at most `longest` and whose rounding error at most `lost`.
+
+    `accuracy` is the error of one addition in units of 2^-24: 2 covers fused and plain rounding, 4 truncation.
     """
-    norms, longest, lost = asked.norms * ROOM, longest * ROOM, lost * ROOM
-    rounded = norms * (lost + longest * 2.0**-24) + asked.lost * longest
-    summed = accuracy * (width + 16) * 2.0**-24 * (norms + asked.lost) * longest
-    whole = 2.0**-21 * norms * (longest + lost + asked.centre)  # the canonical score as float32, shifted and not
-    return rounded + summed + whole + width * _TINY * (1 + norms + longest + asked.centre)
+    norms, longest, lost = queries.norms * _NORM_ROOM, longest * _NORM_ROOM, lost * _NORM_ROOM
+    rounded = norms * (lost + longest * 2.0**-24) + queries.lost * longest
+    summed = accuracy * (width + 16) * 2.0**-24 * (norms + queries.lost) * longest
+    shifted = 2.0**-21 * norms * (longest + lost + queries.centre)  # canonical and shifted scores are float32
+    return rounded + summed + shifted + width * _TINY * (1 + norms + longest + queries.centre)
 
 
-def sparse_slack(norms: Any, longest: float, entries: int, scale: float) -> Any:
-    """What sparse parts add to s: queries' norms [q], the longest row and the most entries of one, in 32 bits."""
-    size = abs(scale) * norms * longest * ROOM
+def sparse_error(norms: Any, longest: float, entries: int, scale: float) -> Any:
+    """Return the share of the sparse parts in s [q], in 32 bits, from the norms [q] of the queries.
+
+    `longest` is the largest norm of a document and `entries` the most entries of one.
+    """
+    size = abs(scale) * norms * longest * _NORM_ROOM
     return 2 * (entries + 32) * 2.0**-24 * size + entries * _TINY * (1 + abs(scale)) * (1 + norms + longest)

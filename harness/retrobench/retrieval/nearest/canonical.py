@@ -1,75 +1,94 @@
 """
-The score of a query and a document: a function of these two vectors alone, whatever found them.
+The canonical score of a query and a document: a function of these two vectors alone, in every engine and block size.
 
-As float32 the sum, in 64 bits, of the products of their float32 numbers, which are exact in 64 bits. The sum is taken
-in one order everywhere: LANES partial sums, number i of a vector going to sum i mod LANES, one after the other; then
-the second half of the sums is added to the first until one is left. Numbers that a longer vector would have, being
-zero, change nothing. The sparse part is summed over the document's entries as they are stored, a word that the query
-lacks counting zero; it is weighed by `scale` and added, in 64 bits, before the rounding. There is one zero.
+It is the sum, in 64 bits, of the products of their float32 numbers, which are exact in 64 bits, rounded to float32.
+The order of the sum is fixed: number i of a vector goes to partial sum i mod LANES, one block of LANES numbers after
+the other; then the second half of the partial sums is added to the first until one is left. Zeros past the end of a
+vector change nothing. The sparse part is summed over the document's entries in their stored order; a word that the
+query lacks counts zero. It is multiplied by `scale` and added, in 64 bits, before the rounding. -0.0 becomes 0.0.
 
 * pair_scores   compiled, on the processor
 * torch_sums    the same sums, bit for bit, on any device
+
+The tests write the same sum as a plain loop (`fold`) and rank all documents by it (`oracle` and `expected`).
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from retrobench.core import in_threads
-from retrobench.retrieval.nearest import kernels
-from retrobench.retrieval.nearest.documents import Documents
-from retrobench.retrieval.nearest.kernels import LANES
+from retrobench.retrieval.nearest.kernels import LANES, Pairs, score_dense, score_terms
+from retrobench.retrieval.nearest.plan import SIZES
+from retrobench.retrieval.nearest.vector_set import VectorSet
 
-__all__ = ["pair_scores", "torch_sums"]
+__all__ = ["QueryVectors", "pair_scores", "torch_sums"]
 
-_TAKEN = 2**22  # numbers of documents read together
-_ALONE = 4096  # so few pairs are not worth a second thread
+_LEAST_PAIRS = 4096  # for which a second thread pays
 
 
-def pair_scores(
-    queries: np.ndarray | None,
-    words: np.ndarray | None,
-    documents: Documents,
-    scale: float,
-    asked: np.ndarray,
-    found: np.ndarray,
-) -> np.ndarray:
-    """Scores [m] float32 of the pairs of rows `asked` of the queries (dense [Q, d], words [Q, V]) and `found` [m]."""
+class QueryVectors(NamedTuple):
+    """A block of queries, written out. A part that the documents lack is None."""
+
+    dense: np.ndarray | None  # [q, d] float32
+    terms: np.ndarray | None  # [q, V] float32
+
+    @classmethod
+    def of(cls, queries: VectorSet, documents: VectorSet) -> QueryVectors:
+        """Write out the queries' parts that the documents have."""
+        dense, terms = None, None
+        if documents.dense is not None:
+            dense = queries.block(0, len(queries))
+        if documents.terms is not None:
+            terms = queries.written_terms(0, len(queries))
+        return cls(dense, terms)
+
+
+def pair_scores(queries: QueryVectors, documents: VectorSet, scale: float, pairs: Pairs) -> np.ndarray:
+    """Return the canonical scores [m] float32 of pairs."""
     # In the order of the documents: each is read once, and a disk is read forwards.
-    keys = np.sort((found.astype(np.uint64) << np.uint64(32)) | np.arange(len(found), dtype=np.uint64))
-    order, found = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (keys >> np.uint64(32)).astype(np.int64)
-    asked, sums = asked[order], np.zeros(len(order))
-    if queries is not None:
-        _dense(queries, documents, asked, found, sums)
-    if words is not None and documents.terms is not None:
-        parts = np.empty(len(order))
-        work: Any = partial(kernels.score_terms, words, *documents.terms, asked, found, parts)
-        in_threads(work, len(order), _ALONE)
-        sums += scale * parts
-    out = np.empty(len(order), np.float32)
-    out[order] = sums
-    out += np.float32(0)  # what rounds to -0.0 is tied with 0.0
-    return out
+    count = len(pairs.documents)
+    keys = np.sort((pairs.documents.astype(np.uint64) << np.uint64(32)) | np.arange(count, dtype=np.uint64))
+    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    ordered = Pairs(pairs.queries[order], (keys >> np.uint64(32)).astype(np.int64))
+    sums = np.zeros(count)
+    if queries.dense is not None:
+        _sum_dense(queries.dense, documents, ordered, sums)
+    if queries.terms is not None:
+        sums += scale * _term_sums(queries.terms, documents, ordered)
+    scores = np.empty(count, np.float32)
+    scores[order] = sums
+    scores += np.float32(0)  # a score that rounds to -0.0 is tied with 0.0
+    return scores
 
 
-def _dense(queries: np.ndarray, documents: Documents, asked: np.ndarray, found: np.ndarray, out: np.ndarray) -> None:
-    if documents.stored == "float32" and documents.dense is not None and documents.dense.flags.c_contiguous:
-        in_threads(lambda a, b: kernels.score(queries, documents.dense, asked, found, out, a, b), len(out), _ALONE)
+def _sum_dense(queries: np.ndarray, documents: VectorSet, pairs: Pairs, sums: np.ndarray) -> None:
+    """Write the sums of pairs in the order of their documents."""
+    vectors = documents.dense
+    if documents.stored == "float32" and vectors is not None and vectors.flags.c_contiguous:
+        in_threads(lambda a, b: score_dense(queries, vectors, pairs, sums, a, b), len(sums), _LEAST_PAIRS)
         return
-    step, begin = max(1, _TAKEN // documents.width), 0
-    while begin < len(found):
-        rows, places = np.unique(found[begin : begin + step], return_inverse=True)
-        kernels.score(queries, documents.rows(rows), asked[begin : begin + step], places, out[begin:], 0, len(places))
-        begin += step
+    step = max(1, SIZES["cpu"].numbers // documents.width)
+    for begin in range(0, len(sums), step):
+        block = slice(begin, begin + step)
+        rows, positions = np.unique(pairs.documents[block], return_inverse=True)
+        block_pairs = Pairs(pairs.queries[block], positions)
+        score_dense(queries, documents.rows(rows), block_pairs, sums[block], 0, len(positions))
+
+
+def _term_sums(queries: np.ndarray, documents: VectorSet, pairs: Pairs) -> np.ndarray:
+    sums = np.empty(len(pairs.documents))
+    terms = documents.terms
+    in_threads(lambda a, b: score_terms(queries, terms, pairs, sums, a, b), len(sums), _LEAST_PAIRS)
+    return sums
 
 
 def torch_sums(left: Tensor, right: Tensor) -> Tensor:
-    """The 64-bit sums [m] of the products of rows [m, n], in the order above."""
+    """Return the 64-bit sums [m] of the products of rows [m, n], in the order above."""
     missing = -left.shape[1] % LANES if left.shape[1] else LANES
     products = left.double() * right.double()
     products = torch.nn.functional.pad(products, (0, missing)).view(len(products), -1, LANES)

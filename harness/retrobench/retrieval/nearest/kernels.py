@@ -1,212 +1,155 @@
 """
-The loops of exact search that no library has, compiled. None holds the interpreter's lock, so threads may share a call.
+The compiled loops over vectors that no library has. None holds the interpreter's lock, so threads may share a call.
 
-* examine    a block of vectors: the first that is no number, its largest norm, its sum
-* halve      rows less a centre as bfloat16, and the most that the rounding took from a row
-* scan       scores of a block against each query's bar; what passes is kept
-* compact    bars from what is kept, and what is below them gone
-* score      canonical scores of pairs
-* sparse     products of sparse rows with queries
-* merge      two rankings to one
+* examine             the first unsound vector of a block, its largest norm, its sum
+* round_to_bfloat16   vectors less a centre as bfloat16, and the norms that the error bound needs
+* add_sparse_scores   products of sparse documents with queries, in 32 bits
+* score_dense         the dense part of the canonical scores of pairs
+* score_terms         the sparse part
+* merge               two rankings into one
+
+The records that these loops read stand in this file, because numba's cache on disk watches only the file of a loop.
 """
 
-# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from retrobench.core import jit
+from retrobench.retrieval.vectors import Terms
 
-__all__ = ["LANES", "LARGEST", "compact", "examine", "halve", "merge", "scan", "score", "sparse"]
+__all__ = [
+    "LANES",
+    "LARGEST",
+    "Pairs",
+    "SparseQueries",
+    "TopK",
+    "add_sparse_scores",
+    "examine",
+    "merge",
+    "round_to_bfloat16",
+    "score_dense",
+    "score_terms",
+]
 
-LARGEST = 1e15  # in a vector; products of what is smaller stay far from infinity, in 32 bits too
+LARGEST = 1e15  # in a vector; products of smaller numbers stay far from infinity, in 32 bits too
 LANES = 32  # partial sums of a canonical score; see `canonical`
-CHUNK = 128  # scores looked at together
 
-# Sums that only bound an error may be taken in any order. Scores may not.
-_bounding = partial(jit, fastmath={"reassoc", "contract"})
+# A sum that only bounds an error may be taken in any order. A canonical score may not.
+_reordering = partial(jit, fastmath={"reassoc", "contract"})
 
 
-@_bounding
-def examine(vectors, sums):
-    """Row of the first vector that is not finite and below LARGEST, else -1, and the largest squared norm."""
+class TopK(NamedTuple):
+    """The best k documents of each query, in the total order of `ranking`."""
+
+    rows: np.ndarray  # [q, k] int32, -1 after the end of a list
+    scores: np.ndarray  # [q, k] float32, -inf after the end of a list
+
+
+class Pairs(NamedTuple):
+    """m pairs of a query and a document, by their rows."""
+
+    queries: np.ndarray  # [m] int64
+    documents: np.ndarray  # [m] int64
+
+
+class SparseQueries(NamedTuple):
+    """Terms of q queries, laid out so that one word of all queries is read at once."""
+
+    weights: np.ndarray  # [V, q] float32
+    used: np.ndarray  # [V] bool: a query has this word
+    scale: np.float32  # weight of the products
+
+
+@_reordering
+def examine(vectors: np.ndarray, sums: np.ndarray) -> tuple[int, float]:
+    """Add all vectors [n, d] to `sums` [d]. Return the first unsound row, else -1, and the largest squared norm.
+
+    An unsound vector is not finite or holds a number from LARGEST on.
+    """
     largest = np.float64(0)
     for row in range(vectors.shape[0]):
-        line = vectors[row]
+        vector = vectors[row]
         norm, unsound = np.float32(0), np.int32(0)
-        for column in range(line.shape[0]):
-            value = line[column]
+        for column in range(vector.shape[0]):
+            value = vector[column]
             unsound += np.int32(not (abs(value) < np.float32(LARGEST)))
             norm += value * value
         if unsound:
             return row, largest
-        for column in range(line.shape[0]):
-            sums[column] += line[column]
+        for column in range(vector.shape[0]):
+            sums[column] += vector[column]
         largest = max(largest, np.float64(norm))
     return -1, largest
 
 
-@_bounding
-def halve(vectors, centre, out):
-    """Into `out` [n, d] uint16; the largest squared norms of what rounding took away, and of what it left."""
+@_reordering
+def round_to_bfloat16(vectors: np.ndarray, centre: np.ndarray, out: np.ndarray) -> tuple[float, float]:
+    """Round vectors [n, d] less their centre [d] into `out` [n, d] uint16.
+
+    Return the largest squared norm of a vector's rounding error, and that of a rounded vector.
+    """
     width = vectors.shape[1]
-    held, bits = np.empty(width, np.float32), np.empty(width, np.uint32)
-    values, rounded = held.view(np.uint32), bits.view(np.float32)
+    centred, bits = np.empty(width, np.float32), np.empty(width, np.uint32)
+    values, rounded = centred.view(np.uint32), bits.view(np.float32)
     furthest, longest = np.float32(0), np.float32(0)
     for row in range(vectors.shape[0]):
-        line, target = vectors[row], out[row]
+        vector, target = vectors[row], out[row]
         for column in range(width):
-            held[column] = line[column] - centre[column]
+            centred[column] = vector[column] - centre[column]
         for column in range(width):
             value = values[column]
             odd = (value >> np.uint32(16)) & np.uint32(1)
             bits[column] = (value + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)
         for column in range(width):
             target[column] = np.uint16(bits[column] >> np.uint32(16))
-        lost, kept = np.float32(0), np.float32(0)
+        lost, norm = np.float32(0), np.float32(0)
         for column in range(width):
-            gone = held[column] - rounded[column]
-            lost += gone * gone
-            kept += rounded[column] * rounded[column]
-        furthest, longest = max(furthest, lost), max(longest, kept)
-    return furthest, longest
+            error = centred[column] - rounded[column]
+            lost += error * error
+            norm += rounded[column] * rounded[column]
+        furthest, longest = max(furthest, lost), max(longest, norm)
+    return float(furthest), float(longest)
+
+
+@_reordering
+def add_sparse_scores(terms: Terms, queries: SparseQueries, scores: np.ndarray, begin: int, end: int) -> None:
+    """Add the scaled products of sparse documents with queries to `scores` [q, n]."""
+    sums = np.empty(queries.weights.shape[1], np.float32)
+    for row in range(begin, end):
+        sums[:] = 0
+        for entry in range(terms.indptr[row], terms.indptr[row + 1]):
+            word = terms.indices[entry]
+            if queries.used[word]:
+                value, weights = terms.values[entry], queries.weights[word]
+                for query in range(len(sums)):
+                    sums[query] += value * weights[query]
+        for query in range(len(sums)):
+            scores[query, row] += queries.scale * sums[query]
 
 
 @jit
-def _nearly(values, depth, bins):
-    """A number that at least `depth` of the values reach, and hardly more than that: the edge of a narrow bin."""
-    least, most = values[0], values[0]
-    for value in values:
-        least, most = min(least, value), max(most, value)
-    base, width = np.float64(least), (np.float64(most) - np.float64(least)) / (len(bins) - 1)
-    if not width > 0:
-        return base
-    bins[:] = 0
-    steps = 1 / width
-    for value in values:
-        bins[int((value - base) * steps)] += 1
-    above, edge = 0, len(bins)
-    while above < depth:
-        edge -= 1
-        above += bins[edge]
-    return base + (edge - 1e-3) * width  # a little less than the edge, whose rounding then does not matter
-
-
-@jit
-def _raised(bar, best, shift, slack, unit):
-    """The bar where `best` is the value of the last document that counts: see `bounds`."""
-    best -= shift
-    lower = best - unit * abs(best) - 2 * slack
-    lower = lower / (1 + unit) if lower > 0 else lower / (1 - unit)
-    return max(bar, lower + shift)
-
-
-@jit
-def _compacted(rows, values, count, settled, bar):
-    """What reaches the bar, moved together."""
-    kept, still = 0, 0
-    for at in range(count):
-        if values[at] >= bar:
-            rows[kept], values[kept] = rows[at], values[at]
-            kept += 1
-            still += at < settled
-    return kept, still
-
-
-@jit
-def compact(rows, values, counts, settled, depth, bars, shifts, slacks, unit, begin, end):
-    """Raise bars as far as what is kept allows, and let go of what is below them."""
-    for query in range(begin, end):
-        count, bar = counts[query], bars[query]
-        if count >= depth:
-            best = np.partition(values[query, :count], count - depth)[count - depth]
-            bar = _raised(bar, np.float64(best), shifts[query], slacks[query], unit)
-        counts[query], settled[query] = _compacted(rows[query], values[query], count, settled[query], bar)
-        bars[query] = bar
-
-
-@jit
-def scan(scores, up, first, depth, at, rows, values, counts, settled, bars, shifts, slacks, unit, begin, end):
-    """Keep what reaches its query's bar among scores [q, n]: the bits of float32 (int32, `up` 0) or bfloat16 (16).
-
-    Goes on at `at` [q] and leaves there how far it came: less than n where more than three quarters of a query's room
-    is taken by what the bar cannot tell apart.
-    """
-    documents, room = scores.shape[1], rows.shape[1]
-    keys, edge = np.empty(CHUNK, scores.dtype), np.empty(1, scores.dtype)
-    flags = np.zeros(CHUNK, np.uint8)
-    words = flags.view(np.uint64)
-    lowest = np.empty(1, np.float32)
-    low_bits = lowest.view(np.int32)
-    raw = np.empty(1, np.int32)
-    real = raw.view(np.float32)
-    bins = np.zeros(2048, np.int64)
-    sign = 31 - up
-    flip = 0x7FFFFFFF >> up
-    for query in range(begin, end):
-        line, here, count, stale = scores[query], at[query], counts[query], True
-        while here < documents:
-            if stale:
-                lowest[0] = max(-3e38, bars[query] - shifts[query])
-                lowest[0] = np.nextafter(lowest[0], np.float32(-np.inf))
-                bits = np.int64(low_bits[0])
-                edge[0] = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> up  # whole numbers in the order of the floats
-                stale = False
-            part = line[here : here + CHUNK]
-            if len(part) < CHUNK:
-                flags[:] = 0
-            for place in range(len(part)):
-                value = part[place]
-                keys[place] = value ^ ((value >> sign) & flip)
-            for place in range(len(part)):
-                flags[place] = keys[place] >= edge[0]
-            some = np.uint64(0)
-            for word in range(CHUNK // 8):
-                some |= words[word]
-            if some == 0:
-                here += len(part)
-                continue
-            if count + CHUNK > room:
-                best = _nearly(values[query, :count], depth, bins)
-                bars[query] = _raised(bars[query], best, shifts[query], slacks[query], unit)
-                count, settled[query] = _compacted(rows[query], values[query], count, settled[query], bars[query])
-                stale = True
-                if count > room - room // 4:
-                    break
-                continue
-            for word in range(CHUNK // 8):
-                if words[word] != 0:
-                    for place in range(word * 8, word * 8 + 8):
-                        if flags[place]:
-                            raw[0] = np.int32(part[place]) << up
-                            rows[query, count] = first + here + place
-                            values[query, count] = real[0] + shifts[query]
-                            count += 1
-            here += len(part)
-        counts[query], at[query] = count, here
-
-
-@jit
-def _folded(sums):
-    """The partial sums, halves upon each other."""
+def _folded(sums: np.ndarray) -> float:
+    """Return the sum of LANES partial sums: add the second half to the first until one is left."""
     length = LANES // 2
     while length > 0:
         for lane in range(length):
             sums[lane] += sums[length + lane]
         length //= 2
-    return sums[0] + 0.0  # -0.0 becomes 0.0
+    return float(sums[0] + 0.0)  # -0.0 becomes 0.0
 
 
 @jit
-def score(queries, vectors, asked, found, out, begin, end):
-    """The dense part of `canonical` of queries [Q, d] and vectors [n, d], float64."""
+def score_dense(queries: np.ndarray, vectors: np.ndarray, pairs: Pairs, out: np.ndarray, begin: int, end: int) -> None:
+    """Write the dense part of the canonical scores of pairs of queries [Q, d] and vectors [n, d] to `out` float64."""
     width = vectors.shape[1]
     whole = width - width % LANES
     sums = np.zeros(LANES, np.float64)
     for pair in range(begin, end):
-        query, document = queries[asked[pair]], vectors[found[pair]]
+        query, document = queries[pairs.queries[pair]], vectors[pairs.documents[pair]]
         sums[:] = 0.0
         for block in range(0, whole, LANES):
             for lane in range(LANES):
@@ -217,51 +160,37 @@ def score(queries, vectors, asked, found, out, begin, end):
 
 
 @jit
-def score_terms(queries, indptr, indices, weights, asked, found, out, begin, end):
-    """The sparse part of `canonical`, of queries [Q, V] and sparse rows, float64."""
+def score_terms(queries: np.ndarray, terms: Terms, pairs: Pairs, out: np.ndarray, begin: int, end: int) -> None:
+    """Write the sparse part of the canonical scores of pairs of queries [Q, V] and sparse rows to `out` float64."""
     sums = np.zeros(LANES, np.float64)
     for pair in range(begin, end):
-        query, start = queries[asked[pair]], indptr[found[pair]]
+        query, document = queries[pairs.queries[pair]], pairs.documents[pair]
+        start = terms.indptr[document]
         sums[:] = 0.0
-        for entry in range(indptr[found[pair] + 1] - start):
-            weight = np.float64(weights[start + entry])
-            sums[entry % LANES] += np.float64(query[indices[start + entry]]) * weight
+        for entry in range(terms.indptr[document + 1] - start):
+            value = np.float64(terms.values[start + entry])
+            sums[entry % LANES] += np.float64(query[terms.indices[start + entry]]) * value
         out[pair] = _folded(sums)
 
 
-@_bounding
-def sparse(indptr, indices, weights, queries, asked, scale, out, begin, end):
-    """Add `scale` times the products of sparse rows with queries [V, q] to `out` [q, n]; not `asked` [V]: all zero."""
-    sums = np.empty(queries.shape[1], np.float32)
-    for row in range(begin, end):
-        sums[:] = 0
-        for entry in range(indptr[row], indptr[row + 1]):
-            column = indices[entry]
-            if asked[column]:
-                weight, line = weights[entry], queries[column]
-                for query in range(len(sums)):
-                    sums[query] += weight * line[query]
-        for query in range(len(sums)):
-            out[query, row] += scale * sums[query]
-
-
 @jit
-def merge(rows, scores, more_rows, more_scores, places, out_rows, out_scores, begin, end):
-    """Of two rankings [Q, a] and [Q, b] the best, as many as `out_rows` [Q, k] holds; -1 ends a list."""
+def merge(first: TopK, second: TopK, tie_ranks: np.ndarray, out: TopK, begin: int, end: int) -> None:
+    """Write the best hits of two rankings to `out`, as many as it has room for."""
     for query in range(begin, end):
         left, right = 0, 0
-        for rank in range(out_rows.shape[1]):
-            a = rows[query, left] if left < rows.shape[1] else -1
-            b = more_rows[query, right] if right < more_rows.shape[1] else -1
-            first = b < 0
-            if a >= 0 and b >= 0:
-                mine, other = scores[query, left], more_scores[query, right]
-                first = mine > other or (mine == other and places[a] <= places[b])
-            if first:
-                out_rows[query, rank] = a
-                out_scores[query, rank] = scores[query, left] if a >= 0 else -np.inf
+        for position in range(out.rows.shape[1]):
+            left_row = first.rows[query, left] if left < first.rows.shape[1] else -1
+            right_row = second.rows[query, right] if right < second.rows.shape[1] else -1
+            take_left = right_row < 0
+            if left_row >= 0 and right_row >= 0:
+                left_score, right_score = first.scores[query, left], second.scores[query, right]
+                before = tie_ranks[left_row] <= tie_ranks[right_row]
+                take_left = left_score > right_score or (left_score == right_score and before)
+            if take_left:
+                out.rows[query, position] = left_row
+                out.scores[query, position] = first.scores[query, left] if left_row >= 0 else -np.inf
                 left += 1
             else:
-                out_rows[query, rank] = b
-                out_scores[query, rank] = more_scores[query, right]
+                out.rows[query, position] = right_row
+                out.scores[query, position] = second.scores[query, right]
                 right += 1

@@ -1,12 +1,10 @@
-"""Rankings of shards made one, the same whatever the shards were."""
+"""Rankings of shards merged into one, which does not depend on the shards."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,61 +12,76 @@ import torch.distributed as dist
 
 from retrobench.core import in_threads
 from retrobench.retrieval.nearest import kernels
-from retrobench.retrieval.nearest.documents import Documents
-from retrobench.retrieval.nearest.searching import AUTO, Plan, search, together
+from retrobench.retrieval.nearest.kernels import TopK
+from retrobench.retrieval.nearest.plan import AUTO, SIZES, Plan, queries_together
+from retrobench.retrieval.nearest.searching import search
+from retrobench.retrieval.nearest.vector_set import VectorSet
 
 __all__ = ["merge", "shared"]
 
-_ALONE = 64  # so few queries are not worth a second thread
-
-Found = tuple[np.ndarray, np.ndarray]  # rows int32 and scores float32, both [Q, k], in the total order; -1 ends a list
+_LEAST_QUERIES = 64  # for which a second thread pays
 
 
-def merge(parts: Sequence[Found], places: np.ndarray, depth: int) -> Found:
-    """The best `depth` of several rankings of the same queries, each of documents of its own; `places` [N] int32."""
-    rows, scores = parts[0]
-    for more_rows, more_scores in parts[1:]:
-        shape = (len(rows), min(depth, rows.shape[1] + more_rows.shape[1]))
-        out = np.empty(shape, np.int32), np.empty(shape, np.float32)
-        work: Any = partial(kernels.merge, rows, scores, more_rows, more_scores, places, *out)
-        in_threads(work, shape[0], _ALONE)
-        rows, scores = out
-    return rows[:, :depth], scores[:, :depth]
+def merge(rankings: Sequence[tuple[np.ndarray, np.ndarray]], tie_ranks: np.ndarray, depth: int) -> TopK:
+    """Return the best `depth` hits of rankings (rows and scores) of the same queries, each of its own documents.
+
+    `tie_ranks` [N] int32 orders all documents with equal scores.
+    """
+    merged = TopK(*rankings[0])
+    for rows, scores in rankings[1:]:
+        merged = _merge_two(merged, TopK(rows, scores), tie_ranks, depth)
+    return TopK(merged.rows[:, :depth], merged.scores[:, :depth])
+
+
+def _merge_two(first: TopK, second: TopK, tie_ranks: np.ndarray, depth: int) -> TopK:
+    queries = len(first.rows)
+    shape = (queries, min(depth, first.rows.shape[1] + second.rows.shape[1]))
+    out = TopK(np.empty(shape, np.int32), np.empty(shape, np.float32))
+    in_threads(lambda a, b: kernels.merge(first, second, tie_ranks, out, a, b), queries, _LEAST_QUERIES)
+    return out
 
 
 def shared(
-    queries: Documents, documents: Documents, depth: int, places: np.ndarray, scale: float = 1.0, plan: Plan = AUTO
-) -> Iterator[Found]:
-    """`search` by all processes of `torch.distributed`, each among rows of its own; every one gets the whole result.
+    queries: VectorSet,
+    documents: VectorSet,
+    depth: int,
+    tie_ranks: np.ndarray,
+    scale: float = 1.0,
+    plan: Plan = AUTO,
+) -> Iterator[TopK]:
+    """Yield what `search` yields, each process of `torch.distributed` searching a part of the documents.
 
-    Without a process group, or with one process, it is `search`. All processes have to call it alike.
+    All processes have to call it alike, and every process gets the whole result. Without a process group, or with one
+    process, it is `search`.
     """
-    count = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if count == 1:
-        yield from search(queries, documents, depth, places, scale, plan)
+    world_size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if world_size == 1:
+        yield from search(queries, documents, depth, tie_ranks, scale, plan)
         return
-    edges = [len(documents) * rank // count for rank in range(count + 1)]
+    edges = [len(documents) * rank // world_size for rank in range(world_size + 1)]
     begin, end = edges[dist.get_rank() :][:2]
-    width = min(depth, max(b - a for a, b in itertools.pairwise(edges)))
-    step = plan.queries or together(documents, depth, "cpu")  # the same for all, whose collectives have to meet
-    own = documents.part(begin, end)
-    mine = search(queries, own, depth, places[begin:end], scale, replace(plan, queries=step))
-    for at in range(0, len(queries) if len(documents) else 0, step):
-        asked = min(step, len(queries) - at)
-        found = next(mine, (np.empty((asked, 0), np.int32), np.empty((asked, 0), np.float32)))
-        yield merge(_gathered(found, width, count), places, min(depth, len(documents)))
+    width = min(depth, max(last - first for first, last in itertools.pairwise(edges)))
+    # The same blocks on all devices, because the processes gather every block together.
+    step = plan.queries or queries_together(documents, depth, SIZES["cpu"])
+    block_plan = replace(plan, queries=step)
+    blocks = search(queries, documents.slice(begin, end), depth, tie_ranks[begin:end], scale, block_plan)
+    for first_query in range(0, len(queries) if len(documents) else 0, step):
+        count = min(step, len(queries) - first_query)
+        own = next(blocks, TopK(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32)))
+        yield merge(_gathered(own, width, world_size), tie_ranks, min(depth, len(documents)))
 
 
-def _gathered(found: Found, width: int, count: int) -> list[Found]:
-    """Every process's ranking, all filled up to one width: a collective moves tensors of one shape."""
-    rows, scores = found
-    gap = ((0, 0), (0, width - rows.shape[1]))
-    own = np.pad(rows, gap, constant_values=-1), np.pad(scores, gap, constant_values=-np.inf)
-    where = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    arrays = []
-    for part in own:
-        tensor = torch.from_numpy(np.ascontiguousarray(part)).to(where)
-        others = [torch.empty_like(tensor) for _ in range(count)]
-        dist.all_gather(others, tensor)
-        arrays.append([other.cpu().numpy() for other in others])
-    return list(zip(*arrays, strict=True))
+def _gathered(own: TopK, width: int, world_size: int) -> list[TopK]:
+    """Return every process's ranking, padded to one width: a collective moves tensors of one shape."""
+    padding = ((0, 0), (0, width - own.rows.shape[1]))
+    rows = _gathered_array(np.pad(own.rows, padding, constant_values=-1), world_size)
+    scores = _gathered_array(np.pad(own.scores, padding, constant_values=-np.inf), world_size)
+    return [TopK(*ranking) for ranking in zip(rows, scores, strict=True)]
+
+
+def _gathered_array(own: np.ndarray, world_size: int) -> list[np.ndarray]:
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    tensor = torch.from_numpy(np.ascontiguousarray(own)).to(device)
+    gathered = [torch.empty_like(tensor) for _ in range(world_size)]
+    dist.all_gather(gathered, tensor)
+    return [array.cpu().numpy() for array in gathered]

@@ -1,69 +1,50 @@
-"""Which engine searches, and how many queries at a time."""
+"""Exact search, a block of queries at a time, by the engine that fits the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from retrobench.retrieval.nearest import device, processor
-from retrobench.retrieval.nearest.documents import Documents
-from retrobench.retrieval.nearest.kept import room_for
+from retrobench.retrieval.nearest.engine import Engine
+from retrobench.retrieval.nearest.kernels import TopK
+from retrobench.retrieval.nearest.numba_engine import NumbaEngine
+from retrobench.retrieval.nearest.plan import AUTO, Plan, queries_together
+from retrobench.retrieval.nearest.torch_engine import TorchEngine
+from retrobench.retrieval.nearest.vector_set import VectorSet
 
-__all__ = ["AUTO", "Plan", "search", "together"]
-
-_KEPT = {"cpu": 2**27, "cuda": 2**30}  # bytes of candidates at a time
-_WORDS = {"cpu": 2**25, "cuda": 2**30}  # bytes of queries' words written out at a time
-_MOST = {"cpu": 2**12, "cuda": 2**14}  # queries at a time
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to search, which is how fast: none of it changes a result. 0 and "auto" leave it to what was measured."""
-
-    queries: int = 0  # at a time
-    documents: int = 0  # at a time
-    first: Literal["auto", "bf16", "fp32"] = "auto"  # precision of the first pass
-    device: str = "auto"
+__all__ = ["choose_engine", "search"]
 
 
-AUTO = Plan()
+def choose_engine(documents: VectorSet, tie_ranks: np.ndarray, scale: float = 1.0, plan: Plan = AUTO) -> Engine:
+    """Return the torch engine on the device that `plan` names or else on a GPU, and the numba engine without a GPU."""
+    if plan.device == "auto":
+        if not torch.cuda.is_available():
+            return NumbaEngine(documents, tie_ranks, scale, plan)
+        plan = replace(plan, device="cuda")
+    return TorchEngine(documents, tie_ranks, scale, plan)
 
 
 def search(
-    queries: Documents, documents: Documents, depth: int, places: np.ndarray, scale: float = 1.0, plan: Plan = AUTO
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The best `depth` documents of each query: rows int32 and scores float32, both [q, min(depth, N)], block by block.
+    queries: VectorSet,
+    documents: VectorSet,
+    depth: int,
+    tie_ranks: np.ndarray,
+    scale: float = 1.0,
+    plan: Plan = AUTO,
+) -> Iterator[TopK]:
+    """Yield the best min(depth, N) documents of each query, block by block, in the total order of `ranking`.
 
-    In the total order of `ranking`, of which `places` [N] int32 is the second half. Where both sides have terms, their
-    product weighed by `scale` is added. UnsoundError for a document that cannot be ranked; queries are not looked at.
+    `tie_ranks` [N] int32 orders documents with equal scores. Where both sides have terms, their product times `scale`
+    is added to the score. UnsoundError is raised for a document that cannot be ranked; queries are not examined.
     """
     depth = min(depth, len(documents))
     if not len(queries) or not depth:
         return
-    where = _device(plan)
-    step = plan.queries or together(documents, depth, where.type)
-    engine = None if where.type == "cpu" and plan.device == "auto" else device.Engine(documents, where, places, scale)
+    engine = choose_engine(documents, tie_ranks, scale, plan)
+    step = plan.queries or queries_together(documents, depth, engine.sizes)
     for begin in range(0, len(queries), step):
-        some = queries.part(begin, begin + step)
-        if engine:
-            rows, scores = engine.search(some, depth, plan.documents)
-        else:
-            halves = plan.first == "bf16" or (plan.first == "auto" and processor.halves_pay(len(some)))
-            rows, scores = processor.search_block(some, documents, depth, places, scale, halves, plan.documents)
-        yield rows + np.int32(documents.first), scores
-
-
-def together(documents: Documents, depth: int, where: str) -> int:
-    """Queries at a time, for which memory is bounded and a block of documents still worth reading."""
-    most = min(_MOST[where], _KEPT[where] // (8 * room_for(depth)))
-    return max(1, min(most, _WORDS[where] // (4 * documents.words)) if documents.words else most)
-
-
-def _device(plan: Plan) -> torch.device:
-    if plan.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(plan.device)
+        rows, scores = engine.search(queries.slice(begin, begin + step), depth)
+        yield TopK(rows + np.int32(documents.first), scores)

@@ -1,0 +1,80 @@
+"""The interface of the exact-search engines, and the search itself, which is the same in both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import numpy as np
+
+from retrobench.retrieval.nearest.bounds import ErrorBound
+from retrobench.retrieval.nearest.buffer import CandidateBuffer
+from retrobench.retrieval.nearest.kernels import TopK
+from retrobench.retrieval.nearest.plan import Plan, Sizes, documents_together
+from retrobench.retrieval.nearest.vector_set import VectorSet
+
+__all__ = ["Engine", "FirstPass", "QueryBlock"]
+
+FLOOD = 0.02  # share of all pairs that are rescored, above which a first pass in 32 bits is faster
+
+
+class FirstPass(Protocol):
+    """First scores of one block of queries, in one precision."""
+
+    def scores(self, begin: int, end: int) -> tuple[Any, ErrorBound]:
+        """Return first scores [q, n] of documents `begin` to `end`, and a bound for these and all earlier ones."""
+
+
+class QueryBlock(Protocol):
+    """A block of queries, made ready on an engine's device."""
+
+    def buffer(self, depth: int) -> CandidateBuffer:
+        """Return an empty buffer, whose scorer computes canonical scores."""
+
+    def bfloat16_pass(self) -> FirstPass:
+        """Return the first pass over rounded dense vectors."""
+
+    def float32_pass(self) -> FirstPass:
+        """Return the first pass over dense vectors, terms or both."""
+
+
+class Engine(ABC):
+    """Documents made ready for exact search on one device.
+
+    `tie_ranks` [N] int32 is the precedence of documents with equal scores, lowest first. `scale` is the weight of the
+    product of terms. UnsoundError is raised for a document that cannot be ranked, at the latest by the first search.
+    """
+
+    sizes: Sizes
+
+    def __init__(self, documents: VectorSet, tie_ranks: np.ndarray, scale: float, plan: Plan) -> None:
+        self.documents, self.tie_ranks, self.scale, self.plan = documents, tie_ranks, scale, plan
+
+    @abstractmethod
+    def load(self, queries: VectorSet) -> QueryBlock:
+        """Make a block of queries ready."""
+
+    @abstractmethod
+    def bfloat16_pays(self, queries: int) -> bool:
+        """Return whether a first pass in bfloat16 is faster than one in 32 bits for this many queries."""
+
+    def search(self, queries: VectorSet, depth: int) -> TopK:
+        """Return the best `depth` (at most N) documents of each query, as one block of queries."""
+        block, documents = self.load(queries), len(self.documents)
+        buffer = block.buffer(depth)
+        bfloat16 = self._starts_in_bfloat16(len(queries))
+        first_pass = block.bfloat16_pass() if bfloat16 else block.float32_pass()
+        step = self.plan.documents or documents_together(len(queries), self.sizes)
+        flood = FLOOD * len(queries) * documents
+        for begin in range(0, documents, step):
+            scores, bound = first_pass.scores(begin, min(begin + step, documents))
+            buffer.add(scores, begin, bound)
+            if bfloat16 and buffer.rescored > flood:
+                buffer.settle_all()
+                first_pass, bfloat16 = block.float32_pass(), False
+        return buffer.finish()
+
+    def _starts_in_bfloat16(self, queries: int) -> bool:
+        if self.documents.terms is not None or self.plan.first == "fp32":
+            return False
+        return self.plan.first == "bf16" or self.bfloat16_pays(queries)

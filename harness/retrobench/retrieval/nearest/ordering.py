@@ -1,0 +1,33 @@
+"""The total order of candidates: score descending, then tie rank ascending."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retrobench.retrieval.nearest.kernels import TopK
+
+__all__ = ["select_best", "sort_keys"]
+
+ABSENT = np.iinfo(np.int64).max  # the key of an empty position: it sorts last
+
+
+def sort_keys(score_bits: Any, tie_ranks: Any) -> Any:
+    """Return int64 keys that sort candidates into the total order, so that one sort settles score and tie rank.
+
+    `score_bits` are the bits of finite float32 scores as int64, `tie_ranks` int64 below 2^31: arrays or tensors.
+    """
+    # As whole numbers, negative floats run backwards: flip all their bits but the sign.
+    rising = score_bits ^ ((score_bits >> 31) & 0x7FFFFFFF)
+    return ((0x7FFFFFFF - rising) << 31) | tie_ranks
+
+
+def select_best(rows: np.ndarray, scores: np.ndarray, present: np.ndarray, depth: int, tie_ranks: np.ndarray) -> TopK:
+    """Return the best `depth` of lists [q, m] whose candidates are `present`."""
+    bits = np.ascontiguousarray(scores).view(np.int32).astype(np.int64)
+    ranks = tie_ranks[np.where(present, rows, 0)].astype(np.int64)
+    order = np.argsort(np.where(present, sort_keys(bits, ranks), ABSENT), axis=1)[:, :depth]
+    filled = np.take_along_axis(present, order, 1)
+    rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+    return TopK(np.where(filled, rows, -1).astype(np.int32), np.where(filled, scores, -np.inf).astype(np.float32))

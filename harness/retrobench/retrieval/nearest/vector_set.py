@@ -1,0 +1,148 @@
+"""Vectors as search reads them: a block or some rows at a time, mapped from disk or in the caller's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retrobench.core import in_threads
+from retrobench.retrieval.nearest import kernels
+from retrobench.retrieval.vectors import DTYPES, Terms, Vectors
+from retrobench.retrieval.vectors.layout import widened
+
+__all__ = ["Census", "UnsoundError", "VectorSet"]
+
+_NUMBERS = 2**22  # examined together: 16 MB
+_SPARSE_ROWS = 2**14  # examined together
+
+
+class UnsoundError(ValueError):
+    """A vector holds a number that is not finite, or that is too large for scores in 32 bits."""
+
+    def __init__(self, row: int, field: str) -> None:
+        super().__init__(f"row {row} of {field} is not finite")
+        self.row, self.field = row, field  # "dense" or "terms"
+
+
+@dataclass(frozen=True)
+class Census:
+    """The facts about all rows that error bounds and the centre need."""
+
+    mean: np.ndarray  # [d] float32
+    longest: float  # largest norm of a dense vector
+    heaviest: float  # largest norm of a sparse vector
+    entries: int  # most entries of a sparse vector
+
+
+class _DenseFacts(NamedTuple):
+    """The facts about some dense rows."""
+
+    unsound: int  # the first unsound row, else -1
+    longest: float  # squared norm
+    sums: np.ndarray  # [d] float64
+
+
+@dataclass(frozen=True)
+class VectorSet:
+    """N vectors, dense [N, d] in their stored type, sparse over V words, or both. Nothing is copied.
+
+    `stored` is the type of `dense`: float32, float16, or bfloat16 as uint16. `first` is the number of row 0 in the
+    collection, for a part of it (`slice`).
+    """
+
+    dense: np.ndarray | None
+    terms: Terms | None = None
+    words: int = 0
+    stored: str = "float32"
+    first: int = 0
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> VectorSet:
+        """Map vectors on disk, copy on write: nothing is written, and the pages belong to the file's cache."""
+        raw, terms, dense = vectors.raw, None, None
+        if vectors.width and len(vectors):
+            dense = np.memmap(raw.path, DTYPES[raw.dtype], "c", raw.offset, raw.shape).view(np.ndarray)
+        if vectors.words:
+            arrays: Any = (np.load(vectors.folder / f"terms.{field}.npy", "c") for field in Terms._fields)
+            terms = Terms(*(array.view(np.ndarray) for array in arrays))
+        return cls(dense, terms, vectors.words, vectors.dtype)
+
+    def __len__(self) -> int:
+        if self.dense is not None:
+            return len(self.dense)
+        return len(self.terms.indptr) - 1 if self.terms else 0
+
+    @property
+    def width(self) -> int:
+        """d, or 0 without a dense part."""
+        return 0 if self.dense is None else self.dense.shape[1]
+
+    def slice(self, begin: int, end: int) -> VectorSet:
+        """Return rows `begin` to `end`, which keep their numbers in the collection."""
+        dense = None if self.dense is None else self.dense[begin:end]
+        terms = self.terms and Terms(self.terms.indptr[begin : end + 1], self.terms.indices, self.terms.values)
+        return replace(self, dense=dense, terms=terms, first=self.first + begin)
+
+    def block(self, begin: int, end: int) -> np.ndarray:
+        """Return dense rows [n, d] float32: a view where they are stored as float32."""
+        assert self.dense is not None
+        return np.ascontiguousarray(widened(self.dense[begin:end], self.stored))
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return some dense rows [m, d] float32."""
+        assert self.dense is not None
+        return np.ascontiguousarray(widened(self.dense[rows], self.stored))
+
+    def written_terms(self, begin: int, end: int) -> np.ndarray:
+        """Return sparse rows written out over the vocabulary, [n, V] float32."""
+        assert self.terms is not None
+        starts = self.terms.indptr[begin : end + 1]
+        entries = slice(int(starts[0]), int(starts[-1]))
+        matrix = np.zeros((end - begin, self.words), np.float32)
+        lines = np.repeat(np.arange(end - begin), np.diff(starts))
+        np.add.at(matrix, (lines, self.terms.indices[entries]), self.terms.values[entries])
+        return matrix
+
+    @cached_property
+    def census(self) -> Census:
+        """Examine all rows once. UnsoundError for a number that is not finite or is from LARGEST on."""
+        blocks: list[_DenseFacts] = []
+        if self.width:
+            in_threads(lambda begin, end: blocks.append(self._examine(begin, end)), len(self), _NUMBERS // self.width)
+        unsound = min((block.unsound for block in blocks if block.unsound >= 0), default=-1)
+        if unsound >= 0:
+            raise UnsoundError(self.first + unsound, "dense")
+        mean = np.sum([block.sums for block in blocks], axis=0) / max(1, len(self))
+        longest = max((block.longest for block in blocks), default=0.0) ** 0.5
+        return Census(np.asarray(mean, np.float32), longest, *self._examine_terms())
+
+    def _examine(self, begin: int, end: int) -> _DenseFacts:
+        sums, longest = np.zeros(self.width), 0.0
+        step = max(1, _NUMBERS // self.width)
+        for first in range(begin, end, step):
+            unsound, norm = kernels.examine(self.block(first, min(end, first + step)), sums)
+            if unsound >= 0:
+                return _DenseFacts(first + unsound, longest, sums)
+            longest = max(longest, norm)
+        return _DenseFacts(-1, longest, sums)
+
+    def _examine_terms(self) -> tuple[float, int]:
+        """Return the largest norm and the most entries of a sparse row."""
+        if self.terms is None or len(self) == 0:
+            return 0.0, 0
+        heaviest, indptr = 0.0, self.terms.indptr
+        for begin in range(0, len(self), _SPARSE_ROWS):
+            starts = indptr[begin : begin + _SPARSE_ROWS + 1]
+            values = self.terms.values[starts[0] : starts[-1]]
+            sound = np.abs(values) < np.float32(kernels.LARGEST)
+            if not sound.all():
+                entry = int(starts[0]) + int(np.argmin(sound))
+                row = int(np.searchsorted(indptr, entry, "right")) - 1
+                raise UnsoundError(self.first + row, "terms")
+            lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+            norms = np.bincount(lines, values.astype(np.float64) ** 2, len(starts) - 1)
+            heaviest = max(heaviest, float(norms.max(initial=0.0)))
+        return heaviest**0.5, int(np.diff(indptr).max())
