@@ -83,5 +83,7 @@ def test_what_is_wrong_is_one_line(call: Callable[..., Done], place: Path) -> No
         "Error: Model 'model' has no modules.json, so its files do not say how a text's tokens become one vector. "
         "Say it with --pooling, one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken.\n",
     )
-    assert call("model", "--dataset", "dato", "--store", "none").err.startswith("Error: Unknown dataset 'dato'.")
+    assert call("model", "--pooling", "cls", "--dataset", "dato", "--store", "none").err.startswith(
+        "Error: Unknown dataset 'dato'."
+    )
     assert not (place / "none").exists()
