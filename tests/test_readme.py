@@ -1,46 +1,165 @@
-"""The README is true: its tree names every module, its commands exist, its links lead somewhere."""
+"""README and guides are true: commands run, links lead to files, the table of results is the leaderboard's."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import published
 import pytest
+import tiny
 import typer
+from typer.core import TyperGroup
 
-from retrobench.cli import app
+from retrobench import cli
+from retrobench.leaderboard import guide
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TREE = README.split("## Where things are")[1]
-COMMANDS = re.findall(r"^    retrobench (\S+)(.*)$", README, re.MULTILINE)
-LINKS = re.findall(r"\]\(([^)#]+)\)", README)
+GUIDES = ["README.md", "CONTRIBUTING.md", "plugins/README.md", "tests/README.md", "leaderboards/README.md"]
+NOT_RUN = re.compile(r"#.*\b(network|GPU|hours|minutes)\b")
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMANDS = typer.main.get_command(cli.app)
 
 
-def test_the_tree_names_every_module_and_no_other() -> None:
-    named = set(re.findall(r"^      (\S+)  +\S", TREE, re.MULTILINE))
-    package = ROOT / "harness" / "retrobench"
-    there = {file.name for file in package.glob("*.py")} - {"__init__.py"}
-    folders = {f"{folder.name}/" for folder in package.iterdir() if folder.is_dir() and folder.name != "__pycache__"}
-    assert named == there | folders
-    assert named
+class Line(NamedTuple):
+    """One line of a shell block."""
+
+    guide: str
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """The words behind `retrobench`, without those before it."""
+        words = shlex.split(self.text, comments=True)
+        return words[words.index("retrobench") + 1 :]
 
 
-@pytest.mark.parametrize(("command", "rest"), COMMANDS)
-def test_the_commands_parse(command: str, rest: str) -> None:
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert command in known
-    if command == "data":
-        assert rest.split()[0] in known[command].commands
-    options = {name for parameter in known[command].params for name in parameter.opts}
-    assert set(re.findall(r"--[a-z-]+", rest)) <= options
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
 
 
-def test_there_are_commands_and_links() -> None:
-    assert {command for command, _ in COMMANDS} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    assert len(LINKS) >= 4
+def shell_lines() -> Iterator[Line]:
+    for name in GUIDES:
+        for block in SHELL.findall(text(name)):
+            yield from (Line(name, line) for line in block.splitlines())
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_the_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+LINES = [line for line in shell_lines() if "retrobench" in shlex.split(line.text, comments=True)]
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.text)
+def test_each_command_parses(line: Line) -> None:
+    command, words = COMMANDS, line.words
+    if words == ["--version"]:
+        return
+    while isinstance(command, TyperGroup):
+        command = command.commands[words.pop(0)]
+    assert command.make_context(None, words) is not None
+
+
+def test_the_guides_name_every_command() -> None:
+    assert isinstance(COMMANDS, TyperGroup)
+    assert {line.words[0] for line in LINES} - {"--version"} == set(COMMANDS.commands)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the files that the commands name; its track `mini` is tiny."""
+    folder = tmp_path_factory.mktemp("guides")
+    made = tiny.make(folder / "made")
+    track = folder / "leaderboards" / "mini" / "track.toml"
+    track.parent.mkdir(parents=True)
+    shutil.copy(made.track, track)
+    shutil.copy(made.track, folder / "my-track.toml")
+    published.sentence(folder / "my-encoder")
+    shutil.copytree(made.data, folder / "my-collection")
+    (folder / "my.run").write_text("q65 Q0 d1 1 2.0 mine\nq65 Q0 d2 2 1.0 mine\n")
+    (folder / "my.qrels").write_text("q65 0 d2 1\n")
+    objective = PYTHON.findall(text("plugins/README.md"))[0]
+    (folder / "first_words.py").write_text(objective)
+    (folder / "my_objective.py").write_text(objective.replace('"first-words"', '"mine"'))
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command line in this process, and return its standard output."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RETROBENCH_HOME", str(folder / "store"))
+
+    def call(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["retrobench", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capfd.readouterr()
+        assert not stop.value.code, printed.err
+        return printed.out
+
+    return call
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_each_command_runs(name: str, run: Callable[..., str]) -> None:
+    for line in LINES:
+        if line.guide == name and not NOT_RUN.search(line.text):
+            assert run(*line.words).strip(), line.text
+
+
+def test_marked_commands_are_the_exception() -> None:
+    marked = [line for line in LINES if NOT_RUN.search(line.text)]
+    assert 0 < len(marked) < len(LINES) / 2
+
+
+def test_the_objective_of_the_guide_keeps_the_contract(folder: Path) -> None:
+    check = PYTHON.findall(text("plugins/README.md"))[1]
+    done = subprocess.run([sys.executable, "-c", check], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_results_are_the_leaderboard(run: Callable[..., str]) -> None:
+    board = {cells(line)[1:3] + cells(line)[4:7] for line in table_lines(text("leaderboards/mini/README.md"))}
+    results = text("README.md").split("## What it settles")[1].split("\n## ")[0]
+    rows = [cells(line) for line in table_lines(results)[2:]]
+    assert len(rows) == 7
+    for entrant, readout, *values in rows:
+        representation = {"words": "bm25", "[CLS]": "cls", "[CLS] and terms": "cls+terms"}[readout]
+        assert (entrant.strip("`").lower(), representation, *values) in board
+
+
+def table_lines(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("|") and line.count("|") > 5]
+
+
+def cells(line: str) -> tuple[str, ...]:
+    """Return the cells of a Markdown line, without letters of significance and a spread that is not there."""
+    return tuple(re.sub(r"<sup>.*</sup>| ± -", "", cell).strip() for cell in line.strip().strip("|").split("|"))
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_each_link_leads_to_a_file_or_heading(name: str) -> None:
+    for link in LINK.findall(text(name)):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as the usual renderers of Markdown make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_keys_of_a_track_are_current() -> None:
+    assert guide.is_current(ROOT / "leaderboards" / "README.md")
