@@ -2,6 +2,8 @@
 #   make run      the main job: DupMAE on the embedded collection, to a row in a table
 #   make test     the tests, offline once installed
 #   make check    formatting, lint, types, and that the rendered tables are current
+#   make test-lowest, make test-newest
+#                 the tests on the lowest dependencies that pyproject.toml allows, and on the newest that PyPI has
 #   make check-published DATA=FOLDER
 #                 a published model against its published scores; FOLDER is laid out as $IR_DATASETS_HOME
 #   make clean    forget the environment and what was built; the store of results stays
@@ -14,7 +16,7 @@ INSTALLED := $(VENV)/installed
 # Not ./leaderboards: the rows of a trial run are nobody's published results.
 ROWS := out/leaderboards
 
-.PHONY: run test check check-published clean
+.PHONY: run test check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -29,6 +31,20 @@ check: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m retrobench.leaderboard --check leaderboards
+
+# Each has an environment of its own below out/. Versions with a floor take the floor; the others stay as constraints.txt
+# has them, save those that the floors themselves decide.
+test-lowest:
+	$(PYTHON) -m venv --clear out/lowest
+	sed -nE 's/^  "([a-z]+)>=([0-9.]+)",$$/\1==\2.*/p' pyproject.toml >out/floors.txt
+	grep -vE '^(torch|transformers|huggingface_hub|tokenizers|triton|sympy|setuptools)==' constraints.txt >out/lowest.txt
+	out/lowest/bin/python -m pip -q install --constraint out/lowest.txt --requirement out/floors.txt --editable '.[cpu,dev]'
+	out/lowest/bin/pytest -n 2 --dist loadfile
+
+test-newest:
+	$(PYTHON) -m venv --clear out/newest
+	out/newest/bin/python -m pip -q install --upgrade --editable '.[cpu,dev]'
+	out/newest/bin/pytest -n 2 --dist loadfile
 
 # The model is no dependency: PyPI happens to have it. The data are copied, or downloaded without DATA. Half an hour
 # on 2 cores; a second run reads out/published.
