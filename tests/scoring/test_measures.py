@@ -16,7 +16,7 @@ from retrobench.data.datasets import load
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import measures
 from retrobench.scoring.measures import canonical, check, deepest, measure, unanswerable
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking
 from retrobench.scoring.runfiles import write_run
 from retrobench.stages.score import facts, per_query, score, scores
 from retrobench.store.store import Artifact
@@ -268,7 +268,7 @@ def test_one_name_for_every_spelling(name: str, level: int, expected: str) -> No
     ],
 )
 def test_what_would_be_another_measure_is_refused(name: str, message: str) -> None:
-    with pytest.raises(RetrobenchError, match=rf"^Measure .* asks for what is not computed: {message}"):
+    with pytest.raises(RetrobenchError, match=rf"^Measure .* is not computed: {message}"):
         canonical(name)
 
 
@@ -343,7 +343,7 @@ def test_score_by_hand(tmp_path: Path) -> None:
     folder, run = collection(tmp_path / "collection"), tmp_path / "run"
     run.mkdir()
     rows = np.asarray([[2, 1, 0], [0, 1, 2]], np.int32)
-    ranked = Ranked(rows, np.asarray([[3, 2, 1]] * 2, np.float32), 4, 0)
+    ranked = Ranking(rows, np.asarray([[3, 2, 1]] * 2, np.float32), 4, 0)
     write_run(run, ["q1", "q3"], ["a", "b", "c"], ranked, "by hand")
     names, store = ("nDCG@10", "MRR@10", "Recall@2"), tmp_path / "store"
     scored = scored_by(names, store, run, str(folder))
@@ -384,7 +384,7 @@ def test_the_stage_follows_the_datasets_level_and_keeps_the_tracks_names(tmp_pat
     folder, run = collection(tmp_path / "collection"), tmp_path / "run"
     run.mkdir()
     (folder / "dataset.toml").write_text("relevance_level = 2\n")
-    ranked = Ranked(np.asarray([[2, 0, 1]], np.int32), np.asarray([[3, 2, 1]], np.float32), 0, 0)
+    ranked = Ranking(np.asarray([[2, 0, 1]], np.int32), np.asarray([[3, 2, 1]], np.float32), 0, 0)
     write_run(run, ["q1"], ["a", "b", "c"], ranked, "by hand")
     names = ("RR(rel=2)@10", "MRR@10", "RR(rel=1)@10", "AP")
     scored = scored_by(names, tmp_path / "store", run, str(folder))

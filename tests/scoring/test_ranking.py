@@ -9,7 +9,7 @@ import pytest
 import pytrec_eval
 
 from retrobench.scoring import ranking
-from retrobench.scoring.ranking import Ranked, count_ties, finish, join, order, own_rows, precedence, tied, top
+from retrobench.scoring.ranking import Ranking, count_ties, finish, join, order, own_rows, precedence, tied, top
 
 # Prefixes of one another, digits of different lengths, one to four bytes a letter.
 ALPHABET = ["a", "b", "ab", "1", "10", "9", "Z", "_", "é", "ß", "日", "\uffff", "😀"]
@@ -107,7 +107,7 @@ IDS = ["d1", "d10", "d2", "d9"]
 PLACES = precedence(IDS)
 
 
-def names(ranked: Ranked) -> list[list[str]]:
+def names(ranked: Ranking) -> list[list[str]]:
     return [[IDS[row] for row in rows if row >= 0] for rows in ranked.rows.tolist()]
 
 

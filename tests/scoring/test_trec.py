@@ -12,7 +12,7 @@ import pytrec_eval
 
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import trec
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking
 from retrobench.scoring.trec import Run, read_qrels, read_run
 
 RUN = """\
@@ -29,7 +29,7 @@ def written(folder: Path, text: str | bytes, name: str = "run.trec") -> Path:
     return file
 
 
-def shown(run: Run, ranked: Ranked) -> dict[str, list[str]]:
+def shown(run: Run, ranked: Ranking) -> dict[str, list[str]]:
     """Query -> document ids in order."""
     names = run.documents.to_pylist()
     return {q: [names[row] for row in of if row >= 0] for q, of in zip(run.queries, ranked.rows.tolist(), strict=True)}
@@ -49,7 +49,7 @@ def test_a_run_as_arrays(tmp_path: Path) -> None:
 def test_scores_rank_and_ids_break_ties(tmp_path: Path) -> None:
     """The column rank and the order of the lines say nothing."""
     run = read_run(written(tmp_path, RUN))
-    found = run.ranked()
+    found = run.rank()
     assert shown(run, found) == {"q2": ["d1", "d9", "d10"], "q1": ["d1"]}
     assert (found.ties, found.self_hits) == (1, 0)
 
@@ -57,7 +57,7 @@ def test_scores_rank_and_ids_break_ties(tmp_path: Path) -> None:
 def test_an_own_document_leaves_only_when_asked(tmp_path: Path) -> None:
     lines = ["d1 Q0 d1 1 9 x", "d1 Q0 d2 2 8 x", "d2 Q0 d1 1 9 x", "d2 Q0 d3 2 8 x", "d2 Q0 d2 3 8 x", "d4 Q0 d1 1 1 x"]
     run = read_run(written(tmp_path, "\n".join(lines)))
-    kept, dropped = run.ranked(), run.ranked(drop_self=True)
+    kept, dropped = run.rank(), run.rank(drop_self=True)
     assert shown(run, kept) == {"d1": ["d1", "d2"], "d2": ["d1", "d3", "d2"], "d4": ["d1"]}
     assert shown(run, dropped) == {"d1": ["d2"], "d2": ["d1", "d3"], "d4": ["d1"]}
     assert (kept.self_hits, kept.ties, dropped.self_hits, dropped.ties) == (0, 1, 2, 0)
@@ -65,8 +65,8 @@ def test_an_own_document_leaves_only_when_asked(tmp_path: Path) -> None:
 
 def test_documents_by_another_list_of_them(tmp_path: Path) -> None:
     run = read_run(written(tmp_path, RUN))
-    assert run.known(run.rows, ["gone", "d10", "d1"]).tolist() == [[-2, 2, 1], [2, -1, -1]]
-    assert run.known(run.rows, []).tolist() == [[-2, -2, -2], [-2, -1, -1]]
+    assert run.rows_among(["gone", "d10", "d1"], run.rows).tolist() == [[-2, 2, 1], [2, -1, -1]]
+    assert run.rows_among([], run.rows).tolist() == [[-2, -2, -2], [-2, -1, -1]]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_ids_keep_what_a_csv_reader_would_take_away(tmp_path: Path) -> None:
     names = ['"d1"', "007", "1e3", "NaN", "null", "#d", "é,日", "d\\n", "'", "true"]
     lines = [f"{q} Q0 {d} 0 {1000 - n} t" for q in ('"q', "01", "nan") for n, d in enumerate(names)]
     run = read_run(written(tmp_path, "\n".join(lines)))
-    assert shown(run, run.ranked()) == dict.fromkeys(['"q', "01", "nan"], names)
+    assert shown(run, run.rank()) == dict.fromkeys(['"q', "01", "nan"], names)
 
 
 @pytest.mark.parametrize("chunk", [2**24, 64])
@@ -125,7 +125,7 @@ def test_a_shuffled_file_ranks_as_trec_eval_ranks_it(
     run = read_run(file)
     with file.open(encoding="utf-8") as opened:
         parsed = pytrec_eval.parse_run(opened)
-    for query, ranking in shown(run, run.ranked()).items():
+    for query, ranking in shown(run, run.rank()).items():
         assert sorted(ranking) == sorted(parsed[query])
         # Each document in turn is the relevant one: its reciprocal rank is where trec_eval puts it.
         qrels, copies = {d: {d: 1} for d in ranking}, dict.fromkeys(ranking, parsed[query])
@@ -138,11 +138,11 @@ def test_a_shuffled_file_ranks_as_trec_eval_ranks_it(
 def test_scores_that_32_bits_cannot_tell_apart_are_ties(tmp_path: Path) -> None:
     """As trec_eval stores them: the larger id is first, though its score was written smaller."""
     run = read_run(written(tmp_path, "q Q0 a 1 0.987654321 t\nq Q0 b 2 0.987654320 t\n"))
-    assert shown(run, run.ranked()) == {"q": ["b", "a"]} and run.ranked().ties == 1
+    assert shown(run, run.rank()) == {"q": ["b", "a"]} and run.rank().ties == 1
 
 
 def test_repetitions_are_looked_for_in_every_block_of_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "_TOGETHER", 3)
+    monkeypatch.setattr(trec, "_GROUP", 3)
     lines = [f"q{n % 10} Q0 d{n} 1 {n} t" for n in range(100)]
     assert len(read_run(written(tmp_path, "\n".join(lines))).documents) == 100
     for place in range(100):
@@ -178,7 +178,7 @@ def test_a_faulty_run_is_named_by_file_and_line(text: str | bytes, message: str,
 
 
 def test_a_fault_that_only_the_parser_sees_is_still_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "_evened", lambda lines: lines.replace(b" t", b""))
+    monkeypatch.setattr(trec, "_single_spaced", lambda lines: lines.replace(b" t", b""))
     with pytest.raises(RetrobenchError, match=r"run\.trec cannot be read as a run \(.*\); a line has six columns: "):
         read_run(written(tmp_path, "q Q0 d 1 1 t\n"))
 

@@ -63,7 +63,7 @@ class Sought:
         self.places, self.scale = ranking.precedence(self.ids), scale
         self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
 
-    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranked]:
+    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranking]:
         """The best `depth` passages of each query by inner product, in the total order of `ranking`, block by block.
 
         The processes of a team search among a part of the passages each, unless there is an index, and all get the
