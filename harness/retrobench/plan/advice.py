@@ -19,17 +19,20 @@ _JSON_BYTES = 4.6  # per token, in a line of JSON
 
 def describe_negatives(needs: ExperimentNeeds, recipe: Track, machine: Machine, gpus: int) -> str:
     """Count a query's negative passages: in the track's file, and in the batch that fits the machine."""
+    hard = 0
+    if recipe.finetune.hard or recipe.mine.depth:
+        hard = recipe.finetune.negatives
+    published = _count_negatives(recipe.finetune.batch, hard)
     rounds = [stage for stage in needs.stages if stage.section == "finetune"]
     stage = max(rounds, key=lambda stage: stage.negatives)
-    hard = recipe.finetune.negatives if recipe.finetune.hard or recipe.mine.depth else 0
-    published = _count_negatives(recipe.finetune.batch, hard)
     fit = costs.fit_step(stage, machine, gpus)
     examples = fit.examples
     if costs.find_gradient_cache(stage, machine, gpus):
         examples = fit.target
     local = _count_negatives(gpus * examples, stage.negatives)
-    processes = "in one process" if gpus == 1 else f"gathered from {gpus} processes"
-    return f"per query: recipe {published}; here {local}, {processes}"
+    if gpus == 1:
+        return f"per query: recipe {published}; here {local}, in one process"
+    return f"per query: recipe {published}; here {local}, gathered from {gpus} processes"
 
 
 def _count_negatives(queries: int, hard: int) -> str:
@@ -83,15 +86,16 @@ def _suggest_batch(stage: StageNeeds, machine: Machine, gpus: int) -> Iterator[s
     if (fit.examples, fit.accumulation) == (step.examples, step.accumulation):
         return
     shrinks = fit.examples < fit.target
-    reason = f"{memory} in one forward" if shrinks else f"shared by {gpus} processes"
     if shrinks and gradient_cache:
-        batch = f" --set {section}.batch={fit.target}" if gpus > 1 else ""
-        settings = f"{batch} --set {section}.gradient_cache={gradient_cache}"
-        yield f"{section}: {reason};{settings} (the same step, 4/3 of the time)"
+        settings = f"--set {section}.gradient_cache={gradient_cache}"
+        if gpus > 1:
+            settings = f"--set {section}.batch={fit.target} {settings}"
+        yield f"{section}: {memory} in one forward; {settings} (the same step, 4/3 of the time)"
         return
     settings = f"--set {section}.batch={fit.examples}"
     if fit.accumulation != step.accumulation:
         settings += f" --set {section}.accumulation={fit.accumulation}"
+    reason = f"{memory} in one forward" if shrinks else f"shared by {gpus} processes"
     effect = "fewer negatives" if shrinks and section == "finetune" else "the same step"
     yield f"{section}: {reason}; {settings} ({effect})"
 

@@ -228,10 +228,10 @@ class _Page:
         pretrain = format_percent(shares.pretrain)
         finetune = format_percent(shares.finetune)
         encode = format_percent(shares.encode)
-        text = f"{pretrain} in pre-training, {finetune} in fine-tuning, {encode} in encoding"
+        reached = f"{pretrain} in pre-training, {finetune} in fine-tuning, {encode} in encoding"
         if shares.pretrain == shares.finetune == shares.encode:
-            text = encode
-        return f"expected: floor / {text} ({shares.source}) / share of real tokens in a batch"
+            reached = encode
+        return f"expected: floor / {reached} ({shares.source}) / share of real tokens in a batch"
 
 
 def _expected_seconds(stages: Sequence[StageNeeds], machine: Machine) -> float:

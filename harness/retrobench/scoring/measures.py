@@ -208,8 +208,10 @@ def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dic
     import ranx
 
     # Ranks stand in for scores, so nothing is tied. The ends of short lists, -1 among the hits, match no judgement.
-    ranks = np.arange(block.hits.shape[1], 0, -1.0)
-    run = np.stack([block.hits.astype(np.float64), np.broadcast_to(ranks, block.hits.shape)], axis=-1)
+    documents = block.hits.astype(np.float64)
+    ranks = np.arange(documents.shape[1], 0, -1.0)
+    scores = np.broadcast_to(ranks, documents.shape)
+    run = np.stack([documents, scores], axis=-1)
     names = {name: _ranx_name(measure, level) for name, measure in measures.items()}
     ranx_names = list(names.values())
     if len(ranx_names) == 1:

@@ -322,8 +322,12 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 def _parse_judgement(path: Path, number: int, columns: list[bytes], width: int) -> tuple[str, str, int]:
     """Return query, document and grade of a line."""
-    if len(columns) != width or not _GRADE.fullmatch(columns[-1]) or not _is_utf8(columns):
+    well_formed = len(columns) == width and _GRADE.fullmatch(columns[-1])
+    if not well_formed or not _is_utf8(columns):
         line = b" ".join(columns).decode(errors="replace")
         expected = f"{width} columns in UTF-8, a whole number in the last,"
         raise RetrobenchError(f"{path}, line {number}: {expected} were expected, not {line!r}.")
-    return columns[0].decode(), columns[-2].decode(), int(columns[-1])
+    query = columns[0].decode()
+    document = columns[-2].decode()
+    grade = int(columns[-1])
+    return query, document, grade
