@@ -11,7 +11,7 @@ import numpy as np
 from retrobench.retrieval.searcher import Advance, Searcher
 from retrobench.retrieval.vectors import Terms, Writer
 from retrobench.scoring import ranking
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking
 
 
 def lay(folder: Path, dense: np.ndarray | None = None, terms: Terms | None = None, words: int = 0) -> Path:
@@ -45,7 +45,7 @@ def ranked(
     scale: float = 1.0,
     drop_self: bool = False,
     advance: Advance | None = None,
-) -> Ranked:
+) -> Ranking:
     """What `Searcher` finds once the rows have these ids."""
     for folder, names in ((queries, query_ids), (passages, ids)):
         (folder / "ids.json").write_text(json.dumps(list(names)))

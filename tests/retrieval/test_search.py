@@ -222,7 +222,7 @@ def test_a_run_reads_elsewhere_and_measures_the_same(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
     ids, queries = [f"d{row}" for row in range(40)], [f"q{row}" for row in range(25)]
     rows, scores = ranking.top(draw.standard_normal((25, 40), np.float32), 20, ranking.precedence(ids))
-    write_run(tmp_path, queries, ids, ranking.Ranked(rows, scores, 0, 0), "an entrant  of 100%")
+    write_run(tmp_path, queries, ids, ranking.Ranking(rows, scores, 0, 0), "an entrant  of 100%")
     first = (tmp_path / "run.trec").read_text().splitlines()[0].split(" ")
     assert first == ["q0", "Q0", ids[rows[0, 0]], "1", f"{scores[0, 0]:.9g}", "anentrantof100%"]
     qrels = {query: {str(d): int(draw.integers(0, 4)) for d in draw.choice(ids, 8, replace=False)} for query in queries}
@@ -249,7 +249,7 @@ def test_a_run_ends_where_a_list_does(tmp_path: Path) -> None:
     """-1 is no document, in the file; in the arrays it stays, and what was counted comes back."""
     rows = np.asarray([[1, 0], [0, -1], [-1, -1]], np.int32)
     scores = np.asarray([[2.5, 2.5], [1, -np.inf], [-np.inf, -np.inf]], np.float32)
-    write_run(tmp_path, ["q1", "q2", "q3"], ["a", "b"], ranking.Ranked(rows, scores, 7, 1), "t")
+    write_run(tmp_path, ["q1", "q2", "q3"], ["a", "b"], ranking.Ranking(rows, scores, 7, 1), "t")
     assert (tmp_path / "run.trec").read_text() == "q1 Q0 b 1 2.5 t\nq1 Q0 a 2 2.5 t\nq2 Q0 a 1 1 t\n"
     queries, ids, found = read_run(tmp_path)
     assert (queries, ids, found.self_hits, found.ties) == (["q1", "q2", "q3"], ["a", "b"], 7, 1)
@@ -263,7 +263,7 @@ def test_a_run_ends_where_a_list_does(tmp_path: Path) -> None:
 def test_a_run_keeps_every_bit_of_a_score(tmp_path: Path) -> None:
     scores = -np.sort(-np.random.default_rng(0).standard_normal((2, 500)).astype(np.float32) * 1e3)
     rows = np.tile(np.arange(500), (2, 1))
-    write_run(tmp_path, ["q 1", "é"], [f"d{row}" for row in range(500)], ranking.Ranked(rows, scores, 0, 0), "x")
+    write_run(tmp_path, ["q 1", "é"], [f"d{row}" for row in range(500)], ranking.Ranking(rows, scores, 0, 0), "x")
     lines = (tmp_path / "run.trec").read_text(encoding="utf-8").splitlines()
     assert np.asarray([line.split()[-2] for line in lines], np.float32).reshape(2, 500).tolist() == scores.tolist()
     assert np.array_equal(np.load(tmp_path / "scores.npy"), scores)

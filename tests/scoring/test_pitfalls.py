@@ -27,7 +27,7 @@ from retrobench.data.datasets import load
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import ranking, trec
 from retrobench.scoring.measures import measure
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking
 from retrobench.scoring.runfiles import write_run
 from retrobench.scoring.score import score_file, score_hits
 from retrobench.scoring.significance import paired_tests
@@ -119,7 +119,7 @@ def test_pitfall_06_an_empty_list_lowers_some_measures_and_not_others(tmp_path: 
     """One query answered at rank 1, one whose list is empty: every measure is 1/2, nDCG like MRR."""
     qrels = {"q1": {"a": 1}, "q2": {"b": 1}}
     assert score(tmp_path, {"q1": "a b"}, qrels, *ALL).measures == dict.fromkeys(ALL, 0.5)
-    listed = Ranked(np.asarray([[0, 1], [-1, -1]], np.int32), np.asarray([[2, 1], [-np.inf] * 2], np.float32), 0, 0)
+    listed = Ranking(np.asarray([[0, 1], [-1, -1]], np.int32), np.asarray([[2, 1], [-np.inf] * 2], np.float32), 0, 0)
     dataset = load(str(collection(tmp_path / "data", "a b", qrels)))
     found = score_hits("by hand", dataset, ["q1", "q2"], ["a", "b"], listed, ALL)
     assert (found.measures, found.missing) == (dict.fromkeys(ALL, 0.5), 1)
@@ -209,7 +209,7 @@ def test_pitfall_13_vectors_are_searched_in_16_bits(tmp_path: Path) -> None:
     assert (found.rows.tolist(), found.ties, found.scores.dtype.name) == ([[0, 1]], 0, "float32")
     # On the way through a run file nothing is rounded either: 170.03 and the next number below stay two.
     near = np.asarray([[170.03, np.nextafter(np.float32(170.03), np.float32(0))]], np.float32)
-    write_run(tmp_path, ["q"], ["a", "b"], Ranked(np.asarray([[0, 1]], np.int32), near, 0, 0), "near")
+    write_run(tmp_path, ["q"], ["a", "b"], Ranking(np.asarray([[0, 1]], np.int32), near, 0, 0), "near")
     read = trec.read_run(tmp_path / "run.trec")
     assert read.scores.tolist() == near.tolist()
     (tmp_path / "qrels").write_text("q 0 a 1\n")
@@ -242,9 +242,7 @@ def test_pitfall_25_ndcg_has_two_gains(tmp_path: Path) -> None:
     second = 2 / math.log2(3)
     assert found.measures == pytest.approx({"nDCG@10": (1 + second + 3 / 2) / (3 + second + 1 / 2)}, abs=1e-12)
     assert found.measures["nDCG@10"] == pytest.approx(0.790, abs=5e-4)
-    with pytest.raises(
-        RetrobenchError, match=r"^Measure .* asks for what is not computed: nDCG takes only \(dcg='log2'"
-    ):
+    with pytest.raises(RetrobenchError, match=r"^Measure .* is not computed: nDCG takes only \(dcg='log2'"):
         score(tmp_path, {"q": "c b a"}, {"q": {"a": 3}}, "nDCG(dcg='exp-log2')@10")
 
 
@@ -280,7 +278,7 @@ def test_pitfall_27_ids_tags_heads_and_grades_of_other_kinds(tmp_path: Path) -> 
     assert found.values == {"RR": {"1": 1 / 2, "01": 1 / 3}}
 
     # A name with blanks and a percent sign leaves six columns to a line.
-    listed = Ranked(np.asarray([[1, 0]], np.int32), np.asarray([[2.5, 1.0]], np.float32), 0, 0)
+    listed = Ranking(np.asarray([[1, 0]], np.int32), np.asarray([[2.5, 1.0]], np.float32), 0, 0)
     write_run(tmp_path, ["1"], ["7", "07"], listed, "my model 50%")
     text = (tmp_path / "run.trec").read_text()
     assert text == "1 Q0 07 1 2.5 mymodel50%\n1 Q0 7 2 1 mymodel50%\n"

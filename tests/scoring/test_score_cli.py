@@ -113,7 +113,7 @@ def test_a_zipped_run(
         (["RUN", "--qrels", "QRELS", "--measure", "nDCG"], "Unknown measure 'nDCG'."),
         (
             ["RUN", "--qrels", "QRELS", "--measure", "nDCG(dcg='exp-log2')@10"],
-            "Measure \"nDCG(dcg='exp-log2')@10\" asks",
+            "Measure \"nDCG(dcg='exp-log2')@10\" is not computed",
         ),
         (
             ["absent", "--qrels", "QRELS"],

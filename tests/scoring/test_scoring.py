@@ -15,7 +15,7 @@ import pytest
 
 from retrobench.data.datasets import load
 from retrobench.errors import RetrobenchError
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking
 from retrobench.scoring.score import DEFAULT, Scored, score_file, score_hits
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -152,7 +152,7 @@ def test_own_documents_leave_a_run_by_the_datasets_rule_alone(tmp_path: Path) ->
 def test_hits_in_memory_score_as_their_file_does(tmp_path: Path) -> None:
     dataset = load(str(collection(tmp_path / "data")))
     rows, scores = np.asarray([[2, 1, 0], [0, -1, -1]], np.int32), np.asarray([[2.5, 1, 1], [1, -np.inf, -np.inf]])
-    ranked = Ranked(rows, scores.astype(np.float32), 3, 1)
+    ranked = Ranking(rows, scores.astype(np.float32), 3, 1)
     found = score_hits("by hand", dataset, ["q1", "q3"], ["a", "b", "c"], ranked, ("MRR@10", "nDCG@10"))
     file = score_file(written(tmp_path, RUN, "run.trec"), dataset.id, None, ["MRR@10", "nDCG@10"])
     assert found.values == file.values and found.measures == file.measures
@@ -166,7 +166,7 @@ def test_hits_in_memory_score_as_their_file_does(tmp_path: Path) -> None:
 
 def test_a_list_without_a_hit_is_missing(tmp_path: Path) -> None:
     """As when the only hit was the query's own document."""
-    ranked = Ranked(np.asarray([[0], [-1]], np.int32), np.asarray([[1], [-np.inf]], np.float32), 1, 0)
+    ranked = Ranking(np.asarray([[0], [-1]], np.int32), np.asarray([[1], [-np.inf]], np.float32), 1, 0)
     dataset = load(str(collection(tmp_path)))
     assert score_hits("x", dataset, ["q1", "q2"], ["a", "b", "c"], ranked, ["RR"]).missing == 2
 

@@ -1,9 +1,10 @@
-"""TREC's files as people write them: any blanks, any order, heads, gzip; and each fault by file and line."""
+"""TREC's files with any blanks, any order, heads and gzip; and each fault by file and line."""
 
 from __future__ import annotations
 
 import gzip
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytrec_eval
 
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import trec
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking
 from retrobench.scoring.trec import Run, read_qrels, read_run
 
 RUN = """\
@@ -23,50 +24,73 @@ q2 Q0 d10 3 3.5 my-run
 """
 
 
-def written(folder: Path, text: str | bytes, name: str = "run.trec") -> Path:
+def write(folder: Path, text: str | bytes, name: str = "run.trec") -> Path:
     file = folder / name
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
 
 
-def shown(run: Run, ranked: Ranked) -> dict[str, list[str]]:
-    """Query -> document ids in order."""
+def ranked_ids(run: Run, ranked: Ranking) -> dict[str, list[str]]:
+    """Return query -> document ids in order."""
     names = run.documents.to_pylist()
-    return {q: [names[row] for row in of if row >= 0] for q, of in zip(run.queries, ranked.rows.tolist(), strict=True)}
+    lists = {}
+    for query, rows in zip(run.queries, ranked.rows.tolist(), strict=True):
+        lists[query] = [names[row] for row in rows if row >= 0]
+    return lists
 
 
 # Runs
 
 
 def test_a_run_as_arrays(tmp_path: Path) -> None:
-    run = read_run(written(tmp_path, RUN))
+    run = read_run(write(tmp_path, RUN))
     assert (run.tag, run.queries) == ("my-run", ["q2", "q1"])
     assert run.documents.to_pylist() == ["d9", "d1", "d10", "d1"]
-    assert run.rows.tolist() == [[0, 1, 2], [3, -1, -1]] and run.rows.dtype == np.int32
-    assert run.scores[0].tolist() == [3.5, 7, 3.5] and run.scores[1, 0] == -100 and run.scores.dtype == np.float32
+    assert run.rows.tolist() == [[0, 1, 2], [3, -1, -1]]
+    assert run.rows.dtype == np.int32
+    assert run.scores.tolist() == [[3.5, 7, 3.5], [-100, -np.inf, -np.inf]]
+    assert run.scores.dtype == np.float32
 
 
 def test_scores_rank_and_ids_break_ties(tmp_path: Path) -> None:
     """The column rank and the order of the lines say nothing."""
-    run = read_run(written(tmp_path, RUN))
-    found = run.ranked()
-    assert shown(run, found) == {"q2": ["d1", "d9", "d10"], "q1": ["d1"]}
-    assert (found.ties, found.self_hits) == (1, 0)
+    run = read_run(write(tmp_path, RUN))
+    ranked = run.rank()
+    assert ranked_ids(run, ranked) == {"q2": ["d1", "d9", "d10"], "q1": ["d1"]}
+    assert ranked.ties == 1
+    assert ranked.self_hits == 0
 
 
-def test_an_own_document_leaves_only_when_asked(tmp_path: Path) -> None:
-    lines = ["d1 Q0 d1 1 9 x", "d1 Q0 d2 2 8 x", "d2 Q0 d1 1 9 x", "d2 Q0 d3 2 8 x", "d2 Q0 d2 3 8 x", "d4 Q0 d1 1 1 x"]
-    run = read_run(written(tmp_path, "\n".join(lines)))
-    kept, dropped = run.ranked(), run.ranked(drop_self=True)
-    assert shown(run, kept) == {"d1": ["d1", "d2"], "d2": ["d1", "d3", "d2"], "d4": ["d1"]}
-    assert shown(run, dropped) == {"d1": ["d2"], "d2": ["d1", "d3"], "d4": ["d1"]}
-    assert (kept.self_hits, kept.ties, dropped.self_hits, dropped.ties) == (0, 1, 2, 0)
+OWN_HITS = """\
+d1 Q0 d1 1 9 x
+d1 Q0 d2 2 8 x
+d2 Q0 d1 1 9 x
+d2 Q0 d3 2 8 x
+d2 Q0 d2 3 8 x
+d4 Q0 d1 1 1 x
+"""
 
 
-def test_documents_by_another_list_of_them(tmp_path: Path) -> None:
-    run = read_run(written(tmp_path, RUN))
-    assert run.known(run.rows, ["gone", "d10", "d1"]).tolist() == [[-2, 2, 1], [2, -1, -1]]
-    assert run.known(run.rows, []).tolist() == [[-2, -2, -2], [-2, -1, -1]]
+def test_own_documents_stay_by_default(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path, OWN_HITS))
+    ranked = run.rank()
+    assert ranked_ids(run, ranked) == {"d1": ["d1", "d2"], "d2": ["d1", "d3", "d2"], "d4": ["d1"]}
+    assert ranked.self_hits == 0
+    assert ranked.ties == 1
+
+
+def test_own_documents_are_dropped_on_request(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path, OWN_HITS))
+    ranked = run.rank(drop_self=True)
+    assert ranked_ids(run, ranked) == {"d1": ["d2"], "d2": ["d1", "d3"], "d4": ["d1"]}
+    assert ranked.self_hits == 2
+    assert ranked.ties == 0
+
+
+def test_rows_among_another_list_of_documents(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path, RUN))
+    assert run.rows_among(["gone", "d10", "d1"], run.rows).tolist() == [[-2, 2, 1], [2, -1, -1]]
+    assert run.rows_among([], run.rows).tolist() == [[-2, -2, -2], [-2, -1, -1]]
 
 
 @pytest.mark.parametrize(
@@ -93,18 +117,24 @@ def test_documents_by_another_list_of_them(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["run.trec", "run.gz"])
 def test_blanks_heads_and_gzip_whatever_the_name(text: str, name: str, tmp_path: Path) -> None:
-    expected = read_run(written(tmp_path, RUN, "plain"))
+    expected = read_run(write(tmp_path, RUN, "plain"))
     for content in (text.encode(), gzip.compress(text.encode())):
-        found = read_run(written(tmp_path, content, name))
-        assert (found.tag, found.queries, found.documents) == (expected.tag, expected.queries, expected.documents)
-        assert found.rows.tolist() == expected.rows.tolist() and found.scores.tolist() == expected.scores.tolist()
+        run = read_run(write(tmp_path, content, name))
+        assert run.tag == expected.tag
+        assert run.queries == expected.queries
+        assert run.documents == expected.documents
+        assert run.rows.tolist() == expected.rows.tolist()
+        assert run.scores.tolist() == expected.scores.tolist()
 
 
 def test_ids_keep_what_a_csv_reader_would_take_away(tmp_path: Path) -> None:
-    names = ['"d1"', "007", "1e3", "NaN", "null", "#d", "é,日", "d\\n", "'", "true"]
-    lines = [f"{q} Q0 {d} 0 {1000 - n} t" for q in ('"q', "01", "nan") for n, d in enumerate(names)]
-    run = read_run(written(tmp_path, "\n".join(lines)))
-    assert shown(run, run.ranked()) == dict.fromkeys(['"q', "01", "nan"], names)
+    documents = ['"d1"', "007", "1e3", "NaN", "null", "#d", "é,日", "d\\n", "'", "true"]
+    queries = ['"q', "01", "nan"]
+    lines = []
+    for query in queries:
+        lines += [f"{query} Q0 {document} 0 {1000 - number} t" for number, document in enumerate(documents)]
+    run = read_run(write(tmp_path, "\n".join(lines)))
+    assert ranked_ids(run, run.rank()) == dict.fromkeys(queries, documents)
 
 
 @pytest.mark.parametrize("chunk", [2**24, 64])
@@ -113,42 +143,50 @@ def test_a_shuffled_file_ranks_as_trec_eval_ranks_it(
 ) -> None:
     """Against pytrec_eval's own reader: many ties, lists of all lengths, lines of all queries mixed."""
     monkeypatch.setattr(trec, "_CHUNK", chunk)
-    draw = random.Random(0)
-    names = [f"d{n}" for n in range(60)] + ["é", "日", "D", "d"]
-    lines = [
-        f"{query} Q0 {document} {draw.randrange(9)} {draw.choice((0, -0.0, 1, 2.5, -3, 1e-3))} some-tag\n"
-        for query in ("q1", "q2", "é", "10", *(f"x{n}" for n in range(40)))
-        for document in draw.sample(names, draw.randrange(1, 40))
-    ]
-    draw.shuffle(lines)
-    file = written(tmp_path, "".join(lines))
+    file = write(tmp_path, "".join(random_lines()))
     run = read_run(file)
     with file.open(encoding="utf-8") as opened:
         parsed = pytrec_eval.parse_run(opened)
-    for query, ranking in shown(run, run.ranked()).items():
-        assert sorted(ranking) == sorted(parsed[query])
-        # Each document in turn is the relevant one: its reciprocal rank is where trec_eval puts it.
-        qrels, copies = {d: {d: 1} for d in ranking}, dict.fromkeys(ranking, parsed[query])
-        found = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(copies)
-        for rank, document in enumerate(ranking, 1):
-            assert found[document]["recip_rank"] == pytest.approx(1 / rank)
     assert len(run.queries) == len(parsed) == 44
+    for query, documents in ranked_ids(run, run.rank()).items():
+        assert sorted(documents) == sorted(parsed[query])
+        # Each document in turn is the relevant one. Its reciprocal rank tells where trec_eval puts it.
+        qrels = {document: {document: 1} for document in documents}
+        copies = dict.fromkeys(documents, parsed[query])
+        values = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(copies)
+        for rank, document in enumerate(documents, 1):
+            assert values[document]["recip_rank"] == pytest.approx(1 / rank)
+
+
+def random_lines() -> list[str]:
+    draw = random.Random(0)
+    documents = [f"d{number}" for number in range(60)] + ["é", "日", "D", "d"]
+    queries = ["q1", "q2", "é", "10"] + [f"x{number}" for number in range(40)]
+    lines = []
+    for query in queries:
+        for document in draw.sample(documents, draw.randrange(1, 40)):
+            score = draw.choice((0, -0.0, 1, 2.5, -3, 1e-3))
+            lines.append(f"{query} Q0 {document} {draw.randrange(9)} {score} some-tag\n")
+    draw.shuffle(lines)
+    return lines
 
 
 def test_scores_that_32_bits_cannot_tell_apart_are_ties(tmp_path: Path) -> None:
-    """As trec_eval stores them: the larger id is first, though its score was written smaller."""
-    run = read_run(written(tmp_path, "q Q0 a 1 0.987654321 t\nq Q0 b 2 0.987654320 t\n"))
-    assert shown(run, run.ranked()) == {"q": ["b", "a"]} and run.ranked().ties == 1
+    """The larger id is first, as in trec_eval, though its score was written smaller."""
+    run = read_run(write(tmp_path, "q Q0 a 1 0.987654321 t\nq Q0 b 2 0.987654320 t\n"))
+    assert ranked_ids(run, run.rank()) == {"q": ["b", "a"]}
+    assert run.rank().ties == 1
 
 
 def test_repetitions_are_looked_for_in_every_block_of_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "_TOGETHER", 3)
-    lines = [f"q{n % 10} Q0 d{n} 1 {n} t" for n in range(100)]
-    assert len(read_run(written(tmp_path, "\n".join(lines))).documents) == 100
-    for place in range(100):
-        again = [*lines, f"q{place % 10} Q0 d{place} 1 0.5 t"]
-        with pytest.raises(RetrobenchError, match=rf"line 101: query 'q{place % 10}' has document 'd{place}' on line "):
-            read_run(written(tmp_path, "\n".join(again)))
+    monkeypatch.setattr(trec, "_GROUP", 3)
+    lines = [f"q{number % 10} Q0 d{number} 1 {number} t" for number in range(100)]
+    assert len(read_run(write(tmp_path, "\n".join(lines))).documents) == 100
+    for number in range(100):
+        query = f"q{number % 10}"
+        repeated = [*lines, f"{query} Q0 d{number} 1 0.5 t"]
+        with pytest.raises(RetrobenchError, match=rf"line 101: query '{query}' has document 'd{number}'"):
+            read_run(write(tmp_path, "\n".join(repeated)))
 
 
 @pytest.mark.parametrize(
@@ -174,24 +212,28 @@ def test_repetitions_are_looked_for_in_every_block_of_queries(tmp_path: Path, mo
 )
 def test_a_faulty_run_is_named_by_file_and_line(text: str | bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(RetrobenchError, match=rf"^{tmp_path}/run\.trec[, ] ?{message}"):
-        read_run(written(tmp_path, text))
+        read_run(write(tmp_path, text))
 
 
 def test_a_fault_that_only_the_parser_sees_is_still_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "_evened", lambda lines: lines.replace(b" t", b""))
+    monkeypatch.setattr(trec, "_single_spaced", lambda lines: lines.replace(b" t", b""))
     with pytest.raises(RetrobenchError, match=r"run\.trec cannot be read as a run \(.*\); a line has six columns: "):
-        read_run(written(tmp_path, "q Q0 d 1 1 t\n"))
+        read_run(write(tmp_path, "q Q0 d 1 1 t\n"))
 
 
-def test_a_missing_file_and_a_broken_one(tmp_path: Path) -> None:
-    for read, text in ((read_run, RUN), (read_qrels, "q1 0 d1 1\n")):
-        with pytest.raises(RetrobenchError, match=r"absent cannot be read \(No such file or directory\); give a file"):
-            read(tmp_path / "absent")
-        with pytest.raises(RetrobenchError, match=r"cannot be read \(Is a directory\)"):
-            read(tmp_path)
-        cut = gzip.compress(text.encode() * 50)[:-9]
-        with pytest.raises(RetrobenchError, match=r"run\.trec is a broken gzip file \(.*\); fetch or write it again\."):
-            read(written(tmp_path, cut))
+@pytest.mark.parametrize("read", [read_run, read_qrels])
+def test_a_file_that_cannot_be_read(read: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(RetrobenchError, match=r"absent cannot be read \(No such file or directory\)"):
+        read(tmp_path / "absent")
+    with pytest.raises(RetrobenchError, match=r"cannot be read \(Is a directory\)"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(("read", "text"), [(read_run, RUN), (read_qrels, "q1 0 d1 1\n")])
+def test_a_broken_gzip_file(read: Callable[[Path], object], text: str, tmp_path: Path) -> None:
+    cut = gzip.compress(text.encode() * 50)[:-9]
+    with pytest.raises(RetrobenchError, match=r"run\.trec is a broken gzip file"):
+        read(write(tmp_path, cut))
 
 
 # Judgements
@@ -211,8 +253,8 @@ TRUTH = {"q1": {"d1": 1, "d2": 0}, "q2": {"d1": -2}}
     ids=["TREC", "tabs", "told twice alike", "BEIR"],
 )
 def test_judgements(text: str, tmp_path: Path) -> None:
-    assert read_qrels(written(tmp_path, text)) == TRUTH
-    assert read_qrels(written(tmp_path, gzip.compress(text.encode()), "qrels.txt")) == TRUTH
+    assert read_qrels(write(tmp_path, text)) == TRUTH
+    assert read_qrels(write(tmp_path, gzip.compress(text.encode()), "qrels.txt")) == TRUTH
 
 
 @pytest.mark.parametrize(
@@ -240,4 +282,4 @@ def test_judgements(text: str, tmp_path: Path) -> None:
 )
 def test_a_faulty_judgement_is_named_by_file_and_line(text: str | bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(RetrobenchError, match=rf"^{tmp_path}/run\.trec[, ] ?{message}"):
-        read_qrels(written(tmp_path, text))
+        read_qrels(write(tmp_path, text))

@@ -1,4 +1,4 @@
-"""What a track needs, before anything starts: downloads, disk, memory, hours, and what will not fit."""
+"""Plan a track before anything starts: downloads, disk, memory, hours, and settings that do not fit."""
 
 from retrobench.plan import arithmetic
 from retrobench.plan.arithmetic import Shape

@@ -1,4 +1,4 @@
-"""What does not fit on a machine, and the setting that changes it."""
+"""Find the settings of a track that do not fit a machine, and suggest others."""
 
 from __future__ import annotations
 
@@ -6,103 +6,139 @@ from collections.abc import Iterator
 
 from retrobench.config import Track
 from retrobench.plan import costs
+from retrobench.plan.formatting import format_bytes, format_number
 from retrobench.plan.machines import GIB, Machine
-from retrobench.plan.words import size, small
-from retrobench.plan.work import Needs, Stage
+from retrobench.plan.needs import ExperimentNeeds, StageNeeds
 
-__all__ = ["changes", "negatives", "passing", "short_of", "space"]
+__all__ = ["checkpoint_bytes", "describe_negatives", "disk_bytes", "suggest_changes", "summarise_shortage"]
 
-_CHECKPOINTS = 24  # bytes per parameter: weights and two moments in 32 bits, the new ones beside the old
-_JSON = 4.6  # bytes of a line of JSON per token
+# Bytes per parameter: weights and two moments in 32 bits, for the new checkpoint beside the old.
+_CHECKPOINT_BYTES = 24
+_JSON_BYTES = 4.6  # per token, in a line of JSON
 
 
-def negatives(needs: Needs, recipe: Track, machine: Machine, gpus: int) -> str:
-    """How many passages a query is held against: in the track's file, and in one process here."""
-    stage = max((of for of in needs.stages if of.section == "finetune"), key=lambda of: of.negatives)
-    hard = recipe.finetune.negatives if recipe.finetune.hard or recipe.mine.depth else 0
-    published = _rivals(recipe.finetune.batch, hard)
-    found = costs.fit(stage, machine, gpus)
-    examples = found.wanted if costs.cache(stage, machine, gpus) else found.examples
+def describe_negatives(needs: ExperimentNeeds, recipe: Track, machine: Machine, gpus: int) -> str:
+    """Count a query's negative passages: in the track's file, and in the batch that fits the machine."""
+    hard = 0
+    if recipe.finetune.hard or recipe.mine.depth:
+        hard = recipe.finetune.negatives
+    published = _count_negatives(recipe.finetune.batch, hard)
+    rounds = [stage for stage in needs.stages if stage.section == "finetune"]
+    stage = max(rounds, key=lambda stage: stage.negatives)
+    fit = costs.fit_step(stage, machine, gpus)
+    examples = fit.examples
+    if costs.find_gradient_cache(stage, machine, gpus):
+        examples = fit.target
+    local = _count_negatives(gpus * examples, stage.negatives)
     if gpus == 1:
-        return f"per query: recipe {published}; here {_rivals(examples, stage.negatives)}, in one process"
-    here = _rivals(gpus * examples, stage.negatives)
-    return f"per query: recipe {published}; here {here}, those of {gpus} processes gathered"
+        return f"per query: recipe {published}; here {local}, in one process"
+    return f"per query: recipe {published}; here {local}, gathered from {gpus} processes"
 
 
-def _rivals(queries: int, hard: int) -> str:
+def _count_negatives(queries: int, hard: int) -> str:
+    if not queries:
+        return "none: not one query fits"
+    negatives = queries * (1 + hard) - 1
     product = f"{queries} x {1 + hard}" if hard else str(queries)
-    return f"{queries * (1 + hard) - 1:,} ({product} - 1)" if queries else "none: not one query fits"
+    return f"{negatives:,} ({product} - 1)"
 
 
-def changes(needs: Needs, track: Track, machine: Machine, gpus: int) -> Iterator[str]:
-    """A line for each thing that must be set otherwise."""
-    trained: dict[str, Stage] = {}  # section -> the stage of it that needs most
-    for stage in (of for of in needs.stages if of.batch is not None):
-        if costs.need(stage) >= costs.need(trained.get(stage.section, stage)):
-            trained[stage.section] = stage
+def suggest_changes(needs: ExperimentNeeds, track: Track, machine: Machine, gpus: int) -> Iterator[str]:
+    """Yield a line for each setting that has to change."""
+    largest_stages = _largest_trainings(needs)
     if not machine.bf16:
-        fixed = [f"--set {name}.precision=fp32" for name in trained if getattr(track, name).precision == "bf16"]
-        if fixed:
-            yield f"bf16 is slow or unknown in this hardware: {' '.join(fixed)}"
-    for section, stage in trained.items():
-        yield from _change(section, stage, machine, gpus)
-    most = max(needs.stages, key=lambda of: of.host)
-    if not _holds(most, machine):
-        held = f"{small(most.host / GIB)} GiB of {small(machine.host / GIB)} in main memory"
-        yield f"{most.name}: {held}, for ids and what is known of them; no setting but a smaller collection"
-    if machine.free and space(needs) > machine.free:
-        yield f"disk: {size(space(needs))}, of {size(machine.free)} free; another --store on a larger one"
+        sections = [name for name in largest_stages if getattr(track, name).precision == "bf16"]
+        if sections:
+            settings = " ".join(f"--set {name}.precision=fp32" for name in sections)
+            yield f"bf16 is slow or unknown in this hardware: {settings}"
+    for stage in largest_stages.values():
+        yield from _suggest_batch(stage, machine, gpus)
+    stage = max(needs.stages, key=lambda stage: stage.host)
+    if not _host_holds(stage, machine):
+        memory = f"{format_number(stage.host / GIB)} GiB of {format_number(machine.host / GIB)} in main memory"
+        yield f"{stage.name}: {memory}, for ids and their look-up tables; only a smaller collection helps"
+    if _lacks_disk(needs, machine):
+        sizes = f"{format_bytes(disk_bytes(needs))}, of {format_bytes(machine.free)} free"
+        yield f"disk: {sizes}; another --store on a larger one"
 
 
-def _change(section: str, stage: Stage, machine: Machine, gpus: int) -> Iterator[str]:
-    assert stage.batch is not None
-    found, wanted = costs.fit(stage, machine, gpus), stage.batch
-    held = f"{small(costs.need(stage, gpus) / GIB)} GiB of {small(machine.memory / GIB)}"
-    if not found.examples and not costs.cache(stage, machine, gpus):
+def _largest_trainings(needs: ExperimentNeeds) -> dict[str, StageNeeds]:
+    """Return section -> its stage with the largest need of device memory, the last of equal ones."""
+    largest: dict[str, StageNeeds] = {}
+    for stage in needs.trainings:
+        earlier = largest.get(stage.section)
+        if earlier is None or costs.device_bytes(stage) >= costs.device_bytes(earlier):
+            largest[stage.section] = stage
+    return largest
+
+
+def _suggest_batch(stage: StageNeeds, machine: Machine, gpus: int) -> Iterator[str]:
+    step = stage.step
+    assert step is not None
+    section = stage.section
+    fit = costs.fit_step(stage, machine, gpus)
+    gradient_cache = costs.find_gradient_cache(stage, machine, gpus)
+    memory = f"{format_number(costs.device_bytes(stage, gpus) / GIB)} GiB of {format_number(machine.memory / GIB)}"
+    if not fit.examples and not gradient_cache:
         length = "passage_length" if section == "finetune" else "max_length"
-        yield f"{section}: {held}, and not one example fits; a smaller {section}.{length} or model.base"
-    elif (found.examples, found.accumulation) != (wanted.examples, wanted.accumulation):
-        why = f"{held} in one forward" if found.examples < found.wanted else f"shared by {gpus} processes"
-        tokens = costs.cache(stage, machine, gpus) if found.examples < found.wanted else 0
-        if tokens:
-            batch = f" --set {section}.batch={found.wanted}" if gpus > 1 else ""
-            yield f"{section}: {why};{batch} --set {section}.gradient_cache={tokens} (the same step, 4/3 of the time)"
-            return
-        how = f"--set {section}.batch={found.examples}"
-        if found.accumulation != wanted.accumulation:
-            how += f" --set {section}.accumulation={found.accumulation}"
-        fewer = section == "finetune" and found.examples < found.wanted
-        same = "fewer negatives" if fewer else "the same step"
-        yield f"{section}: {why}; {how} ({same})"
+        yield f"{section}: {memory}, and not one example fits; a smaller {section}.{length} or model.base"
+        return
+    if (fit.examples, fit.accumulation) == (step.examples, step.accumulation):
+        return
+    shrinks = fit.examples < fit.target
+    if shrinks and gradient_cache:
+        settings = f"--set {section}.gradient_cache={gradient_cache}"
+        if gpus > 1:
+            settings = f"--set {section}.batch={fit.target} {settings}"
+        yield f"{section}: {memory} in one forward; {settings} (the same step, 4/3 of the time)"
+        return
+    settings = f"--set {section}.batch={fit.examples}"
+    if fit.accumulation != step.accumulation:
+        settings += f" --set {section}.accumulation={fit.accumulation}"
+    reason = f"{memory} in one forward" if shrinks else f"shared by {gpus} processes"
+    effect = "fewer negatives" if shrinks and section == "finetune" else "the same step"
+    yield f"{section}: {reason}; {settings} ({effect})"
 
 
-def short_of(needs: Needs, machine: Machine) -> str:
-    """What a machine has too little of for the track as it is; empty where it has all."""
-    trained = [stage for stage in needs.stages if stage.batch is not None]
-    lacking = [
-        stage.name
-        for stage in needs.stages
-        if (stage in trained and costs.fit(stage, machine).examples < costs.fit(stage, machine).wanted)
-        or not _holds(stage, machine)
-    ]
-    found = [f"memory ({', '.join(lacking)})"] if lacking else []
-    found += ["disk"] if machine.free and space(needs) > machine.free else []
-    return " and ".join(found)
+def summarise_shortage(needs: ExperimentNeeds, machine: Machine) -> str:
+    """Name the memory and disk that a machine lacks for the unchanged track; empty if it lacks none."""
+    stages = [stage.name for stage in needs.stages if not _fits(stage, machine)]
+    shortages = []
+    if stages:
+        shortages.append(f"memory ({', '.join(stages)})")
+    if _lacks_disk(needs, machine):
+        shortages.append("disk")
+    return " and ".join(shortages)
 
 
-def _holds(stage: Stage, machine: Machine) -> bool:
-    beside = 0.0 if machine.gpu or stage.batch is not None else stage.device
-    return not machine.host or stage.host + beside <= machine.host
+def _fits(stage: StageNeeds, machine: Machine) -> bool:
+    if stage.step is not None and not costs.fit_step(stage, machine).whole:
+        return False
+    return _host_holds(stage, machine)
 
 
-def passing(needs: Needs) -> float:
-    """Bytes of checkpoints, which are there only while a stage trains."""
-    return float(_CHECKPOINTS * needs.shape.parameters)
+def _host_holds(stage: StageNeeds, machine: Machine) -> bool:
+    """Return whether main memory holds the stage; without a GPU, the model of a stage without training too."""
+    if not machine.host:
+        return True
+    needed = stage.host
+    if not machine.gpu and stage.step is None:
+        needed += stage.device
+    return needed <= machine.host
 
 
-def space(needs: Needs) -> float:
-    """Bytes on disk in all: the store with its checkpoints, downloads, and the collections made of them."""
-    made = {found.corpus: found for found in needs.collections if found.made}
-    texts = sum(found.documents * found.tokens * _JSON for found in made.values())
+def _lacks_disk(needs: ExperimentNeeds, machine: Machine) -> bool:
+    return bool(machine.free) and disk_bytes(needs) > machine.free
+
+
+def checkpoint_bytes(needs: ExperimentNeeds) -> float:
+    """Return the bytes of checkpoints, which exist only while a stage trains."""
+    return float(_CHECKPOINT_BYTES * needs.shape.parameters)
+
+
+def disk_bytes(needs: ExperimentNeeds) -> float:
+    """Return all bytes on disk: the store with its checkpoints, downloads, and the collections built from them."""
+    to_build = {collection.corpus: collection for collection in needs.collections if collection.to_build}
+    texts = sum(collection.documents * collection.tokens * _JSON_BYTES for collection in to_build.values())
     stored = sum(stage.disk for stage in needs.stages)
-    return stored + passing(needs) + sum(needs.missing.values()) + texts
+    return stored + checkpoint_bytes(needs) + sum(needs.missing.values()) + texts

@@ -1,4 +1,4 @@
-"""What a stage costs on a machine: seconds, and the largest batch that its memory takes."""
+"""Estimate a stage's costs on a machine: seconds, and the largest batch that fits its memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from retrobench.plan.machines import Machine
-from retrobench.plan.work import Stage, Work
+from retrobench.plan.needs import StageNeeds, StepMemory, WorkItem
 
-__all__ = ["SEARCHING", "SEARCHING_ON_GPU", "TOKENISING", "Fit", "Seconds", "cache", "fit", "need", "seconds"]
+__all__ = [
+    "SEARCHING",
+    "SEARCHING_ON_GPU",
+    "Fit",
+    "Seconds",
+    "device_bytes",
+    "estimate_seconds",
+    "find_gradient_cache",
+    "fit_step",
+]
 
-# Tokens a second. The most that was seen on two cores, 15,200 passages of 80; and what the rows of mini record.
-TOKENISING = (15_200 * 80, 181_000)
+# Tokens per second on two cores: the highest measured rate, 15,200 passages of 80, and the rate in the rows of mini.
+_TOKENISING = 15_200 * 80
+_TOKENISING_IN_MINI = 181_000
 # FLOP/s of exact search on one core: 1,100 queries a second for their best 1,000 of 100,000 vectors of 384 numbers, on
 # two EPYC cores (leaderboards/performance).
 SEARCHING = 1_100 * 2 * 100_000 * 384 / 2
-# On a GPU the share of its products' peak: two seconds for MS MARCO's 6,980 queries on an H200, which is what the
-# benchmark is to show and nobody has measured.
+# Share of a GPU's peak in exact search: two seconds for MS MARCO's 6,980 queries on an H200. This is the benchmark's
+# aim and was never measured.
 SEARCHING_ON_GPU = 0.06
-# What may be planned for: the rest goes to fragments and to the driver, or to the operating system.
+# Share of the memory to plan for. Fragments, the driver and the operating system take the remainder.
 _USABLE = 0.95
+_GRADIENT_CACHES = (65536, 32768, 16384, 8192, 4096, 2048, 1024)  # tokens
 
 
 class Seconds(NamedTuple):
-    """The floor by arithmetic, and what is to be expected."""
+    """Hold the arithmetic floor and the expected time."""
 
     floor: float
     expected: float
@@ -32,65 +43,107 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """The batch that one of several processes can take. `examples` is 0 where not even one example fits."""
+    """Hold the batch that fits each of several processes. `examples` is 0 if not even one example fits."""
 
     examples: int
     accumulation: int
-    wanted: int  # examples of the track's batch in one process
+    target: int  # examples of the track's batch in one process
+
+    @property
+    def whole(self) -> bool:
+        """Return whether the track's batch fits."""
+        return self.examples == self.target
 
 
-def cache(stage: Stage, machine: Machine, gpus: int = 1) -> int:
-    """The gradient cache, in tokens, under which a fine-tuning batch fits that does not without; 0 where none helps."""
-    assert stage.batch is not None
-    if stage.section != "finetune" or stage.batch.cached:
+def find_gradient_cache(stage: StageNeeds, machine: Machine, gpus: int = 1) -> int:
+    """Return the gradient cache, in tokens, that makes a fine-tuning batch fit; 0 if there is none."""
+    step = _step(stage)
+    if stage.section != "finetune" or step.gradient_cache:
         return 0
-    for tokens in (65536, 32768, 16384, 8192, 4096, 2048, 1024):
-        found = fit(replace(stage, batch=replace(stage.batch, cached=tokens)), machine, gpus)
-        if found.examples == found.wanted:
+    for tokens in _GRADIENT_CACHES:
+        cached = replace(stage, step=replace(step, gradient_cache=tokens))
+        if fit_step(cached, machine, gpus).whole:
             return tokens
     return 0
 
 
-def seconds(stage: Stage, machine: Machine, gpus: int = 1) -> Seconds:
-    """Trainings, encoding and exact search are shared among `gpus` processes; all else is done by one."""
-    parts = [_seconds(work, machine, gpus) for work in stage.works]
-    return Seconds(sum(part.floor for part in parts), sum(part.expected for part in parts))
+def estimate_seconds(stage: StageNeeds, machine: Machine, gpus: int = 1) -> Seconds:
+    """Estimate a stage's time. `gpus` processes share training, encoding and exact search; one does the other work."""
+    seconds = [_estimate_item(item, machine, gpus) for item in stage.items]
+    floor = sum(item.floor for item in seconds)
+    expected = sum(item.expected for item in seconds)
+    return Seconds(floor, expected)
 
 
-def _seconds(work: Work, machine: Machine, gpus: int) -> Seconds:
-    if work.kind == "tokenise":
-        return Seconds(work.tokens / TOKENISING[0], work.tokens / TOKENISING[1])
+def _estimate_item(item: WorkItem, machine: Machine, gpus: int) -> Seconds:
+    if item.kind == "tokenise":
+        return Seconds(item.tokens / _TOKENISING, item.tokens / _TOKENISING_IN_MINI)
     if not machine.peak:
         return Seconds(math.nan, math.nan)
-    floor = work.flops / machine.peak / (1 if work.kind == "teach" else gpus)
-    if work.kind == "search":
-        return Seconds(floor, floor / SEARCHING_ON_GPU if machine.gpu else work.flops / (SEARCHING * machine.cores))
-    shares = {"pretrain": machine.shares.pretrain, "finetune": machine.shares.finetune}
-    # A teacher reads as an encoder does.
-    return Seconds(floor, floor / shares.get(work.kind, machine.shares.encode) / work.real)
+    processes = 1 if item.kind == "teach" else gpus
+    floor = item.flops / machine.peak / processes
+    if item.kind == "search":
+        return Seconds(floor, _search_seconds(item, machine, floor))
+    return Seconds(floor, floor / _share(item, machine) / item.real)
 
 
-def need(stage: Stage, gpus: int = 1) -> float:
-    """Bytes on each device, with the track's batch shared among `gpus` processes."""
-    if stage.batch is None:
+def _search_seconds(item: WorkItem, machine: Machine, floor: float) -> float:
+    if machine.gpu:
+        return floor / SEARCHING_ON_GPU
+    return item.flops / (SEARCHING * machine.cores)
+
+
+def _share(item: WorkItem, machine: Machine) -> float:
+    """Return the share of the machine's peak that the work reaches."""
+    if item.kind == "pretrain":
+        return machine.shares.pretrain
+    if item.kind == "finetune":
+        return machine.shares.finetune
+    return machine.shares.encode  # a teacher reads as an encoder does
+
+
+def device_bytes(stage: StageNeeds, gpus: int = 1) -> float:
+    """Return the bytes on each device when `gpus` processes share the track's batch."""
+    if stage.step is None:
         return stage.device
-    return stage.batch.fixed + math.ceil(stage.batch.examples / gpus) * stage.batch.each
+    examples = math.ceil(stage.step.examples / gpus)
+    return stage.step.fixed_bytes + examples * stage.step.example_bytes
 
 
-def fit(stage: Stage, machine: Machine, gpus: int = 1) -> Fit:
-    """The largest batch of a training in each of `gpus` processes.
-
-    Pre-training keeps the number of examples per step and accumulates; fine-tuning cannot, and takes fewer.
+def fit_step(stage: StageNeeds, machine: Machine, gpus: int = 1) -> Fit:
     """
-    assert stage.batch is not None
-    batch = stage.batch
-    room = _USABLE * machine.memory - (0 if machine.gpu else stage.host) - batch.fixed
-    most = max(0, math.floor(room / batch.each))
+    Return the largest batch of a training stage in each of `gpus` processes.
+
+    Pre-training keeps the number of examples per step and accumulates. Fine-tuning cannot accumulate, so its batch
+    shrinks.
+    """
+    step = _step(stage)
+    memory = _USABLE * machine.memory
+    if not machine.gpu:
+        memory -= stage.host
+    free = memory - step.fixed_bytes
+    largest = max(0, math.floor(free / step.example_bytes))
     if stage.section == "finetune":
-        wanted = math.ceil(batch.examples / gpus)
-        return Fit(wanted if wanted <= most else most - most % 8 or most, 1, wanted)
-    total = math.ceil(batch.examples * batch.accumulation / gpus)
-    wanted = min(batch.examples, total)
-    divisors = (count for count in range(min(wanted, most), 0, -1) if total % count == 0)
-    examples = next(divisors, 0)
-    return Fit(examples, total // examples if examples else 1, wanted)
+        return _fit_finetuning(math.ceil(step.examples / gpus), largest)
+    total = math.ceil(step.examples * step.accumulation / gpus)
+    return _fit_pretraining(min(step.examples, total), total, largest)
+
+
+def _fit_finetuning(target: int, largest: int) -> Fit:
+    if target <= largest:
+        return Fit(target, 1, target)
+    multiple_of_8 = largest - largest % 8
+    return Fit(multiple_of_8 or largest, 1, target)
+
+
+def _fit_pretraining(target: int, total: int, largest: int) -> Fit:
+    """Return the largest batch that divides the `total` examples of a step."""
+    for examples in range(min(target, largest), 0, -1):
+        if total % examples == 0:
+            return Fit(examples, total // examples, target)
+    return Fit(0, 1, target)
+
+
+def _step(stage: StageNeeds) -> StepMemory:
+    assert stage.step is not None, f"{stage.name} does not train"
+    return stage.step

@@ -1,4 +1,4 @@
-"""What is known of models and datasets before any of them is here: shapes, counts, lengths, what must be fetched."""
+"""Look up models and datasets before they are downloaded: shapes, counts, lengths, and files to download."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from retrobench import data
 from retrobench.config import Model
@@ -14,7 +15,7 @@ from retrobench.data import MODELS, build, catalogue, path
 from retrobench.errors import RetrobenchError
 from retrobench.plan.arithmetic import BERT_BASE, Shape
 
-__all__ = ["Collection", "base_files", "look", "shape_of"]
+__all__ = ["CollectionFacts", "list_downloads", "look_up", "shape_of"]
 
 HUB = {
     "google-bert/bert-base-uncased": BERT_BASE,
@@ -23,84 +24,108 @@ HUB = {
 }
 TOKENS = 1.4  # per word, in bert-base-uncased's vocabulary: 1.24 on ArguAna, 1.36 on MS MARCO, 1.52 on NFCorpus
 SPECIAL = 2  # [CLS] and [SEP]
-SAMPLE = 5000  # texts that are read of a collection that is here
+SAMPLE = 5000  # texts of a local collection whose words are counted
+_DEFAULT_VOCABULARY = 30522  # words
+_MANY_BYTES = 10**9  # of a local collection: counting its lines would take long
 
 
 @dataclass(frozen=True)
-class Collection:
-    """A dataset as far as its costs go. Tokens are means per text, special ones included, before any cut."""
+class CollectionFacts:
+    """Hold a dataset's facts that its costs depend on. Tokens are means per text, special ones included, uncut."""
 
     name: str
-    corpus: str  # the same for datasets that share their documents
+    corpus: str  # equal for datasets that share their documents
     documents: int
     tokens: float
     queries: int
     query_tokens: float
     judgements: int
     judged: int  # queries with a relevant document
-    missing: Mapping[str, int]  # address of each file to download -> bytes, 0 where nobody says
-    basis: str  # where the lengths come from
-    made: bool = False  # is still to be made here, of these files
+    missing: Mapping[str, int]  # address of each file to download -> bytes, 0 for an unknown size
+    basis: str  # the source of the lengths
+    to_build: bool = False  # whether `retrobench data fetch` has yet to build it from these files
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A collection that `retrobench data fetch` makes, before it is made."""
+class _Buildable:
+    """Describe a collection that `retrobench data fetch` builds."""
 
     documents: int
     tokens: float
-    splits: Mapping[str, tuple[int, int]]  # queries, all of them with a relevant document, and judgements
-    official: tuple[tuple[str, ...], ...]  # what it takes of ir_datasets: an id and entities
-    others: Mapping[str, int]  # what it takes from elsewhere, and bytes
+    splits: Mapping[str, tuple[int, int]]  # split -> queries, each with a relevant document, and judgements
+    sources: tuple[tuple[str, ...], ...]  # ids of ir_datasets, each followed by the entities to read
+    other_files: Mapping[str, int]  # name -> bytes, of files from elsewhere
     basis: str
 
-    def collection(self, name: str, split: str, made: bool) -> Collection:
+    def facts(self, name: str, split: str, to_build: bool) -> CollectionFacts:
         queries, judgements = self.splits.get(split, (0, 0))
-        missing: dict[str, int] = {}
-        if made:
-            missing |= self.others
-            for dataset_id, *entities in self.official:
-                missing |= _files(dataset_id, *entities)
-        counts = queries, 9, judgements, queries
-        return Collection(name, name, self.documents, self.tokens, *counts, missing, self.basis, made)
+        return CollectionFacts(
+            name=name,
+            corpus=name,
+            documents=self.documents,
+            tokens=self.tokens,
+            queries=queries,
+            query_tokens=_MSMARCO_QUERY,
+            judgements=judgements,
+            judged=queries,
+            missing=self._missing_files() if to_build else {},
+            basis=self.basis,
+            to_build=to_build,
+        )
+
+    def _missing_files(self) -> dict[str, int]:
+        files = dict(self.other_files)
+        for dataset_id, *entities in self.sources:
+            files |= _missing_files(dataset_id, *entities)
+        return files
 
 
-_MSMARCO = "MS MARCO: 80 tokens a passage, 9 a query, as in TREC DL's pool of 30,045; titles come on top"
-_TRAIN = (build.titled.PUBLISHED["train queries"], build.titled.PUBLISHED["train judgements"])
-_TITLED = {
-    split: (build.titled.PUBLISHED[f"{split} queries"], build.titled.PUBLISHED[f"{split} judgements"])
-    for split in ("train", "dev", "dl19", "dl20")
+_MSMARCO_PASSAGE = 80  # tokens
+_MSMARCO_QUERY = 9  # tokens
+_MSMARCO_BASIS = "MS MARCO: 80 tokens a passage, 9 a query, as in TREC DL's pool of 30,045; titles come on top"
+_PUBLISHED = build.titled.PUBLISHED
+
+
+def _split_counts(split: str) -> tuple[int, int]:
+    """Return the published numbers of queries and judgements of a split of MS MARCO."""
+    return _PUBLISHED[f"{split} queries"], _PUBLISHED[f"{split} judgements"]
+
+
+_BUILDABLE = {
+    "msmarco-titled": _Buildable(
+        documents=_PUBLISHED["passages"],
+        tokens=_MSMARCO_PASSAGE,
+        splits={split: _split_counts(split) for split in ("train", "dev", "dl19", "dl20")},
+        sources=(
+            ("msmarco-passage/train", "qrels"),
+            ("msmarco-passage/train/triples-v2", "docpairs"),
+            ("msmarco-passage/trec-dl-2019", "queries", "qrels"),
+            ("msmarco-passage/trec-dl-2020", "queries", "qrels"),
+        ),
+        other_files={build.titled.ROCKETQA.name: build.titled.ROCKETQA.size},
+        basis=_MSMARCO_BASIS,
+    ),
+    "msmarco-sbert": _Buildable(
+        documents=_PUBLISHED["passages"],
+        tokens=_MSMARCO_PASSAGE,
+        splits={"train": _split_counts("train")},
+        sources=(("msmarco-passage/train", "docs", "queries", "qrels"),),
+        other_files={build.sbert.NEGATIVES.name: build.sbert.NEGATIVES.size},
+        basis=_MSMARCO_BASIS,
+    ),
+    "wikibook": _Buildable(
+        documents=8_300_000,
+        tokens=512,
+        splits={},
+        sources=(),
+        other_files={"wikimedia/wikipedia, about": 12 * 10**9, "bookcorpus, about": 3 * 10**9},
+        basis="wikibook: 4.25 billion tokens in blocks of 512, as RetroMAE's 8 epochs imply",
+    ),
 }
-_TREC = tuple((f"msmarco-passage/trec-dl-{year}", "queries", "qrels") for year in (2019, 2020))
-_MADE = {
-    "msmarco-titled": _Known(
-        build.titled.PUBLISHED["passages"],
-        80,
-        _TITLED,
-        (("msmarco-passage/train", "qrels"), ("msmarco-passage/train/triples-v2", "docpairs"), *_TREC),
-        {build.titled.ROCKETQA.name: build.titled.ROCKETQA.size},
-        _MSMARCO,
-    ),
-    "msmarco-sbert": _Known(
-        build.titled.PUBLISHED["passages"],
-        80,
-        {"train": _TRAIN},
-        (("msmarco-passage/train", "docs", "queries", "qrels"),),
-        {build.sbert.NEGATIVES.name: build.sbert.NEGATIVES.size},
-        _MSMARCO,
-    ),
-    "wikibook": _Known(
-        8_300_000,
-        512,
-        {},
-        (),
-        {"wikimedia/wikipedia, about": 12 * 10**9, "bookcorpus, about": 3 * 10**9},
-        "wikibook: 4.25 billion tokens in blocks of 512, as RetroMAE's 8 epochs imply",
-    ),
-}
-_JUDGED = {"msmarco-passage/train": _TRAIN[0]}  # ir_datasets counts all queries there, judged or not
+# ir_datasets counts all queries of this id, with and without judgements.
+_JUDGED_QUERIES = {"msmarco-passage/train": _PUBLISHED["train queries"]}
 
-# Mean words of documents and queries: Thakur et al. 2021 (arXiv:2104.08663), table 1.
+# Mean words of a document and of a query: Thakur et al. 2021 (arXiv:2104.08663), table 1.
 _WORDS = {
     "trec-covid": (160.77, 10.60),
     "nfcorpus": (232.26, 3.30),
@@ -121,27 +146,51 @@ _WORDS = {
 
 
 def shape_of(name: str, model: Model) -> tuple[Shape, str]:
-    """The shape of a base model, and what had to be assumed of it. RetrobenchError for a folder without config.json."""
-    folder = _folder(name)
+    """
+    Return the shape of a base model, and the assumption behind it, if any.
+
+    Raises RetrobenchError for a model folder without a usable config.json.
+    """
+    folder = _find_folder(name)
     if model.layers:
-        words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"] if folder else ()
-        shape = Shape(model.layers, model.hidden, model.intermediate, len(words) or 30522, model.positions)
-        return shape, "" if folder else f"{name}: a vocabulary of 30,522 words is assumed"
-    if folder is None:
-        return HUB.get(name, BERT_BASE), "" if name in HUB else f"{name}: taken to be as large as bert-base-uncased"
+        return _random_shape(name, model, folder)
+    if folder is not None:
+        return _read_shape(name, folder), ""
+    if name in HUB:
+        return HUB[name], ""
+    return BERT_BASE, f"{name}: assumed to be as large as bert-base-uncased"
+
+
+def _random_shape(name: str, model: Model, folder: Path | None) -> tuple[Shape, str]:
+    """Return the shape of a model with random weights, which takes its vocabulary from the tokenizer."""
+    vocabulary = _DEFAULT_VOCABULARY
+    assumption = f"{name}: a vocabulary of 30,522 words is assumed"
+    if folder is not None:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        vocabulary = len(tokenizer["model"]["vocab"]) or _DEFAULT_VOCABULARY
+        assumption = ""
+    return Shape(model.layers, model.hidden, model.intermediate, vocabulary, model.positions), assumption
+
+
+def _read_shape(name: str, folder: Path) -> Shape:
     try:
-        read = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
-        return Shape(*(int(read[key]) for key in keys)), ""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return Shape(
+            layers=int(config["num_hidden_layers"]),
+            hidden=int(config["hidden_size"]),
+            intermediate=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            positions=int(config["max_position_embeddings"]),
+        )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RetrobenchError(
-            f"The model folder {name!r} holds no config.json that tells its size ({error}); give the folder of a "
+            f"The model folder {name!r} holds no config.json with the model's size ({error}); give the folder of a "
             "transformers model."
         ) from error
 
 
-def _folder(name: str) -> Path | None:
-    """Where the model's files are, if they are here."""
+def _find_folder(name: str) -> Path | None:
+    """Return the folder with the model's files, or None if they are not local."""
     if name in MODELS:
         return path(MODELS[name])
     if Path(name).expanduser().is_dir():
@@ -149,78 +198,131 @@ def _folder(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(name, "config.json")
-    except ValueError:  # neither a folder nor an id that the hub could have
-        found = None
-    return Path(found).parent if isinstance(found, str) else None
+        config = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # neither a folder nor a valid hub id
+        return None
+    if isinstance(config, str):
+        return Path(config).parent
+    return None
 
 
-def base_files(name: str, shape: Shape) -> dict[str, int]:
-    """What must be downloaded of a model: nothing of one that is here."""
-    return {} if _folder(name) else {name: 4 * shape.parameters}
+def list_downloads(name: str, shape: Shape) -> dict[str, int]:
+    """Return the model with its bytes, if it has to be downloaded."""
+    if _find_folder(name) is not None:
+        return {}
+    return {name: 4 * shape.parameters}
 
 
-def look(dataset_id: str, asked: bool = True) -> Collection:
-    """What is known of a dataset, its queries only if `asked`. RetrobenchError where it is neither known nor here."""
-    name, colon, split = dataset_id.rpartition(":")
-    name, split = (name, split if asked else "") if colon else (split, "")
-    made = _MADE.get(name)
+def look_up(dataset_id: str, with_queries: bool = True) -> CollectionFacts:
+    """
+    Return the facts of a dataset, those of its queries only if `with_queries`.
+
+    Raises RetrobenchError for an unknown dataset without local files.
+    """
+    name, split = _split_id(dataset_id)
+    if not with_queries:
+        split = ""
+    buildable = _BUILDABLE.get(name)
     try:
         dataset = data.load(dataset_id)
     except RetrobenchError:
-        if made is None:
+        if buildable is None:
             raise
-        return made.collection(name, split, made=True)
+        return buildable.facts(name, split, to_build=True)
     if not isinstance(dataset, data.FolderDataset):
-        return _published(dataset, asked)
-    if made is not None and _is_large(dataset.folder):
-        return made.collection(name, split, made=False)
-    return _here(dataset, name, asked)
+        return _catalogued(dataset, with_queries)
+    if buildable is not None and _is_large(dataset.folder):
+        return buildable.facts(name, split, to_build=False)
+    return _count(dataset, name, with_queries)
 
 
-def _published(dataset: data.Dataset, asked: bool) -> Collection:
+def _split_id(dataset_id: str) -> tuple[str, str]:
+    """Return name and split of a dataset id, whose split is empty without a colon."""
+    if ":" not in dataset_id:
+        return dataset_id, ""
+    name, _, split = dataset_id.rpartition(":")
+    return name, split
+
+
+def _catalogued(dataset: data.Dataset, with_queries: bool) -> CollectionFacts:
+    """Return the facts that ir_datasets publishes, or count a dataset whose files are local."""
     counts = catalogue.published(dataset.id)
-    corpus = f"{catalogue.entry(dataset.id).docs_handler().docs_namespace()} {counts.get('docs', '')}"
-    missing = _files(dataset.id, *(("docs", "queries", "qrels") if asked else ("docs",)))
+    namespace = catalogue.entry(dataset.id).docs_handler().docs_namespace()
+    corpus = f"{namespace} {counts.get('docs', '')}"
+    entities = ("docs", "queries", "qrels") if with_queries else ("docs",)
+    missing = _missing_files(dataset.id, *entities)
     if not missing:
-        return _here(dataset, corpus, asked)
-    tokens, query_tokens, basis = _lengths(dataset.id)
-    queries, judgements = counts.get("queries", 0), counts.get("qrels", 0)
-    judged = _JUDGED.get(dataset.id, min(queries, judgements))
-    sizes = counts["docs"], tokens, queries, query_tokens, judgements, judged
-    return Collection(dataset.id, corpus, *sizes, missing, basis)
+        return _count(dataset, corpus, with_queries)
+    queries = counts.get("queries", 0)
+    judgements = counts.get("qrels", 0)
+    lengths = _estimate_lengths(dataset.id)
+    return CollectionFacts(
+        name=dataset.id,
+        corpus=corpus,
+        documents=counts["docs"],
+        tokens=lengths.document,
+        queries=queries,
+        query_tokens=lengths.query,
+        judgements=judgements,
+        judged=_JUDGED_QUERIES.get(dataset.id, min(queries, judgements)),
+        missing=missing,
+        basis=lengths.basis,
+    )
 
 
-def _files(dataset_id: str, *entities: str) -> dict[str, int]:
-    return {file.url: file.bytes or 0 for file in catalogue.files(dataset_id, *entities) if not file.at_hand}
+def _missing_files(dataset_id: str, *entities: str) -> dict[str, int]:
+    files = catalogue.files(dataset_id, *entities)
+    return {file.url: file.bytes or 0 for file in files if not file.at_hand}
 
 
-def _here(dataset: data.Dataset, corpus: str, asked: bool) -> Collection:
-    """A collection that is on this machine: counted, its lengths those of its first texts."""
-    tokens = _sampled(f"{document.title} {document.text}" for document in dataset.documents())
-    queries = [query.text for query in dataset.queries()] if asked else []
-    relevant = [query for query, _, grade in dataset.judgements() if grade > 0] if asked else []
-    counts = len(queries), _sampled(queries), len(relevant), len(set(relevant))
-    basis = f"what is here: counted, with {TOKENS} tokens for each word of its first {SAMPLE:,} texts"
-    return Collection(dataset.id, corpus, dataset.document_count(), tokens, *counts, {}, basis)
+def _count(dataset: data.Dataset, corpus: str, with_queries: bool) -> CollectionFacts:
+    """Count a local collection; its first texts give the lengths."""
+    queries: list[str] = []
+    relevant: list[str] = []  # the query of each relevant judgement
+    if with_queries:
+        queries = [query.text for query in dataset.queries()]
+        relevant = [query for query, _, grade in dataset.judgements() if grade > 0]
+    return CollectionFacts(
+        name=dataset.id,
+        corpus=corpus,
+        documents=dataset.document_count(),
+        tokens=_sample_tokens(f"{document.title} {document.text}" for document in dataset.documents()),
+        queries=len(queries),
+        query_tokens=_sample_tokens(queries),
+        judgements=len(relevant),
+        judged=len(set(relevant)),
+        missing={},
+        basis=f"local collections: counted, with {TOKENS} tokens for each word of their first {SAMPLE:,} texts",
+    )
 
 
 def _is_large(folder: Path) -> bool:
-    """Whether counting the lines of the collection would take long."""
-    return sum(file.stat().st_size for file in folder.glob("corpus.*")) > 10**9
+    """Return whether counting the lines of the collection would take long."""
+    return sum(file.stat().st_size for file in folder.glob("corpus.*")) > _MANY_BYTES
 
 
-def _sampled(texts: Iterable[str]) -> float:
+def _sample_tokens(texts: Iterable[str]) -> float:
+    """Return the mean tokens of the first texts."""
     words = [len(text.split()) for text in islice(texts, SAMPLE)]
     return SPECIAL + TOKENS * sum(words) / max(1, len(words))
 
 
-def _lengths(dataset_id: str) -> tuple[float, float, str]:
-    """Mean tokens of documents and of queries, and where they come from."""
-    family, _, rest = dataset_id.partition("/")
+class _Lengths(NamedTuple):
+    """Hold mean tokens and their source."""
+
+    document: float
+    query: float
+    basis: str
+
+
+def _estimate_lengths(dataset_id: str) -> _Lengths:
+    family, _, name = dataset_id.partition("/")
     if family == "msmarco-passage":
-        return 80, 9, _MSMARCO
-    if family == "beir" and (name := rest.split("/")[0]) in _WORDS:
-        document, query = (SPECIAL + TOKENS * words for words in _WORDS[name])
-        return document, query, f"BEIR's lengths: {TOKENS} tokens for each word in table 1 of its paper"
-    return SPECIAL + 100 * TOKENS, SPECIAL + 10 * TOKENS, f"{dataset_id}: 100 words a document, 10 a query are assumed"
+        return _Lengths(_MSMARCO_PASSAGE, _MSMARCO_QUERY, _MSMARCO_BASIS)
+    collection, _, _ = name.partition("/")
+    if family == "beir" and collection in _WORDS:
+        document_words, query_words = _WORDS[collection]
+        basis = f"BEIR's lengths: {TOKENS} tokens for each word in table 1 of its paper"
+        return _Lengths(SPECIAL + TOKENS * document_words, SPECIAL + TOKENS * query_words, basis)
+    basis = f"{dataset_id}: 100 words a document, 10 a query are assumed"
+    return _Lengths(SPECIAL + 100 * TOKENS, SPECIAL + 10 * TOKENS, basis)

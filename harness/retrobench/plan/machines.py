@@ -1,4 +1,4 @@
-"""Machines to plan for: what they could do, what share of it training reaches, and where each figure comes from."""
+"""Describe machines to plan for: their peak rates, the shares that training reaches, and each figure's source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,14 +23,14 @@ from retrobench.plan.arithmetic import KNOWN_OBJECTIVES, encoding, pretraining, 
 from retrobench.plan.inventory import shape_of
 from retrobench.store import default_root
 
-__all__ = ["HARDWARE", "Machine", "Shares", "find", "recorded", "this"]
+__all__ = ["HARDWARE", "Machine", "Shares", "find", "measure_this_machine", "read_shares"]
 
 GIB = 2.0**30
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What part of the peak each kind of work reaches, counting real tokens in batches without padding."""
+    """Hold the share of the peak that each kind of work reaches, for tokens in batches without padding."""
 
     pretrain: float
     finetune: float
@@ -40,22 +40,22 @@ class Shares:
 
 @dataclass(frozen=True)
 class Machine:
-    """One accelerator, or one machine without."""
+    """Describe one accelerator, or a machine without."""
 
     name: str
-    peak: float  # FLOP/s of large matrix products in the precision that training takes; 0 where it is not known
+    peak: float  # FLOP/s of large matrix products in the precision of training; 0 if unknown
     peak_source: str
-    memory: float  # bytes for models and activations: the card's, or the machine's where there is none
+    memory: float  # bytes for models and activations: the GPU's, or main memory without a GPU
     shares: Shares
     gpu: bool = True
     bf16: bool = True
-    cores: int = 16  # beside a card, about as in NVIDIA's own machines
-    host: float = 0.0  # bytes of main memory; 0 where it is not known
-    free: float = 0.0  # bytes free where the store is; 0 where it is not known
+    cores: int = 16  # beside a GPU, about as many as in NVIDIA's own machines
+    host: float = 0.0  # bytes of main memory; 0 if unknown
+    free: float = 0.0  # free bytes on the store's disk; 0 if unknown
     warning: str = ""
 
 
-# README of NVIDIA's DeepLearningExamples (21.11): 580 sequences of 128 tokens a second in fp16 on one A100-80G, which
+# README of NVIDIA's DeepLearningExamples (21.11): 580 sequences of 128 tokens a second in fp16 on one A100-80G. They
 # are 139 of the data sheet's 312 TFLOP/s.
 _ANCHOR = Shares(0.45, 0.45, 0.45, "NVIDIA's BERT-large on an A100; not measured here")
 
@@ -69,118 +69,185 @@ _GPUS = {
         31.7 * GIB,
         _ANCHOR,
         bf16=False,
-        warning="no bf16 on a V100: retrobench takes fp32 there, and its 125 TFLOP/s in fp16 stay unused",
+        warning="no bf16 on a V100: retrobench uses fp32 there; its 125 TFLOP/s in fp16 are unused",
     ),
 }
 HARDWARE = (*_GPUS, "this")
 
-# Where no row was made on the processor: masked language modelling of a BERT 4 layers deep and 256 wide, in bf16,
-# reached 312 of 882 GFLOP/s on two EPYC cores.
-_ELSEWHERE = Shares(0.35, 0.35, 0.35, "a small BERT on two EPYC cores; no row of mini is by this processor")
-_BF16 = 4.4  # times fp32 on those cores
+# For a processor without rows: masked language modelling of a BERT of 4 layers and width 256, in bf16, reached 312 of
+# 882 GFLOP/s on two EPYC cores.
+_DEFAULT_SHARES = Shares(0.35, 0.35, 0.35, "a small BERT on two EPYC cores; no row of mini is by this processor")
+_BF16_SPEEDUP = 4.4  # over fp32, on those cores
 
 
 def find(name: str, board: Path | None = None) -> Machine:
-    """The machine of that name; `this` is measured, in a second or two. RetrobenchError for a name not in HARDWARE."""
+    """
+    Return the machine of that name; `this` is measured in a second or two.
+
+    Raises RetrobenchError for a name outside HARDWARE.
+    """
     if name not in HARDWARE:
         raise unknown("hardware", name, HARDWARE)
-    return this(board, thorough=True) if name == "this" else _GPUS[name]
+    if name == "this":
+        return measure_this_machine(board, thorough=True)
+    return _GPUS[name]
 
 
-def this(board: Path | None = None, thorough: bool = False) -> Machine:
-    """This machine. Only if `thorough`, torch is loaded, to measure in the precision that training takes."""
-    cores, host = os.cpu_count() or 1, float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    card, free = _card(), _free(default_root())
-    if card is None:
-        peak, source = _measured("cpu") if thorough else _glance()
-        name, shares = f"{processor_name()}, {cores} cores, no GPU", recorded(peak / cores, board)
-        return Machine(name, peak, source, host, shares, False, computes_bf16(), cores, host, free)
-    known = next((gpu for key, gpu in _GPUS.items() if key.upper() in card[0]), None)
-    peak, source = (known.peak, known.peak_source) if known else (0.0, "")
+def measure_this_machine(board: Path | None = None, thorough: bool = False) -> Machine:
+    """Measure this machine. Only `thorough` loads torch, to measure in the precision of training."""
+    gpu = _read_gpu()
+    if gpu is None:
+        return _measure_processor(board, thorough)
+    name, memory = gpu
+    similar = _find_similar_gpu(name)
+    peak, source = similar.peak, similar.peak_source
     if thorough:
-        peak, source = _measured("cuda")
-    about = (known.bf16, known.warning) if known else (True, "")
-    return Machine(card[0], peak, source, card[1], _ANCHOR, True, about[0], cores, host, free, about[1])
+        peak, source = _measure_peak("cuda")
+    return replace(
+        similar,
+        name=name,
+        peak=peak,
+        peak_source=source,
+        memory=memory,
+        cores=_count_cores(),
+        host=_main_memory(),
+        free=_free_bytes(default_root()),
+    )
 
 
-def _card() -> tuple[str, float] | None:
-    """Name and bytes of the first GPU, where this environment's torch was built for one."""
+def _measure_processor(board: Path | None, thorough: bool) -> Machine:
+    cores = _count_cores()
+    peak, source = _measure_peak("cpu") if thorough else _measure_peak_by_numpy()
+    memory = _main_memory()
+    return Machine(
+        name=f"{processor_name()}, {cores} cores, no GPU",
+        peak=peak,
+        peak_source=source,
+        memory=memory,
+        shares=read_shares(peak / cores, board),
+        gpu=False,
+        bf16=computes_bf16(),
+        cores=cores,
+        host=memory,
+        free=_free_bytes(default_root()),
+    )
+
+
+def _find_similar_gpu(name: str) -> Machine:
+    """Return the known GPU that the name mentions, or a GPU with an unknown peak."""
+    for key, machine in _GPUS.items():
+        if key.upper() in name:
+            return machine
+    return Machine(name, 0.0, "", 0.0, _ANCHOR)
+
+
+def _count_cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _main_memory() -> float:
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _read_gpu() -> tuple[str, float] | None:
+    """Return name and bytes of the first GPU, or None; a torch built without CUDA has none."""
     if "+cpu" in version("torch") or not shutil.which("nvidia-smi"):
         return None
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    name, comma, mebibytes = listed[0].rpartition(",") if listed else ("", "", "")
-    return (name.strip(), float(mebibytes) * 2**20) if comma else None
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    if not lines or "," not in lines[0]:
+        return None
+    name, _, mebibytes = lines[0].rpartition(",")
+    return name.strip(), float(mebibytes) * 2**20
 
 
-def _free(folder: Path) -> float:
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return float(shutil.disk_usage(there).free)
+def _free_bytes(folder: Path) -> float:
+    """Return the free bytes on the disk of a folder that need not exist yet."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return float(shutil.disk_usage(existing).free)
 
 
-def _measured(device: str) -> tuple[float, str]:
+def _measure_peak(device: str) -> tuple[float, str]:
+    """Return FLOP/s of a matrix product by torch, and their source."""
     import torch
 
-    halved = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else computes_bf16()
-    size = 8192 if device == "cuda" else 1536
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if halved else torch.float32)
+    if device == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        size = 8192
+    else:
+        bf16 = computes_bf16()
+        size = 1536
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
 
-    def product() -> None:
+    def multiply() -> None:
         torch.mm(matrix, matrix)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return _rate(size, product, 1.0), f"{'bf16' if halved else 'fp32'}, measured now, {size} x {size}"
+    precision = "bf16" if bf16 else "fp32"
+    return _measure_rate(size, multiply, 1.0), f"{precision}, measured now, {size} x {size}"
 
 
-def _glance() -> tuple[float, str]:
+def _measure_peak_by_numpy() -> tuple[float, str]:
     matrix = np.full((640, 640), 0.5, np.float32)
-    rate = _rate(640, lambda: matrix @ matrix, 0.5)
+    rate = _measure_rate(640, lambda: matrix @ matrix, 0.5)
     if computes_bf16():
-        return _BF16 * rate, f"bf16, taken as {_BF16} x fp32, measured now"
+        return _BF16_SPEEDUP * rate, f"bf16, taken as {_BF16_SPEEDUP} x fp32, measured now"
     return rate, "fp32, measured now, 640 x 640"
 
 
-def _rate(size: int, product: Callable[[], object], seconds: float) -> float:
-    """FLOP/s of the quickest product of two square matrices that `seconds` leave time for."""
-    product()  # the first one starts threads and fills caches
-    best, end = float("inf"), time.perf_counter() + seconds
+def _measure_rate(size: int, multiply: Callable[[], object], seconds: float) -> float:
+    """Return FLOP/s of the fastest product of two square matrices within `seconds`."""
+    multiply()  # the first product starts threads and fills caches
+    fastest = float("inf")
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        began = time.perf_counter()
-        product()
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+        start = time.perf_counter()
+        multiply()
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * size**3 / fastest
 
 
-def recorded(peak: float, board: Path | None = None, processor: str = "") -> Shares:
-    """What the rows of the track mini that were made on `processor` reached of `peak`, both FLOP/s of one core."""
+def read_shares(peak: float, board: Path | None = None, processor: str = "") -> Shares:
+    """Return the shares of `peak`, in FLOP/s of a core, that the rows of the track mini reached on `processor`."""
     processor = processor or processor_name()
     rates: dict[str, list[float]] = {"pretrain": [], "finetune": [], "encode": []}
     try:
         file = leaderboard.locate("mini", board)
         rows = leaderboard.read(file.parent)
-    except RetrobenchError:  # another --leaderboard, or rows of another version: there is nothing to go by
-        rows = []
+    except RetrobenchError:  # another --leaderboard, or rows of another version
+        return _DEFAULT_SHARES
     for row in rows:
-        if row.hardware.get("processor") == processor and row.hardware.get("device") == "cpu" and not row.overrides:
-            for stage, flops in _flops_per_token(row, file).items():
-                reached = row.cost[stage]["tokens_per_second"] * flops / float(row.hardware["threads"])
-                rates[stage].append(min(1.0, reached / peak))
+        on_processor = row.hardware.get("processor") == processor and row.hardware.get("device") == "cpu"
+        if not on_processor or row.overrides:
+            continue
+        for stage, flops in _flops_per_token(row, file).items():
+            flops_per_second = row.cost[stage]["tokens_per_second"] * flops / float(row.hardware["threads"])
+            rates[stage].append(min(1.0, flops_per_second / peak))
     if not all(rates.values()):
-        return _ELSEWHERE
-    middle = {stage: statistics.median(found) for stage, found in rates.items()}
-    return Shares(**middle, source=f"measured: {len(rates['encode'])} rows of mini on {processor}")
+        return _DEFAULT_SHARES
+    return Shares(
+        pretrain=statistics.median(rates["pretrain"]),
+        finetune=statistics.median(rates["finetune"]),
+        encode=statistics.median(rates["encode"]),
+        source=f"measured: {len(rates['encode'])} rows of mini on {processor}",
+    )
 
 
 def _flops_per_token(row: Row, file: Path) -> dict[str, float]:
-    """Stage -> FLOPs per token, of a row whose costs are known and whose vectors are [CLS]."""
+    """Return stage -> FLOPs per token, for a row with known costs and [CLS] vectors."""
     if row.representation != "cls" or "encode" not in row.cost:
         return {}
     track = read_track(file, "mini", [])
     shape, _ = shape_of(track.model.base, track.model)
-    length = track.finetune.reading.passage_length
-    found = {"finetune": training(shape, length), "encode": encoding(shape, length)}
+    passage_length = track.finetune.reading.passage_length
+    flops = {
+        "finetune": training(shape, passage_length),
+        "encode": encoding(shape, passage_length),
+    }
     if row.objective in KNOWN_OBJECTIVES and "pretrain" in row.cost:
-        length, ratio = track.pretrain.max_length, row.settings["mask_ratio"]
-        found["pretrain"] = pretraining(shape, length, row.objective, ratio)
-    return found
+        mask_ratio = row.settings["mask_ratio"]
+        flops["pretrain"] = pretraining(shape, track.pretrain.max_length, row.objective, mask_ratio)
+    return flops

@@ -1,4 +1,4 @@
-"""The plan as one screen of plain text: a line per stage, what is short, and where the figures come from."""
+"""Print the plan as one screen of plain text: a line per stage, shortages, and the source of each figure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,25 @@ from retrobench.core import Column, Table
 from retrobench.data import rules
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import locate, track_name
-from retrobench.plan import advice, costs, machines, words
+from retrobench.plan import advice, costs, machines
 from retrobench.plan.arithmetic import KNOWN_OBJECTIVES
+from retrobench.plan.estimate import estimate_needs
+from retrobench.plan.formatting import (
+    format_bytes,
+    format_count,
+    format_number,
+    format_percent,
+    format_plural,
+    format_rate,
+    format_time,
+    wrap,
+)
 from retrobench.plan.machines import GIB, Machine
-from retrobench.plan.work import Needs, Stage, needs_of
+from retrobench.plan.needs import ExperimentNeeds, StageNeeds
 
 __all__ = ["plan"]
+
+_SHOWN_FILES = 4
 
 
 def plan(
@@ -26,10 +39,11 @@ def plan(
     overrides: Sequence[str] = (),
     leaderboard: Path | None = None,
 ) -> str:
-    """What `retrobench run` would need for an objective under a track, on `gpus` cards of the hardware.
+    """
+    Return the needs of `retrobench run` for an objective under a track, on `gpus` GPUs of the hardware.
 
-    Nothing is downloaded, and torch is loaded only to measure `this` machine. RetrobenchError for unknown names, for
-    several GPUs of a machine without, and for a baseline, which neither trains nor encodes.
+    Nothing is downloaded, and torch is loaded only to measure `this` machine. Raises RetrobenchError for unknown
+    names, for several GPUs of a machine without, and for a baseline, which neither trains nor encodes.
     """
     machine = machines.find(hardware, leaderboard)
     if gpus > 1 and not machine.gpu:
@@ -37,136 +51,198 @@ def plan(
             f"--gpus is {gpus}, and this machine has no GPU. Leave it out, or name another --hardware."
         )
     file = locate(track, leaderboard)
-    read = read_track(file, track_name(file), overrides)
-    recipe = read_track(file, read.name, [])
-    x = Experiment(read, read_entrant(objective, discover(), overrides), 0)
-    if isinstance(x.entrant, Baseline):
+    changed_track = read_track(file, track_name(file), overrides)
+    recipe = read_track(file, changed_track.name, [])
+    experiment = Experiment(changed_track, read_entrant(objective, discover(), overrides), 0)
+    if isinstance(experiment.entrant, Baseline):
         raise RetrobenchError(
-            f"{x.entrant.name} trains and encodes nothing, so there is nothing to plan. Name an objective."
+            f"{experiment.entrant.name} trains and encodes nothing, so there is nothing to plan. Name an objective."
         )
-    here = None if hardware == "this" else machines.this(leaderboard)
-    return "\n".join(_Page(x, needs_of(x), recipe, machine, here, gpus).lines())
+    local = None if hardware == "this" else machines.measure_this_machine(leaderboard)
+    page = _Page(experiment, estimate_needs(experiment), recipe, machine, local, gpus)
+    return "\n".join(page.lines())
 
 
 class _Page:
-    """The parts of the screen in order. `here` is this machine, where another is planned for."""
+    """Print the paragraphs in order. `local` is this machine if the plan is for another."""
 
     def __init__(
-        self, x: Experiment, needs: Needs, recipe: Track, machine: Machine, here: Machine | None, gpus: int
+        self,
+        experiment: Experiment,
+        needs: ExperimentNeeds,
+        recipe: Track,
+        machine: Machine,
+        local: Machine | None,
+        gpus: int,
     ) -> None:
-        self.x, self.needs, self.recipe = x, needs, recipe
-        self.machine, self.here, self.gpus = machine, here, gpus
+        self.experiment = experiment
+        self.needs = needs
+        self.recipe = recipe
+        self.machine = machine
+        self.local = local
+        self.gpus = gpus
 
     def lines(self) -> Iterator[str]:
-        yield from words.wrapped(self._title(), indent=0)
+        yield from wrap(self._title(), indent=0)
         yield ""
         yield self._table().text()
         yield ""
-        yield from words.wrapped(self._data(), "tests")
-        yield from words.wrapped(self._downloads(), "downloads")
-        yield from words.wrapped(self._disk(), "disk")
-        yield from words.wrapped(advice.negatives(self.needs, self.recipe, self.machine, self.gpus), "negatives")
-        short = list(advice.changes(self.needs, self.x.track, self.machine, self.gpus))
-        for number, text in enumerate(short or ["nothing: all of it fits"]):
-            yield from words.wrapped(text, "" if number else "to change")
-        yield from words.wrapped(self._beside(), "here") if self.here else ()
+        yield from wrap(self._tests(), "tests")
+        yield from wrap(self._downloads(), "downloads")
+        yield from wrap(self._disk(), "disk")
+        yield from wrap(advice.describe_negatives(self.needs, self.recipe, self.machine, self.gpus), "negatives")
+        yield from self._changes()
+        if self.local:
+            yield from wrap(self._summarise_local(self.local), "here")
         yield ""
         for note in self._notes():
-            yield from words.wrapped(note, "*", 2)
+            yield from wrap(note, "*", 2)
 
     def _title(self) -> str:
-        machine, cards = self.machine, f"{self.gpus} x " if self.gpus > 1 else ""
-        each = " each" if cards else ""
+        machine = self.machine
+        name = machine.name
+        rate = format_rate(machine.peak)
+        if self.gpus > 1:
+            name = f"{self.gpus} x {name}"
+            rate = f"{rate} each"
         return (
-            f"{self.x.track.name} for {self.x.entrant.name} on {cards}{machine.name}: {machine.memory / GIB:,.0f} GiB, "
-            f"{words.rate(machine.peak)}{each} ({machine.peak_source})"
+            f"{self.experiment.track.name} for {self.experiment.entrant.name} on {name}: "
+            f"{machine.memory / GIB:,.0f} GiB, {rate} ({machine.peak_source})"
         )
 
     def _table(self) -> Table:
         """Return a row for each stage and their total."""
-        columns = [Column("stage"), Column("tokens", "right", "number")]
         device = "card GiB" if self.machine.gpu else "model GiB"
-        costs = ["floor", "expected", device, "host GiB", "store GB"]
-        if self.here and self.here.peak:
-            costs.append("here")
-        columns += [Column(name, "right", "cost") for name in costs]
+        cost_names = ["floor", "expected", device, "host GiB", "store GB"]
+        if self.local and self.local.peak:
+            cost_names.append("here")
+        columns = [Column("stage"), Column("tokens", "right", "number")]
+        columns += [Column(name, "right", "cost") for name in cost_names]
         rows = []
         for stage in self.needs.stages:
-            tokens = sum(work.tokens for work in stage.works)
-            rows.append([stage.name, words.count(tokens), *self._row([stage])])
-        return Table(columns, [*rows, ["total", "", *self._row(self.needs.stages)]])
+            tokens = sum(item.tokens for item in stage.items)
+            rows.append([stage.name, format_count(tokens), *self._cost_cells([stage])])
+        rows.append(["total", "", *self._cost_cells(self.needs.stages)])
+        return Table(columns, rows)
 
-    def _row(self, stages: Sequence[Stage]) -> list[str]:
-        """Hours added up, the largest memory, disk added up."""
-        spent = [costs.seconds(stage, self.machine, self.gpus) for stage in stages]
-        cells = [words.time(sum(of.floor for of in spent)), words.time(sum(of.expected for of in spent))]
-        cells.append(words.small(max(costs.need(stage, self.gpus) for stage in stages) / GIB))
-        cells.append(words.small(max(stage.host for stage in stages) / GIB))
-        cells.append(words.small(sum(stage.disk for stage in stages) / 1e9))
-        if self.here and self.here.peak:
-            cells.append(words.time(sum(costs.seconds(stage, self.here).expected for stage in stages)))
+    def _cost_cells(self, stages: Sequence[StageNeeds]) -> list[str]:
+        """Return the sum of hours, the largest memory and the sum of disk sizes."""
+        seconds = [costs.estimate_seconds(stage, self.machine, self.gpus) for stage in stages]
+        device = max(costs.device_bytes(stage, self.gpus) for stage in stages)
+        host = max(stage.host for stage in stages)
+        disk = sum(stage.disk for stage in stages)
+        cells = [
+            format_time(sum(stage.floor for stage in seconds)),
+            format_time(sum(stage.expected for stage in seconds)),
+            format_number(device / GIB),
+            format_number(host / GIB),
+            format_number(disk / 1e9),
+        ]
+        if self.local and self.local.peak:
+            cells.append(format_time(_expected_seconds(stages, self.local)))
         return cells
 
-    def _data(self) -> str:
-        tested = {found.corpus: found for found in self.needs.tested}
-        sets = sum(len(rules.GROUPS.get(name, (name,))) for name in self.x.track.evaluate.datasets)
-        largest = max(tested.values(), key=lambda found: found.documents)
-        documents = sum(found.documents for found in tested.values())
-        text = f"{words.plural(sets, 'set')} over {words.plural(len(tested), 'collection')} of {documents:,} documents"
-        return text + (f"; the largest: {largest.name}, {largest.documents:,}" if len(tested) > 1 else "")
+    def _tests(self) -> str:
+        collections = {collection.corpus: collection for collection in self.needs.tested}
+        test_sets = 0
+        for name in self.experiment.track.evaluate.datasets:
+            test_sets += len(rules.GROUPS.get(name, (name,)))
+        documents = sum(collection.documents for collection in collections.values())
+        corpora = format_plural(len(collections), "collection")
+        text = f"{format_plural(test_sets, 'set')} over {corpora} of {documents:,} documents"
+        if len(collections) == 1:
+            return text
+        largest = max(collections.values(), key=lambda collection: collection.documents)
+        return f"{text}; the largest: {largest.name}, {largest.documents:,}"
 
     def _downloads(self) -> str:
-        files = sorted(self.needs.missing.items(), key=lambda item: (-item[1], item[0]))
+        files = sorted(self.needs.missing.items(), key=_largest_first)
         if not files:
-            return "none: all of it is here"
-        shown = [f"{'/'.join(name.split('/')[-2:])} {words.size(size)}" for name, size in files]
-        listed = ", ".join(shown[:4]) + (f" and {len(shown) - 4} smaller ones" if len(shown) > 4 else "")
-        text = f"{words.size(sum(size for _, size in files))} in {len(files)} files: {listed}"
-        made = dict.fromkeys(found.corpus for found in self.needs.collections if found.made)
-        return text + (f". To be made of them: retrobench data fetch {', '.join(made)}" if made else "")
+            return "none: all files are here"
+        largest = [f"{_short_name(address)} {format_bytes(size)}" for address, size in files[:_SHOWN_FILES]]
+        total = sum(size for _, size in files)
+        text = f"{format_bytes(total)} in {len(files)} files: {', '.join(largest)}"
+        if len(files) > _SHOWN_FILES:
+            text += f" and {len(files) - _SHOWN_FILES} smaller ones"
+        corpora = dict.fromkeys(collection.corpus for collection in self.needs.collections if collection.to_build)
+        if corpora:
+            text += f". Build from them: retrobench data fetch {', '.join(corpora)}"
+        return text
 
     def _disk(self) -> str:
-        whole = advice.space(self.needs)
-        store, passing = sum(stage.disk for stage in self.needs.stages), advice.passing(self.needs)
-        parts = {"in the store": store, "of checkpoints": passing}
-        parts["of downloads and what is made of them"] = whole - store - passing
-        return f"{words.size(whole)}: " + ", ".join(
-            f"{words.size(part)} {name}" for name, part in parts.items() if part
-        )
+        total = advice.disk_bytes(self.needs)
+        store = sum(stage.disk for stage in self.needs.stages)
+        checkpoints = advice.checkpoint_bytes(self.needs)
+        sizes = {
+            "in the store": store,
+            "of checkpoints": checkpoints,
+            "of downloads and collections built from them": total - store - checkpoints,
+        }
+        described = [f"{format_bytes(size)} {name}" for name, size in sizes.items() if size]
+        return f"{format_bytes(total)}: {', '.join(described)}"
 
-    def _beside(self) -> str:
-        """What this machine would need, where another is planned for."""
-        here = self.here
-        assert here is not None
-        hours = sum(costs.seconds(stage, here).expected for stage in self.needs.stages)
-        text = f"{here.name}, {here.memory / GIB:,.0f} GiB: "
-        if not here.peak:
-            return f"{text}its rate is not known; --hardware this measures it"
-        text += f"{words.time(hours)} expected, with {words.rate(here.peak)} ({here.peak_source})"
-        short = advice.short_of(self.needs, here)
-        return f"{text}; too little {short}" if short else f"{text}; all of it fits"
+    def _changes(self) -> Iterator[str]:
+        changes = list(advice.suggest_changes(self.needs, self.experiment.track, self.machine, self.gpus))
+        if not changes:
+            changes = ["nothing: all of it fits"]
+        label = "to change"
+        for change in changes:
+            yield from wrap(change, label)
+            label = ""
+
+    def _summarise_local(self, local: Machine) -> str:
+        """Return the needs on this machine if the plan is for another."""
+        machine = f"{local.name}, {local.memory / GIB:,.0f} GiB"
+        if not local.peak:
+            return f"{machine}: its rate is unknown; --hardware this measures it"
+        expected = format_time(_expected_seconds(self.needs.stages, local))
+        shortage = advice.summarise_shortage(self.needs, local)
+        verdict = f"too little {shortage}" if shortage else "all of it fits"
+        return f"{machine}: {expected} expected, with {format_rate(local.peak)} ({local.peak_source}); {verdict}"
 
     def _notes(self) -> Iterator[str]:
-        machine, shares = self.machine, self.machine.shares
-        each = {"pre-training": shares.pretrain, "fine-tuning": shares.finetune, "encoding": shares.encode}
-        parts = [f"{words.percent(share)} in {name}" for name, share in each.items()]
-        reached = words.percent(shares.encode) if len({*each.values()}) == 1 else ", ".join(parts)
-        yield f"expected: floor / {reached} ({shares.source}) / share of real tokens in a batch"
-        if self.here and not self.here.gpu:
-            yield f"here: {words.percent(self.here.shares.pretrain)} of its peak ({self.here.shares.source})"
+        yield self._expected_note()
+        if self.local and not self.local.gpu:
+            shares = self.local.shares
+            yield f"here: {format_percent(shares.pretrain)} of its peak ({shares.source})"
         yield "tokenise: floor 1.2 M tokens/s, the most seen on two cores; expected 0.18 M, as in mini's rows"
-        if machine.gpu:
-            share = words.percent(costs.SEARCHING_ON_GPU)
-            yield f"mine, test: exact search at {share} of the peak, which nobody measured"
+        if self.machine.gpu:
+            share = format_percent(costs.SEARCHING_ON_GPU)
+            yield f"mine, test: exact search at {share} of the peak, an aim without a measurement"
         else:
             yield f"mine, test: exact search at {costs.SEARCHING / 1e9:.0f} GFLOP/s a core, as once on two EPYC cores"
         yield "card: 18 bytes a parameter; 68 a token, layer and unit of width (arXiv:2205.05198, doubled)"
-        objective = self.x.entrant.kind
-        if self.x.pretraining and objective not in KNOWN_OBJECTIVES:
-            yield f"{objective}: taken to cost what masked language modelling does"
+        objective = self.experiment.entrant.kind
+        if self.experiment.pretraining and objective not in KNOWN_OBJECTIVES:
+            yield f"{objective}: assumed to cost as much as masked language modelling"
         if self.gpus > 1:
-            yield "several cards: a process each trains, encodes and searches exactly; one does the rest. Never tried"
-        if machine.warning:
-            yield machine.warning
-        yield "not counted: making collections, scoring, and what other work the machine does"
-        yield from dict.fromkeys((*self.needs.assumed, *(found.basis for found in self.needs.collections)))
+            yield "several cards: each has a process that trains, encodes and searches; one does the rest. Never tried"
+        if self.machine.warning:
+            yield self.machine.warning
+        yield "not counted: making collections, scoring, and other work on the machine"
+        assumptions = [*self.needs.assumed, *(collection.basis for collection in self.needs.collections)]
+        yield from dict.fromkeys(assumptions)
+
+    def _expected_note(self) -> str:
+        shares = self.machine.shares
+        pretrain = format_percent(shares.pretrain)
+        finetune = format_percent(shares.finetune)
+        encode = format_percent(shares.encode)
+        reached = f"{pretrain} in pre-training, {finetune} in fine-tuning, {encode} in encoding"
+        if shares.pretrain == shares.finetune == shares.encode:
+            reached = encode
+        return f"expected: floor / {reached} ({shares.source}) / share of real tokens in a batch"
+
+
+def _expected_seconds(stages: Sequence[StageNeeds], machine: Machine) -> float:
+    return sum(costs.estimate_seconds(stage, machine).expected for stage in stages)
+
+
+def _largest_first(file: tuple[str, int]) -> tuple[int, str]:
+    address, size = file
+    return -size, address
+
+
+def _short_name(address: str) -> str:
+    """Return the last two segments of an address."""
+    return "/".join(address.split("/")[-2:])

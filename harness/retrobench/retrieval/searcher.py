@@ -64,7 +64,7 @@ class Searcher:
         self.tie_ranks, self.scale = ranking.precedence(self.ids), scale
         self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
 
-    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranked]:
+    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranking]:
         """Yield the best `depth` passages of each query by inner product, in the total order of `ranking`.
 
         Without an index, each process of a run searches a part of the passages, and every process gets the whole

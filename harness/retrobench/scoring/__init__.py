@@ -1,11 +1,11 @@
 """
-Rankings and their scores.
+Rank documents and score rankings.
 
 * ranking       one total order for every engine
 * trec          TREC runs and judgements as arrays
 * runfiles      a ranking in a folder
 * measures      measures by ranx, checked against trec_eval
-* score         a run and its judgements to numbers
+* score         the scores of a run against judgements
 * significance  paired tests, Holm-corrected
 """
 

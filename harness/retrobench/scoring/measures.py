@@ -1,24 +1,25 @@
 """
-Measures of a ranking: computed by ranx, and again by trec_eval's own code, which must agree.
+Compute measures of a ranking by ranx, and check them against trec_eval's own code.
 
-* canonical(name)   the one spelling of a measure
+* canonical(name)   the canonical spelling of a measure
 * measure(...)      every query's values
-* check(...)        where two engines differ
+* check(...)        raises where the two engines differ
 
-Binary measures take a grade as relevant from a level on; nDCG keeps the grades, with linear gain.
+For binary measures a grade is relevant from the relevance level on. nDCG uses the grades, with linear gain.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["canonical", "check", "deepest", "measure", "unanswerable"]
+__all__ = ["canonical", "check", "deepest", "judged_documents", "measure", "unanswerable"]
 
 
 _RANX = {"nDCG": "ndcg", "MRR": "mrr", "RR": "mrr", "Recall": "recall", "Success": "hit_rate", "MAP": "map"}
@@ -30,57 +31,120 @@ _TREC = {
     "Success": "success",
     "MAP": "map",
 }
-_CUTS = ("ndcg_cut", "recall", "success")  # these take a cut-off in trec_eval
+_TREC_WITH_CUTOFF = ("ndcg_cut", "recall", "success")
 _ALIASES = {"AP": "MAP", "R": "Recall"}  # ir_measures' names
-_UNCUT = ("RR", "MAP")  # read the whole ranking where they have no cut-off
-_CHOICES = (*(f"{kind}@10" for kind in _RANX), *_UNCUT, "RR(rel=2)@10")
-_NAME = re.compile(r"([A-Za-z]+)(?:\(([^()]*)\))?(?:@([1-9]\d*))?")
-_AGREE = 1e-6
-_AT_ONCE = 1000  # queries whose hits stand in Python objects at a time
+_CUTOFF_OPTIONAL = ("RR", "MAP")  # without a cutoff they read the whole ranking
+_CHOICES = (*(f"{kind}@10" for kind in _RANX), *_CUTOFF_OPTIONAL, "RR(rel=2)@10")
+_NAME = re.compile(r"(?P<kind>[A-Za-z]+)(?:\((?P<option>[^()]*)\))?(?:@(?P<cutoff>[1-9]\d*))?")
+_LEVEL = re.compile(r"rel=(?P<level>[1-9]\d*)")
+_LINEAR_GAIN = re.compile(r"dcg=(['\"])log2\1")
+_TOLERANCE = 1e-6
+_BLOCK = 1000  # queries whose hits are Python objects at a time
+
+# Hits and judgements are indices into the judged documents, with these numbers beside them.
+_LIST_END = -1
+_NOT_JUDGED = -2
+_NO_JUDGEMENT = -3.0  # fills short lists of judgements up and equals no hit
 
 
 class _Measure(NamedTuple):
     kind: str
-    cut: int | None
-    level: int | None  # the least relevant grade, where the name gives one
+    cutoff: int | None
+    level: int | None  # the least relevant grade, if the name gives one
 
-    def at(self, level: int) -> int:
-        """The least relevant grade in a run whose level is this. nDCG knows no level."""
-        return 1 if self.kind == "nDCG" else self.level or level
+    def least_grade(self, level: int) -> int:
+        """Return the least relevant grade in a run of that relevance level; nDCG ignores the level."""
+        if self.kind == "nDCG":
+            return 1
+        return self.level or level
+
+    def depth(self, longest: int) -> int:
+        """Return how many hits of a list of length `longest` the measure reads."""
+        if self.cutoff is None:
+            return longest
+        return min(self.cutoff, longest)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """
+    Hold the hits and judgements of some queries.
+
+    `hits` [Q, k] index `judged`, the ids of all judged documents. `grades` has query -> document -> grade.
+    """
+
+    hits: np.ndarray
+    grades: dict[str, dict[str, int]]
+    judged: Sequence[str]
 
 
 def _parse(name: str) -> _Measure:
-    found = _NAME.fullmatch(name.replace(" ", ""))
-    kind = _ALIASES.get(found[1], found[1]) if found else ""
-    if not found or kind not in _RANX or (found[3] is None and kind not in _UNCUT):
-        raise unknown("measure", name, _CHOICES, "ir_measures' spellings are understood too.")
-    cut, level, option = int(found[3]) if found[3] else None, None, found[2] or ""
-    if kind != "nDCG" and re.fullmatch(r"rel=[1-9]\d*", option):
-        level = int(option.removeprefix("rel="))
-    elif option and not (kind == "nDCG" and re.fullmatch(r"dcg=(['\"])log2\1", option)):
-        choice = "dcg='log2', linear gain" if kind == "nDCG" else "rel=N, the least relevant grade"
-        raise RetrobenchError(f"Measure {name!r} asks for what is not computed: {kind} takes only ({choice}).")
-    return _Measure("MRR" if kind == "RR" and cut else kind, cut, level)
+    match = _NAME.fullmatch(name.replace(" ", ""))
+    if match is None:
+        raise _unknown_measure(name)
+    kind = _ALIASES.get(match["kind"], match["kind"])
+    if kind not in _RANX:
+        raise _unknown_measure(name)
+    if match["cutoff"] is None and kind not in _CUTOFF_OPTIONAL:
+        raise _unknown_measure(name)
+    cutoff = int(match["cutoff"]) if match["cutoff"] else None
+    level = _parse_option(name, kind, match["option"])
+    if kind == "RR" and cutoff:
+        kind = "MRR"
+    return _Measure(kind, cutoff, level)
+
+
+def _parse_option(name: str, kind: str, option: str | None) -> int | None:
+    """Return the relevance level of a measure's option in brackets; None if the option sets none."""
+    if not option:
+        return None
+    if kind == "nDCG":
+        if not _LINEAR_GAIN.fullmatch(option):
+            raise _wrong_option(name, kind, "dcg='log2', linear gain")
+        return None
+    match = _LEVEL.fullmatch(option)
+    if match is None:
+        raise _wrong_option(name, kind, "rel=N, the least relevant grade")
+    return int(match["level"])
+
+
+def _unknown_measure(name: str) -> RetrobenchError:
+    return unknown("measure", name, _CHOICES, "ir_measures' spellings are understood too.")
+
+
+def _wrong_option(name: str, kind: str, choice: str) -> RetrobenchError:
+    return RetrobenchError(f"Measure {name!r} is not computed: {kind} takes only ({choice}).")
 
 
 def canonical(name: str, level: int = 1) -> str:
-    """The one spelling of a measure in a run of that relevance level, by which its values are called.
-
-    `RR@10` is `MRR@10`, `AP(rel=2)` is `MAP` at level 2 and `MAP(rel=2)` at any other. RetrobenchError for what is
-    not computed.
     """
-    kind, cut, own = _parse(name)
-    return kind + (f"(rel={own})" if own and own != level else "") + (f"@{cut}" if cut else "")
+    Return the canonical spelling of a measure in a run of that relevance level.
+
+    `RR@10` is `MRR@10`. `AP(rel=2)` is `MAP` at level 2 and `MAP(rel=2)` at any other. Raises RetrobenchError for an
+    unknown measure.
+    """
+    parsed = _parse(name)
+    spelling = parsed.kind
+    if parsed.level and parsed.level != level:
+        spelling += f"(rel={parsed.level})"
+    if parsed.cutoff:
+        spelling += f"@{parsed.cutoff}"
+    return spelling
 
 
 def deepest(names: Sequence[str]) -> int | None:
-    """The largest cut-off among the measures; None if one of them reads the whole ranking."""
-    cuts = [_parse(name).cut for name in names]
-    return None if None in cuts else max((cut for cut in cuts if cut is not None), default=0)
+    """Return the largest cutoff among the measures; None if a measure reads the whole ranking."""
+    measures = [_parse(name) for name in names]
+    largest = 0
+    for parsed in measures:
+        if parsed.cutoff is None:
+            return None
+        largest = max(largest, parsed.cutoff)
+    return largest
 
 
 def unanswerable(qrels: Mapping[str, Mapping[str, int]], level: int = 1) -> list[str]:
-    """The judged queries without a single document of that grade or above: they count 0 in every mean."""
+    """Return the judged queries without a document of that grade or above; they count 0 in every mean."""
     return [query for query, grades in qrels.items() if max(grades.values(), default=0) < level]
 
 
@@ -92,105 +156,157 @@ def measure(
     names: Sequence[str],
     level: int = 1,
 ) -> dict[str, dict[str, float]]:
-    """Canonical name -> query -> value for every query of the qrels, 0 for one that the ranking lacks.
-
-    `hits` [Q, k] are rows of `ids` in ranked order, -1 where a list ends, -2 for a document outside `ids`, of which
-    only the judged ones matter. A grade from `level` on is relevant, unless
-    the measure's name says another. RetrobenchError names the queries on which the second engine differs by more than
-    1e-6, or whose value is no fraction.
     """
-    at = {query: place for place, query in enumerate(queries)}
-    judged = list({document: None for grades in qrels.values() for document in grades})
-    labels, nothing = _labels(ids, judged), np.full(max(1, hits.shape[1]), -1)
-    asked = {canonical(name, level): _parse(name) for name in names}
-    values: dict[str, list[float]] = {name: [] for name in asked}
-    for first in range(0, len(qrels), _AT_ONCE):
-        block = list(qrels)[first : first + _AT_ONCE]
-        rows = np.stack([labels[hits[at[q]]] if q in at and hits.shape[1] else nothing for q in block])
-        grades = {query: dict(qrels[query]) for query in block}
-        found = _by_ranx(rows, grades, judged, asked, level)
-        check(block, found, _by_trec_eval(rows, grades, judged, asked, level))
-        for name in asked:
-            values[name] += found[name].tolist()
-    return {name: dict(zip(qrels, of, strict=True)) for name, of in values.items()}
+    Return canonical name -> query -> value for every query of the qrels; a query without hits has value 0.
+
+    `hits` [Q, k] are rows of `ids` in ranked order: -1 ends a list, -2 is a document outside `ids`. `ids` must hold
+    every judged document of the ranking. A grade from `level` on is relevant, unless the measure's name sets another
+    level. Raises RetrobenchError for queries on which the engines differ by more than 1e-6, or with a value outside
+    0 to 1.
+    """
+    measures = {canonical(name, level): _parse(name) for name in names}
+    judged = judged_documents(qrels)
+    judged_index = _judged_index(ids, judged)
+    row_of_query = {query: row for row, query in enumerate(queries)}
+    values: dict[str, dict[str, float]] = {name: {} for name in measures}
+    judged_queries = list(qrels)
+    for start in range(0, len(judged_queries), _BLOCK):
+        query_ids = judged_queries[start : start + _BLOCK]
+        block_hits = np.full((len(query_ids), max(1, hits.shape[1])), _LIST_END, np.int32)
+        for position, query in enumerate(query_ids):
+            if query in row_of_query:
+                block_hits[position, : hits.shape[1]] = judged_index[hits[row_of_query[query]]]
+        block = _Block(block_hits, {query: dict(qrels[query]) for query in query_ids}, judged)
+        block_values = _by_ranx(block, measures, level)
+        check(query_ids, block_values, _by_trec_eval(block, measures, level))
+        for name in measures:
+            values[name].update(zip(query_ids, block_values[name].tolist(), strict=True))
+    return values
 
 
-def _labels(ids: Sequence[str], judged: Sequence[str]) -> np.ndarray:
-    """For each row of `ids`, and at the end for -2 and -1: its place among the judged documents, -2 if not there."""
-    place_of = {document: place for place, document in enumerate(judged)}
-    return np.asarray([*(place_of.get(identifier, -2) for identifier in ids), -2, -1], np.int32)
+def judged_documents(qrels: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return each document that is judged for any query, in the order of the judgements."""
+    documents: dict[str, None] = {}
+    for grades in qrels.values():
+        documents.update(dict.fromkeys(grades))
+    return list(documents)
 
 
-def _by_ranx(
-    rows: np.ndarray,
-    grades: Mapping[str, Mapping[str, int]],
-    judged: Sequence[str],
-    asked: Mapping[str, _Measure],
-    level: int,
-) -> dict[str, np.ndarray]:
+def _judged_index(ids: Sequence[str], judged: Sequence[str]) -> np.ndarray:
+    """
+    Return each row's index among the judged documents, -2 for a document without judgement.
+
+    Two entries at the end serve the rows -2 and -1, which index an array from its end: they stay -2 and -1.
+    """
+    index_of = {document: index for index, document in enumerate(judged)}
+    indices = [index_of.get(identifier, _NOT_JUDGED) for identifier in ids]
+    return np.asarray([*indices, _NOT_JUDGED, _LIST_END], np.int32)
+
+
+def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dict[str, np.ndarray]:
+    """Return each measure's values, [Q]. Arrays of (document, value) pairs spare ranx its dictionaries."""
     import ranx
 
-    # Arrays of (document, value) pairs spare ranx its dictionaries. Ranks stand in for scores, so nothing is tied, and
-    # what fills short lists up can match nothing: -1 among the hits, -3 with grade 0 among the judgements.
-    ranks = np.arange(rows.shape[1], 0, -1.0)
-    run = np.stack([rows.astype(np.float64), np.broadcast_to(ranks, rows.shape)], axis=-1)
-    place_of = {document: place for place, document in enumerate(judged)}
-    pairs = np.full((len(grades), max(1, *map(len, grades.values())), 2), (-3.0, 0.0))
-    for query, of in enumerate(grades.values()):
-        # ranx takes the judgements of an array, as they stand, for the ideal ranking.
-        for place, (document, grade) in enumerate(sorted(of.items(), key=lambda item: -item[1])):
-            pairs[query, place] = place_of[document], max(grade, 0)
-    texts = {}
-    for name, of_name in asked.items():
-        cut = f"@{of_name.cut}" if of_name.cut else ""
-        texts[name] = f"{_RANX[of_name.kind]}{cut}-l{of_name.at(level)}"
-    several = list(texts.values())  # ranx fails on a single measure with a cut-off: it is asked for twice
-    found = ranx.evaluate(pairs, run, several if len(several) > 1 else several * 2, return_mean=False)
-    return {name: np.asarray(found[text], np.float64) for name, text in texts.items()}
+    # Ranks stand in for scores, so nothing is tied. The ends of short lists, -1 among the hits, match no judgement.
+    documents = block.hits.astype(np.float64)
+    ranks = np.arange(documents.shape[1], 0, -1.0)
+    scores = np.broadcast_to(ranks, documents.shape)
+    run = np.stack([documents, scores], axis=-1)
+    names = {name: _ranx_name(measure, level) for name, measure in measures.items()}
+    ranx_names = list(names.values())
+    if len(ranx_names) == 1:
+        ranx_names *= 2  # ranx fails on a single measure with a cutoff
+    values = ranx.evaluate(_ranx_judgements(block), run, ranx_names, return_mean=False)
+    return {name: np.asarray(values[ranx_name], np.float64) for name, ranx_name in names.items()}
 
 
-def _by_trec_eval(
-    rows: np.ndarray,
-    grades: Mapping[str, dict[str, int]],
-    judged: Sequence[str],
-    asked: Mapping[str, _Measure],
-    level: int,
+def _ranx_name(measure: _Measure, level: int) -> str:
+    cutoff = f"@{measure.cutoff}" if measure.cutoff else ""
+    return f"{_RANX[measure.kind]}{cutoff}-l{measure.least_grade(level)}"
+
+
+def _ranx_judgements(block: _Block) -> np.ndarray:
+    """Return the judgements as pairs [Q, n, 2] of document index and grade, highest grades first."""
+    index_of = {document: index for index, document in enumerate(block.judged)}
+    longest = max(1, *map(len, block.grades.values()))
+    judgements = np.full((len(block.grades), longest, 2), (_NO_JUDGEMENT, 0.0))
+    for query, grades in enumerate(block.grades.values()):
+        # ranx takes the judgements of an array, in their order, for the ideal ranking.
+        ideal = sorted(grades, key=grades.__getitem__, reverse=True)
+        for position, document in enumerate(ideal):
+            judgements[query, position] = index_of[document], max(grades[document], 0)
+    return judgements
+
+
+def _by_trec_eval(block: _Block, measures: Mapping[str, _Measure], level: int) -> dict[str, np.ndarray]:
+    """
+    Return each measure's values, [Q].
+
+    trec_eval's reciprocal rank and average precision have no cutoff. So every measure gets a ranking of its depth.
+    """
+    longest = block.hits.shape[1]
+    groups: dict[int, dict[int, list[str]]] = {}  # depth -> least relevant grade -> names
+    for name, measure in measures.items():
+        levels = groups.setdefault(measure.depth(longest), {})
+        levels.setdefault(measure.least_grade(level), []).append(name)
+    values: dict[str, np.ndarray] = {}
+    for depth, levels in groups.items():
+        run = _pytrec_run(block, depth)
+        for least_grade, names in levels.items():
+            values |= _evaluate(block, run, least_grade, {name: measures[name] for name in names})
+    return values
+
+
+def _evaluate(
+    block: _Block, run: dict[str, dict[str, float]], least_grade: int, measures: Mapping[str, _Measure]
 ) -> dict[str, np.ndarray]:
     import pytrec_eval
 
-    # trec_eval's reciprocal rank and average precision know no cut-off: every measure gets a ranking cut for it.
-    alike: dict[int, dict[int, list[str]]] = {}
-    for name, of in asked.items():
-        alike.setdefault(min(of.cut or rows.shape[1], rows.shape[1]), {}).setdefault(of.at(level), []).append(name)
-    found: dict[str, np.ndarray] = {}
-    for cut, levels in alike.items():
-        run = _as_run(list(grades), rows[:, :cut], judged)
-        for at, names in levels.items():
-            texts = {name: _TREC[asked[name].kind] for name in names}
-            texts = {name: text + (f".{asked[name].cut}" if text in _CUTS else "") for name, text in texts.items()}
-            values = pytrec_eval.RelevanceEvaluator(grades, set(texts.values()), relevance_level=at).evaluate(run)
-            for name, text in texts.items():
-                found[name] = np.asarray([values.get(q, {}).get(text.replace(".", "_"), 0.0) for q in grades])
-    return found
+    names = {name: _trec_name(measure) for name, measure in measures.items()}
+    evaluator = pytrec_eval.RelevanceEvaluator(block.grades, set(names.values()), relevance_level=least_grade)
+    by_query = evaluator.evaluate(run)
+    values = {}
+    for name, trec_name in names.items():
+        key = trec_name.replace(".", "_")
+        values[name] = np.asarray([by_query.get(query, {}).get(key, 0.0) for query in block.grades])
+    return values
 
 
-def _as_run(queries: Sequence[str], rows: np.ndarray, judged: Sequence[str]) -> dict[str, dict[str, float]]:
-    ranks = [float(rank) for rank in range(rows.shape[1], 0, -1)]  # strictly falling: ties are broken already
-    others = [f"\1{place:09}" for place in range(len(ranks))]  # no document has such an id: none of them is judged
-    lists = [others[:count] for count in (rows != -1).sum(1).tolist()]
-    for query, place in np.argwhere(rows >= 0).tolist():
-        lists[query][place] = judged[rows[query, place]]
-    return {query: dict(zip(names, ranks, strict=False)) for query, names in zip(queries, lists, strict=True)}
+def _trec_name(measure: _Measure) -> str:
+    name = _TREC[measure.kind]
+    if name in _TREC_WITH_CUTOFF:
+        return f"{name}.{measure.cutoff}"
+    return name
 
 
-def check(queries: Sequence[str], found: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
-    """RetrobenchError naming measure and queries where two engines differ by more than 1e-6, or give no fraction."""
-    for name, values in found.items():
-        fraction = (values >= 0) & (values <= 1 + _AGREE)
-        apart = np.flatnonzero(~(fraction & (np.abs(np.where(fraction, values, 0) - other[name]) <= _AGREE)))
-        if len(apart):
-            shown = ", ".join(f"{queries[at]} ({values[at]:.6f}, {other[name][at]:.6f})" for at in apart[:3])
-            raise RetrobenchError(
-                f"ranx and trec_eval disagree on {name} for {len(apart)} queries: {shown}. This is a fault of the "
-                "scorer; report it with the run file."
-            )
+def _pytrec_run(block: _Block, depth: int) -> dict[str, dict[str, float]]:
+    """Return query -> document -> score for the first `depth` hits. Scores strictly fall: ties are broken already."""
+    hits = block.hits[:, :depth]
+    scores = [float(score) for score in range(depth, 0, -1)]
+    unjudged = [f"\1{position:09}" for position in range(depth)]  # no document has such an id
+    lengths = (hits != _LIST_END).sum(1).tolist()
+    lists = [unjudged[:length] for length in lengths]
+    for row, position in np.argwhere(hits >= 0).tolist():
+        lists[row][position] = block.judged[hits[row, position]]
+    run = {}
+    for query, documents in zip(block.grades, lists, strict=True):
+        run[query] = dict(zip(documents, scores, strict=False))
+    return run
+
+
+def check(queries: Sequence[str], values: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> None:
+    """Raise RetrobenchError where two engines differ by more than 1e-6 or a value is outside 0 to 1."""
+    for name, computed in values.items():
+        in_range = (computed >= 0) & (computed <= 1 + _TOLERANCE)
+        difference = np.abs(np.where(in_range, computed, 0) - reference[name])
+        agree = in_range & (difference <= _TOLERANCE)
+        wrong = np.flatnonzero(~agree)
+        if not len(wrong):
+            continue
+        examples = []
+        for row in wrong[:3]:
+            examples.append(f"{queries[row]} ({computed[row]:.6f}, {reference[name][row]:.6f})")
+        raise RetrobenchError(
+            f"ranx and trec_eval disagree on {name} for {len(wrong)} queries: {', '.join(examples)}. This is a fault "
+            "of the scorer; report it with the run file."
+        )

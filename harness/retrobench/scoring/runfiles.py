@@ -1,4 +1,4 @@
-"""Rankings in a folder: a TREC run, and the same as arrays."""
+"""Rankings in a folder: a TREC run and the equal arrays."""
 
 from __future__ import annotations
 
@@ -9,33 +9,41 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench.scoring import ranking
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.ranking import Ranking, count_ties
 
 __all__ = ["read_run", "write_run"]
 
 
-def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], found: Ranked, tag: str) -> None:
-    """A TREC run, and the same as arrays with names, which are read a hundred times faster."""
-    names = {"queries": list(queries), "documents": list(ids), "self_hits": found.self_hits}
+def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], ranking: Ranking, tag: str) -> None:
+    """Write a ranking as a TREC run and as arrays with names; the arrays are read a hundred times faster."""
+    names = {"queries": list(queries), "documents": list(ids), "self_hits": ranking.self_hits}
     (folder / "names.json").write_text(json.dumps(names))
-    np.save(folder / "rows.npy", found.rows)
-    np.save(folder / "scores.npy", found.scores)
+    np.save(folder / "rows.npy", ranking.rows)
+    np.save(folder / "scores.npy", ranking.scores)
+    _write_trec(folder / "run.trec", queries, ids, ranking, tag)
+
+
+def _write_trec(path: Path, queries: Sequence[str], ids: Sequence[str], ranking: Ranking, tag: str) -> None:
+    """Write a TREC run. The printf template of a list formats its lines in C: a run has ten million."""
     tag = "".join(tag.split()).replace("%", "%%")
-    # One template for all queries: ten million lines are formatted in C, a query at a time.
-    lines = [f"\0 Q0 %s {rank} %.9g {tag}\n" for rank in range(1, found.rows.shape[1] + 1)]
-    whole = "".join(lines)
-    with open(folder / "run.trec", "w", encoding="utf-8") as file:
-        for query, hits, values in zip(queries, found.rows, found.scores, strict=True):
-            count = int(np.count_nonzero(hits >= 0))  # -1 ends a list
-            pairs = zip((ids[row] for row in hits[:count].tolist()), values[:count].tolist(), strict=True)
-            template = whole if count == len(lines) else "".join(lines[:count])
-            file.write((template % tuple(itertools.chain.from_iterable(pairs))).replace("\0", query))
+    depth = ranking.rows.shape[1]
+    lines = [f"\0 Q0 %s {rank} %.9g {tag}\n" for rank in range(1, depth + 1)]
+    full_template = "".join(lines)
+    with open(path, "w", encoding="utf-8") as file:
+        for query, rows, scores in zip(queries, ranking.rows, ranking.scores, strict=True):
+            length = int(np.count_nonzero(rows >= 0))  # -1 ends a list
+            documents = [ids[row] for row in rows[:length].tolist()]
+            pairs = zip(documents, scores[:length].tolist(), strict=True)
+            fields = tuple(itertools.chain.from_iterable(pairs))
+            template = full_template if length == depth else "".join(lines[:length])
+            text = template % fields
+            file.write(text.replace("\0", query))
 
 
-def read_run(folder: Path) -> tuple[list[str], list[str], Ranked]:
-    """Queries, documents and ranking as `write_run` left them; the arrays are mapped, not read."""
+def read_run(folder: Path) -> tuple[list[str], list[str], Ranking]:
+    """Read the query ids, document ids and ranking that `write_run` wrote; the arrays are memory-mapped."""
     names = json.loads((folder / "names.json").read_text())
-    rows, scores = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("rows", "scores"))
-    found = Ranked(rows, scores, names.get("self_hits", 0), ranking.count_ties(rows, scores))
-    return names["queries"], names["documents"], found
+    rows = np.load(folder / "rows.npy", mmap_mode="r")
+    scores = np.load(folder / "scores.npy", mmap_mode="r")
+    ranking = Ranking(rows, scores, names.get("self_hits", 0), count_ties(rows, scores))
+    return names["queries"], names["documents"], ranking

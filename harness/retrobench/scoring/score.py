@@ -1,16 +1,16 @@
 """
-Scores of a run: what every measure reads is the one ranking, and what was done to get it is told with the numbers.
+Score a run. Every measure reads the same ranking, and the counts behind the scores are reported with them.
 
-* score_file(...)   any TREC run against a dataset or a file of judgements
+* score_file(...)   a TREC run against a dataset or a file of judgements
 * score_hits(...)   hits in memory against a dataset
-* Scored            the measures with their counts: as JSON, and as text for a terminal
+* Scored            the measures with their counts, as JSON and as text for a terminal
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,56 +21,65 @@ from retrobench.core import Column, Table
 from retrobench.data import Dataset, load
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import trec
-from retrobench.scoring.measures import canonical, deepest, measure, unanswerable
-from retrobench.scoring.ranking import Ranked
+from retrobench.scoring.measures import canonical, deepest, judged_documents, measure, unanswerable
+from retrobench.scoring.ranking import Ranking
 
 __all__ = ["DEFAULT", "Scored", "score_file", "score_hits"]
 
-SHORT = 10  # hits; below that the collection is a toy, and its lists hold all of it
-# Where neither a person nor a dataset names any.
+SHORT = 10  # hits; a shorter list holds all documents of a toy collection
+# The measures if neither the user nor the dataset names any.
 DEFAULT = ("nDCG@10", "MRR@10", "RR", "Recall@100", "Recall@1000", "Success@10", "MAP")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The measures of one run on one dataset. Means are over all judged queries; what a run lacks counts 0."""
+    """Hold the measures of a run on a dataset. Means are over all judged queries; a query without a hit counts 0."""
 
     run: str
-    dataset: str | None  # either this or `qrels` is there
+    dataset: str | None  # either `dataset` or `qrels` is set
     qrels: str | None
-    relevance_level: int  # the least grade that is relevant, save in nDCG, which keeps grades
+    relevance_level: int  # the least relevant grade, except in nDCG, which uses the grades
     queries: int  # judged
-    missing: int  # of them, without a hit
+    missing: int  # judged queries without a hit
     self_hits_removed: int
-    ties: int  # hits whose place only their id decided
+    ties: int  # hits whose rank their id alone decided
     measures: dict[str, float]
     values: dict[str, dict[str, float]]  # measure -> query -> value
-    unjudged: int = 0  # queries of the run that nobody judged; they are left out
+    unjudged: int = 0  # the run's queries without judgements; they are left out
     unanswerable: int = 0  # judged queries without a relevant document; they count 0
-    constant: int = 0  # queries of the run all of whose hits, two at least, share one score
+    constant: int = 0  # the run's queries with two hits or more and a single score
     length: int = 0  # hits in the longest list
-    reason: str = ""  # where the relevance level comes from
-    drops_self: bool = False  # the dataset's rule
-    note: str = ""  # what to know of the dataset
+    reason: str = ""  # the source of the relevance level
+    drops_self: bool = False  # whether the dataset's rule removes own documents
+    note: str = ""  # a caveat about the dataset
 
     def document(self, per_query: bool = False) -> dict[str, Any]:
-        """The score object of `--json`, values unrounded."""
-        against = {"dataset": self.dataset} if self.dataset is not None else {"qrels": self.qrels}
-        names = ("relevance_level", "queries", "missing", "self_hits_removed", "ties", "measures")
-        found = {"run": self.run, **against, **{name: getattr(self, name) for name in names}}
-        return {**found, "per_query": self.per_query()} if per_query else found
+        """Return the score object of `--json`, with unrounded values."""
+        score: dict[str, Any] = {"run": self.run}
+        if self.dataset is not None:
+            score["dataset"] = self.dataset
+        else:
+            score["qrels"] = self.qrels
+        for name in ("relevance_level", "queries", "missing", "self_hits_removed", "ties", "measures"):
+            score[name] = getattr(self, name)
+        if per_query:
+            score["per_query"] = self.per_query()
+        return score
 
     def per_query(self) -> dict[str, dict[str, float]]:
-        """Query -> measure -> value."""
-        queries: Iterable[str] = next(iter(self.values.values()), {})
-        return {query: {name: of[query] for name, of in self.values.items()} for query in queries}
+        """Return query -> measure -> value."""
+        values_of_query: dict[str, dict[str, float]] = {}
+        for measure_name, values in self.values.items():
+            for query, value in values.items():
+                values_of_query.setdefault(query, {})[measure_name] = value
+        return values_of_query
 
     def json(self, per_query: bool = False) -> str:
-        """One JSON document."""
+        """Return the score object as JSON."""
         return json.dumps(self.document(per_query), indent=2, ensure_ascii=False)
 
     def text(self, per_query: bool = False) -> str:
-        """Return the measures to 4 decimals, the counts behind them, warnings, and every query's values if wanted."""
+        """Return the measures to 4 decimals, counts, warnings and, with `per_query`, every query's values."""
         measures = [(name, f"{value:.4f}") for name, value in self.measures.items()]
         listing = Table([Column(""), Column("")], [*measures, ("", ""), *self._facts()])
         lines = [f"{self.run} on {self.dataset or self.qrels}", "", listing.text()]
@@ -80,33 +89,42 @@ class Scored:
         return "\n".join(lines)
 
     def _facts(self) -> list[tuple[str, str]]:
-        own = "the dataset's rule" if self.drops_self else "no rule asks for it"
-        return [
+        rule = "the dataset's rule" if self.drops_self else "no rule asks for it"
+        facts = [
             ("queries", f"{self.queries}, all that are judged: the mean is over them"),
             ("missing", f"{self.missing}"),
             ("unjudged", f"{self.unjudged} of the run's queries, left out"),
             ("unanswerable", f"{self.unanswerable} without a relevant document, counted 0"),
-            ("self-hits removed", f"{self.self_hits_removed} ({own})"),
+            ("self-hits removed", f"{self.self_hits_removed} ({rule})"),
             ("ties broken", f"{self.ties} hits, by document id"),
             ("relevance level", f"{self.relevance_level} ({self.reason}); nDCG keeps grades, linear gain"),
             ("cross-checked", "ranx = trec_eval on every query"),
-            *([("note", self.note)] if self.note else []),
         ]
+        if self.note:
+            facts.append(("note", self.note))
+        return facts
 
     def _warnings(self) -> list[str]:
-        found = []
+        warnings = []
         if self.missing:
-            found.append(f"the run has no hit for {self.missing} of {self.queries} judged queries; each counts 0.")
-        deeper = [name for name in self.measures if (deepest([name]) or 0) > self.length >= SHORT]
+            warnings.append(f"the run has no hit for {self.missing} of {self.queries} judged queries; each counts 0.")
+        deeper = self._deeper_measures()
         if deeper:
-            found.append(f"no list is longer than {self.length} hits, so {', '.join(deeper)} read no deeper.")
+            warnings.append(f"no list is longer than {self.length} hits, so {', '.join(deeper)} read no deeper.")
         if self.constant:
-            found.append(f"{self.constant} queries have one score for all their hits: the ids alone ranked those.")
-        return found
+            warnings.append(f"{self.constant} queries have one score for all their hits: the ids alone ranked those.")
+        return warnings
+
+    def _deeper_measures(self) -> list[str]:
+        """Return the measures whose cutoff is beyond the longest list, unless the collection is a toy."""
+        if self.length < SHORT:
+            return []
+        return [name for name in self.measures if (deepest([name]) or 0) > self.length]
 
     def _table(self) -> Table:
         """Return a row for each query."""
-        columns = [Column("query"), *(Column(name, "right", "measure") for name in self.measures)]
+        columns = [Column("query")]
+        columns += [Column(name, "right", "measure") for name in self.measures]
         rows = []
         for query, values in self.per_query().items():
             rows.append([query, *(f"{value:.4f}" for value in values.values())])
@@ -114,8 +132,8 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """What a run is held against."""
+class _Judgements:
+    """Hold the judgements that a run is scored against, and the rule of their dataset."""
 
     dataset: str | None
     qrels: str | None
@@ -125,96 +143,126 @@ class _Judged:
     drops_self: bool = False
     note: str = ""
 
-    def documents(self) -> list[str]:
-        """What is judged for any query."""
-        return list({document: None for grades in self.grades.values() for document in grades})
-
 
 def score_hits(
     label: str,
     dataset: Dataset,
     queries: Sequence[str],
     ids: Sequence[str],
-    ranked: Ranked,
+    ranking: Ranking,
     names: Sequence[str],
     level: int | None = None,
 ) -> Scored:
-    """The score of a ranking of `ids` for `queries`, under the dataset's rule; its own measures if `names` is empty.
-
-    Own documents are out of `ranked` already, where the rule says so. `level` stands in for the rule's.
     """
-    return _score(label, _by_rule(dataset, level), queries, ids, ranked, names or dataset.rule.measures)
+    Score a ranking of `ids` for `queries` under the dataset's rule, by the rule's measures if `names` is empty.
+
+    `ranking` must be without own documents if the rule removes them. `level` replaces the rule's relevance level.
+    """
+    judgements = _dataset_judgements(dataset, level)
+    return _score(label, judgements, queries, ids, ranking, names or dataset.rule.measures)
 
 
 def score_file(
     run: Path, dataset: str | None, qrels: Path | None, measures: Sequence[str], level: int | None = None
 ) -> Scored:
-    """The score of a TREC run file against a dataset, with its rule, or against a file of judgements.
+    """
+    Score a TREC run file against a dataset, with its rule, or against a file of judgements.
 
-    Without `measures` the dataset's own are computed, or `DEFAULT`; without `level` the rule's holds, or 1.
-    RetrobenchError unless exactly one of `dataset` and `qrels` is given, and where a file is faulty.
+    Without `measures` the dataset's own are computed, or `DEFAULT`. Without `level` the relevance level is the rule's,
+    or 1. Raises RetrobenchError for a faulty file, and unless exactly one of `dataset` and `qrels` is given.
     """
     if (dataset is None) == (qrels is None):
         raise RetrobenchError("Give either --dataset ID or --qrels FILE: judgements come from exactly one place.")
     if dataset is not None:
         source = load(dataset)
-        names, judged = list(measures or source.rule.measures), _by_rule(source, level)
+        names = measures or source.rule.measures
+        judgements = _dataset_judgements(source, level)
     else:
         assert qrels is not None
-        reason = "the default" if level is None else "--relevance-level"
-        names, judged = list(measures or DEFAULT), _Judged(None, str(qrels), trec.read_qrels(qrels), level or 1, reason)
+        names = measures or DEFAULT
+        judgements = _file_judgements(qrels, level)
     for name in names:
-        canonical(name)  # a mistyped one is known before millions of lines are read
-    read = trec.read_run(run)
-    if not set(read.queries) & set(judged.grades):
-        raise RetrobenchError(
-            f"{run} has no query that {dataset or qrels} judges: the run begins with query {read.queries[0]!r}, the "
-            f"judgements with {next(iter(judged.grades))!r}. Give the run's own dataset or judgements."
-        )
-    ranked, known = read.ranked(judged.drops_self), judged.documents()
-    hits = replace(ranked, rows=read.known(ranked.rows, known))
-    return _score(str(run), judged, read.queries, known, hits, names)
+        canonical(name)  # report an unknown measure before reading millions of lines
+    parsed = trec.read_run(run)
+    _require_common_queries(run, parsed.queries, judgements)
+    ranking = parsed.rank(judgements.drops_self)
+    documents = judged_documents(judgements.grades)
+    hits = replace(ranking, rows=parsed.rows_among(documents, ranking.rows))
+    return _score(str(run), judgements, parsed.queries, documents, hits, names)
 
 
-def _by_rule(dataset: Dataset, level: int | None) -> _Judged:
+def _dataset_judgements(dataset: Dataset, level: int | None) -> _Judgements:
     rule = dataset.rule
-    reason = (
-        "the dataset's rule" if level is None else f"--relevance-level; the dataset's rule is {rule.relevance_level}"
-    )
-    level, grades = level or rule.relevance_level, dataset.qrels()
+    reason = "the dataset's rule"
+    if level is not None:
+        reason = f"--relevance-level; the dataset's rule is {rule.relevance_level}"
+    grades = dataset.qrels()
     if not grades:
         raise RetrobenchError(f"Dataset {dataset.id!r} holds no judgements to score by. Check its files.")
-    return _Judged(dataset.id, None, grades, level, reason, rule.drop_self, rule.note)
+    return _Judgements(
+        dataset=dataset.id,
+        qrels=None,
+        grades=grades,
+        level=level or rule.relevance_level,
+        reason=reason,
+        drops_self=rule.drop_self,
+        note=rule.note,
+    )
+
+
+def _file_judgements(path: Path, level: int | None) -> _Judgements:
+    reason = "the default" if level is None else "--relevance-level"
+    return _Judgements(dataset=None, qrels=str(path), grades=trec.read_qrels(path), level=level or 1, reason=reason)
+
+
+def _require_common_queries(run: Path, queries: Sequence[str], judgements: _Judgements) -> None:
+    if not judgements.grades.keys().isdisjoint(queries):
+        return
+    first_judged = next(iter(judgements.grades))
+    raise RetrobenchError(
+        f"{run} has no query that {judgements.dataset or judgements.qrels} judges: the run begins with query "
+        f"{queries[0]!r}, the judgements with {first_judged!r}. Give the run's own dataset or judgements."
+    )
 
 
 def _score(
-    label: str, judged: _Judged, queries: Sequence[str], ids: Sequence[str], ranked: Ranked, names: Sequence[str]
+    label: str,
+    judgements: _Judgements,
+    queries: Sequence[str],
+    ids: Sequence[str],
+    ranking: Ranking,
+    names: Sequence[str],
 ) -> Scored:
-    hits = np.asarray(ranked.rows[:, : deepest(names)])
-    values = measure(queries, hits, ids, judged.grades, names, judged.level)
-    answered = set(itertools.compress(queries, (ranked.rows != -1).any(1)))
+    hits = np.asarray(ranking.rows[:, : deepest(names)])
+    values = measure(queries, hits, ids, judgements.grades, names, judgements.level)
+    present = ranking.rows != -1
+    judged_queries = judgements.grades.keys()
+    answered_queries = set(itertools.compress(queries, present.any(1)))
     return Scored(
         run=label,
-        dataset=judged.dataset,
-        qrels=judged.qrels,
-        relevance_level=judged.level,
-        queries=len(judged.grades),
-        missing=len(judged.grades.keys() - answered),
-        self_hits_removed=ranked.self_hits,
-        ties=ranked.ties,
-        measures={name: float(np.mean(list(of.values()))) for name, of in values.items()},
+        dataset=judgements.dataset,
+        qrels=judgements.qrels,
+        relevance_level=judgements.level,
+        queries=len(judged_queries),
+        missing=len(judged_queries - answered_queries),
+        self_hits_removed=ranking.self_hits,
+        ties=ranking.ties,
+        measures={name: float(np.mean(list(by_query.values()))) for name, by_query in values.items()},
         values=values,
-        unjudged=len(set(queries) - judged.grades.keys()),
-        unanswerable=len(unanswerable(judged.grades, judged.level)),
-        constant=_constant(ranked),
-        length=int((ranked.rows != -1).sum(1).max(initial=0)),
-        reason=judged.reason,
-        drops_self=judged.drops_self,
-        note=judged.note,
+        unjudged=len(set(queries) - judged_queries),
+        unanswerable=len(unanswerable(judgements.grades, judgements.level)),
+        constant=_count_constant(ranking),
+        length=int(present.sum(1).max(initial=0)),
+        reason=judgements.reason,
+        drops_self=judgements.drops_self,
+        note=judgements.note,
     )
 
 
-def _constant(ranked: Ranked) -> int:
-    """Lists of two hits or more that have one score throughout."""
-    equal = (ranked.scores[:, 1:] == ranked.scores[:, :1]) | (ranked.rows[:, 1:] == -1)
-    return int((equal.all(1) & (ranked.rows[:, 1:2] != -1).any(1)).sum())
+def _count_constant(ranking: Ranking) -> int:
+    """Count the lists of two hits or more whose hits all have the same score."""
+    absent = ranking.rows[:, 1:] == -1
+    equal = ranking.scores[:, 1:] == ranking.scores[:, :1]
+    constant = (equal | absent).all(1)
+    has_two_hits = (~absent[:, :1]).any(1)
+    return int((constant & has_two_hits).sum())

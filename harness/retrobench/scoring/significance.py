@@ -1,7 +1,7 @@
 """
-Which of several systems are better than which, query by query: paired t-tests, Holm-corrected over all pairs.
+Compare systems query by query: paired t-tests, Holm-corrected over all pairs.
 
-Averaging a query's value over seeds first makes the seeds of one system one sample, not several.
+Each query's value is first averaged over the seeds, so that a system is one sample, not several.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Pair:
-    """Systems `first` and `second`, by their places in the sequence that was tested."""
+    """Report the test of systems `first` and `second`, which are indices into the tested sequence."""
 
     first: int
     second: int
@@ -34,50 +34,58 @@ class Pair:
         return self.corrected < ALPHA
 
     def winner(self) -> int | None:
-        """The system that is better beyond the threshold, if one is."""
+        """Return the significantly better system, or None."""
         if not self.significant:
             return None
         return self.first if self.difference > 0 else self.second
 
 
 def paired_tests(systems: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Pair, ...]:
-    """Each pair of systems, tested. A system is the values by query id of each seed; all share the ids."""
-    values = [_query_means(seeds) for seeds in systems]  # each [Q], in one order of queries
-    places = list(itertools.combinations(range(len(values)), 2))
-    ps = [_paired(values[a], values[b]) for a, b in places]
-    return tuple(
-        Pair(a, b, float((values[a] - values[b]).mean()), p, corrected)
-        for (a, b), p, corrected in zip(places, ps, holm(ps), strict=True)
-    )
+    """Test each pair of systems. A system has a mapping of query id to value for each seed; all share the ids."""
+    values = [_query_means(seeds) for seeds in systems]  # each [Q], in the same order of queries
+    pairs = list(itertools.combinations(range(len(values)), 2))
+    p_values = [_paired(values[first], values[second]) for first, second in pairs]
+    tests = []
+    for (first, second), p, corrected in zip(pairs, p_values, holm(p_values), strict=True):
+        difference = float((values[first] - values[second]).mean())
+        tests.append(Pair(first, second, difference, p, corrected))
+    return tuple(tests)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm-corrected p-values in the order given: the i-th smallest of m times m - i + 1, rising, at most 1.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """
+    Return Holm-corrected p-values in the given order.
 
+    Of m p-values, the i-th smallest is multiplied by m - i + 1; the products never fall and are at most 1.
     S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
     """
-    corrected, worst = [0.0] * len(ps), 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        worst = max(worst, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = worst
+    ascending = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(ascending):
+        product = min(1.0, (len(p_values) - rank) * p_values[index])
+        largest = max(largest, product)
+        corrected[index] = largest
     return corrected
 
 
-def _query_means(rows: Sequence[Mapping[str, float]]) -> np.ndarray:
+def _query_means(seeds: Sequence[Mapping[str, float]]) -> np.ndarray:
     import numpy as np
 
-    queries = sorted(rows[0])
-    values: np.ndarray = np.array([[row[query] for query in queries] for row in rows], np.float64)
+    queries = sorted(seeds[0])
+    values: np.ndarray = np.empty((len(seeds), len(queries)))
+    for row, seed in enumerate(seeds):
+        values[row] = [seed[query] for query in queries]
     return np.asarray(values.mean(axis=0))
 
 
-def _paired(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of the paired t-test; where the differences have no spread, 1 if they are 0 and else 0."""
+def _paired(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the two-sided p-value of the paired t-test; without spread, 1 for no difference, otherwise 0."""
     from scipy.stats import ttest_rel
 
-    spread = a - b
-    if len(spread) < 2 or not spread.any():
+    differences = first - second
+    if len(differences) < 2 or not differences.any():
         return 1.0
-    if spread.max() == spread.min():
+    if differences.max() == differences.min():
         return 0.0
-    return float(ttest_rel(a, b).pvalue)
+    return float(ttest_rel(first, second).pvalue)

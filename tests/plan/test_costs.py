@@ -1,0 +1,124 @@
+"""The batch that fits a machine, the time of a stage, and the shares of the peak that training reaches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from plans import BOX, H200, card_for, find_stage, plan_needs, tiny_training
+from rows import row
+
+from retrobench.leaderboard.rows import append
+from retrobench.plan import costs, machines
+from retrobench.plan.costs import Fit, Seconds, find_gradient_cache, fit_step
+from retrobench.plan.needs import Kind, StageNeeds, WorkItem
+
+MINI = Path(__file__).parents[2] / "leaderboards" / "mini"
+KINDS: tuple[Kind, ...] = ("tokenise", "pretrain", "finetune", "encode", "teach", "search")
+
+
+def test_pretraining_that_does_not_fit_accumulates() -> None:
+    card = card_for(5.5)
+    assert fit_step(tiny_training("pretrain", 8), card) == Fit(examples=4, accumulation=2, target=8)
+    assert fit_step(tiny_training("pretrain", 8, accumulation=2), card) == Fit(4, 4, 8)
+    assert fit_step(tiny_training("pretrain", 8), card, gpus=2) == Fit(4, 1, 4)
+    assert fit_step(tiny_training("pretrain", 8), card_for(0.5)) == Fit(0, 1, 8)
+
+
+def test_finetuning_that_does_not_fit_shrinks() -> None:
+    card = card_for(5.5)
+    assert fit_step(tiny_training("finetune", 8), card) == Fit(examples=5, accumulation=1, target=8)
+    assert fit_step(tiny_training("finetune", 8), card, gpus=2) == Fit(4, 1, 4)
+    assert fit_step(tiny_training("finetune", 32), card_for(20.5)) == Fit(16, 1, 32)  # a multiple of 8
+
+
+def test_without_a_card_main_memory_holds_ids_and_model() -> None:
+    stage = replace(tiny_training("finetune", 8), host=2 * 68 * 10 * 1000.0)
+    machine = replace(card_for(5.5), gpu=False)
+    assert fit_step(stage, machine) == Fit(examples=3, accumulation=1, target=8)
+
+
+def test_a_gradient_cache_takes_the_memory_of_its_tokens() -> None:
+    stage = tiny_training("finetune", 64)
+    card = card_for(5.5)
+    assert fit_step(stage, card).examples == 5
+    assert find_gradient_cache(stage, card) == 4096
+    assert stage.step is not None
+    cached = replace(stage.step, gradient_cache=4096, texts=3)
+    assert cached.fixed_bytes - stage.step.fixed_bytes == 68 * 10 * 4096
+    assert cached.example_bytes == 8 * 10 * 3
+
+
+def test_no_gradient_cache_for_pretraining_or_a_card_without_room() -> None:
+    assert find_gradient_cache(tiny_training("pretrain", 64), card_for(5.5)) == 0
+    assert find_gradient_cache(tiny_training("finetune", 64), card_for(0.5)) == 0
+
+
+def test_a_gradient_cache_takes_a_third_more_time() -> None:
+    plain = find_stage(plan_needs("msmarco"), "finetune mined")
+    cached = find_stage(plan_needs("msmarco", "finetune.gradient_cache=65536"), "finetune mined")
+    assert cached.items[0].flops == pytest.approx(plain.items[0].flops * 4 / 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_gpus_share_trainings_encoding_and_search(kind: Kind) -> None:
+    stage = StageNeeds("", (WorkItem(kind, 1e9, 1e18),))
+    alone = costs.estimate_seconds(stage, H200)
+    shared = costs.estimate_seconds(stage, H200, gpus=4)
+    speedup = 1 if kind in ("tokenise", "teach") else 4
+    assert shared == pytest.approx(Seconds(alone.floor / speedup, alone.expected / speedup))
+
+
+def test_a_teacher_reads_as_an_encoder_does() -> None:
+    teacher = costs.estimate_seconds(StageNeeds("", (WorkItem("teach", 1e9, 1e18),)), H200)
+    encoder = costs.estimate_seconds(StageNeeds("", (WorkItem("encode", 1e9, 1e18),)), H200)
+    assert teacher == encoder
+
+
+def test_search_without_a_card_goes_by_cores() -> None:
+    search = StageNeeds("", (WorkItem("search", flops=1e12),))
+    floor, expected = costs.estimate_seconds(search, BOX)
+    assert floor == pytest.approx(1e12 / 1e9)
+    assert expected == pytest.approx(1e12 / (1_100 * 2 * 100_000 * 384))  # 1,100 queries a second on two cores
+
+
+@pytest.fixture
+def mini_with_a_row(tmp_path: Path) -> Path:
+    """Return a leaderboard with the track mini and a row of a processor P."""
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    (folder / "track.toml").write_bytes((MINI / "track.toml").read_bytes())
+    rates = {"pretrain": 100.0, "finetune": 500.0, "encode": 1000.0}
+    cost = {stage: {"tokens_per_second": rate} for stage, rate in rates.items()}
+    hardware = {"processor": "P", "device": "cpu", "threads": 2}
+    append(folder, row("retromae", hardware=hardware, cost=cost), {})
+    return tmp_path
+
+
+def test_shares_are_those_of_the_rows_of_mini(mini_with_a_row: Path) -> None:
+    # A layer of the base at 128 tokens: 393,216 + 4 * 128 * 128 = 458,752; two are 917,504 per token embedded.
+    encoding = 917_504
+    peak = 917_504_000
+    shares = machines.read_shares(peak, mini_with_a_row, "P")
+    assert shares.encode == pytest.approx(1000 * encoding / 2 / peak)
+    assert shares.finetune == pytest.approx(500 * 3 * encoding / 2 / peak)
+    step = 3 * (encoding + 0.3 * 2_129_920 + 458_752 + 2_129_920)
+    assert shares.pretrain == pytest.approx(100 * step / 2 / peak)
+    assert shares.source == "measured: 1 rows of mini on P"
+
+
+def test_a_share_is_at_most_1(mini_with_a_row: Path) -> None:
+    assert machines.read_shares(1.0, mini_with_a_row, "P").encode == 1.0
+
+
+def test_a_processor_without_rows_has_default_shares(mini_with_a_row: Path) -> None:
+    shares = machines.read_shares(1e9, mini_with_a_row, "Q")
+    assert shares.encode == 0.35
+    assert "no row of mini" in shares.source
+
+
+def test_the_shipped_rows_give_shares() -> None:
+    shares = machines.read_shares(1e12, None, "Intel(R) Xeon(R) Processor")
+    assert 0 < shares.finetune <= 1
+    assert shares.source.startswith("measured: ")
