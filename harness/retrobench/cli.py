@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from retrobench.config import Found
+    from retrobench.config import InstalledObjective
 
 __all__ = ["main"]
 
@@ -313,18 +313,18 @@ def data_check(id: OneId, json: OneJson = False) -> None:
     raise typer.Exit(report.exit_code)
 
 
-def _as_json(discovered: Sequence[Found]) -> str:
+def _as_json(discovered: Sequence[InstalledObjective]) -> str:
     import json
 
     return json.dumps(_listed(discovered, LISTED).records(), indent=2, ensure_ascii=False)
 
 
-def _table(discovered: Sequence[Found]) -> RenderableType:
+def _table(discovered: Sequence[InstalledObjective]) -> RenderableType:
     reasons = any(objective.reason for objective in discovered)
     return _listed(discovered, LISTED if reasons else LISTED[:-1]).fitted()
 
 
-def _listed(discovered: Sequence[Found], names: Sequence[str]) -> Table:
+def _listed(discovered: Sequence[InstalledObjective], names: Sequence[str]) -> Table:
     rows = []
     for objective in discovered:
         rows.append([getattr(objective, name) or None for name in names])

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrobench.config import REPRESENTATIONS, checked, configure
+from retrobench.config import REPRESENTATIONS, check_objective_class, configure_objective
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Objective, Passage, Step, Vocabulary
@@ -75,7 +75,7 @@ def _reporting(what: str) -> Iterator[None]:
 def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]:
     """The objective with its defaults, under its name, and with each preset, under NAME:PRESET."""
     try:
-        checked(objective_class)
+        check_objective_class(objective_class)
     except RetrobenchError as error:
         raise AssertionError(str(error)) from error
     name, written = objective_class.name, objective_class.__doc__ or ""
@@ -85,12 +85,14 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
     known = ", ".join(REPRESENTATIONS)
     shown = f"{name}.representation is {objective_class.representation!r}; known: {known}."
     _require(objective_class.representation in REPRESENTATIONS, shown)
-    made = {name: configure(objective_class, {})}
-    made |= {f"{name}:{key}": configure(objective_class, values) for key, values in objective_class.presets.items()}
+    made = {name: configure_objective(objective_class, {})}
+    made |= {
+        f"{name}:{key}": configure_objective(objective_class, values) for key, values in objective_class.presets.items()
+    }
     for label, objective in made.items():
         with _reporting(f"{label}: writing the settings as JSON and reading them back"):
             text = json.dumps(dataclasses.asdict(cast(Any, objective)), allow_nan=False)
-            again = configure(objective_class, json.loads(text))
+            again = configure_objective(objective_class, json.loads(text))
         _require(again == objective, f"{label}: settings {text} read back from JSON make another objective.")
     return made
 

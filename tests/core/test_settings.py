@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Interval
 
-from retrobench.core.settings import build, from_text
+from retrobench.core.settings import build_record, from_text
 from retrobench.errors import RetrobenchError
 
 
@@ -41,7 +41,7 @@ class Recipe(Base):
     ],
 )
 def test_a_fitting_value_is_held(key: str, value: Any, held: Any) -> None:
-    result = getattr(build(Recipe, {key: value}, "recipe"), key)
+    result = getattr(build_record(Recipe, {key: value}, "recipe"), key)
     assert result == held and type(result) is type(held)
 
 
@@ -67,13 +67,13 @@ def test_a_fitting_value_is_held(key: str, value: Any, held: Any) -> None:
 def test_a_value_of_another_type_is_refused(key: str, value: Any, expected: str) -> None:
     line = re.escape(f"{key} must be {expected}, got {value!r} (recipe).")
     with pytest.raises(RetrobenchError, match=f"^{line}$"):
-        build(Recipe, {key: value}, "recipe")
+        build_record(Recipe, {key: value}, "recipe")
 
 
 def test_an_unknown_key_names_the_known_ones() -> None:
     known = "form, label, rate, shared, sizes, steps, tables"
     with pytest.raises(RetrobenchError, match=f"^Unknown setting 'step'. Did you mean 'steps'\\? Known: {known} "):
-        build(Recipe, {"step": 1}, "recipe")
+        build_record(Recipe, {"step": 1}, "recipe")
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ class Outer:
 
 
 def test_a_record_within_a_record_lends_its_keys() -> None:
-    assert build(Outer, {"base": "b", "depth": 3}, "file") == Outer("b", inner=Inner(3))
+    assert build_record(Outer, {"base": "b", "depth": 3}, "file") == Outer("b", inner=Inner(3))
     assert from_text(Outer, {"depth": "7"}) == {"depth": 7}
 
 
 def test_every_fault_is_told_at_once() -> None:
     with pytest.raises(RetrobenchError) as error:
-        build(Outer, {"share": 0, "depth": 0, "width": 1}, "file", "outer.")
+        build_record(Outer, {"share": 0, "depth": 0, "width": 1}, "file", "outer.")
     for fault in (
         "outer.share must be above 0, got 0",
         "outer.depth must be at least 1, got 0",
@@ -131,6 +131,6 @@ def test_every_fault_is_told_at_once() -> None:
     ):
         assert fault in str(error.value)
     with pytest.raises(RetrobenchError, match=r"^share must be at most 1, got 2 \(file\)\.$"):
-        build(Outer, {"base": "b", "share": 2}, "file")
+        build_record(Outer, {"base": "b", "share": 2}, "file")
     with pytest.raises(RetrobenchError, match=r"^outer: base is none \(file\)\.$"):
-        build(Outer, {"base": "none"}, "file", "outer.")
+        build_record(Outer, {"base": "none"}, "file", "outer.")

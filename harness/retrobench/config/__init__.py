@@ -1,14 +1,22 @@
 """
-What is run: tracks, entrants and experiments as frozen records.
+Tracks, entrants and experiments as frozen records.
 
-* track        records of a track, a section of its file each
-* experiment   an entrant under a track, with a seed
-* reading      records from TOML files and from the command line
-* discovery    installed objectives
-* fingerprint  a hash of a plugin's source
+* track        a record for each section of a track's file.
+* experiment   an entrant under a track, with a seed.
+* reading      records from TOML files and from the command line.
+* discovery    installed objectives.
+* fingerprint  a hash of a plugin's source.
 """
 
-from retrobench.config.discovery import Found, checked, configure, discover, get, parse_objective, preset
+from retrobench.config.discovery import (
+    InstalledObjective,
+    check_objective_class,
+    configure_objective,
+    discover,
+    find_objective,
+    find_preset,
+    parse_objective,
+)
 from retrobench.config.experiment import BASELINES, Baseline, Bm25, Entrant, Experiment
 from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track
 from retrobench.config.track import (
@@ -38,7 +46,7 @@ __all__ = [
     "Experiment",
     "Finetune",
     "FinetunePerformance",
-    "Found",
+    "InstalledObjective",
     "Model",
     "Optimisation",
     "Performance",
@@ -48,12 +56,12 @@ __all__ = [
     "Representations",
     "Titles",
     "Track",
-    "checked",
-    "configure",
+    "check_objective_class",
+    "configure_objective",
     "discover",
-    "get",
+    "find_objective",
+    "find_preset",
     "parse_objective",
-    "preset",
     "read_entrant",
     "read_track",
 ]

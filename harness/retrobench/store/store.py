@@ -124,7 +124,7 @@ class Store:
         with _locked(folder, label) if processes.leads() else nullcontext():
             if processes.leads():
                 made = self._look_up(folder, recipe, resumes, label)
-            if not processes.agreed(made is not None):
+            if not processes.agree(made is not None):
 
                 def meeting(place: Path) -> Mapping[str, float] | None:
                     processes.meet()  # the folder is there
