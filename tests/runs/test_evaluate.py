@@ -20,7 +20,7 @@ from retrobench.errors import RetrobenchError
 from retrobench.retrieval import encoders
 from retrobench.retrieval.encoders import PublishedEncoder
 from retrobench.retrieval.vectors import Vectors
-from retrobench.runs.evaluation import Choices, Evaluated, _passage, evaluate
+from retrobench.runs.evaluation import Choices, Evaluated, _join_title, evaluate
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@5", "Success@5")
 DOT = {"similarity_fn_name": "dot", "prompts": published.PROMPTS}
@@ -108,7 +108,7 @@ def test_own_documents_go_where_the_datasets_rule_says_so(place: Path, tmp_path:
 def test_title_and_text_are_joined_by_a_space() -> None:
     from retrobench.data.datasets import Document
 
-    join = _passage
+    join = _join_title
     assert join(Document("1", "Title", "text ")) == "Title text"
     assert join(Document("1", "Title", "")) == "Title"
     assert join(Document("1", "", " text ")) == " text "
