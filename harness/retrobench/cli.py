@@ -174,8 +174,7 @@ def run(
     from retrobench import runs
 
     _prepare(encodes=True, trains=True)
-    if index:
-        overrides.append(f"evaluate.index={index}")
+    overrides += [f"evaluate.index={index}"] if index else []
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
     _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.paths))
 

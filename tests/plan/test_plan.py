@@ -11,8 +11,7 @@ import pytest
 from rows import row
 from transformers import BertConfig, BertForMaskedLM
 
-from retrobench.config import Experiment, Model, reading
-from retrobench.config import discovery as plugins
+from retrobench.config import Experiment, Model, discover, reading
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
 from retrobench.leaderboard.rows import append
@@ -36,7 +35,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def needs(track: str, *overrides: str, objective: str = "retromae", board: Path | None = None) -> Needs:
     read = reading.read_track(folders.locate(track, board), track, overrides)
-    return needs_of(Experiment(read, reading.read_entrant(objective, plugins.discover(), overrides), 0))
+    return needs_of(Experiment(read, reading.read_entrant(objective, discover(), overrides), 0))
 
 
 def stage(of: Needs, name: str) -> Stage:

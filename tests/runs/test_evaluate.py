@@ -186,7 +186,7 @@ def test_what_is_in_the_store_is_read(place: Path, tmp_path: Path, monkeypatch: 
     run(place, tmp_path, query_prefix="lo ")
     assert embedded[1:] == [("query", 15)]
     run(place, tmp_path, similarity="cos")
-    assert embedded[2:] == [("query", 15), ("passage", 60)]
+    assert embedded[2:] == [("passage", 60), ("query", 15)]
 
 
 def test_a_run_reaches_as_deep_as_the_measures(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
