@@ -56,20 +56,29 @@ def test_a_row_for_every_round(recipe: RecipeTrack, msmarco: Swept) -> None:
 
 
 def test_a_row_names_only_its_own_stages(msmarco: Swept) -> None:
+    """The last round needs the first round's candidates, but not the second round's encoder."""
     first, second, third = msmarco.rows[:3]
-    mine, teach, given = (f"{stage} msmarco-titled:train" for stage in ("mine", "teach", "negatives"))
-    tuned = [f"finetune {name}" for name in ("in-batch", "mined", "distilled")]
-    assert {given, tuned[0]} <= first.artifacts.keys() and not {mine, *tuned[1:]} & first.artifacts.keys()
-    assert {given, mine, *tuned[:2]} <= second.artifacts.keys() and not {teach, tuned[2]} & second.artifacts.keys()
-    assert {given, mine, teach, tuned[0], tuned[2]} <= third.artifacts.keys()
-    assert tuned[1] not in third.artifacts, (
-        "the last round begins at the pre-trained encoder and the first's candidates"
-    )
+    assert training_roles(first) == {"negatives", "in-batch"}
+    assert training_roles(second) == {"negatives", "in-batch", "mine", "mined"}
+    assert training_roles(third) == {"negatives", "in-batch", "mine", "teach", "distilled"}
     for row in (first, second, third):
         assert sum(name.startswith("score") for name in row.artifacts) == 3
         assert first.cost["pretrain"] == row.cost["pretrain"] and first.cost["adapt"] == row.cost["adapt"]
     assert third.cost["finetune"]["seconds"] > second.cost["finetune"]["seconds"] > first.cost["finetune"]["seconds"]
     assert third.cost["teach"]["seconds"] > 0
+
+
+def training_roles(row: Row) -> set[str]:
+    """Return the stages of fine-tuning in a row's artifacts, and its rounds."""
+    roles = set()
+    for role in row.artifacts:
+        stage, _, detail = role.partition(" ")
+        if stage == "finetune":
+            roles.add(detail)
+        elif stage in ("negatives", "mine", "teach"):
+            assert detail == "msmarco-titled:train"
+            roles.add(stage)
+    return roles
 
 
 def test_facts_of_a_row(msmarco: Swept) -> None:
@@ -214,84 +223,101 @@ def test_the_beir_recipe(recipe: RecipeTrack, monkeypatch: pytest.MonkeyPatch) -
     assert lengths == {20, 60}
 
 
-# Killed and taken up again
+# Resuming
 
 
 @pytest.mark.skipif(FORKING is None, reason="needs fork")
-def test_killed_in_the_distilled_round_and_started_again(
+def test_a_run_killed_in_the_distilled_round_resumes(
     recipe: RecipeTrack, msmarco: Swept, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert FORKING is not None
     FORKING.set_forkserver_preload(IMPORTS)
     broken = recipe.tiny._replace(store=tmp_path / "store", boards=tmp_path / "boards")
     words = [*broken.options("retromae"), "--track", "msmarco"]
-    words += [word for text in recipe.overrides("msmarco") for word in ("--set", text)]
+    for override in recipe.overrides("msmarco"):
+        words += ["--set", override]
     third = msmarco.rows[2].artifacts["finetune distilled"]
     kill = Kill("finetune", "step-000000002.new/state.json", "step-000000001/state.safetensors", 2, third)
     assert "(distilled negatives): new" in killed(words, broken, kill)
     capfd.readouterr()
-    last = recipe.run("msmarco", "retromae", store=broken.store, leaderboard=broken.boards).rows
+    resumed = recipe.run("msmarco", "retromae", store=broken.store, leaderboard=broken.boards).rows
     assert "\ncontinuing at step 1\n" in capfd.readouterr().err
-    for row, other in zip(msmarco.rows[:3], last, strict=True):
+    for row, resumed_row in zip(msmarco.rows[:3], resumed, strict=True):
         for name in ("round", "measures", "artifacts", "identity", "facts"):
-            assert getattr(row, name) == getattr(other, name)
-    expected, found = contents(recipe.tiny.store), contents(broken.store)
-    assert {Path(name).name for name in found} >= {"scores.npy", "model.safetensors", "run.trec"}
-    assert [name for name in found if found[name] != expected[name]] == []
+            assert getattr(row, name) == getattr(resumed_row, name)
+    unbroken_files = contents(recipe.tiny.store)
+    files = contents(broken.store)
+    assert {Path(name).name for name in files} >= {"scores.npy", "model.safetensors", "run.trec"}
+    assert [name for name in files if files[name] != unbroken_files[name]] == []
 
 
-def test_a_teacher_cut_short_goes_on_where_it_was(
+def test_an_interrupted_teacher_resumes(
     recipe: RecipeTrack,
     msmarco: Swept,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    whole, store = artifact(recipe, msmarco.rows[5], "teach"), tmp_path / "store"
+    whole = artifact(recipe, msmarco.rows[5], "teach")
+    store = tmp_path / "store"
     shutil.copytree(recipe.tiny.store, store)
     shutil.rmtree(store / "teach" / whole.name)
-    module = importlib.import_module("retrobench.stages.teach")
-    asked: list[int] = []
-
-    def predictor(self: Any, teacher: Path) -> Any:
-        score = real(self, teacher)
-
-        def call(queries: np.ndarray, documents: np.ndarray) -> Any:
-            if asked:
-                raise KeyboardInterrupt
-            asked.append(len(queries))
-            return score(queries, documents)
-
-        return call
-
-    real = module._Pairs._predictor
-    monkeypatch.setattr(module._Pairs, "_predictor", predictor)
-    with pytest.raises(KeyboardInterrupt):
-        recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
-    part = store / "teach" / f"{whole.name}.partial" / "scores.part"
-    assert part.stat().st_size == 32 * 11 * 4, "32 of 60 examples, a positive and 10 candidates each"
-    with part.open("ab") as file:
+    with monkeypatch.context() as patch:
+        interrupt_second_block(patch)
+        with pytest.raises(KeyboardInterrupt):
+            recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
+    partial = store / "teach" / f"{whole.name}.partial" / "scores.part"
+    assert partial.stat().st_size == 32 * 11 * 4, "32 of 60 examples, a positive and 10 candidates each"
+    with partial.open("ab") as file:
         file.write(b"half a line")
-    monkeypatch.setattr(module._Pairs, "_predictor", real)
     capfd.readouterr()
     recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
     assert "\ncontinuing at query 32\n" in capfd.readouterr().err
-    for name in ("candidates", "scores", "positive_scores"):
-        assert (whole / f"{name}.npy").read_bytes() == (store / "teach" / whole.name / f"{name}.npy").read_bytes()
+    for name in ("candidates.npy", "scores.npy", "positive_scores.npy"):
+        assert (whole / name).read_bytes() == (store / "teach" / whole.name / name).read_bytes()
 
 
-def test_a_file_of_scores_in_place_of_a_teacher(recipe: RecipeTrack, msmarco: Swept, tmp_path: Path) -> None:
-    of, first = examples(recipe, msmarco.rows[0]), msmarco.rows[5]
-    folder = artifact(recipe, first, "teach")
-    rows, scores, own = (np.load(folder / f"{name}.npy") for name in ("candidates", "scores", "positive_scores"))
-    lines = ["query-id\tcorpus-id\tscore"]
-    for at, query in enumerate(of.query_rows):
-        pairs = [(of.positives[at][0], own[at, 0]), *zip(rows[at], scores[at], strict=True)]
-        lines += [f"{of.queries.ids[query]}\t{of.documents.ids[row]}\t{float(score)!r}" for row, score in pairs]
-    # A query with two positives is two examples with the same candidates.
-    (tmp_path / "scores.tsv").write_text("\n".join(dict.fromkeys(lines)) + "\n")
+def interrupt_second_block(patch: pytest.MonkeyPatch) -> None:
+    """Interrupt the teacher before its second block of examples."""
+    pairs = importlib.import_module("retrobench.stages.teach")._Pairs
+    make_predictor = pairs._predictor
+    calls: list[int] = []
+
+    def predictor(self: Any, teacher: Path) -> Any:
+        predict = make_predictor(self, teacher)
+
+        def call(queries: np.ndarray, documents: np.ndarray) -> Any:
+            if calls:
+                raise KeyboardInterrupt
+            calls.append(len(queries))
+            return predict(queries, documents)
+
+        return call
+
+    patch.setattr(pairs, "_predictor", predictor)
+
+
+def test_a_file_of_scores_replaces_a_teacher(recipe: RecipeTrack, msmarco: Swept, tmp_path: Path) -> None:
+    taught_row = msmarco.rows[5]
+    write_scores(tmp_path / "scores.tsv", examples(recipe, msmarco.rows[0]), artifact(recipe, taught_row, "teach"))
     more = ("distil.teacher=", f"distil.scores={tmp_path / 'scores.tsv'}")
     swept = recipe.run("msmarco", "bert", more=more, leaderboard=tmp_path)
     assert [row.round for row in swept.rows] == ["in-batch", "mined", "distilled"]
     assert swept.rows[1].artifacts["finetune mined"] == msmarco.rows[4].artifacts["finetune mined"]
-    assert swept.rows[2].measures == first.measures, "the same scores teach the same, whoever gave them"
+    assert swept.rows[2].measures == taught_row.measures
+
+
+def write_scores(file: Path, judgements: Examples, folder: Path) -> None:
+    """Write a teacher's scores of positives and candidates as TSV."""
+    candidates = np.load(folder / "candidates.npy")
+    scores = np.load(folder / "scores.npy")
+    positive_scores = np.load(folder / "positive_scores.npy")
+    lines = ["query-id\tcorpus-id\tscore\n"]
+    for example, query in enumerate(judgements.query_rows):
+        query_id = judgements.queries.ids[query]
+        documents = [judgements.positives[example][0], *candidates[example]]
+        values = [positive_scores[example, 0], *scores[example]]
+        for document, score in zip(documents, values, strict=True):
+            lines.append(f"{query_id}\t{judgements.documents.ids[document]}\t{float(score)!r}\n")
+    # A query with two positives is two examples with equal candidates.
+    file.write_text("".join(dict.fromkeys(lines)))
