@@ -100,9 +100,9 @@ SETTINGS = {
     "finetune.gradient_cache=-1": "finetune.gradient_cache must be at least 0, got -1 (track tiny).",
     "objective.mask_rate=0.2": "Unknown setting 'objective.mask_rate'. Did you mean 'objective.mask_ratio'?",
     "entrant.chekpoint=x": "Unknown setting 'entrant.chekpoint'. Did you mean 'entrant.checkpoint'?",
-    "finetune.accumulation=2": "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Chan",
-    "pretrain.corpus=[]": "pretrain.corpus is empty; give one or more dataset ids. (track tiny)",
-    "finetune.queries=''": "finetune.queries is empty; give a dataset id. (track tiny)",
+    "finetune.accumulation=2": "finetune.accumulation must be 1, got 2: in-batch negatives compare",
+    "pretrain.corpus=[]": "pretrain.corpus must name one or more datasets, got [] (track tiny).",
+    "finetune.queries=''": "finetune.queries must name a dataset, got '' (track tiny).",
     "evaluate.select=no/such": "Unknown dataset 'no/such'. Known: retrobench/squad, retrobench/squad/fit, ",
     "model.base=no-such-folder": "Model 'no-such-folder' is neither a folder, nor one of retrobench/base, retrobench/",
     "pretrain.max_length=100": "pretrain.max_length is 100, and the model 'base' takes 64 tokens. Set it lower.",
@@ -131,15 +131,15 @@ TOGETHER: dict[tuple[str, ...], str] = {
     (
         "finetune.hard=data:train",
         "finetune.negatives=0",
-    ): "finetune.hard names negatives, but finetune.negatives is 0, so",
+    ): "finetune.negatives must be at least 1 for the negatives of finetune.hard, got 0",
     (
         "mine.depth=5",
         "finetune.negatives=0",
-    ): "mine.depth mines hard negatives, but finetune.negatives is 0, so none would be used. Set it, or mine.depth=0.",
+    ): "finetune.negatives must be at least 1 for mined negatives, got 0, unless mine.depth is 0",
     (
         "distil.teacher=x",
         "mine.depth=0",
-    ): "distil.teacher scores mined candidates, but mine.depth is 0. Set it, or give",
+    ): "mine.depth must be at least 1, got 0, unless distil.scores replaces distil.teacher",
     (
         "distil.teacher=x",
         "distil.scores=y",
@@ -301,8 +301,8 @@ def test_accumulation_for_an_objective_that_couples_its_batch(refuse: Refuse) ->
     Path("coupled.py").write_text(COUPLED)
     words = ("--plugin", "coupled.py", "--set", "pretrain.accumulation=2")
     assert refuse(*words, objectives=["bert", "coupled"]) == (
-        "coupled compares the examples of a batch, so gradients cannot be accumulated over 2 of them. "
-        "Set pretrain.accumulation=1 and a larger pretrain.batch. (track tiny)"
+        "pretrain.accumulation must be 1, got 2: coupled compares the examples of a batch, "
+        "so raise pretrain.batch instead (track tiny)."
     )
 
 

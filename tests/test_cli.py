@@ -195,7 +195,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130
-    assert said == "Interrupted. Finished stages are kept; the same command goes on from them.\n"
+    assert said == "Interrupted. Finished stages are kept; run the same command again to resume.\n"
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from retrobench.config.discovery import configure, discover
+from retrobench.config.discovery import configure_objective, discover
 from retrobench.config.track import Optimisation
 from retrobench.model.backbones import Backbone, Pretraining
 from retrobench.model.masking import pack
@@ -32,7 +32,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def trained(name: str, base: Base, folder: Path) -> tuple[Pretraining, dict[str, float]]:
     """An objective's module after three steps, and what they cost."""
-    objective = configure(PRETRAINING[name], {})
+    objective = configure_objective(PRETRAINING[name], {})
     torch.manual_seed(0)
     model = objective.wrap(base.backbone())
     assert isinstance(model, Pretraining)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from retrobench.config.discovery import discover, get
+from retrobench.config.discovery import discover, find_objective
 from retrobench.runs.sweep import Request, sweep
 
 PYPROJECT = """\
@@ -118,7 +118,7 @@ def test_it_keeps_the_contract_and_is_listed(installed: Path, monkeypatch: pytes
 
     monkeypatch.syspath_prepend(str(installed))
     check_objective(importlib.import_module("first_words").FirstWords)
-    row = get("first-words", discover())
+    row = find_objective("first-words", discover())
     assert (row.distribution, row.version, row.paper, row.status) == ("first-words", "1.2.3", "unpublished", "ok")
 
 
@@ -127,7 +127,10 @@ def test_a_file_runs_to_a_row_without_packaging(made: tiny.Tiny, capfd: pytest.C
     request = Request(["first-words"], str(made.track), (0,), (), made.store, made.boards, (file,))
     file.write_text(MODULE)
     (first,) = sweep(request).rows
-    assert first.plugin == {"distribution": str(file), "version": get("first-words", discover([file])).code[:16]}
+    assert first.plugin == {
+        "distribution": str(file),
+        "version": find_objective("first-words", discover([file])).code[:16],
+    }
     assert first.command.endswith(f"--seed 0 --plugin {file}")
     # The same settings by other code: what was trained with the old code is not taken for it.
     file.write_text(

@@ -1,12 +1,12 @@
 """
-What a plugin may import from the package's root.
+The names that a plugin imports from the package's root.
 
-* Objective    the contract: a frozen dataclass with these members is an objective
-* Passage      one tokenised document, as `collate` gets it
-* Step         what one forward gives: losses and metrics
-* Vocabulary   what the tokenizer says of its ids
-* __version__  of the installed distribution
-* hookimpl     marks the function that returns a plugin's objectives
+* Objective    the contract: an objective is a frozen dataclass with these members.
+* Passage      a tokenised document, the input of `collate`.
+* Step         the losses and metrics of one forward.
+* Vocabulary   facts about the tokenizer's ids.
+* __version__  the version of the installed distribution.
+* hookimpl     the mark of the function that returns a plugin's objectives.
 """
 
 from retrobench.objective import Objective, Passage, Step, Vocabulary, hookimpl
@@ -15,7 +15,7 @@ __all__ = ["Objective", "Passage", "Step", "Vocabulary", "__version__", "hookimp
 
 
 def __getattr__(name: str) -> str:
-    # Reading the distribution's metadata would cost a third of the time in which --help has to answer.
+    # Reading the distribution's metadata takes a third of the time limit of --help.
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import metadata

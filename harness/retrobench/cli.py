@@ -1,15 +1,15 @@
 """
-The commands: each parses, makes one call and prints. Nothing heavy is imported before it is called for.
+The commands. Each parses, makes one call and prints, and imports heavy libraries only when it runs.
 
-* run           objectives, trained and measured under one track
-* objectives    what is installed, and what is wrong with what is not usable
-* leaderboard   the rows measured so far
-* evaluate      any encoder on any dataset
-* score         any TREC run
-* reproduce     the papers' tables beside what was measured
-* plan          what a track would need, before it starts
-* bench         speed and memory beside peers
-* data          datasets: listed, prefetched, checked
+* run           train and measure objectives under one track.
+* objectives    list the installed objectives and their faults.
+* leaderboard   print the rows of a track.
+* evaluate      score a published encoder.
+* score         score a TREC run.
+* reproduce     compare the papers' tables with rows.
+* plan          print the needs of a track.
+* bench         measure speed and memory beside peers.
+* data          list, prefetch and check datasets.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from retrobench.config import Found
+    from retrobench.config import InstalledObjective
 
 __all__ = ["main"]
 
-LISTED = ("name", "distribution", "version", "paper", "status", "reason")  # of an objective
+LISTED_FIELDS = ("name", "distribution", "version", "paper", "status", "reason")  # of an installed objective
 
-# Rich would cost half of the time in which --help has to answer.
+# Rich takes half of the time limit of --help.
 app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -84,20 +84,24 @@ Plugins = Annotated[
 ]
 Store = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where finished stages are kept, if not $RETROBENCH_HOME or ~/.cache/retrobench."),
+    typer.Option(
+        metavar="DIR", help="The folder of finished stages, by default $RETROBENCH_HOME or ~/.cache/retrobench."
+    ),
 ]
 Leaderboard = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where rows are, and tracks are looked up first, if not ./leaderboards."),
+    typer.Option(metavar="DIR", help="The folder of rows and tracks, by default ./leaderboards."),
 ]
-Speeds = Annotated[Path | None, typer.Option("--leaderboard", metavar="DIR", help="Kept here, if not ./leaderboards.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Make every stage again.")]
-Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="How the tables are written.")]
+BenchLeaderboard = Annotated[
+    Path | None, typer.Option("--leaderboard", metavar="DIR", help="The folder of results, by default ./leaderboards.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
+Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 
 
 Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
-Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="How many GPUs of it.")]
+Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]
 Datasets = Annotated[
     list[str],
     typer.Option("--dataset", metavar="ID", help="An ir_datasets id, a folder PATH[:SPLIT], or `beir`; repeatable."),
@@ -109,36 +113,39 @@ Measures = Annotated[
         default_factory=list,
         show_default=False,
         metavar="M",
-        help="A measure, such as nDCG@10 or RR(rel=2)@10; the dataset's own if none is given; repeatable.",
+        help="A measure, such as nDCG@10 or RR(rel=2)@10, by default the dataset's own; repeatable.",
     ),
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A sentence-transformers or Hugging Face encoder.")]
-Pooling = Annotated[str | None, typer.Option(metavar="cls|mean|...", help="If the model does not say.")]
-Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="In place of the model's prompt.")]
-Length = Annotated[int | None, typer.Option(metavar="N", min=3, help="Tokens per text.")]
-Similarity = Annotated[str | None, typer.Option(metavar="dot|cos", help="In place of the model's.")]
-Dtype = Annotated[str | None, typer.Option(metavar="float32|bfloat16|float16", help="Of the model's numbers.")]
+Pooling = Annotated[
+    str | None, typer.Option(metavar="cls|mean|...", help="The pooling, if the model does not name it.")
+]
+Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="The prefix in place of the model's prompt.")]
+Length = Annotated[int | None, typer.Option(metavar="N", min=3, help="The most tokens per text.")]
+Similarity = Annotated[str | None, typer.Option(metavar="dot|cos", help="The similarity in place of the model's.")]
+Dtype = Annotated[str | None, typer.Option(metavar="float32|bfloat16|float16", help="The type of the model's numbers.")]
 Index = Annotated[
     str | None,
-    typer.Option(metavar="FACTORY", help="exact, or faiss's words for an approximate index, such as IVF64,Flat."),
+    typer.Option(
+        metavar="FACTORY", help="exact, or a factory string of faiss for an approximate index, such as IVF64,Flat."
+    ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")]
-Judged = Annotated[
-    str | None, typer.Option("--dataset", metavar="ID", help="The dataset whose judgements and rules hold.")
-]
+Judged = Annotated[str | None, typer.Option("--dataset", metavar="ID", help="The dataset of the judgements and rules.")]
 Qrels = Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements in TREC's format.")]
-Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="Least grade that is relevant.")]
-PerQuery = Annotated[bool, typer.Option("--per-query", help="Every query's values too.")]
+Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least relevant grade.")]
+PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
+def _version(is_requested: bool) -> None:
+    if not is_requested:
+        return
+    from importlib.metadata import version
 
-        _print(f"retrobench {version('retrobench')}")
-        raise typer.Exit
+    _print(f"retrobench {version('retrobench')}")
+    raise typer.Exit
 
 
 @app.callback()
@@ -147,7 +154,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Compare pre-training objectives for retrieval: one recipe, nothing but the objective changed."""
+    """Compare pre-training objectives for retrieval under one recipe."""
 
 
 @app.command()
@@ -169,16 +176,16 @@ def run(
     _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
-    _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.places))
+    _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.paths))
 
 
 @app.command()
 def objectives(plugin: Plugins, json: AsJson = False) -> None:
-    """List the objectives found, and why one cannot be used."""
+    """List the installed objectives and their faults."""
     from retrobench.config import discover
 
-    found = discover(plugin)
-    _print(_as_json(found) if json else _table(found))
+    installed = discover(plugin)
+    _print(_as_json(installed) if json else _table(installed))
 
 
 @app.command()
@@ -204,13 +211,13 @@ def evaluate(
     store: Store = None,
     json: OneJson = False,
 ) -> None:
-    """Score an encoder exactly as it was published."""
+    """Score an encoder with the settings of its publication."""
     from retrobench import runs
 
     _prepare(encodes=True)
     choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
-    found = runs.evaluate(model, dataset, measure, choices, store, index or "exact")
-    _print(found.json() if json else found.text())
+    evaluated = runs.evaluate(model, dataset, measure, choices, store, index or "exact")
+    _print(evaluated.json() if json else evaluated.text())
 
 
 @app.command()
@@ -233,10 +240,12 @@ def score(
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; all if empty.")] = "",
+    table: Annotated[
+        str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")
+    ] = "",
     format: Format = "text",
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rows to hold against the table, whatever their track.")
+        Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")
     ] = None,
     leaderboard: Leaderboard = None,
 ) -> None:
@@ -253,13 +262,13 @@ def plan(
     overrides: Overrides,
     track: Track = "mini",
     objective: Annotated[
-        str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="Whose costs.")
+        str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective to plan for.")
     ] = "retromae",
     hardware: Hardware = "this",
     gpus: Gpus = 1,
     leaderboard: Leaderboard = None,
 ) -> None:
-    """Print what a track needs before anything starts: downloads, disk, memory, hours."""
+    """Print the downloads, disk, memory and hours that a track needs."""
     from retrobench import plan
 
     _prepare()
@@ -269,14 +278,16 @@ def plan(
 @app.command()
 def bench(
     name: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; all but `scale` if empty.")
+        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; by default all but `scale`.")
     ] = None,
-    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The first GPU if there is one.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Small sizes, for equality and not for time.")] = False,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results there too.")] = None,
-    leaderboard: Speeds = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="cpu|cuda", help="The device, by default the first GPU.")
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Check equality on small data, and time nothing.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")] = None,
+    leaderboard: BenchLeaderboard = None,
 ) -> None:
-    """Measure speed and memory beside peers: equal first, then timed in turn."""
+    """Measure speed and memory beside peers, after a check that the results are equal."""
     from retrobench import bench
 
     benched = bench.bench(name or (), device, smoke, json, leaderboard)
@@ -286,7 +297,7 @@ def bench(
 
 @data.command("list")
 def data_list(json: OneJson = False) -> None:
-    """List the datasets with rules of their own, and which are at hand."""
+    """List the datasets with rules of their own, and the downloaded ones."""
     from retrobench.data import doctor
 
     _prepare()
@@ -295,7 +306,7 @@ def data_list(json: OneJson = False) -> None:
 
 @data.command("fetch")
 def data_fetch(id: OneId) -> None:
-    """Download or build a dataset, so that runs work offline afterwards."""
+    """Download or build a dataset, so that later runs work offline."""
     from retrobench.data import doctor
 
     _prepare()
@@ -304,7 +315,7 @@ def data_fetch(id: OneId) -> None:
 
 @data.command("check")
 def data_check(id: OneId, json: OneJson = False) -> None:
-    """Verify a dataset: counts, hashes, dangling judgements, duplicates, empty documents. Exit 1 at a fault."""
+    """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault."""
     from retrobench.data import doctor
 
     _prepare()
@@ -313,26 +324,29 @@ def data_check(id: OneId, json: OneJson = False) -> None:
     raise typer.Exit(report.exit_code)
 
 
-def _as_json(discovered: Sequence[Found]) -> str:
+def _as_json(installed: Sequence[InstalledObjective]) -> str:
     import json
 
-    return json.dumps(_listed(discovered, LISTED).records(), indent=2, ensure_ascii=False)
+    return json.dumps(_list(installed, LISTED_FIELDS).records(), indent=2, ensure_ascii=False)
 
 
-def _table(discovered: Sequence[Found]) -> RenderableType:
-    reasons = any(objective.reason for objective in discovered)
-    return _listed(discovered, LISTED if reasons else LISTED[:-1]).fitted()
+def _table(installed: Sequence[InstalledObjective]) -> RenderableType:
+    """Return the objectives as a table. The column of reasons is dropped where it is empty."""
+    fields: Sequence[str] = LISTED_FIELDS
+    if not any(row.reason for row in installed):
+        fields = fields[:-1]
+    return _list(installed, fields).fitted()
 
 
-def _listed(discovered: Sequence[Found], names: Sequence[str]) -> Table:
+def _list(installed: Sequence[InstalledObjective], fields: Sequence[str]) -> Table:
     rows = []
-    for objective in discovered:
-        rows.append([getattr(objective, name) or None for name in names])
-    return Table([Column(name) for name in names], rows)
+    for row in installed:
+        rows.append([getattr(row, name) or None for name in fields])
+    return Table([Column(name) for name in fields], rows)
 
 
 def _prepare(encodes: bool = False, trains: bool = False) -> None:
-    """Set up this process for a command that reads datasets; and for one that `encodes` texts or `trains`."""
+    """Set up this process to read datasets, and to encode texts or train."""
     from retrobench import core, data
 
     data.register()
@@ -343,31 +357,31 @@ def _prepare(encodes: bool = False, trains: bool = False) -> None:
         core.keep_freed_memory()
 
 
-def _print(shown: object) -> None:
-    """Print a text, or something of rich's, on standard output. Of several processes the first one prints."""
+def _print(result: object) -> None:
+    """Print a text or a table of Rich on standard output. Only rank 0 prints."""
     if not processes.leads():
         return
-    if isinstance(shown, str):
-        print(shown)
+    if isinstance(result, str):
+        print(result)
         return
     from rich.console import Console
 
-    # A pipe or a file has no edge to fold at.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(shown)
+    width = None if sys.stdout.isatty() else 10_000  # a pipe or a file has no edge for folding
+    Console(width=width, highlight=False).print(result)
 
 
 def main() -> None:
-    """Run the command line. A user's error is one line on standard error; all else keeps its traceback."""
+    """Run the command line. Print a user's error as one line; every other exception keeps its traceback."""
     try:
         app(prog_name="retrobench")
     except RetrobenchError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        # Typer makes exits of both: of an interrupt silently, of a truncated file (EOFError) as "Aborted!".
+        # Typer turns an interrupt into a silent exit, and the EOFError of a truncated file into "Aborted!".
         cause = getattr(stop.__context__, "__cause__", None)
         if isinstance(cause, EOFError):
             raise cause from None
         if isinstance(cause, KeyboardInterrupt):
-            print("Interrupted. Finished stages are kept; the same command goes on from them.", file=sys.stderr)
+            print("Interrupted. Finished stages are kept; run the same command again to resume.", file=sys.stderr)
         raise

@@ -1,10 +1,10 @@
 """
 Errors for the person at the terminal.
 
-* RetrobenchError      one line: the thing, the choices, the next step; exit code 2, no traceback
-  - DivergedError      a loss left the finite numbers; carries where, and what survives
+* RetrobenchError      a user's error: one line with the thing, the choices and the next step; exit code 2.
+  - DivergedError      a non-finite loss; exit code 1.
 
-Anything else that escapes is a fault of the program and keeps its traceback.
+Every other exception is a fault of the program and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["DivergedError", "RetrobenchError", "unknown"]
 
 
 class RetrobenchError(Exception):
-    """A mistake the user can mend. The message is one line and `exit_code` is what the shell sees."""
+    """A mistake that the user can correct. The message is one line, and `exit_code` goes to the shell."""
 
     exit_code = 2
 
@@ -25,14 +25,17 @@ class RetrobenchError(Exception):
 
 
 class DivergedError(RetrobenchError):
-    """Training met a loss that is not finite."""
+    """Training met a non-finite loss."""
 
     exit_code = 1
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], next_step: str = "") -> RetrobenchError:
-    """The error for a name that is not among `choices`, suggesting the nearest one."""
-    known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return RetrobenchError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}. {next_step}")
+    """Return the error for a name outside `choices`. It suggests the nearest choice."""
+    names = sorted(choices)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    message = f"Unknown {kind} {name!r}."
+    if matches:
+        message += f" Did you mean {matches[0]!r}?"
+    message += f" Known: {', '.join(names) or 'none'}. {next_step}"
+    return RetrobenchError(message)

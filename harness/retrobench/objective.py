@@ -1,4 +1,4 @@
-"""The contract of a pre-training objective. A plugin author needs to read this file and no other."""
+"""The contract of a pre-training objective. A plugin author reads only this file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 
 from pluggy import HookimplMarker, HookspecMarker
 
-if TYPE_CHECKING:  # the command line lists objectives without paying for torch
+if TYPE_CHECKING:  # the command line lists objectives without importing torch
     import numpy as np
     import torch
 
@@ -21,9 +21,9 @@ hookimpl = HookimplMarker("retrobench")
 
 
 class Passage(NamedTuple):
-    """One tokenised document, without special tokens. `starts` is True where a word begins."""
+    """A tokenised document without special tokens. `starts` is True at the first token of a word."""
 
-    title: np.ndarray  # [T] token ids, empty where the corpus has no titles
+    title: np.ndarray  # [T] token ids, empty without a title
     title_starts: np.ndarray  # [T] bool
     text: np.ndarray  # [N] token ids
     text_starts: np.ndarray  # [N] bool
@@ -31,9 +31,9 @@ class Passage(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the tokenizer says of its ids. `special` holds every id that is no word: special, added or unused."""
+    """Facts about the tokenizer's ids. `special` holds the special, added and unused ids, which are no words."""
 
-    size: int  # rows of the word matrix, which may exceed the tokenizer's ids
+    size: int  # rows of the word matrix, at least the number of ids
     pad: int
     cls: int
     sep: int
@@ -42,7 +42,7 @@ class Vocabulary:
 
 
 class Step(NamedTuple):
-    """What one forward gives: scalar losses, already weighted, whose sum is minimised; scalars worth logging."""
+    """The result of a forward: weighted scalar losses, whose sum is minimised, and scalars to log."""
 
     losses: dict[str, torch.Tensor]
     metrics: dict[str, torch.Tensor]
@@ -50,32 +50,32 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """A frozen dataclass whose fields are the objective's settings; its docstring is the idea in a sentence.
+    """A frozen dataclass whose fields are the objective's settings. Its docstring is the idea in a sentence.
 
-    Before each forward the harness seeds torch's default generators from (seed, step, micro-batch, rank): masks
-    drawn in `forward` on the batch's own device repeat. State between steps belongs in buffers of the module.
+    Before each forward the harness seeds torch's default generators from (seed, step, micro-batch, rank), so masks
+    drawn in `forward` on the batch's device are reproducible. State between steps belongs in buffers of the module.
     """
 
     name: ClassVar[str]  # on the command line
     paper: ClassVar[str]  # the citation
-    pretrains: ClassVar[bool]  # False: the base model goes on as it is; `collate` and `wrap` are left out
+    pretrains: ClassVar[bool]  # False: the base model is used unchanged; `collate` and `wrap` are omitted
     couples_batch: ClassVar[bool]  # True: the loss compares examples, so gradients may not be accumulated
-    representation: ClassVar[str]  # which of the harness's representations the encoder is meant for
+    representation: ClassVar[str]  # the harness's representation for this encoder
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # named settings, as in `--objective NAME:PRESET`
 
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """One batch on the CPU, cheap; every random choice is drawn from `generator`."""
+        """Return a batch on the CPU. Draw every random choice from `generator`, and keep the work cheap."""
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
-        """A module that holds `backbone` and whose `forward(progress, **batch)` gives a `Step`.
+        """Return a module that holds `backbone` and whose `forward(progress, **batch)` returns a `Step`.
 
-        `progress` is the share of optimizer steps done, 0 to 1. What the module adds is kept in checkpoints and
-        thrown away in the exported encoder.
+        `progress` is the share of finished optimizer steps, 0 to 1. Checkpoints keep the module's further parameters;
+        the exported encoder drops them.
         """
 
 
 @hookspec
 def retrobench_objectives() -> Sequence[type[Objective]]:  # type: ignore[empty-body]
-    """Return the objective classes this plugin provides."""
+    """Return the plugin's objective classes."""

@@ -13,16 +13,16 @@ __all__ = ["Result", "pretrain", "run"]
 
 
 class Result(NamedTuple):
-    """The artifacts that a row is made of."""
+    """The artifacts of a row."""
 
-    scores: dict[str, Artifact]  # of the test datasets, by id
+    scores: dict[str, Artifact]  # by test dataset
     encoder: Artifact | None = None  # None for a baseline
-    round: str = ""  # of fine-tuning, by which the encoder was made
-    validation: Mapping[str, Artifact] = {}  # the scores by which the round was chosen, by round
+    round: str = ""  # of fine-tuning, which made the encoder
+    validation: Mapping[str, Artifact] = {}  # validation scores by round
 
 
 def run(experiment: Experiment, inputs: stages.Inputs, store: Store) -> Iterator[Result]:
-    """Run one experiment and yield a result for each row. A stage that the store holds already is read, not run."""
+    """Run one experiment and yield a result for each row. Finished stages are read from the store."""
     work, evaluate, tests = stages.Work(experiment, inputs, store), experiment.track.evaluate, experiment.datasets
     if inputs.base is None:
         yield Result({test: stages.score(work, test, stages.search_bm25(work, test)) for test in tests})
@@ -34,15 +34,15 @@ def run(experiment: Experiment, inputs: stages.Inputs, store: Store) -> Iterator
             yield Result({test: _score(work, test, encoder, evaluate.depth) for test in tests}, encoder, name)
     if evaluate.rounds == "chosen":
         if evaluate.select and len(encoders) > 1:
-            depth = stages.VALIDATION_DEPTH
-            validation = {name: _score(work, evaluate.select, encoders[name], depth) for name in encoders}
+            for name, encoder in encoders.items():
+                validation[name] = _score(work, evaluate.select, encoder, stages.VALIDATION_DEPTH)
         name = stages.choose(encoders, validation, evaluate.measures[0])
         scores = {test: _score(work, test, encoders[name], evaluate.depth) for test in tests}
         yield Result(scores, encoders[name], name, validation)
 
 
 def pretrain(work: stages.Work, encoder: Source) -> Source:
-    """Return the encoder after the track's pre-training sections; `encoder` itself where none takes place."""
+    """Return the encoder after the track's pre-training sections, or `encoder` where the track has none."""
     for section, settings in work.experiment.pretraining.items():  # pretrain, adapt
         corpora = [work.inputs.collections[name].corpus for name in settings.corpus]
         documents = [stages.tokenise_documents(work, corpus, settings.titles) for corpus in corpora]
@@ -56,8 +56,8 @@ def _finetune(work: stages.Work, start: Source) -> Iterator[tuple[str, Artifact]
     collection = work.inputs.collections[track.finetune.queries]
     documents = stages.tokenise_documents(work, collection.corpus, reading.titles)
     texts = stages.TrainingTexts(collection, documents, stages.tokenise_queries(work, collection))
-    given = stages.collect_negatives(work, texts) if track.finetune.hard else None
-    first = stages.finetune(work, start, texts, "in-batch", given)
+    negatives = stages.collect_negatives(work, texts) if track.finetune.hard else None
+    first = stages.finetune(work, start, texts, "in-batch", negatives)
     yield "in-batch", first
     if track.mine.queries and (track.mine.depth or track.distil.on):
         texts = texts._replace(queries=stages.sample_queries(work, texts))
@@ -70,9 +70,9 @@ def _finetune(work: stages.Work, start: Source) -> Iterator[tuple[str, Artifact]
         yield "distilled", stages.finetune(work, start, texts, "distilled", stages.teach(work, texts, mined))
 
 
-def _score(work: stages.Work, test: str, encoder: Artifact, depth: int) -> Artifact:
-    collection, reading = work.inputs.collections[test], work.experiment.track.test_reading
+def _score(work: stages.Work, dataset: str, encoder: Artifact, depth: int) -> Artifact:
+    collection, reading = work.inputs.collections[dataset], work.experiment.track.test_reading
     documents = stages.tokenise_documents(work, collection.corpus, reading.titles)
     queries = stages.encode(work, encoder, stages.tokenise_queries(work, collection), "query", reading)
     passages = stages.encode(work, encoder, documents, "passage", reading)
-    return stages.score(work, test, stages.search(work, test, queries, passages, depth))
+    return stages.score(work, dataset, stages.search(work, dataset, queries, passages, depth))

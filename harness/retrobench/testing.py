@@ -1,7 +1,7 @@
 """
-The contract as a test, for the author of an objective.
+A test of the contract, for authors of objectives.
 
-* check_objective    passes, or raises AssertionError with what the contract wants and what was found
+* check_objective    raise AssertionError for a broken part of the contract.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrobench.config import REPRESENTATIONS, checked, configure
+from retrobench.config import REPRESENTATIONS, check_objective_class, configure_objective
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Objective, Passage, Step, Vocabulary
@@ -32,83 +32,97 @@ STEPS = 20
 
 
 def check_objective(objective_class: type[Objective], backbone: Backbone | None = None) -> None:
-    """Try an objective on a few invented texts: what it declares, its batches, its losses, its export.
+    """Check an objective on a few invented texts: its declaration, its batches, its losses and its export.
 
-    Every preset is tried on texts that are empty, one token or too long. With its defaults the objective is also
-    trained for 20 steps, in which the loss must fall, continued from its state, and exported. `backbone`, which stays
-    as it is, replaces the tiny BERT that is made otherwise: a tiny one of another family shows that the objective
-    knows more than BERT. Of an objective with `pretrains = False` only the declaration is checked. Whether
-    `couples_batch` tells the truth cannot be seen from outside.
+    Every preset is tried on texts that are empty, one token long or too long. With its defaults the objective is also
+    trained for 20 steps, in which the loss must fall, resumed from its state, and exported. `backbone` replaces the
+    tiny BERT and stays unchanged: a tiny model of another family tests whether the objective supports that family.
 
-    Raises AssertionError, which names the objective, the part of the contract and what was found.
+    An objective with `pretrains = False` is checked only for its declaration. The test cannot verify `couples_batch`.
+
+    Raises AssertionError with the objective, the part of the contract and the fault.
     """
     configured = _check_declaration(objective_class)
     if not objective_class.pretrains:
         return
-    with _randomness_put_back():
+    with _restored_randomness():
         base = _tiny_bert() if backbone is None else backbone
         vocabulary = _vocabulary(base.config)
         for name, objective in configured.items():
             trial = _Trial(name, objective, base, vocabulary)
-            trial.check_forward(trial.check_collate(_edge_cases(vocabulary)))
-            trial.check_nothing_to_learn()
+            batch = trial.check_collate(_edge_cases(vocabulary))
+            trial.check_forward(batch)
+            trial.check_empty_texts()
         trial = _Trial(objective_class.name, configured[objective_class.name], base, vocabulary)
-        trial.check_export(trial.check_learning())
+        trained = trial.check_learning()
+        trial.check_export(trained)
 
 
-def _require(condition: object, text: str) -> None:
+def _require(condition: object, message: str) -> None:
     if not condition:
-        raise AssertionError(text)
+        raise AssertionError(message)
 
 
 @contextmanager
-def _reporting(what: str) -> Iterator[None]:
-    """An exception of the objective's own becomes an AssertionError that says what was tried."""
+def _reporting(action: str) -> Iterator[None]:
+    """Turn an exception of the objective into an AssertionError that names the action."""
     try:
         yield
     except AssertionError:
         raise
     except Exception as error:
-        raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
+        raise AssertionError(f"{action} raised {type(error).__name__}: {error}") from error
 
 
 def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]:
-    """The objective with its defaults, under its name, and with each preset, under NAME:PRESET."""
+    """Return the objective with its defaults, under its name, and with each preset, under NAME:PRESET."""
     try:
-        checked(objective_class)
+        check_objective_class(objective_class)
     except RetrobenchError as error:
         raise AssertionError(str(error)) from error
-    name, written = objective_class.name, objective_class.__doc__ or ""
-    generated = written.startswith(f"{objective_class.__name__}(")  # what dataclass() puts where nothing is written
-    _require(written.strip() and not generated, f"{name} has no docstring; say its idea in a sentence.")
+    name = objective_class.name
+    docstring = (objective_class.__doc__ or "").strip()
+    is_generated = docstring.startswith(f"{objective_class.__name__}(")  # by dataclass()
+    _require(docstring and not is_generated, f"{name} has no docstring; say its idea in a sentence.")
     _require(objective_class.paper, f"{name}.paper is empty; cite it, or say that it is unpublished.")
+    representation = objective_class.representation
     known = ", ".join(REPRESENTATIONS)
-    shown = f"{name}.representation is {objective_class.representation!r}; known: {known}."
-    _require(objective_class.representation in REPRESENTATIONS, shown)
-    made = {name: configure(objective_class, {})}
-    made |= {f"{name}:{key}": configure(objective_class, values) for key, values in objective_class.presets.items()}
-    for label, objective in made.items():
-        with _reporting(f"{label}: writing the settings as JSON and reading them back"):
-            text = json.dumps(dataclasses.asdict(cast(Any, objective)), allow_nan=False)
-            again = configure(objective_class, json.loads(text))
-        _require(again == objective, f"{label}: settings {text} read back from JSON make another objective.")
-    return made
+    _require(
+        representation in REPRESENTATIONS,
+        f"{name}.representation is {representation!r}; known: {known}.",
+    )
+    configured = {name: configure_objective(objective_class, {})}
+    for preset, settings in objective_class.presets.items():
+        configured[f"{name}:{preset}"] = configure_objective(objective_class, settings)
+    for label, objective in configured.items():
+        _check_json(label, objective_class, objective)
+    return configured
+
+
+def _check_json(label: str, objective_class: type[Objective], objective: Objective) -> None:
+    with _reporting(f"{label}: writing the settings as JSON and reading them back"):
+        text = json.dumps(dataclasses.asdict(cast(Any, objective)), allow_nan=False)
+        copy = configure_objective(objective_class, json.loads(text))
+    _require(copy == objective, f"{label}: settings {text} read back from JSON make another objective.")
 
 
 @contextmanager
-def _randomness_put_back() -> Iterator[None]:
-    python, legacy = random.getstate(), np.random.get_state()
+def _restored_randomness() -> Iterator[None]:
+    """Restore the generators of Python, NumPy and torch afterwards."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def _seed_all(seed: int) -> None:
-    for set_seed in (random.seed, np.random.seed, torch.manual_seed):
-        cast(Any, set_seed)(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _tiny_bert() -> Backbone:
@@ -122,30 +136,38 @@ def _tiny_bert() -> Backbone:
 
 
 def _vocabulary(config: Any) -> Vocabulary:
+    """Return a vocabulary whose special ids are the lowest and whose unused ids are the highest."""
+    size = config.vocab_size
     pad = config.pad_token_id or 0
     cls, sep, mask, unknown = [i for i in range(5) if i != pad][:4]
-    unused = range(config.vocab_size - 4, config.vocab_size)
-    return Vocabulary(config.vocab_size, pad, cls, sep, mask, frozenset({pad, cls, sep, mask, unknown, *unused}))
+    unused = range(size - 4, size)
+    special = frozenset({pad, cls, sep, mask, unknown, *unused})
+    return Vocabulary(size, pad, cls, sep, mask, special)
 
 
 def _passage(vocabulary: Vocabulary, tokens: int, draw: np.random.Generator, title: int = 0) -> Passage:
-    """`tokens` ids of 16 words, the frequent ones first, of which every fourth id continues a word."""
+    """Return a passage of `tokens` ids, of which `title` are the title. The ids are of 16 words, with geometric counts.
+
+    An id continues a word if it is a multiple of 4.
+    """
     words = sorted(set(range(vocabulary.size)) - vocabulary.special)[:16]
-    ids = np.asarray(words, np.uint16 if vocabulary.size <= 2**16 else np.uint32)
-    ids = ids[draw.geometric(0.3, tokens).clip(max=len(words)) - 1]
-    starts = (ids % 4 != 0) | (np.isin(np.arange(tokens), (0, title)))
+    dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
+    drawn = draw.geometric(0.3, tokens).clip(max=len(words)) - 1
+    ids = np.asarray(words, dtype)[drawn]
+    is_first = np.isin(np.arange(tokens), (0, title))
+    starts = (ids % 4 != 0) | is_first
     for array in (ids, starts):
-        array.setflags(write=False)  # as they are on disk
+        array.setflags(write=False)  # memory-mapped texts are read-only too
     return Passage(ids[:title], starts[:title], ids[title:], starts[title:])
 
 
-def _plain(vocabulary: Vocabulary) -> list[Passage]:
+def _ordinary_passages(vocabulary: Vocabulary) -> list[Passage]:
     draw = np.random.default_rng(0)
     return [_passage(vocabulary, tokens, draw, title=3 * (tokens % 2)) for tokens in range(8, 16)]
 
 
 def _edge_cases(vocabulary: Vocabulary) -> list[Passage]:
-    """Two ordinary texts, an empty one, one token, a title alone, and one that is too long."""
+    """Return two ordinary texts, an empty text, one token, a title without text, and a text that is too long."""
     draw = np.random.default_rng(1)
     sizes = ((12, 0), (9, 3), (0, 0), (1, 0), (4, 4), (3 * MAX_LENGTH, 5))
     return [_passage(vocabulary, tokens, draw, title) for tokens, title in sizes]
@@ -153,7 +175,7 @@ def _edge_cases(vocabulary: Vocabulary) -> list[Passage]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """One configured objective, tried on copies of one backbone."""
+    """A configured objective, tried on copies of a backbone."""
 
     name: str
     objective: Objective
@@ -161,126 +183,175 @@ class _Trial:
     vocabulary: Vocabulary
 
     def check_collate(self, passages: Sequence[Passage]) -> dict[str, Tensor]:
-        batches = []
-        for seed in (1, 2):
-            _seed_all(seed)
-            with _reporting(f"{self.name}: collate()"):
-                draw = torch.Generator().manual_seed(0)
-                batches.append(self.objective.collate(passages, self.vocabulary, MAX_LENGTH, draw))
-        first, second = batches
-        tensors = isinstance(first, dict) and all(isinstance(value, Tensor) for value in first.values())
-        _require(tensors and "progress" not in first, f"{self.name}: collate() must give a dict of tensors by name.")
-        off = [name for name, value in first.items() if value.device.type != "cpu"]
-        _require(not off, f"{self.name}: collate() must stay on the CPU; not there: {', '.join(off)}.")
-        mask = first.get("attention_mask")
-        _require(mask is not None, f"{self.name}: collate() gives no 'attention_mask', by which tokens are counted.")
-        longest = cast(Tensor, mask).shape[-1]
-        _require(longest <= MAX_LENGTH, f"{self.name}: collate() made {longest} tokens of at most {MAX_LENGTH}.")
-        changed = [name for name in first if name not in second or not torch.equal(first[name], second[name])]
-        told = f"{self.name}: collate() must draw from its generator alone; differs at one seed: {', '.join(changed)}."
-        _require(not changed, told)
-        return first
+        """Return a batch of the passages."""
+        batch = self._collate(passages, global_seed=1)
+        self._check_tensors(batch)
+        second_batch = self._collate(passages, global_seed=2)
+        changed = []
+        for name, tensor in batch.items():
+            if name not in second_batch or not torch.equal(tensor, second_batch[name]):
+                changed.append(name)
+        _require(
+            not changed,
+            f"{self.name}: collate() must draw from its generator alone; differs at one seed: {', '.join(changed)}.",
+        )
+        return batch
 
-    def wrapped(self) -> tuple[nn.Module, Backbone]:
-        """The objective's module around a copy of the backbone, in training mode, and that copy."""
+    def _collate(self, passages: Sequence[Passage], global_seed: int) -> dict[str, Tensor]:
+        _seed_all(global_seed)
+        generator = torch.Generator().manual_seed(0)
+        with _reporting(f"{self.name}: collate()"):
+            return self.objective.collate(passages, self.vocabulary, MAX_LENGTH, generator)
+
+    def _check_tensors(self, batch: dict[str, Tensor]) -> None:
+        """Check the names, devices and lengths of a batch."""
+        has_tensors = isinstance(batch, dict) and all(isinstance(tensor, Tensor) for tensor in batch.values())
+        _require(
+            has_tensors and "progress" not in batch,
+            f"{self.name}: collate() must give a dict of tensors by name.",
+        )
+        elsewhere = [name for name, tensor in batch.items() if tensor.device.type != "cpu"]
+        _require(
+            not elsewhere,
+            f"{self.name}: collate() must stay on the CPU; not there: {', '.join(elsewhere)}.",
+        )
+        _require(
+            "attention_mask" in batch,
+            f"{self.name}: collate() gives no 'attention_mask', by which tokens are counted.",
+        )
+        length = batch["attention_mask"].shape[-1]
+        _require(length <= MAX_LENGTH, f"{self.name}: collate() made {length} tokens of at most {MAX_LENGTH}.")
+
+    def wrap(self) -> tuple[nn.Module, Backbone]:
+        """Return the objective's module, in training mode, and the copy of the backbone in it."""
         backbone = deepcopy(self.base)
         with _reporting(f"{self.name}: wrap()"):
             model = self.objective.wrap(backbone)
         _require(isinstance(model, nn.Module), f"{self.name}: wrap() must give a torch module, not {model!r}.")
-        held = any(module is backbone for module in model.modules())
-        _require(held, f"{self.name}: wrap() must give a module that holds the backbone.")
-        same = set(backbone.state_dict()) == set(self.base.state_dict())
-        _require(same, f"{self.name}: wrap() changed the backbone's parts; what it adds belongs beside them.")
+        is_inside = any(module is backbone for module in model.modules())
+        _require(is_inside, f"{self.name}: wrap() must give a module that holds the backbone.")
+        is_unchanged = set(backbone.state_dict()) == set(self.base.state_dict())
+        _require(
+            is_unchanged,
+            f"{self.name}: wrap() changed the backbone's parts; its own parts belong beside the backbone.",
+        )
         return model.train(), backbone
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor], progress: float, seed: int = 0) -> Tensor:
-        """The losses of one forward [K], checked one by one."""
+        """Return the losses of a forward [K], and check each loss and metric."""
         torch.manual_seed(seed)
         with _reporting(f"{self.name}: forward() at progress {progress:g}"):
-            out = model(progress, **batch)
-        _require(isinstance(out, Step) and out.losses, f"{self.name}: forward() must give a Step with losses.")
-        for name, value in {**out.losses, **out.metrics}.items():
-            scalar = isinstance(value, Tensor) and value.ndim == 0
-            _require(scalar, f"{self.name}: {name!r} must be a tensor without dimensions, not {value!r}.")
+            step = model(progress, **batch)
+        _require(isinstance(step, Step) and step.losses, f"{self.name}: forward() must give a Step with losses.")
+        for name, value in {**step.losses, **step.metrics}.items():
+            is_scalar = isinstance(value, Tensor) and value.ndim == 0
+            _require(is_scalar, f"{self.name}: {name!r} must be a tensor without dimensions, not {value!r}.")
             _require(value.isfinite(), f"{self.name}: {name!r} is {value.item()} at progress {progress:g}.")
-        return torch.stack([value.float() for value in out.losses.values()])
+        return torch.stack([loss.float() for loss in step.losses.values()])
 
     def check_forward(self, batch: Mapping[str, Tensor]) -> None:
-        model, backbone = self.wrapped()
+        """Check that a forward is reproducible, and that its gradients reach the backbone, in fp32 and bf16."""
+        model, backbone = self.wrap()
         state = deepcopy(model.state_dict())
-        first = self.losses(model, batch, 0.0)
+        losses = self.losses(model, batch, 0.0)
         model.load_state_dict(state)
-        again = self.losses(model, batch, 0.0)  # other generators have moved on
-        told = "draw from torch's default generators alone and keep state in buffers"
-        _require(torch.equal(first, again), f"{self.name}: two forwards from one state and one seed differ; {told}.")
-        self.backward(model, again)
-        slopes = [p.grad for p in backbone.parameters() if p.grad is not None]
-        _require(any(slope.any() for slope in slopes), f"{self.name}: no gradient reaches the backbone.")
+        repeated_losses = self.losses(model, batch, 0.0)  # generators other than torch's have advanced
+        _require(
+            torch.equal(losses, repeated_losses),
+            f"{self.name}: two forwards from one state and one seed differ; "
+            "draw from torch's default generators alone and keep state in buffers.",
+        )
+        self.backward(model, repeated_losses)
+        gradients = [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None]
+        has_gradient = any(gradient.any() for gradient in gradients)
+        _require(has_gradient, f"{self.name}: no gradient reaches the backbone.")
         self.losses(model, batch, 1.0)
         with torch.autocast("cpu", torch.bfloat16):
             losses = self.losses(model, batch, 0.5)
         self.backward(model, losses)
 
-    def check_nothing_to_learn(self) -> None:
-        """A batch of empty texts, which length buckets do make, has losses and gradients that are finite."""
+    def check_empty_texts(self) -> None:
+        """Check that a batch of empty texts, which length buckets can make, has finite losses and gradients."""
         empty = _passage(self.vocabulary, 0, np.random.default_rng(0))
         batch = self.check_collate([empty, empty])
-        model, _ = self.wrapped()
-        self.backward(model, self.losses(model, batch, 0.5))
+        model, _ = self.wrap()
+        losses = self.losses(model, batch, 0.5)
+        self.backward(model, losses)
 
     def backward(self, model: nn.Module, losses: Tensor) -> None:
+        """Compute and check the gradients."""
         total = losses.sum()
         _require(total.requires_grad, f"{self.name}: the losses depend on no parameter.")
         registered = {id(parameter) for parameter in model.parameters()}
-        strange = [tuple(leaf.shape) for leaf in _leaves(total) if id(leaf) not in registered]
-        _require(not strange, f"{self.name}: the losses depend on parameters that are not registered: {strange}.")
+        shapes = [tuple(leaf.shape) for leaf in _leaves(total) if id(leaf) not in registered]
+        _require(not shapes, f"{self.name}: the losses depend on parameters that are not registered: {shapes}.")
         model.zero_grad()
         with _reporting(f"{self.name}: backward()"):
             total.backward()  # type: ignore[no-untyped-call]
-        wild = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        _require(not wild, f"{self.name}: gradients are not finite: {', '.join(wild)}.")
+        non_finite = []
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                non_finite.append(name)
+        _require(not non_finite, f"{self.name}: gradients are not finite: {', '.join(non_finite)}.")
 
     def check_learning(self) -> Backbone:
-        """The backbone after 20 steps on one batch, in which the loss fell, continued from their state."""
-        batch = self.check_collate(_plain(self.vocabulary))
-        model, backbone = self.wrapped()
+        """Return the backbone after 20 steps on one batch, in which the loss falls, and check the saved state."""
+        batch = self.check_collate(_ordinary_passages(self.vocabulary))
+        model, backbone = self.wrap()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         totals = []
         for step in range(STEPS):
-            losses = self.losses(model, batch, 0.5, seed=step)  # a weight that changes with progress is held
+            losses = self.losses(model, batch, 0.5, seed=step)  # constant progress, because weights may depend on it
             self.backward(model, losses)
             optimizer.step()
             totals.append(losses.sum().item())
-        before, after = float(np.mean(totals[:3])), float(np.mean(totals[-3:]))
-        fell = before - after > 0.05 * abs(before)  # the built-in ones lose some 45 %
-        _require(fell, f"{self.name}: {STEPS} steps on one batch took the loss from {before:.4g} to {after:.4g}.")
-        other, _ = self.wrapped()
-        with _reporting(f"{self.name}: load_state_dict()"):
-            other.load_state_dict(model.state_dict())
-        same = torch.equal(self.losses(model, batch, 0.5), self.losses(other, batch, 0.5))
-        _require(same, f"{self.name}: its state_dict() does not restore the losses; keep state in buffers.")
+        first_loss = float(np.mean(totals[:3]))
+        last_loss = float(np.mean(totals[-3:]))
+        has_fallen = first_loss - last_loss > 0.05 * abs(first_loss)  # the built-in objectives lose 45 %
+        _require(
+            has_fallen,
+            f"{self.name}: {STEPS} steps on one batch took the loss from {first_loss:.4g} to {last_loss:.4g}.",
+        )
+        self._check_state(model, batch)
         return backbone
+
+    def _check_state(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
+        """Check that another model with the state of `model` has equal losses."""
+        resumed, _ = self.wrap()
+        with _reporting(f"{self.name}: load_state_dict()"):
+            resumed.load_state_dict(model.state_dict())
+        losses = self.losses(model, batch, 0.5)
+        resumed_losses = self.losses(resumed, batch, 0.5)
+        _require(
+            torch.equal(losses, resumed_losses),
+            f"{self.name}: its state_dict() does not restore the losses; keep state in buffers.",
+        )
 
     def check_export(self, backbone: Backbone) -> None:
         from transformers import AutoModel
 
         ids = torch.arange(5, 15)[None]
+        mask = torch.ones_like(ids)
         with TemporaryDirectory() as folder, torch.no_grad():
             backbone.lm.save_pretrained(folder)
-            alone = AutoModel.from_pretrained(folder).eval()
-            found = alone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-            expected = backbone.eval().hidden(ids, torch.ones_like(ids))
-        _require(torch.equal(found, expected), f"{self.name}: AutoModel does not give the exported encoder's vectors.")
+            exported = AutoModel.from_pretrained(folder).eval()
+            vectors = exported(input_ids=ids, attention_mask=mask).last_hidden_state
+            expected = backbone.eval().hidden(ids, mask)
+        _require(
+            torch.equal(vectors, expected),
+            f"{self.name}: AutoModel does not give the exported encoder's vectors.",
+        )
 
 
 def _leaves(total: Tensor) -> Iterator[Tensor]:
-    """The tensors that the backward of `total` gives gradients to."""
-    waiting, seen = [total.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    """Yield the tensors that the backward of `total` gives gradients to."""
+    pending = [total.grad_fn]
+    visited = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if hasattr(node, "variable"):
             yield node.variable
-        waiting += [following for following, _ in node.next_functions]
+        pending += [following for following, _ in node.next_functions]

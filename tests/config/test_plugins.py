@@ -1,4 +1,4 @@
-"""Discovery over real distributions: a module and its metadata in a folder on sys.path, as pip does."""
+"""Discovery of real distributions: a module and its metadata in a folder on sys.path, as pip installs them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import importlib
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from retrobench.config import discovery as plugins
-from retrobench.config.discovery import Found, discover, get
+from retrobench.config.discovery import (
+    InstalledObjective,
+    configure_objective,
+    discover,
+    find_objective,
+    find_preset,
+    parse_objective,
+)
 from retrobench.errors import RetrobenchError
 
 TOY = '''
@@ -78,7 +84,7 @@ NO_SEQUENCE_OF_CLASSES = [
     ("[Toy]", "'toy'", "retrobench_objectives() must return a sequence of classes, not 'toy'."),
     ("[Toy]", "[]", "retrobench_objectives() must return a sequence of classes, not []."),
     ("[Toy]", "None", "retrobench_objectives() must return a sequence of classes, not None."),
-    ("[Toy]", "['toy']", "retrobench_objectives() must return classes; 'toy' is none."),
+    ("[Toy]", "['toy']", "retrobench_objectives() must return classes, not 'toy'."),
 ]
 BROKEN = [
     (
@@ -100,7 +106,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs one module as a distribution of its own, under a module name no other test has."""
+    """Install one module as a distribution, under a module name that no other test uses."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def install(distribution: str, source: str = TOY, *, point: str = "toy", origin: str = "") -> Path:
@@ -120,8 +126,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return install
 
 
-def rows_of(*distributions: str, found: list[Found] | None = None) -> list[Found]:
-    return [row for row in found or discover() if row.distribution in distributions]
+def rows_of(*distributions: str, files: Sequence[Path] = ()) -> list[InstalledObjective]:
+    """Return the objectives that the distributions, or plugin files of these names, provide."""
+    return [row for row in discover(files) if row.distribution in distributions]
 
 
 def test_a_distribution_gives_an_objective(install: Install) -> None:
@@ -129,7 +136,7 @@ def test_a_distribution_gives_an_objective(install: Install) -> None:
     (row,) = rows_of("acme")
     assert (row.name, row.version, row.paper, row.status, row.reason) == ("toy", "1.0", "A, B 2020", "ok", "")
     assert row.code == "acme 1.0"
-    assert get("toy", discover()).objective is row.objective
+    assert find_objective("toy", discover()).objective is row.objective
 
 
 def test_rows_are_sorted_by_name(install: Install) -> None:
@@ -152,7 +159,7 @@ def test_a_name_provided_twice_names_both_distributions(install: Install) -> Non
     assert [(row.distribution, row.status) for row in rows] == [("acme", "duplicate"), ("bolt", "duplicate")]
     assert {row.reason for row in rows} == {"provided 2 times, by acme 1.0 and bolt 1.0"}
     with pytest.raises(RetrobenchError, match=r"'toy' cannot be used: provided 2 times, by acme 1.0 and bolt 1.0\. "):
-        get("toy", discover())
+        find_objective("toy", discover())
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), LACKS_A_MEMBER + NO_SEQUENCE_OF_CLASSES + BROKEN)
@@ -170,19 +177,19 @@ def test_a_bad_plugin_is_a_row_with_its_reason(install: Install, old: str, new: 
 def test_a_failed_plugin_concerns_only_the_name_it_claims(install: Install) -> None:
     install("acme", "import absent_module", point="broken")
     install("bolt")
-    found = discover()
-    assert get("toy", found).status == "ok"
+    installed = discover()
+    assert find_objective("toy", installed).status == "ok"
     with pytest.raises(RetrobenchError, match=r"^Objective 'broken' cannot be used: acme 1.0 failed: ModuleNotFound"):
-        get("broken", found)
+        find_objective("broken", installed)
     with pytest.raises(RetrobenchError, match=r"Unknown objective 'tyo'. Did you mean 'toy'\? .*Not loaded: broken of"):
-        get("tyo", found)
+        find_objective("tyo", installed)
 
 
 def test_a_failed_plugin_that_claims_a_good_objectives_name_stops_it(install: Install) -> None:
     install("acme", "import absent_module", point="toy")
     install("bolt", point="other")
     with pytest.raises(RetrobenchError, match=r"'toy' cannot be used: acme 1.0 failed: ModuleNotFoundError"):
-        get("toy", discover())
+        find_objective("toy", discover())
 
 
 def test_one_bad_class_leaves_its_neighbour_usable(install: Install) -> None:
@@ -226,18 +233,18 @@ def test_a_file_gives_an_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     file = Path("json.py")  # the name of a module that is loaded already
     file.write_text(TOY)
-    (row,) = rows_of("json.py", found=discover([file, tmp_path / "json.py"]))
+    (row,) = rows_of("json.py", files=[file, tmp_path / "json.py"])
     assert (row.name, row.version, row.status, row.reason) == ("toy", "", "ok", "")
     before = row.code
     file.write_text(TOY + "# changed\n")
-    (row,) = rows_of("json.py", found=discover([file]))
+    (row,) = rows_of("json.py", files=[file])
     assert len(row.code) == 64 and row.code != before
 
 
 def test_a_broken_file_is_a_row_and_a_missing_one_an_error(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import absent_module")
-    (row,) = rows_of(str(file), found=discover([file]))
+    (row,) = rows_of(str(file), files=[file])
     assert (row.name, row.status) == ("mine", "failed")
     assert row.reason == "ModuleNotFoundError: No module named 'absent_module'"
     for name in ("absent.py", "."):
@@ -249,37 +256,37 @@ def test_a_file_can_duplicate_an_installed_objective(install: Install, tmp_path:
     install("acme")
     file = tmp_path / "mine.py"
     file.write_text(TOY)
-    rows = rows_of("acme", str(file), found=discover([file]))
+    rows = rows_of("acme", str(file), files=[file])
     assert [row.status for row in rows] == ["duplicate", "duplicate"]
     assert all("acme 1.0" in row.reason and str(file) in row.reason for row in rows)
 
 
 def test_presets_and_settings_make_a_frozen_objective(install: Install) -> None:
     install("acme")
-    toy = get("toy", discover()).objective
+    toy = find_objective("toy", discover()).objective
     assert toy is not None
-    assert plugins.parse_objective("toy:paper") == ("toy", "paper")
-    assert plugins.parse_objective("toy") == ("toy", None)
-    assert plugins.preset(toy, None) == {}
-    objective = plugins.configure(toy, {**plugins.preset(toy, "paper"), "form": "sum"})
+    assert parse_objective("toy:paper") == ("toy", "paper")
+    assert parse_objective("toy") == ("toy", None)
+    assert find_preset(toy, None) == {}
+    objective = configure_objective(toy, {**find_preset(toy, "paper"), "form": "sum"})
     assert repr(objective) == "Toy(ratio=0.5, form='sum')"
     with pytest.raises(RetrobenchError, match=r"^Unknown toy preset 'papre'\. Did you mean 'paper'\? Known: paper\."):
-        plugins.preset(toy, "papre")
+        find_preset(toy, "papre")
     with pytest.raises(
         RetrobenchError,
         match=r"^Unknown setting 'objective\.rati'\. Did you mean 'objective\.ratio'\? Known: objective\.f",
     ):
-        plugins.configure(toy, {"rati": 1})
+        configure_objective(toy, {"rati": 1})
     with pytest.raises(RetrobenchError, match=r"^objective\.form must be one of 'mean', 'sum', got 'max' \(toy\)\.$"):
-        plugins.configure(toy, {"form": "max"})
+        configure_objective(toy, {"form": "max"})
     with pytest.raises(RetrobenchError, match=r"^objective: ratio is a share, at most 1 \(toy\)\.$"):
-        plugins.configure(toy, {"ratio": 2})
+        configure_objective(toy, {"ratio": 2})
 
 
 @pytest.mark.parametrize("text", ["", ":paper", "toy:"])
 def test_half_an_objective_is_refused(text: str) -> None:
     with pytest.raises(RetrobenchError, match="is neither NAME nor NAME:PRESET"):
-        plugins.parse_objective(text)
+        parse_objective(text)
 
 
 def test_every_built_in_is_usable() -> None:

@@ -1,4 +1,4 @@
-"""The tracks that ship: identities that may not move, a source on every line, and the recipes' own arithmetic."""
+"""The shipped tracks: their identities, a source on every line, and the recipes' arithmetic."""
 
 from __future__ import annotations
 
@@ -35,70 +35,97 @@ def test_an_identity_changes_with_every_setting_but_performance() -> None:
     for override in ("representation.stored=float16", "finetune.hard=x", "evaluate.index=IVF64,Flat", "mine.skip=1"):
         changed = read("mini", override)
         assert changed.identity != mini.identity
-        assert changed.overrides == {override.partition("=")[0]: changed.overrides[override.partition("=")[0]]}
+        assert list(changed.overrides) == [override.partition("=")[0]]
     assert read("mini", "finetune.gradient_cache=4096", "pretrain.compile=off").identity == mini.identity
     assert replace(mini, distil=Distil(scores="x")).identity != mini.identity
     assert replace(mini, name="other", title="other").identity == mini.identity
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_setting_is_there_with_its_source(name: str) -> None:
+SETTING = re.compile(r"(\w+) = (\"[^\"]*\"|\[[^\]]*\]|[^#\"\[]+)  # (.+)")
+SOURCE = re.compile(r"\b(P\d|R\w*:|B\w*:|V3|B|R|ours|off|transformers|nothing|\w+\.(py|sh):)")
+UNSOURCED = {"index", "stored", "compile", "gradient_cache"}  # no recipe describes disks, indexes or the machine
+
+
+def sourced_keys(name: str) -> dict[str, set[str]]:
+    """Return the keys of a track's file by section, and check that every line names its source."""
     lines = (BOARDS / name / "track.toml").read_text().splitlines()
-    start = next(number for number, line in enumerate(lines) if line == "[model]")
-    given: dict[str, set[str]] = {}
-    for line in filter(None, lines[start:]):
-        if heading := re.fullmatch(r"\[(\w+)\]", line):
-            section = given.setdefault(heading[1], set())
+    keys: dict[str, set[str]] = {}
+    section: set[str] = set()
+    for line in filter(None, lines[lines.index("[model]") :]):
+        heading = re.fullmatch(r"\[(\w+)\]", line)
+        if heading:
+            section = keys.setdefault(heading[1], set())
             continue
-        setting = re.fullmatch(r"(\w+) = (\"[^\"]*\"|\[[^\]]*\]|[^#\"\[]+)  # (.+)", line)
-        assert setting, f"no source: {line}"
-        assert re.search(r"\b(P\d|R\w*:|B\w*:|V3|B|R|ours|off|transformers|nothing|\w+\.(py|sh):)", setting[3]), line
+        setting = SETTING.fullmatch(line)
+        assert setting and SOURCE.search(setting[3]), f"no source: {line}"
         section.add(setting[1])
-    for heading_, record in SECTIONS.items():
-        known = types_of(record).keys() - {
-            "index",
-            "stored",
-        }  # no recipe says how vectors are kept or searched
-        if heading_ == "model":
-            known = {"base", "layers"}  # the rest shapes a random model
-        if heading_ == "distil" and 'teacher = ""' in "\n".join(lines):
-            known = {"teacher", "scores"}
-        if heading_ in given:
-            left = known - given[heading_]
-            left -= {"compile", "gradient_cache"}  # how the machine comes by a step, which no paper's recipe is about
-            left -= {"stored"}  # nor are they about disks
-            assert left <= {"steps", "epochs", "titles"} and len(left & {"steps", "epochs"}) < 2, (heading_, left)
-    assert set(given) | {"adapt"} == set(SECTIONS)
+    return keys
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_has_a_line_with_its_source(name: str) -> None:
+    keys = sourced_keys(name)
+    assert set(keys) | {"adapt"} == set(SECTIONS)
+    for section in keys:
+        expected = types_of(SECTIONS[section]).keys() - UNSOURCED
+        if section == "model":
+            expected = {"base", "layers"}  # further keys shape a random model
+        if section == "distil" and not read(name).distil.teacher:
+            expected = {"teacher", "scores"}
+        absent = expected - keys[section]
+        assert absent <= {"steps", "epochs", "titles"}, section
+        assert absent & {"steps", "epochs"} != {"steps", "epochs"}, section
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_objective_goes_with_every_recipe(name: str) -> None:
-    found = discover()
+    installed = discover()
+    dataset_count = 3 if name.startswith("msmarco") else 25  # 13 sets and 12 forums
     for entrant in ("bert", "mlm", "retromae", "bow-mae", "dupmae", "bm25"):
-        x = Experiment(read(name), read_entrant(entrant, found, []), 0)
-        assert x.corpora[:1] == (() if entrant in ("bert", "bm25") else ("wikibook",))
-        assert len(x.datasets) == (3 if name.startswith("msmarco") else 25)  # 13 sets and 12 forums
+        experiment = Experiment(read(name), read_entrant(entrant, installed, []), 0)
+        corpora = () if entrant in ("bert", "bm25") else ("wikibook",)
+        assert experiment.corpora[:1] == corpora
+        assert len(experiment.datasets) == dataset_count
 
 
-def test_the_recipes_arithmetic() -> None:
-    retro, bow = read("msmarco"), read("msmarco-bow")
-    assert retro.adapt and bow.adapt
-    assert retro.adapt.resolved(PASSAGES).steps == 20 * (PASSAGES // 1024) == 172_680
-    assert retro.finetune.batch * (1 + retro.finetune.negatives) == 2048
-    assert retro.finetune.resolved(532_761).steps == 4 * (532_761 // 128) == 16_648
-    assert retro.finetune.reading.titles == "[SEP]" and retro.adapt.titles is True and retro.pretrain.titles is False
-    assert [retro.finetune.rate(0), replace(retro.finetune, epochs=0.0, steps=4).rate(2)] == [2e-5, 1e-5]
-    assert (bow.pretrain.batch * bow.pretrain.accumulation, bow.adapt.batch * bow.adapt.accumulation) == (2048, 2048)
-    assert bow.pretrain.rate(3999) == bow.pretrain.rate(4000) == 3e-4 and bow.pretrain.rate(1999) == 1.5e-4
-    assert bow.pretrain.rate(140_000) == pytest.approx(3e-5)
-    assert bow.finetune.resolved(502_939).steps == 23_574 and bow.finetune.resolved(400_782).steps == 18_786
-    assert (bow.mine.skip, bow.mine.depth) == (2, 198)  # ranks 3 to 200
-    beir = read("beir")
-    assert beir.finetune.batch * (1 + beir.finetune.negatives) == 2048 and beir.adapt is None and not beir.distil.on
-    assert (beir.finetune.reading.titles, beir.evaluate.titles, beir.evaluate.passage_length) == (False, True, 512)
+def test_the_arithmetic_of_retromaes_recipe() -> None:
+    track = read("msmarco")
+    assert track.adapt is not None
+    assert track.adapt.resolved(PASSAGES).steps == 20 * (PASSAGES // 1024) == 172_680
+    assert track.adapt.titles is True
+    assert track.pretrain.titles is False
+    finetune = track.finetune
+    assert finetune.batch * (1 + finetune.negatives) == 2048
+    assert finetune.resolved(532_761).steps == 4 * (532_761 // 128) == 16_648
+    assert finetune.reading.titles == "[SEP]"
+    assert finetune.rate(0) == 2e-5
+    assert replace(finetune, epochs=0.0, steps=4).rate(2) == 1e-5
 
 
-def test_what_is_not_published_is_as_in_retromae() -> None:
+def test_the_arithmetic_of_bows_recipe() -> None:
+    track = read("msmarco-bow")
+    assert track.adapt is not None
+    for settings in (track.pretrain, track.adapt):
+        assert settings.batch * settings.accumulation == 2048
+    assert track.pretrain.rate(1999) == 1.5e-4
+    assert track.pretrain.rate(3999) == track.pretrain.rate(4000) == 3e-4
+    assert track.pretrain.rate(140_000) == pytest.approx(3e-5)
+    assert track.finetune.resolved(502_939).steps == 23_574
+    assert track.finetune.resolved(400_782).steps == 18_786
+    assert (track.mine.skip, track.mine.depth) == (2, 198)  # ranks 3 to 200
+
+
+def test_the_arithmetic_of_the_beir_recipe() -> None:
+    track = read("beir")
+    assert track.finetune.batch * (1 + track.finetune.negatives) == 2048
+    assert track.adapt is None
+    assert not track.distil.on
+    assert track.finetune.reading.titles is False
+    assert track.evaluate.titles is True
+    assert track.evaluate.passage_length == 512
+
+
+def test_unpublished_settings_are_those_of_retromae() -> None:
     assert read("beir-dupmae").identity == read("beir").identity
     retro, dup = read("msmarco"), read("msmarco-dupmae")
     assert replace(dup.distil, loss="element-mean", contrastive=1e-4) == retro.distil
@@ -106,10 +133,9 @@ def test_what_is_not_published_is_as_in_retromae() -> None:
 
 
 def test_groups_are_expanded_and_counted_once() -> None:
-    found = discover()
     track = read("beir", "evaluate.datasets=['beir/nfcorpus', 'beir/cqadupstack', 'beir/cqadupstack/tex']")
-    x = Experiment(track, read_entrant("bert", found, []), 0)
-    assert x.datasets == ("beir/nfcorpus/test", *rules.FORUMS)
+    experiment = Experiment(track, read_entrant("bert", discover(), []), 0)
+    assert experiment.datasets == ("beir/nfcorpus/test", *rules.FORUMS)
 
 
 def test_epochs_are_counted_in_whole_batches() -> None:
@@ -126,7 +152,6 @@ def test_warmup_as_a_number_of_steps() -> None:
     settings = Pretrain(steps=10, batch=1, learning_rate=1.0, warmup=4, schedule="constant")
     assert [settings.rate(step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert replace(settings, warmup=0.0).rate(0) == 1.0
-    assert replace(settings, warmup=0.4) == replace(settings, warmup=0.4)
     assert replace(settings, warmup=0.4).rate(1) == 0.5
 
 
@@ -191,14 +216,15 @@ def test_titles_are_joined_by_a_space_by_the_separator_or_not_at_all(tmp_path: P
         read_text(tmp_path, PLAIN, "finetune.titles=|")
 
 
-def test_texts_may_be_read_otherwise_at_test(tmp_path: Path) -> None:
+def test_texts_may_be_read_differently_at_test(tmp_path: Path) -> None:
     plain = read_text(tmp_path, PLAIN)
     assert plain.test_reading == plain.finetune.reading == Reading("[SEP]", 32, 144)
-    other = read_text(tmp_path, PLAIN, "evaluate.titles=false", "evaluate.passage_length=9")
-    assert other.test_reading == Reading(False, 32, 9) and other.finetune.reading == plain.finetune.reading
+    changed = read_text(tmp_path, PLAIN, "evaluate.titles=false", "evaluate.passage_length=9")
+    assert changed.test_reading == Reading(False, 32, 9)
+    assert changed.finetune.reading == plain.finetune.reading
 
 
-def test_performance_knobs_make_no_other_track() -> None:
+def test_performance_knobs_keep_the_identity() -> None:
     plain, cached = read("msmarco"), read("msmarco", "finetune.gradient_cache=4096")
     assert cached.finetune.performance.gradient_cache == 4096
     assert cached.identity == plain.identity and not cached.overrides

@@ -27,7 +27,7 @@ def test_a_run_of_two_processes(tmp_path: Path) -> None:
 
 
 def test_alone_nothing_waits() -> None:
-    assert (processes.size(), processes.rank(), processes.leads(), processes.agreed(True), processes.agreed(False)) == (
+    assert (processes.size(), processes.rank(), processes.leads(), processes.agree(True), processes.agree(False)) == (
         1,
         0,
         True,

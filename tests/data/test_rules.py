@@ -5,7 +5,7 @@ from __future__ import annotations
 import ir_datasets
 import pytest
 
-from retrobench.core.settings import build
+from retrobench.core.settings import build_record
 from retrobench.data.rules import GROUPS, Rule, averages, expand, rule
 from retrobench.errors import RetrobenchError
 from retrobench.scoring.measures import canonical
@@ -47,7 +47,7 @@ def test_measures_of_every_rule_can_be_computed() -> None:
 
 def test_a_level_below_1_is_refused() -> None:
     with pytest.raises(RetrobenchError, match=r"relevance_level is 0, and grade 0 means not relevant"):
-        build(Rule, {"relevance_level": 0}, "dataset.toml")
+        build_record(Rule, {"relevance_level": 0}, "dataset.toml")
 
 
 def test_beir_is_13_sets_and_12_forums() -> None:

@@ -1,4 +1,4 @@
-"""Tiny masked language models of each family with random weights, beside tokenizers and texts made for them."""
+"""Tiny masked language models of each family with random weights, with tokenizers and texts."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
 WORDS = 400
 SHAPE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 SHAPE |= {"vocab_size": WORDS, "max_position_embeddings": 50}
-MAX_LENGTH = 48  # RoBERTa's table of 50 starts after its padding id, 1
+MAX_LENGTH = 48  # RoBERTa's 50 positions begin behind its padding id, 1
 
 
 def sentences(count: int) -> list[tuple[str, str, str]]:
-    """(id, title, text), some without either."""
+    """Return ids, titles and texts, some of them empty."""
     draw = random.Random(0)
-    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    syllables = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
     words = ["".join(draw.choices(syllables, k=draw.choice([1, 2, 2, 3, 5]))) for _ in range(150)]
     texts = [" ".join(draw.choices(words, k=draw.randrange(4, 60))) for _ in range(count)]
-    made = [(str(row), draw.choice(words) if row % 3 else "", text) for row, text in enumerate(texts)]
-    return [*made, ("empty", "", ""), ("one", "", "ba")]
+    documents = []
+    for row, text in enumerate(texts):
+        title = draw.choice(words) if row % 3 else ""
+        documents.append((str(row), title, text))
+    return [*documents, ("empty", "", ""), ("one", "", "ba")]
 
 
 @dataclass(frozen=True)
 class Base:
-    """A tokenizer, a masked language model with random weights, and texts tokenised with the former."""
+    """A tokenizer, a masked language model with random weights, and tokenised texts."""
 
     tokenizer: PreTrainedTokenizerFast
     lm: Any
@@ -59,18 +62,19 @@ class Base:
 
 
 def byte_level(specials: dict[str, str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, as RoBERTa and ModernBERT have, with their own special tokens in their own order."""
+    """Return a byte-level BPE, as of RoBERTa and ModernBERT, with the special tokens in this order."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=WORDS - 10,  # fewer than the model has rows
+        vocab_size=WORDS - 10,  # fewer than the rows of the model
         special_tokens=[*specials.values()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     bpe.train_from_iterator([text for _, _, text in sentences(40)], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, **{f"{k}_token": v for k, v in specials.items()})  # type: ignore[no-untyped-call]
+    names = {f"{name}_token": token for name, token in specials.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **names)  # type: ignore[no-untyped-call]
 
 
 def word_piece() -> PreTrainedTokenizerFast:
@@ -99,10 +103,15 @@ def model(family: str, tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 def make(family: str, folder: Path) -> Base:
-    """A base of `family`, its texts tokenised into `folder`."""
+    """Return a base of `family`, with its texts tokenised into `folder`."""
     roberta = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
     modern = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
-    tokenizer = word_piece() if family == "bert" else byte_level(modern if family == "modernbert" else roberta)
+    if family == "bert":
+        tokenizer = word_piece()
+    elif family == "modernbert":
+        tokenizer = byte_level(modern)
+    else:
+        tokenizer = byte_level(roberta)
     parts = sentences(20)
     write_tokens(folder, parts, tokenizer)
     lm = model(family, tokenizer)

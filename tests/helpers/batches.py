@@ -1,4 +1,4 @@
-"""Batches of fine-tuning as a test reads and writes them."""
+"""Batches of fine-tuning in a form for tests."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from retrobench.training.examples import ContrastiveBatch, TextGroup, TextGroups
 
 
 def texts_of(texts: TextGroups) -> list[tuple[int, ...]]:
-    """The texts in their order, as token ids without padding."""
+    """Return the texts in their order, as token ids without padding."""
     rows = []
     for ids, masks in texts.groups:
-        rows += [tuple(row[mask.bool()].tolist()) for row, mask in zip(ids, masks, strict=True)]
+        for row, mask in zip(ids, masks, strict=True):
+            rows.append(tuple(row[mask.bool()].tolist()))
     return [rows[row] for row in texts.order.tolist()]
 
 
 def rivals_of(batch: ContrastiveBatch) -> Tensor:
-    """The passages [P] that compete for each query, [B, P]."""
+    """Return a mask of the passages that compete for each query, [B, P]."""
     return _rivals(batch.documents, batch.answers, torch.arange(len(batch.answers)))
 
 
 class Fixed(torch.nn.Module):
-    """An encoder whose vectors are the ids themselves."""
+    """An encoder whose vectors are the ids."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> Vectors:
         return Vectors(ids.float(), None)
@@ -35,7 +36,7 @@ class Fixed(torch.nn.Module):
 
 
 def fixed(queries: Tensor, passages: Tensor, answers: list[list[int]], **teacher: Tensor) -> ContrastiveBatch:
-    """A batch for `Fixed`: vectors [B, d] and [P, d], and the passages that answer each query."""
+    """Return a batch for `Fixed` from vectors [B, d] and [P, d] and the passages that answer each query."""
     documents = torch.arange(len(passages))
     return ContrastiveBatch(_groups(queries), _groups(passages), documents, torch.tensor(answers), **teacher)
 

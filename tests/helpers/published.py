@@ -1,4 +1,4 @@
-"""Tiny encoders as the hub has them: a sentence-transformers folder in its usual words, or a plain transformers one."""
+"""Tiny published encoders: folders of sentence-transformers and of plain transformers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": 
 
 
 def bare(folder: Path) -> Path:
-    """A masked language model of two layers with its tokenizer, which puts [CLS] and [SEP] around a text."""
+    """Write a masked language model of two layers, and its tokenizer with [CLS] and [SEP] around a text."""
     tiny.write_base(folder)
     words = tiny.tokenizer()
     _surround(words, "[CLS]", "[SEP]")
@@ -29,7 +29,7 @@ def bare(folder: Path) -> Path:
 
 
 def roberta(folder: Path) -> Path:
-    """A RoBERTa with a table of 50 positions, of which the padding id, 1, leaves 48 to tokens."""
+    """Write a RoBERTa with 50 positions. Its padding id, 1, leaves 48 of them to tokens."""
     words = byte_level(ROBERTA)
     _surround(words, "<s>", "</s>")
     model("roberta", words).save_pretrained(folder)
@@ -49,7 +49,7 @@ def sentence(
     normalize: bool = True,
     says: Mapping[str, Any] | None = None,
 ) -> Path:
-    """The same as a sentence-transformers model. `says` is what config_sentence_transformers.json holds."""
+    """Write a sentence-transformers model. `says` is the content of config_sentence_transformers.json."""
     bare(folder)
     modes = {f"pooling_mode_{mode}": True for mode in pooling}
     modules: dict[str, Mapping[str, Any]] = {"Pooling": {"word_embedding_dimension": WIDTH, **modes}}
@@ -77,7 +77,7 @@ def sentence(
 
 
 def static(folder: Path) -> Path:
-    """A table of word vectors, whose mean is a text's, as sentence-transformers saves it."""
+    """Write a table of word vectors, whose mean is a text's vector, as sentence-transformers saves it."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -96,6 +96,7 @@ def change(file: Path, **entries: object) -> None:
 
 
 def without(folder: Path, start: str) -> None:
-    """Take the tensors whose names begin so out of a model's weights."""
-    kept = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if start not in name}
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    """Remove the tensors with `start` in their names from a model's weights."""
+    tensors = load_file(folder / "model.safetensors")
+    remaining = {name: tensor for name, tensor in tensors.items() if start not in name}
+    save_file(remaining, folder / "model.safetensors", {"format": "pt"})

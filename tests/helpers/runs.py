@@ -1,4 +1,4 @@
-"""Runs, judgements, vectors and collections of a few lines, as files, for the tests of the evaluation pitfalls."""
+"""Files with a few runs, judgements, vectors and documents, for the tests of the evaluation pitfalls."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import ir_datasets
 import laid
 import numpy as np
 import pytest
+import tiny
 
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.rows import Row
@@ -21,37 +22,48 @@ Qrels = Mapping[str, Mapping[str, object]]
 
 
 def write(folder: Path, hits: Hits, qrels: Qrels) -> tuple[Path, Path]:
-    """A run and its judgements in TREC's format."""
-    run, judged, lines = folder / "run.trec", folder / "qrels.txt", []
-    for query, of in hits.items():
-        documents = of.split() if isinstance(of, str) else list(of)
-        scores = range(len(documents), 0, -1) if isinstance(of, str) else of.values()
-        lines += [f"{query} Q0 {document} 0 {score} tag\n" for document, score in zip(documents, scores, strict=True)]
+    """Write a run and its judgements in TREC's format."""
+    run = folder / "run.trec"
+    judgements = folder / "qrels.txt"
+    lines = []
+    for query, scores in hits.items():
+        if isinstance(scores, str):
+            documents = scores.split()
+            scores = dict(zip(documents, range(len(documents), 0, -1), strict=True))
+        for document, score in scores.items():
+            lines.append(f"{query} Q0 {document} 0 {score} tag\n")
     run.write_text("".join(lines))
-    judged.write_text("".join(f"{query} 0 {document} {grade}\n" for query, document, grade in rows(qrels)))
-    return run, judged
+    judgements.write_text(_trec(qrels))
+    return run, judgements
+
+
+def _trec(qrels: Qrels) -> str:
+    return "".join(f"{query} 0 {document} {grade}\n" for query, document, grade in rows(qrels))
 
 
 def score(folder: Path, hits: Hits, qrels: Qrels, *names: str, level: int | None = None) -> Scored:
-    """The score of such a run against such judgements."""
-    run, judged = write(folder, hits, qrels)
-    return score_file(run, None, judged, names, level)
+    """Score a run by judgements."""
+    run, judgements = write(folder, hits, qrels)
+    return score_file(run, None, judgements, names, level)
 
 
 def rows(qrels: Qrels) -> list[tuple[str, str, object]]:
-    return [(query, document, grade) for query, of in qrels.items() for document, grade in of.items()]
+    judgements = []
+    for query, grades in qrels.items():
+        judgements += [(query, document, grade) for document, grade in grades.items()]
+    return judgements
 
 
 def lay(folder: Path, vectors: Sequence[Sequence[float]]) -> Path:
-    """A folder with float32 vectors."""
+    """Write a folder of float32 vectors."""
     return laid.lay(folder, np.asarray(vectors, np.float32))
 
 
 def collection(folder: Path, ids: str, qrels: Qrels, description: str = "") -> Path:
-    """A collection in BEIR's layout, each text its own id, under the rule that `description` gives it."""
+    """Write a collection in BEIR's layout with ids as texts. `description` is its rule."""
     (folder / "qrels").mkdir(parents=True)
-    for name, keys in (("corpus", ids.split()), ("queries", list(qrels))):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"_id": key, "text": key}) + "\n" for key in keys))
+    tiny.write_lines(folder / "corpus.jsonl", [{"_id": key, "text": key} for key in ids.split()])
+    tiny.write_lines(folder / "queries.jsonl", [{"_id": key, "text": key} for key in qrels])
     lines = [f"{query}\t{document}\t{grade}\n" for query, document, grade in rows(qrels)]
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
     (folder / "dataset.toml").write_text(description)
@@ -59,28 +71,34 @@ def collection(folder: Path, ids: str, qrels: Qrels, description: str = "") -> P
 
 
 def catalogued(name: str, folder: Path, ids: str, qrels: Qrels, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have ir_datasets find such a collection under an id of its own, with what it knows of that id; the judgements."""
+    """Register a collection with ir_datasets under a published id, and return the file of its judgements."""
     home = folder / "catalogue"
     home.mkdir(exist_ok=True)
-    files = {part: home / f"{part}.txt" for part in ("docs", "queries", "qrels")}
-    for part, keys in (("docs", ids.split()), ("queries", list(qrels))):
-        files[part].write_text("".join(f"{key}\ttext of {key}\n" for key in keys))
-    files["qrels"].write_text("".join(f"{query} 0 {document} {grade}\n" for query, document, grade in rows(qrels)))
+    documents = home / "docs.txt"
+    queries = home / "queries.txt"
+    judgements = home / "qrels.txt"
+    documents.write_text("".join(f"{key}\ttext of {key}\n" for key in ids.split()))
+    queries.write_text("".join(f"{key}\ttext of {key}\n" for key in qrels))
+    judgements.write_text(_trec(qrels))
     monkeypatch.setenv("IR_DATASETS_HOME", str(home))
     monkeypatch.delitem(ir_datasets.registry._registered, name, raising=False)
-    ir_datasets.registry.register(name, ir_datasets.create_dataset(*map(str, files.values())))
-    return files["qrels"]
+    dataset = ir_datasets.create_dataset(str(documents), str(queries), str(judgements))
+    ir_datasets.registry.register(name, dataset)
+    return judgements
 
 
 def reproduced(folder: Path, measured: Sequence[Row], table: str) -> list[dict[str, Any]]:
-    """The cells of a table of claims, held against such rows."""
+    """Return the cells of a table of claims, compared with rows."""
     (folder / "rows.jsonl").write_text("".join(f"{row.to_json()}\n" for row in measured))
-    found = json.loads(reproduce(table, "json", folder / "rows.jsonl", folder).text)
-    return [cell for part in found["parts"] for cell in part["cells"]]
+    report = json.loads(reproduce(table, "json", folder / "rows.jsonl", folder).text)
+    cells: list[dict[str, Any]] = []
+    for section in report["parts"]:
+        cells += section["cells"]
+    return cells
 
 
 def claimed(folder: Path, dataset: str, published: float, needs: str) -> str:
-    """A table of one claim: MRR@10 of bert on a dataset, measured on what `needs` says; its id."""
+    """Write a table with one claim, bert's MRR@10 on a dataset with the facts `needs`, and return its id."""
     (folder / "demo").mkdir()
     (folder / "demo" / "claims.toml").write_text(f"""
         [dataset."{dataset}"]

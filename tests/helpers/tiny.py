@@ -1,4 +1,4 @@
-"""A whole track in miniature: a collection in BEIR's layout, a random base and a track file, written into a folder."""
+"""A track in miniature: a collection in BEIR's layout, a random base and a track file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ depth = 50
 
 
 class Tiny(NamedTuple):
-    """Where the parts lie."""
+    """The paths of a miniature track."""
 
     data: Path
     base: Path
@@ -74,24 +74,27 @@ class Tiny(NamedTuple):
     boards: Path
 
     def options(self, *objectives: str) -> list[str]:
-        """The words of a run of these entrants, after `retrobench`."""
-        named = [word for name in objectives for word in ("--objective", name)]
-        places = ["--track", str(self.track), "--store", str(self.store), "--leaderboard", str(self.boards)]
-        return ["run", *named, *places]
+        """Return the command line of a run, after `retrobench`."""
+        words = ["run"]
+        for name in objectives:
+            words += ["--objective", name]
+        return [*words, "--track", str(self.track), "--store", str(self.store), "--leaderboard", str(self.boards)]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The leaderboard's rows as they stand in the file."""
+        """Return the rows in the leaderboard's file."""
         file = self.boards / self.track.stem / "rows.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        if not file.exists():
+            return []
+        return [json.loads(line) for line in file.read_text().splitlines()]
 
     def finished(self, stage: str) -> list[Path]:
-        """The folders of a stage that stand under their final names."""
+        """Return the folders of a stage's finished entries."""
         return sorted(path for path in self.store.glob(f"{stage}/*") if path.is_dir() and not path.suffix)
 
 
 def make(folder: Path) -> Tiny:
-    """Everything in `folder`, the same each time."""
-    tiny = Tiny(*(folder / name for name in ("data", "base", "tiny.toml", "store", "boards")))
+    """Write a miniature track into `folder`, with equal bytes each time."""
+    tiny = Tiny(folder / "data", folder / "base", folder / "tiny.toml", folder / "store", folder / "boards")
     write_collection(tiny.data)
     write_base(tiny.base)
     tiny.track.write_text(TRACK.format(base=tiny.base, data=tiny.data))
@@ -99,22 +102,30 @@ def make(folder: Path) -> Tiny:
 
 
 def write_collection(folder: Path) -> None:
-    """60 documents of invented words, two of them without a word to learn from, and queries of their words."""
+    """Write 60 documents of invented words, two of them without words, and queries of the documents' words."""
     draw = random.Random(1)
-    syllables = [a + b for a in CONSONANTS for b in VOWELS]
+    syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
     words = [*syllables, *("".join(draw.choices(syllables, k=2)) for _ in range(60))]
     texts = [" ".join(draw.choices(words, k=draw.randrange(6, 40))) for _ in range(DOCUMENTS - 2)]
     documents = [{"_id": f"d{row}", "title": draw.choice(words), "text": text} for row, text in enumerate(texts)]
     documents += [{"_id": "specials", "title": "", "text": "[SEP] [MASK] [CLS] [PAD]"}]
     documents += [{"_id": "empty", "title": "", "text": ""}]
-    of = [draw.sample(range(len(texts)), k=2 if query % 5 == 0 else 1) for query in range(QUERIES)]
-    asked = [" ".join(draw.sample(texts[found[0]].split(), k=4)) for found in of]
+    positives = []  # of each query, by row; every fifth query has two
+    for query in range(QUERIES):
+        count = 2 if query % 5 == 0 else 1
+        positives.append(draw.sample(range(len(texts)), k=count))
+    queries = []
+    for query, rows in enumerate(positives):
+        query_words = draw.sample(texts[rows[0]].split(), k=4)
+        queries.append({"_id": f"q{query}", "text": " ".join(query_words)})
     (folder / "qrels").mkdir(parents=True)
     write_lines(folder / "corpus.jsonl", documents)
-    write_lines(folder / "queries.jsonl", [{"_id": f"q{row}", "text": text} for row, text in enumerate(asked)])
-    for split, queries in SPLITS.items():
-        judged = [f"q{query}\td{document}\t1\n" for query in queries for document in of[query]]
-        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
+    write_lines(folder / "queries.jsonl", queries)
+    for split, split_queries in SPLITS.items():
+        lines = ["query-id\tcorpus-id\tscore\n"]
+        for query in split_queries:
+            lines += [f"q{query}\td{row}\t1\n" for row in positives[query]]
+        (folder / "qrels" / f"{split}.tsv").write_text("".join(lines))
 
 
 def write_lines(file: Path, rows: Sequence[object]) -> None:
@@ -122,9 +133,11 @@ def write_lines(file: Path, rows: Sequence[object]) -> None:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """WordPiece over syllables. Written down, as a trained vocabulary differs from process to process."""
-    pieces = [f"{mark}{a}{b}" for mark in ("", "##") for a in CONSONANTS for b in ("", *VOWELS)]
-    vocabulary = {piece: number for number, piece in enumerate([*SPECIALS, "[unused0]", *pieces])}
+    """Return a WordPiece tokenizer of syllables. A trained vocabulary would differ between processes."""
+    syllables = [consonant + vowel for consonant in CONSONANTS for vowel in ("", *VOWELS)]
+    inner_syllables = [f"##{syllable}" for syllable in syllables]
+    pieces = [*SPECIALS, "[unused0]", *syllables, *inner_syllables]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     words.decoder = decoders.WordPiece()
@@ -133,7 +146,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_base(folder: Path) -> None:
-    """A BERT of two layers, 16 wide, with random weights and dropout."""
+    """Write a BERT of two layers and width 16, with random weights and dropout."""
     words = tokenizer()
     torch.manual_seed(0)
     shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

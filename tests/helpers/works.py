@@ -1,4 +1,4 @@
-"""An experiment at work on a few files, for tests of single stages."""
+"""A running experiment on a few files, for tests of single stages."""
 
 from __future__ import annotations
 
@@ -17,27 +17,33 @@ BUDGET: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3, "precis
 
 
 def experiment(read_by: str = "cls", finetune: Finetune | None = None, **track: Any) -> Experiment:
-    """BERT under a track that is never trained."""
-    tuned = finetune or Finetune(**BUDGET, queries="unused")
-    parts = {"pretrain": Pretrain(**BUDGET), "finetune": tuned, "evaluate": Evaluate(("unused",)), **track}
-    return Experiment(Track("tiny", Model("unused"), **parts), Entrant("tiny", cast(Objective, Bert()), read_by), 0)
+    """Return an experiment with BERT, which is never trained."""
+    sections = {
+        "pretrain": Pretrain(**BUDGET),
+        "finetune": finetune or Finetune(**BUDGET, queries="unused"),
+        "evaluate": Evaluate(("unused",)),
+        **track,
+    }
+    entrant = Entrant("tiny", cast(Objective, Bert()), read_by)
+    return Experiment(Track("tiny", Model("unused"), **sections), entrant, 0)
 
 
 def work(store: Path, *dataset_ids: str, base: Path | None = None, on: Experiment | None = None) -> Work:
-    """Work on datasets, with the tokenizer and model in the folder `base`."""
-    opened = None
+    """Return a work on datasets, with the tokenizer and model in the folder `base`."""
+    opened_base = None
     if base is not None:
-        opened = Base("tiny", Source("base", "0" * 20, base), Source("tokenizer", "0" * 20, base), 64, 16)
-    return Work(on or experiment(), Inputs(open_collections(dataset_ids), opened, None), Store(store))
+        opened_base = Base("tiny", Source("base", "0" * 20, base), Source("tokenizer", "0" * 20, base), 64, 16)
+    inputs = Inputs(open_collections(dataset_ids), opened_base, None)
+    return Work(on or experiment(), inputs, Store(store))
 
 
 def training_texts(work: Work, dataset_id: str, titles: Any = True) -> TrainingTexts:
-    """The training texts of a dataset, tokenised."""
+    """Return the tokenised training texts of a dataset."""
     collection = work.inputs.collections[dataset_id]
     documents = tokenise_documents(work, collection.corpus, titles)
     return TrainingTexts(collection, documents, tokenise_queries(work, collection))
 
 
 def artifact(stage: str, folder: Path) -> Artifact:
-    """A folder as if the store had made it."""
+    """Return a folder as an artifact."""
     return Artifact(stage, "0" * 20, folder, True, {})

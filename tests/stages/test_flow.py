@@ -1,4 +1,4 @@
-"""Data flow one way: what is read once, what is asked of the store once, and what a row says of it."""
+"""Each input is read once, each artifact is requested once, and a row names every artifact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Counts = dict[str, Counter[str]]
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """Readings of corpora by folder, hashings of files by name, and artifacts asked of the store."""
+    """Count readings of corpora by folder, hashes of files by name, and requests to the store by key."""
     counted: Counts = {"corpora": Counter(), "hashes": Counter(), "ensures": Counter()}
     documents, ensure = FolderDataset.documents, Store.ensure
 
@@ -43,35 +43,35 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     return counted
 
 
-def run(made: tiny.Tiny, *entrants: str) -> Swept:
-    return sweep(Request(entrants, str(made.track), (0,), (), made.store, made.boards))
+def run(track: tiny.Tiny, *entrants: str) -> Swept:
+    return sweep(Request(entrants, str(track.track), (0,), (), track.store, track.boards))
 
 
-def test_a_new_run_reads_its_corpus_twice_and_asks_for_each_artifact_once(tmp_path: Path, counts: Counts) -> None:
-    """Once to be hashed, once to be tokenised."""
-    made = tiny.make(tmp_path)
-    (row,) = run(made, "dupmae").rows
-    assert counts["corpora"] == {str(made.data): 2}
+def test_a_new_run_reads_its_corpus_twice_and_requests_each_artifact_once(tmp_path: Path, counts: Counts) -> None:
+    """The corpus is read for its hash and for its tokens."""
+    track = tiny.make(tmp_path)
+    (row,) = run(track, "dupmae").rows
+    assert counts["corpora"] == {str(track.data): 2}
     assert set(counts["hashes"].values()) == {1} and "model.safetensors" in counts["hashes"]
     assert counts["ensures"] == dict.fromkeys(row.artifacts.values(), 1)
     assert len(row.artifacts) == 21
 
 
 def test_a_cached_run_reads_its_corpus_once(tmp_path: Path, counts: Counts) -> None:
-    made = tiny.make(tmp_path)
-    (first,) = run(made, "dupmae").rows
+    track = tiny.make(tmp_path)
+    (first,) = run(track, "dupmae").rows
     for counter in counts.values():
         counter.clear()
-    (again,) = run(made, "dupmae").rows
-    assert again == first
-    assert counts["corpora"] == {str(made.data): 1}
+    (repeated,) = run(track, "dupmae").rows
+    assert repeated == first
+    assert counts["corpora"] == {str(track.data): 1}
     assert set(counts["hashes"].values()) == {1}
     assert counts["ensures"] == dict.fromkeys(first.artifacts.values(), 1)
 
 
 def test_several_entrants_read_the_corpus_and_the_base_once(tmp_path: Path, counts: Counts) -> None:
-    made = tiny.make(tmp_path)
-    rows = run(made, "bert", "mlm", "bm25").rows
+    track = tiny.make(tmp_path)
+    rows = run(track, "bert", "mlm", "bm25").rows
     assert len(rows) == 3
-    assert counts["corpora"] == {str(made.data): 3}, "hashed, tokenised, and read by BM25"
+    assert counts["corpora"] == {str(track.data): 3}, "for its hash, its tokens and BM25"
     assert set(counts["hashes"].values()) == {1}

@@ -1,36 +1,40 @@
-"""Hard negatives from rankings, whole and a block of queries at a time."""
+"""Hard negatives from rankings, of all queries at once and in blocks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pytest
 
 from retrobench.stages.mine import candidates, exclude
 
 
-def test_mined_negatives_are_nobodys_answers() -> None:
-    """A query's own positives go first, and only of the rest are some skipped."""
+def test_mined_negatives_are_no_positives() -> None:
+    """`skip` counts ranks after a query's positives have been removed."""
     ranked = np.asarray([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]])
     positives = [np.asarray([4, 2]), np.asarray([7])]
     assert exclude(ranked, positives, skip=0, depth=2).tolist() == [[3, 1], [0, 1]]
     assert exclude(ranked, positives, skip=1, depth=4).tolist() == [[1, 0, -1, -1], [1, 2, 3, 4]]
 
 
-def test_negatives_are_mined_a_block_of_queries_at_a_time() -> None:
-    """Examples ask for queries in any order and more than once; blocks are as long as they come."""
+class RandomExamples:
+    """50 examples of 30 queries in any order, with one to three positives each."""
+
+    def __init__(self, draw: np.random.Generator) -> None:
+        self.query_rows = draw.integers(0, 30, 50)
+        self.relevant = [draw.permutation(20)[: draw.integers(1, 4)] for _ in range(50)]
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+
+@pytest.mark.parametrize("edges", [[30], [7, 7, 20, 30], list(range(1, 31))])
+def test_blocks_of_queries_give_equal_negatives(edges: list[int]) -> None:
     draw = np.random.default_rng(0)
-    lists = np.stack([draw.permutation(20)[:12] for _ in range(30)])
-    asked = draw.integers(0, 30, 50)
-    positives = [draw.permutation(20)[: draw.integers(1, 4)] for _ in asked]
-
-    class Asked:
-        query_rows, relevant = asked, positives
-
-        def __len__(self) -> int:
-            return len(asked)
-
-    examples: Any = Asked()
-    for edges in ([30], [7, 7, 20, 30], list(range(1, 31))):
-        found = candidates(np.split(lists, edges), examples, skip=1, depth=6)
-        assert found.dtype == np.int32 and np.array_equal(found, exclude(lists[asked], positives, 1, 6))
+    rankings = np.stack([draw.permutation(20)[:12] for _ in range(30)])
+    examples: Any = RandomExamples(draw)
+    expected = exclude(rankings[examples.query_rows], examples.relevant, skip=1, depth=6)
+    negatives = candidates(np.split(rankings, edges), examples, skip=1, depth=6)
+    assert negatives.dtype == np.int32
+    assert np.array_equal(negatives, expected)

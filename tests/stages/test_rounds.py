@@ -1,8 +1,9 @@
-"""What a round of fine-tuning is made of: examples, hard negatives, a teacher's scores, and the losses."""
+"""A round of fine-tuning: examples, hard negatives, a teacher's scores, and the losses."""
 
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,135 +32,194 @@ Read = Callable[..., Examples]
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
-    """The training examples of the recipes' collection, of either kind."""
-    made = recipes.make(tmp_path_factory.mktemp("recipe"))
+    """Return a function that reads the training examples of the recipes' collection."""
+    recipe = recipes.make(tmp_path_factory.mktemp("recipe"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETROBENCH_DATA", str(made.data))
-        texts = works.training_texts(works.work(made.tiny.store, TRAIN, base=made.tiny.base), TRAIN, "[SEP]")
+        patch.setenv("RETROBENCH_DATA", str(recipe.data))
+        work = works.work(recipe.tiny.store, TRAIN, base=recipe.tiny.base)
+        texts = works.training_texts(work, TRAIN, "[SEP]")
         yield lambda kind="judgement": texts.examples(kind)
 
 
-def of_query(examples: Examples, name: str) -> list[int]:
-    return [at for at, row in enumerate(examples.query_rows) if examples.queries.ids[row] == name]
+def rows_of(examples: Examples, query_id: str) -> list[int]:
+    """Return the rows of a query's examples."""
+    query_rows = enumerate(examples.query_rows)
+    return [row for row, query in query_rows if examples.queries.ids[query] == query_id]
 
 
-def test_examples_of_either_kind(examples: Read) -> None:
+def test_examples_are_queries_or_judgements(examples: Read) -> None:
     queries, judgements = examples("query"), examples("judgement")
     assert (len(queries), len(judgements)) == (50, 60)
-    (one,), two = of_query(queries, "q5"), of_query(judgements, "q5")
-    assert len(two) == 2 == len(queries.positives[one])
-    assert [judgements.positives[at].tolist() for at in two] == [[row] for row in queries.positives[one]]
-    assert all(judgements.relevant[at].tolist() == queries.positives[one].tolist() for at in two)
-    assert queries.lengths(np.asarray([one]))[0] == judgements.lengths(np.asarray(two))[0]
+    (query_row,) = rows_of(queries, "q5")
+    judgement_rows = rows_of(judgements, "q5")
+    positives = queries.positives[query_row].tolist()
+    assert len(positives) == len(judgement_rows) == 2
+    for row, positive in zip(judgement_rows, positives, strict=True):
+        assert judgements.positives[row].tolist() == [positive]
+        assert judgements.relevant[row].tolist() == positives
+    assert queries.lengths(np.asarray([query_row]))[0] == judgements.lengths(np.asarray(judgement_rows))[0]
 
 
-def hard(of: Examples, depth: int = 4) -> np.ndarray:
-    """Candidates: none for q1, one for q2, else four that do not answer the query."""
-    found = np.full((len(of), depth), -1, np.int32)
-    for at, row in enumerate(of.query_rows):
-        rest = [document for document in range(7 * row % 50, 58) if document not in of.relevant[at]]
-        count = {"q1": 0, "q2": 1}.get(of.queries.ids[row], depth)
-        found[at, :count] = rest[:count]
-    return found
+def candidate_rows(examples: Examples, depth: int = 4) -> np.ndarray:
+    """Return no candidates for q1, one for q2, else four that do not answer the query."""
+    table = np.full((len(examples), depth), -1, np.int32)
+    for row, query in enumerate(examples.query_rows):
+        irrelevant = [document for document in range(7 * query % 50, 58) if document not in examples.relevant[row]]
+        count = {"q1": 0, "q2": 1}.get(examples.queries.ids[query], depth)
+        table[row, :count] = irrelevant[:count]
+    return table
 
 
-def taught(of: Examples) -> Candidates:
-    """Scores that tell each pair apart."""
-    rows = hard(of)
-    scores = np.where(rows >= 0, rows + 1000 * np.arange(len(of))[:, None] + 0.5, np.nan).astype(np.float32)
-    own = np.asarray([[-at] for at in range(len(of))], np.float32)
-    own[3] = np.nan
-    return Candidates(rows, scores, own)
+def scored_candidates(examples: Examples) -> Candidates:
+    """Return candidates with a different score for each pair. Example 3 has no score for its positive."""
+    rows = candidate_rows(examples)
+    numbers = np.arange(len(examples), dtype=np.float32)[:, None]
+    scores = np.where(rows >= 0, rows + 1000 * numbers + 0.5, np.nan).astype(np.float32)
+    positive_scores = -numbers
+    positive_scores[3] = np.nan
+    return Candidates(rows, scores, positive_scores)
 
 
-def test_what_a_query_with_too_few_negatives_gets(examples: Read) -> None:
-    of, draw = examples("query"), torch.Generator().manual_seed(0)
-    (none,), (one,), found = of_query(of, "q1"), of_query(of, "q2"), Candidates(hard(of))
-    repeat = Round(of, VOCABULARY, READING, found, 3)
-    assert repeat._negatives(none, draw) == ([], [])
-    assert repeat._negatives(one, draw)[0] == [found.rows[one][0]] * 3
-    assert len(set(repeat._negatives(0, draw)[0])) == 3
-    filled = Round(of, VOCABULARY, READING, found, 3, "random")
-    assert len(filled._negatives(none, draw)[0]) == 3 and filled._negatives(one, draw)[0][0] == found.rows[one][0]
-    drawn = [tuple(filled._negatives(none, draw)[0]) for _ in range(5)]
-    assert len(set(drawn)) == 5 and all(0 <= row < 60 for rows in drawn for row in rows)
-    dropped = Round(of, VOCABULARY, READING, found, 3, "drop")
-    assert none not in dropped.rows and len(dropped.rows) == 49 == len(dropped.lengths)
-    assert dropped.names(np.asarray([0, 1])) == ["query q0", "query q2"]
-    assert len(texts_of(dropped.collate(np.asarray([1]), draw)["batch"].passages)) == 1 + 3
-    lacking = repeat.collate(np.asarray([none]), draw)["batch"]
-    assert len(texts_of(lacking.passages)) == 1 and lacking.documents.tolist()[1:] == [-1, -1, -1]
+def test_a_query_with_too_few_negatives_repeats_them(examples: Read) -> None:
+    queries, draw = examples("query"), torch.Generator().manual_seed(0)
+    (without,), (with_one,) = rows_of(queries, "q1"), rows_of(queries, "q2")
+    candidates = Candidates(candidate_rows(queries))
+    maker = Round(queries, VOCABULARY, READING, candidates, 3)
+    assert maker._negatives(without, draw) == ([], [])
+    assert maker._negatives(with_one, draw)[0] == [candidates.rows[with_one][0]] * 3
+    assert len(set(maker._negatives(0, draw)[0])) == 3
+    batch = maker.collate(np.asarray([without]), draw)["batch"]
+    assert len(texts_of(batch.passages)) == 1
+    assert batch.documents.tolist()[1:] == [-1, -1, -1]
 
 
-def test_a_querys_other_positive_is_no_negative(examples: Read) -> None:
-    """Where each judgement is an example, RetroMAE's code lets them compete."""
-    round_ = Round(examples(), VOCABULARY, READING)
-    assert round_.examples.query_rows[:2].tolist() == [0, 0]
-    batch = round_.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["batch"]
+def test_a_query_with_too_few_negatives_gets_random_ones(examples: Read) -> None:
+    queries, draw = examples("query"), torch.Generator().manual_seed(0)
+    (without,), (with_one,) = rows_of(queries, "q1"), rows_of(queries, "q2")
+    candidates = Candidates(candidate_rows(queries))
+    maker = Round(queries, VOCABULARY, READING, candidates, 3, "random")
+    assert maker._negatives(with_one, draw)[0][0] == candidates.rows[with_one][0]
+    draws = {tuple(maker._negatives(without, draw)[0]) for _ in range(5)}
+    assert len(draws) == 5
+    for negatives in draws:
+        assert len(negatives) == 3
+        assert all(0 <= row < 60 for row in negatives)
+
+
+def test_a_query_without_negatives_is_dropped(examples: Read) -> None:
+    queries = examples("query")
+    (without,) = rows_of(queries, "q1")
+    maker = Round(queries, VOCABULARY, READING, Candidates(candidate_rows(queries)), 3, "drop")
+    assert without not in maker.rows
+    assert len(maker.rows) == len(maker.lengths) == 49
+    assert maker.names(np.asarray([0, 1])) == ["query q0", "query q2"]
+    batch = maker.collate(np.asarray([1]), torch.Generator().manual_seed(0))["batch"]
+    assert len(texts_of(batch.passages)) == 1 + 3
+
+
+def test_a_query_does_not_compete_with_its_second_positive(examples: Read) -> None:
+    """RetroMAE's code differs: its judgements of one query compete."""
+    maker = Round(examples(), VOCABULARY, READING)
+    assert maker.examples.query_rows[:2].tolist() == [0, 0]
+    batch = maker.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["batch"]
     assert rivals_of(batch).tolist() == [[True, False, True], [False, True, True], [True, True, True]]
 
 
+def test_the_distilled_round_uses_scored_examples(examples: Read) -> None:
+    judgements = examples()
+    maker = Round(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
+    without_score = {3, *rows_of(judgements, "q1")}
+    assert maker.rows.tolist() == [row for row in range(60) if row not in without_score]
+
+
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
-    of = examples()
-    found = taught(of)
-    round_ = Round(of, VOCABULARY, READING, found, 3)
-    left = {*of_query(of, "q1"), 3}
-    assert round_.rows.tolist() == [at for at in range(60) if at not in left], "a scored positive, a scored candidate"
-    batch = round_.collate(np.arange(20), torch.Generator().manual_seed(0))["batch"]
+    judgements = examples()
+    maker = Round(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
+    batch = maker.collate(np.arange(20), torch.Generator().manual_seed(0))["batch"]
     group, teacher, passages = batch.group, batch.teacher, texts_of(batch.passages)
     assert group is not None and teacher is not None
-    assert len(passages) == 20 * 4 and group.shape == teacher.shape == (20, 4)
+    assert len(passages) == 20 * 4
+    assert group.shape == teacher.shape == (20, 4)
     assert sorted(group.flatten().tolist()) == list(range(80))
-    for query, at in enumerate(round_.rows[:20].tolist()):
-        own, *others = (passages[column] for column in group[query].tolist())
-        assert own == packed(of, of.positives[at][0]) and teacher[query, 0] == -at
-        assert others == [packed(of, int(score - 1000 * at)) for score in teacher[query, 1:].tolist()]
+    for query, row in enumerate(maker.rows[:20].tolist()):
+        positive, *negatives = [passages[column] for column in group[query].tolist()]
+        positive_score, *scores = teacher[query].tolist()
+        assert positive == packed(judgements, judgements.positives[row][0])
+        assert positive_score == -row
+        assert negatives == [packed(judgements, int(score - 1000 * row)) for score in scores]
 
 
-def packed(of: Examples, row: int) -> tuple[int, ...]:
-    passage = of.documents[row]
-    return (2, *[*passage.title.tolist(), *passage.text.tolist()][:38], 3)
+def packed(examples: Examples, row: int) -> tuple[int, ...]:
+    """Return a document as token ids with [CLS] and [SEP]."""
+    passage = examples.documents[row]
+    ids = [*passage.title.tolist(), *passage.text.tolist()]
+    return (2, *ids[:38], 3)
 
 
 def test_grouped_by_hand() -> None:
-    table = grouped(np.asarray([2, 0, 2, 2]), 4, np.asarray([7, 8, 9, 6], np.int32), -1)
-    assert table.tolist() == [[8, -1, -1], [-1, -1, -1], [7, 9, 6], [-1, -1, -1]]
+    keys = np.asarray([2, 0, 2, 2])
+    values = np.asarray([7, 8, 9, 6], np.int32)
+    expected = [
+        [8, -1, -1],
+        [-1, -1, -1],
+        [7, 9, 6],
+        [-1, -1, -1],
+    ]
+    assert grouped(keys, 4, values, -1).tolist() == expected
     assert grouped(np.zeros(0, np.int64), 2, np.zeros(0, np.float32), np.nan).shape == (2, 1)
 
 
 # The loss
 
 
-STUDENT, TEACHER = torch.tensor([[1.0, 3.0, 2.0], [0.0, 2.0, 0.0]]), torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
+STUDENT = torch.tensor([[1.0, 3.0, 2.0], [0.0, 2.0, 0.0]])
+TEACHER = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
 
 
-@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # that torch's "mean" is to change is why ours is a sum
-@pytest.mark.parametrize(("loss", "reduction", "by"), [("element-mean", "mean", 6), ("batch-mean", "batchmean", 2)])
-def test_distillation_by_hand(loss: Any, reduction: str, by: int) -> None:
+def softmax(scores: list[float], temperature: float = 1.0) -> list[float]:
+    exponentials = [math.exp(score / temperature) for score in scores]
+    return [exponential / sum(exponentials) for exponential in exponentials]
+
+
+def divergence(teacher: list[float], student: list[float]) -> float:
+    """Return the KL divergence of two distributions."""
+    return sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # torch announces a change of "mean", so ours is a sum
+@pytest.mark.parametrize(
+    ("loss", "reduction", "divisor"), [("element-mean", "mean", 6), ("batch-mean", "batchmean", 2)]
+)
+def test_distillation_by_hand(loss: Any, reduction: str, divisor: int) -> None:
     total = 0.0
     for student, teacher in zip(STUDENT.tolist(), TEACHER.tolist(), strict=True):
-        q = [np.exp(value / 2) / sum(np.exp(other / 2) for other in student) for value in student]
-        p = [np.exp(value) / sum(np.exp(other) for other in teacher) for value in teacher]
-        total += sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
-    found = distillation(STUDENT, TEACHER, Distil(loss=loss, temperature=2.0))
-    assert found.item() == pytest.approx(total / by, rel=1e-6)
-    theirs = nn.KLDivLoss(reduction=reduction)(torch.log_softmax(STUDENT / 2, 1), torch.softmax(TEACHER, 1))
-    assert found.item() == pytest.approx(theirs.item(), rel=1e-6)
-    same = distillation(TEACHER, TEACHER, Distil(loss=loss))
-    assert same.item() == pytest.approx(0, abs=1e-7)
+        total += divergence(softmax(teacher), softmax(student, temperature=2))
+    computed = distillation(STUDENT, TEACHER, Distil(loss=loss, temperature=2.0)).item()
+    assert computed == pytest.approx(total / divisor, rel=1e-6)
+    torch_loss = nn.KLDivLoss(reduction=reduction)
+    expected = torch_loss(torch.log_softmax(STUDENT / 2, 1), torch.softmax(TEACHER, 1))
+    assert computed == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_the_distilled_rounds_loss_is_both_parts() -> None:
+@pytest.mark.parametrize("loss", ["element-mean", "batch-mean"])
+def test_a_student_equal_to_its_teacher_has_no_loss(loss: Any) -> None:
+    assert distillation(TEACHER, TEACHER, Distil(loss=loss)).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_the_distilled_rounds_loss_has_two_terms() -> None:
     settings = Distil(loss="batch-mean", temperature=2.0, contrastive=0.5)
     model = Contrastive(Fixed(), 1.0, settings)  # type: ignore[arg-type]
-    queries, passages = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
+    queries = torch.tensor([[1.0], [2.0]])
+    passages = torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
     group = torch.tensor([[0, 2, 3], [1, 4, 5]])
-    out = model(0.0, fixed(queries, passages, [[0], [1]], group=group, teacher=TEACHER))
+    step = model(0.0, fixed(queries, passages, [[0], [1]], group=group, teacher=TEACHER))
     student = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 2.0]])
-    assert out.losses["distillation"].item() == pytest.approx(distillation(student, TEACHER, settings).item())
+    expected = distillation(student, TEACHER, settings).item()
+    assert step.losses["distillation"].item() == pytest.approx(expected)
     scores = np.asarray([[1, 0, 3, 2, 0, 1], [2, 0, 6, 4, 0, 2]], float)
-    by_hand = np.mean(np.log(np.exp(scores).sum(1)) - scores[[0, 1], [0, 1]])
-    assert out.losses["contrastive"].item() == pytest.approx(0.5 * by_hand)
+    answer_scores = scores[[0, 1], [0, 1]]
+    info_nce = np.mean(np.log(np.exp(scores).sum(1)) - answer_scores)
+    assert step.losses["contrastive"].item() == pytest.approx(0.5 * info_nce)
 
 
 # Scores from a file
@@ -169,34 +229,45 @@ LINES = "query-id\tcorpus-id\tscore\nq0\td1\t1.5\nq3\td2\t-2\nq0\td2\t0.25\nnobo
 
 @pytest.mark.parametrize("name", ["scores.tsv", "scores.tsv.gz"])
 def test_scores_of_a_file(name: str, examples: Read, tmp_path: Path) -> None:
-    of, file = examples(), tmp_path / name
-    content = (LINES + f"q0\t{of.documents.ids[of.positives[1][0]]}\t9\n").encode()
-    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    found = read_scores(file, of)
-    assert found.scores is not None and found.positive_scores is not None
-    row_of = {document: row for row, document in enumerate(of.documents.ids)}
-    assert found.rows[0].tolist() == found.rows[1].tolist() == [row_of["d1"], row_of["d2"]]
-    assert found.scores[1].tolist() == [1.5, 0.25]
-    assert found.positive_scores[:2, 0].tolist() == [pytest.approx(np.nan, nan_ok=True), 9.0]
-    assert found.rows[of_query(of, "q3")[0]].tolist() == [row_of["d2"], -1]
-    # Only the judgement whose positive has a score is left to learn from.
-    assert Round(of, VOCABULARY, READING, found, 2).rows.tolist() == [1]
+    judgements = examples()
+    positive_id = judgements.documents.ids[judgements.positives[1][0]]
+    content = f"{LINES}q0\t{positive_id}\t9\n".encode()
+    if name.endswith(".gz"):
+        content = gzip.compress(content)
+    (tmp_path / name).write_bytes(content)
+    candidates = read_scores(tmp_path / name, judgements)
+    assert candidates.scores is not None and candidates.positive_scores is not None
+    row = {document: row for row, document in enumerate(judgements.documents.ids)}
+    assert candidates.rows[0].tolist() == candidates.rows[1].tolist() == [row["d1"], row["d2"]]
+    assert candidates.scores[1].tolist() == [1.5, 0.25]
+    assert np.isnan(candidates.positive_scores[0, 0])
+    assert candidates.positive_scores[1, 0] == 9.0
+    assert candidates.rows[rows_of(judgements, "q3")[0]].tolist() == [row["d2"], -1]
+    # Only one judgement has a score for its positive.
+    assert Round(judgements, VOCABULARY, READING, candidates, 2).rows.tolist() == [1]
 
 
-def test_faulty_scores_are_named(examples: Read, tmp_path: Path) -> None:
-    of, file = examples(), tmp_path / "scores.tsv"
+@pytest.mark.parametrize("line", ["q1\td1", "q1\td1\thigh", "q1\td1\tnan"])
+def test_a_faulty_line_of_scores_is_named(line: str, examples: Read, tmp_path: Path) -> None:
+    file = tmp_path / "scores.tsv"
+    file.write_text(f"{LINES}{line}\n")
+    with pytest.raises(RetrobenchError, match=r"scores\.tsv, line 7: query-id, corpus-id and a finite score"):
+        read_scores(file, examples())
+
+
+def test_scores_need_a_header(examples: Read, tmp_path: Path) -> None:
+    file = tmp_path / "scores.tsv"
     file.write_text(LINES.partition("\n")[2])
-    with pytest.raises(
-        RetrobenchError, match=r"scores\.tsv has no header; let its first line be query-id, corpus-id, s"
-    ):
-        read_scores(file, of)
-    for line in ("q1\td1", "q1\td1\thigh", "q1\td1\tnan"):
-        file.write_text(LINES + line + "\n")
-        with pytest.raises(RetrobenchError, match=r"scores\.tsv, line 7: query-id, corpus-id and a finite score with"):
-            read_scores(file, of)
+    with pytest.raises(RetrobenchError, match=r"scores\.tsv has no header; .*query-id, corpus-id, score"):
+        read_scores(file, examples())
+
+
+def test_scores_without_a_positive_leave_no_query(examples: Read, tmp_path: Path) -> None:
+    judgements = examples()
+    file = tmp_path / "scores.tsv"
     file.write_text(LINES)
-    with pytest.raises(RetrobenchError, match="No training query is left that has a hard negative"):
-        Round(of, VOCABULARY, READING, read_scores(file, of), 2)
+    with pytest.raises(RetrobenchError, match="No training query"):
+        Round(judgements, VOCABULARY, READING, read_scores(file, judgements), 2)
 
 
 def test_a_teacher_that_cannot_be_used(tmp_path: Path) -> None:

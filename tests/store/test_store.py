@@ -1,4 +1,4 @@
-"""The store: what makes a key, what is found again, what is made again, and what a reader is told."""
+"""The store: keys, cached and damaged entries, interrupted work, full disks and messages."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ SOURCE = Artifact("tokenise", "0123456789abcdef0123", Path("nowhere"), True, {})
 
 
 class Maker:
-    """A stage that writes two files and counts how often it was asked to."""
+    """A stage that writes two files and counts its calls."""
 
     def __init__(self, text: str = "weights") -> None:
         self.text, self.calls = text, 0
-        self.found: list[str] = []
+        self.files: list[str] = []
 
     def __call__(self, folder: Path) -> Mapping[str, float]:
         self.calls += 1
-        self.found = sorted(path.name for path in folder.iterdir())
+        self.files = sorted(path.name for path in folder.iterdir())
         (folder / "model.bin").write_text(self.text)
         (folder / "deep").mkdir(exist_ok=True)
         (folder / "deep" / "ids.txt").write_text("a\nb\n")
@@ -55,7 +55,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_made_once_and_found_again(root: Path, said: list[str]) -> None:
+def test_an_entry_is_made_once(root: Path, said: list[str]) -> None:
     make = Maker()
     first = Store(root).ensure("pretrain", SETTINGS, [SOURCE], make, code="mlm 1.0")
     second = Store(root).ensure("pretrain", SETTINGS, [SOURCE], make, code="mlm 1.0", label="mlm, seed 1")
@@ -71,14 +71,14 @@ def test_made_once_and_found_again(root: Path, said: list[str]) -> None:
     assert said[1].endswith(" in 0.0 s)")
 
 
-def test_entry_says_what_it_is(root: Path) -> None:
-    made = Store(root).ensure("pretrain", SETTINGS, [SOURCE], Maker(), code="mlm 1.0")
-    entry = json.loads((made.path / "entry.json").read_text())
-    assert (entry["stage"], entry["key"], len(made.key)) == ("pretrain", made.key, 20)
+def test_an_entry_records_its_recipe(root: Path) -> None:
+    artifact = Store(root).ensure("pretrain", SETTINGS, [SOURCE], Maker(), code="mlm 1.0")
+    entry = json.loads((artifact.path / "entry.json").read_text())
+    assert (entry["stage"], entry["key"], len(artifact.key)) == ("pretrain", artifact.key, 20)
     assert entry["settings"] == {"steps": 100, "optimizer": {"rate": 1e-4}, "corpus": "docs"}
     assert entry["sources"] == ["tokenise/0123456789abcdef0123"]
     assert (entry["version"], entry["code"]) == (retrobench_version(), "mlm 1.0")
-    assert entry["cost"] == made.cost
+    assert entry["cost"] == artifact.cost
     # As GNU sha256sum gives them for `printf 'a\nb\n'` and `printf weights`.
     ids = "911169ddaaf146aff539f58c26c489af3b892dff0fe283c1c264c65ae5aa59a2"
     weights = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
@@ -86,7 +86,7 @@ def test_entry_says_what_it_is(root: Path) -> None:
         "deep/ids.txt": {"sha256": ids, "bytes": 4},
         "model.bin": {"sha256": weights, "bytes": 7},
     }
-    assert sorted(path.name for path in made.path.parent.iterdir()) == [made.key, f"{made.key}.lock"]
+    assert sorted(path.name for path in artifact.path.parent.iterdir()) == [artifact.key, f"{artifact.key}.lock"]
 
 
 OTHER = Artifact("tokenise", "f" * 20, Path("nowhere"), True, {})
@@ -109,18 +109,18 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_ingredient_makes_another_key(change: str, root: Path, said: list[str]) -> None:
-    given: dict[str, Any] = dict(stage="pretrain", settings=SETTINGS, sources=[SOURCE], code="mlm 1.0")
-    changed, why = CHANGES[change]
+def test_every_ingredient_changes_the_key(change: str, root: Path, said: list[str]) -> None:
+    arguments: dict[str, Any] = dict(stage="pretrain", settings=SETTINGS, sources=[SOURCE], code="mlm 1.0")
+    changed, reason = CHANGES[change]
     store, make = Store(root), Maker()
-    first = store.ensure(**given, make=make)
-    second = store.ensure(**given | changed, make=make)
+    first = store.ensure(**arguments, make=make)
+    second = store.ensure(**arguments | changed, make=make)
     assert (make.calls, second.cached) == (2, False)
     assert first.key != second.key
-    assert said[1] == f"{second.stage}: new ({why})"
+    assert said[1] == f"{second.stage}: new ({reason})"
 
 
-def test_version_makes_another_key(root: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_changes_the_key(root: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "retrobench_version", lambda: "0.1")
     first = Store(root).ensure("score", {}, [], Maker())
     monkeypatch.setattr(store_module, "retrobench_version", lambda: "0.2")
@@ -135,7 +135,7 @@ def test_order_of_settings_and_kind_of_sequence_make_no_difference(root: Path) -
     assert second.cached and first.key == second.key
 
 
-def test_the_nearest_entry_is_the_one_told(root: Path, said: list[str]) -> None:
+def test_the_message_compares_with_the_nearest_entry(root: Path, said: list[str]) -> None:
     store = Store(root)
     for steps, rate, seed in [(1, 0.1, 1), (1, 0.2, 2), (2, 0.2, 2)]:
         store.ensure("pretrain", {"steps": steps, "rate": rate, "seed": seed}, [], Maker())
@@ -169,20 +169,20 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_found_told_and_mended(damage: str, root: Path, said: list[str]) -> None:
+def test_a_damaged_entry_is_made_again(damage: str, root: Path, said: list[str]) -> None:
     make = Maker()
-    made = Store(root).ensure("pretrain", SETTINGS, [], make)
-    harm, fault = DAMAGE[damage]
-    harm(made.path)
-    again = Store(root).ensure("pretrain", SETTINGS, [], make)
-    assert said[1] == f"pretrain: {made.key[:8]} is damaged and is made again ({fault})"
-    assert (make.calls, again.cached, again.key) == (2, False, made.key)
-    assert (again.path / "model.bin").read_text() == "weights"
-    assert sorted(path.name for path in made.path.parent.iterdir()) == [made.key, f"{made.key}.lock"]
+    artifact = Store(root).ensure("pretrain", SETTINGS, [], make)
+    break_entry, fault = DAMAGE[damage]
+    break_entry(artifact.path)
+    repaired = Store(root).ensure("pretrain", SETTINGS, [], make)
+    assert said[1] == f"pretrain: {artifact.key[:8]} is damaged and is made again ({fault})"
+    assert (make.calls, repaired.cached, repaired.key) == (2, False, artifact.key)
+    assert (repaired.path / "model.bin").read_text() == "weights"
+    assert sorted(path.name for path in artifact.path.parent.iterdir()) == [artifact.key, f"{artifact.key}.lock"]
     assert Store(root).ensure("pretrain", SETTINGS, [], make).cached
 
 
-def test_an_entry_copied_under_another_key_is_not_believed(root: Path, said: list[str]) -> None:
+def test_an_entry_copied_under_another_key_is_damaged(root: Path, said: list[str]) -> None:
     first = Store(root).ensure("score", {"k": 1}, [], Maker())
     second = Store(root).ensure("score", {"k": 2}, [], Maker())
     shutil.rmtree(second.path)
@@ -191,17 +191,17 @@ def test_an_entry_copied_under_another_key_is_not_believed(root: Path, said: lis
     assert said[-1].endswith("is made again (entry.json describes another entry)")
 
 
-def test_one_store_checks_once(root: Path, said: list[str]) -> None:
-    made = Store(root).ensure("score", {}, [], Maker())
-    (made.path / ".DS_Store").touch()  # a desktop's file is no damage
+def test_one_store_verifies_once(root: Path, said: list[str]) -> None:
+    artifact = Store(root).ensure("score", {}, [], Maker())
+    (artifact.path / ".DS_Store").touch()  # a desktop's file is no damage
     store = Store(root)
     assert store.ensure("score", {}, [], Maker()).cached
-    flip(made.path / "model.bin")
+    flip(artifact.path / "model.bin")
     assert store.ensure("score", {}, [], Maker()).cached
-    shutil.rmtree(made.path)
+    shutil.rmtree(artifact.path)
     assert not store.ensure("score", {}, [], Maker()).cached
     assert store.ensure("score", {}, [], Maker()).cached
-    assert said[-1] == f"score: cached {made.key[:8]} (made in this run)"
+    assert said[-1] == f"score: cached {artifact.key[:8]} (made in this run)"
 
 
 def test_fresh_makes_older_entries_again_once(root: Path, said: list[str]) -> None:
@@ -217,7 +217,7 @@ def test_fresh_makes_older_entries_again_once(root: Path, said: list[str]) -> No
         return make(folder)
 
     assert not store.ensure("score", {}, [], swap, resumes=True).cached
-    assert make.found == []
+    assert make.files == []
     assert store.ensure("score", {}, [], make).cached
     assert make.calls == 1
     assert (old.path / "model.bin").read_text() == "new"
@@ -240,14 +240,14 @@ def test_an_exception_passes_through(resumes: bool, root: Path, said: list[str])
     assert names == ([".lock", ".partial"] if resumes else [".lock"])
     make = Maker()
     Store(root).ensure("score", {}, [], make, resumes=resumes)
-    assert make.found == (["checkpoint"] if resumes else [])
+    assert make.files == (["checkpoint"] if resumes else [])
     assert said[1] == f"score: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}"
 
 
-def test_a_stage_that_knows_its_total_of_seconds_is_believed(root: Path) -> None:
+def test_a_stage_may_return_its_total_seconds(root: Path) -> None:
     cost = {"seconds": 83, "tokens_per_second": math.nan}
-    made = Store(root).ensure("pretrain", {}, [], lambda folder: cost, resumes=True)
-    assert made.cost == {"seconds": 83.0, "peak_memory_bytes": made.cost["peak_memory_bytes"]}
+    artifact = Store(root).ensure("pretrain", {}, [], lambda folder: cost, resumes=True)
+    assert artifact.cost == {"seconds": 83.0, "peak_memory_bytes": artifact.cost["peak_memory_bytes"]}
 
 
 CHILD = """
@@ -273,7 +273,7 @@ def child(root: Path, resumes: bool = False) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("resumes", [False, True])
-def test_killed_and_started_again(resumes: bool, root: Path) -> None:
+def test_a_killed_process_resumes_or_starts_again(resumes: bool, root: Path) -> None:
     process = child(root, resumes)
     assert process.stdout and process.stdout.readline() == "found\n"
     while not list(root.glob("pretrain/*.partial/checkpoint")):
@@ -289,7 +289,7 @@ def test_killed_and_started_again(resumes: bool, root: Path) -> None:
     assert sorted(path.suffix for path in (root / "pretrain").iterdir()) == ["", ".lock"]
 
 
-def test_two_processes_make_it_once(root: Path) -> None:
+def test_two_processes_make_an_entry_once(root: Path) -> None:
     first = child(root)
     assert first.stdout and first.stdout.readline() == "found\n"
     second = child(root)
@@ -328,16 +328,16 @@ for make, resumes in [(text, False), (array, False), (unrelated, False), (array,
 
 
 def on_a_disk(options: str, tmp_path: Path) -> list[str]:
-    """The lines of the program above, run with a small memory disk that no other process sees."""
+    """Return the output of `ON_A_DISK` with a small memory disk that no other process sees."""
     if shutil.which("unshare") is None:
         pytest.skip("needs util-linux's unshare to mount a small disk")
     inside = f'mount -t tmpfs -o {options} tmpfs "$0" && echo mounted && exec "$@"'
     run = ["sh", "-c", inside, str(tmp_path), sys.executable, "-W", "error", "-c", ON_A_DISK, str(tmp_path)]
-    done = subprocess.run(["unshare", "-rm", *run], text=True, capture_output=True)
-    if not done.stdout.startswith("mounted"):
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[1:]
+    result = subprocess.run(["unshare", "-rm", *run], text=True, capture_output=True)
+    if not result.stdout.startswith("mounted"):
+        pytest.skip(f"a small disk cannot be mounted here: {result.stderr.strip()}")
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[1:]
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from retrobench.config.discovery import configure, discover, get
+from retrobench.config.discovery import configure_objective, discover, find_objective
 from retrobench.config.track import Optimisation, Performance
 from retrobench.data.datasets import load
 from retrobench.data.tokens import TokenisedTexts, write_tokens
@@ -55,7 +55,7 @@ class Trial:
         self.texts = base[1]
         self.rows = np.arange(len(self.texts))
         backbone, self.vocabulary = load_backbone(base[0], trains=True)
-        self.objective: Any = configure(get(name, discover()).objective, {})  # type: ignore[arg-type]
+        self.objective: Any = configure_objective(find_objective(name, discover()).objective, {})  # type: ignore[arg-type]
         self.model = self.objective.wrap(backbone)
         self.calls, self.stop = 0, -1
 

@@ -20,7 +20,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from retrobench.bench.frame import Setting
 from retrobench.bench.texts import VOCABULARY, lengths, passages
-from retrobench.config import Found, Representations, discover, get
+from retrobench.config import InstalledObjective, Representations, discover, find_objective
 from retrobench.model import Backbone, Encoder, Pretraining
 from retrobench.objective import Objective, Passage
 from retrobench.plan import Shape
@@ -87,13 +87,13 @@ class Workload:
 
 
 @cache
-def _installed() -> list[Found]:
+def _installed() -> list[InstalledObjective]:
     return discover()
 
 
 def objective(name: str) -> Objective:
     """Return an objective without settings. RetrobenchError where no objective of that name is installed."""
-    entry = get(name, _installed())
+    entry = find_objective(name, _installed())
     assert entry.objective is not None
     return entry.objective()
 

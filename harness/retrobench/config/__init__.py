@@ -1,15 +1,23 @@
 """
-What is run: tracks, entrants and experiments as frozen records.
+Tracks, entrants and experiments as frozen records.
 
-* track        records of a track, a section of its file each
-* experiment   an entrant under a track, with a seed
-* reading      records from TOML files and from the command line
-* keys         every key of a track, with type, default and meaning
-* discovery    installed objectives
-* fingerprint  a hash of a plugin's source
+* track        a record for each section of a track's file.
+* experiment   an entrant under a track, with a seed.
+* reading      records from TOML files and from the command line.
+* keys         every key of a track, with type, default and meaning.
+* discovery    installed objectives.
+* fingerprint  a hash of a plugin's source.
 """
 
-from retrobench.config.discovery import Found, checked, configure, discover, get, parse_objective, preset
+from retrobench.config.discovery import (
+    InstalledObjective,
+    check_objective_class,
+    configure_objective,
+    discover,
+    find_objective,
+    find_preset,
+    parse_objective,
+)
 from retrobench.config.experiment import BASELINES, Baseline, Bm25, Entrant, Experiment
 from retrobench.config.keys import TrackKey, track_keys
 from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track
@@ -40,7 +48,7 @@ __all__ = [
     "Experiment",
     "Finetune",
     "FinetunePerformance",
-    "Found",
+    "InstalledObjective",
     "Model",
     "Optimisation",
     "Performance",
@@ -51,12 +59,12 @@ __all__ = [
     "Titles",
     "Track",
     "TrackKey",
-    "checked",
-    "configure",
+    "check_objective_class",
+    "configure_objective",
     "discover",
-    "get",
+    "find_objective",
+    "find_preset",
     "parse_objective",
-    "preset",
     "read_entrant",
     "read_track",
     "track_keys",

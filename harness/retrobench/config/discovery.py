@@ -1,12 +1,12 @@
 """
-Finds installed objectives. A broken or duplicate one is a row with its reason, never a crash.
+Find installed objectives. A broken or duplicate objective is listed with its reason and never raises.
 
-* discover          every objective of the entry-point group `retrobench`, and of the files named
-* get               the one asked for, or the line that says why it cannot be used
-* checked           a class when it keeps the contract, or the line that says what it breaks
-* parse_objective   `NAME:PRESET` taken apart
-* preset            the settings that a preset stands for
-* configure         settings to a frozen objective
+* discover               list the objectives of the entry-point group `retrobench` and of given files
+* find_objective         return the usable objective of a name
+* check_objective_class  check a class against the contract
+* parse_objective        split `NAME:PRESET`
+* find_preset            return the settings of a preset
+* configure_objective    make a frozen objective from settings
 """
 
 from __future__ import annotations
@@ -19,22 +19,31 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
-from pluggy import PluginManager
+from pluggy import HookCaller, PluginManager
 
 from retrobench import objective as contract
 from retrobench.config.fingerprint import fingerprint
-from retrobench.core import build
+from retrobench.core import build_record
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.objective import Objective
 
-__all__ = ["Found", "checked", "configure", "discover", "get", "parse_objective", "preset"]
+__all__ = [
+    "InstalledObjective",
+    "check_objective_class",
+    "configure_objective",
+    "discover",
+    "find_objective",
+    "find_preset",
+    "parse_objective",
+]
 
 HOOK = "retrobench_objectives"
 MEMBERS: dict[str, tuple[type, str]] = {
@@ -48,10 +57,10 @@ MEMBERS: dict[str, tuple[type, str]] = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """One objective that some plugin provides, or one plugin that could not provide any."""
+class InstalledObjective:
+    """An objective that a plugin provides, or a plugin that failed to provide any."""
 
-    name: str  # the objective's; the entry point's, or the file's stem, where none could be read
+    name: str  # the objective's; the entry point's or the file's stem where the objective could not be read
     distribution: str  # the path as given for a `--plugin` file
     version: str  # empty for a `--plugin` file
     paper: str
@@ -62,12 +71,13 @@ class Found:
 
     @property
     def source(self) -> str:
+        """Return the distribution with its version, or the file."""
         return f"{self.distribution} {self.version}".strip()
 
 
 @dataclass(frozen=True)
 class _Plugin:
-    """Where objectives may come from, before anything of it has been imported."""
+    """A source of objectives that has not been imported yet."""
 
     name: str
     distribution: str
@@ -76,30 +86,32 @@ class _Plugin:
     code: Callable[[], str]
 
 
-def discover(files: Sequence[Path] = ()) -> list[Found]:
-    """Every objective installed or defined in `files`, sorted by name.
+def discover(files: Sequence[Path] = ()) -> list[InstalledObjective]:
+    """Return every objective installed or defined in `files`, sorted by name.
 
-    A plugin that cannot be loaded, or whose class breaks the contract, is a row of status "failed" with one
-    line of reason; a name provided more than once makes each of its rows a "duplicate".
+    A plugin that cannot be loaded, or whose class breaks the contract, has the status "failed" and one line of reason.
+    Objectives of one name all become "duplicate".
 
-    Raises RetrobenchError for a file that is not there or is no `.py` file.
+    Raises RetrobenchError for a file that does not exist or has another suffix than `.py`.
     """
-    plugins = [*_installed(), *_from_files(files)]
-    rows = _mark_duplicates([row for plugin in plugins for row in _rows(plugin)])
-    return sorted(rows, key=lambda row: (row.name, row.distribution, row.version))
+    installed: list[InstalledObjective] = []
+    for plugin in (*_installed_plugins(), *_file_plugins(files)):
+        installed += _load_objectives(plugin)
+    installed = _mark_duplicates(installed)
+    return sorted(installed, key=lambda row: (row.name, row.distribution, row.version))
 
 
-def get(name: str, found: Iterable[Found], others: Iterable[str] = ()) -> Found:
-    """Return the usable objective called `name`. An error for a wrong name lists `others` beside the objectives.
+def find_objective(
+    name: str, installed: Iterable[InstalledObjective], baselines: Iterable[str] = ()
+) -> InstalledObjective:
+    """Return the usable objective called `name`. The error for an unknown name lists the `baselines` too.
 
-    Raises RetrobenchError when there is none, and when a failed or duplicate plugin claims the name.
+    Raises RetrobenchError for an unknown name, and for a name that a failed or duplicate plugin claims.
     """
-    rows = list(found)
+    rows = list(installed)
     claims = [row for row in rows if row.name == name]
     if not claims:
-        lost = [f"{row.name} of {row.source} ({row.reason})" for row in rows if row.status == "failed"]
-        hint = f"Not loaded: {'; '.join(lost)}" if lost else "`retrobench objectives` lists them."
-        raise unknown("objective", name, {*others, *(row.name for row in rows if row.status == "ok")}, hint)
+        raise _unknown_objective(name, rows, baselines)
     faults = dict.fromkeys(_fault(row) for row in claims if row.status != "ok")
     if faults:
         raise RetrobenchError(
@@ -109,29 +121,59 @@ def get(name: str, found: Iterable[Found], others: Iterable[str] = ()) -> Found:
     return claims[0]
 
 
-def _fault(row: Found) -> str:
-    return row.reason if row.status == "duplicate" else f"{row.source} failed: {row.reason.rstrip('.')}"
+def _unknown_objective(name: str, rows: list[InstalledObjective], baselines: Iterable[str]) -> RetrobenchError:
+    failures = [f"{row.name} of {row.source} ({row.reason})" for row in rows if row.status == "failed"]
+    hint = "`retrobench objectives` lists them."
+    if failures:
+        hint = f"Not loaded: {'; '.join(failures)}"
+    usable = {row.name for row in rows if row.status == "ok"}
+    return unknown("objective", name, usable.union(baselines), hint)
 
 
-def _installed() -> Iterator[_Plugin]:
+def _fault(row: InstalledObjective) -> str:
+    if row.status == "duplicate":
+        return row.reason
+    return f"{row.source} failed: {row.reason.rstrip('.')}"
+
+
+def _installed_plugins() -> Iterator[_Plugin]:
     for point in entry_points(group="retrobench"):
         distribution = cast(Distribution, point.dist)
-        name = version = "unknown"
-        with suppress(Exception):  # metadata may be damaged in more ways than importlib names
-            name, version = distribution.name or name, distribution.version or version
-        yield _Plugin(point.name, name, version, point.load, partial(_code, point, distribution, f"{name} {version}"))
+        name, version = _release(distribution)
+        code = partial(_code, point, distribution, f"{name} {version}")
+        yield _Plugin(point.name, name, version, point.load, code)
 
 
-def _code(point: EntryPoint, distribution: Distribution, released: str) -> str:
+def _release(distribution: Distribution) -> tuple[str, str]:
+    """Return a distribution's name and version, "unknown" where its metadata cannot be read."""
+    try:
+        return distribution.name or "unknown", distribution.version or "unknown"
+    except Exception:  # metadata may be damaged in more ways than importlib names
+        return "unknown", "unknown"
+
+
+def _code(point: EntryPoint, distribution: Distribution, release: str) -> str:
+    """Return the release; for an editable installation a hash of the plugin's source."""
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    if not origin.get("dir_info", {}).get("editable", False):
-        return released
-    top = sys.modules[point.module.partition(".")[0]]
-    return fingerprint(Path(next(iter(getattr(top, "__path__", ())), None) or cast(str, top.__file__)))
+    editable = origin.get("dir_info", {}).get("editable", False)
+    if not editable:
+        return release
+    top_name = point.module.partition(".")[0]
+    return fingerprint(_source_path(sys.modules[top_name]))
 
 
-def _from_files(files: Sequence[Path]) -> Iterator[_Plugin]:
-    for file, path in {path.resolve(): path for path in reversed(files)}.items():
+def _source_path(module: ModuleType) -> Path:
+    """Return a package's folder, or a module's file."""
+    for folder in getattr(module, "__path__", ()):
+        return Path(folder)
+    return Path(cast(str, module.__file__))
+
+
+def _file_plugins(files: Sequence[Path]) -> Iterator[_Plugin]:
+    paths: dict[Path, Path] = {}  # as given on the command line, by resolved path
+    for path in files:
+        paths.setdefault(path.resolve(), path)
+    for file, path in paths.items():
         if file.suffix != ".py" or not file.is_file():
             raise RetrobenchError(f"Plugin file {str(path)!r} is missing or no .py file. Give --plugin another.")
         yield _Plugin(path.stem, str(path), "", partial(_load_file, file), partial(fingerprint, file))
@@ -139,10 +181,12 @@ def _from_files(files: Sequence[Path]) -> Iterator[_Plugin]:
 
 def _load_file(file: Path) -> object:
     # The path is in the module's name so that two files of one stem, or a stem like `json`, cannot collide.
-    name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    path_hash = hashlib.sha256(str(file).encode()).hexdigest()
+    name = f"{file.stem}_{path_hash[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec and spec.loader
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -151,104 +195,130 @@ def _load_file(file: Path) -> object:
     return module
 
 
-def _rows(plugin: _Plugin) -> list[Found]:
-    failed = Found(plugin.name, plugin.distribution, plugin.version, "", "failed", "")
+def _load_objectives(plugin: _Plugin) -> list[InstalledObjective]:
+    failed = InstalledObjective(plugin.name, plugin.distribution, plugin.version, "", "failed", "")
     try:
         with redirect_stdout(sys.stderr):  # a plugin that prints must not spoil --json
-            classes = _hook_result(plugin.load(), f"{failed.source}: {plugin.name}")
+            classes = _call_hook(plugin.load(), f"{failed.source}: {plugin.name}")
             code = plugin.code()
-            return [_row(failed, candidate, code) for candidate in classes]
+            return [_check_candidate(failed, candidate, code) for candidate in classes]
     except (Exception, SystemExit) as error:
         return [replace(failed, reason=_one_line(error))]
 
 
-def _hook_result(module: object, label: str) -> list[object]:
-    # A manager for each plugin: pluggy drops the second of two entry points with one name, and a fault found
-    # in a manager shared by all could not be laid at one plugin's door.
+def _call_hook(module: object, label: str) -> list[object]:
+    # Each plugin has a manager of its own. pluggy drops the second of two entry points with one name, and a fault in
+    # a shared manager could not be traced to a plugin.
     manager = PluginManager("retrobench")
     manager.add_hookspecs(contract)
     manager.register(module, name=label)
-    callers = manager.get_hookcallers(module) or []
+    _check_hooks(manager.get_hookcallers(module) or [])
+    results = manager.hook.retrobench_objectives()
+    classes = results[0] if results else None
+    if isinstance(classes, str) or not isinstance(classes, Sequence) or not classes:
+        raise RetrobenchError(f"{HOOK}() must return a sequence of classes, not {classes!r}.")
+    return list(classes)
+
+
+def _check_hooks(callers: list[HookCaller]) -> None:
     for caller in callers:
-        if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
+        optional = all(implementation.optionalhook for implementation in caller.get_hookimpls())
+        if not caller.has_spec() and not optional:
             raise unknown("hook", caller.name, [HOOK])
-    if HOOK not in {caller.name for caller in callers}:
+    if HOOK not in [caller.name for caller in callers]:
         raise RetrobenchError(f"No hook in it; mark a function {HOOK}() with @retrobench.hookimpl.")
-    returned = next(iter(manager.hook.retrobench_objectives()), None)
-    if isinstance(returned, str) or not isinstance(returned, Sequence) or not returned:
-        raise RetrobenchError(f"{HOOK}() must return a sequence of classes, not {returned!r}.")
-    return list(returned)
 
 
-def _row(failed: Found, candidate: object, code: str) -> Found:
+def _check_candidate(failed: InstalledObjective, candidate: object, code: str) -> InstalledObjective:
+    """Return the candidate as a usable objective, or `failed` with the reason."""
     name = getattr(candidate, "name", None)
-    failed = replace(failed, name=name) if isinstance(name, str) and name else failed
+    if isinstance(name, str) and name:
+        failed = replace(failed, name=name)
     try:
-        objective = checked(candidate)
+        objective = check_objective_class(candidate)
     except Exception as error:
         return replace(failed, reason=_one_line(error))
     return replace(failed, paper=objective.paper, status="ok", objective=objective, code=code)
 
 
-def checked(candidate: object) -> type[Objective]:
-    """`candidate` when it keeps the contract; else RetrobenchError names the first member that does not."""
+def check_objective_class(candidate: object) -> type[Objective]:
+    """Return `candidate` if it keeps the contract. RetrobenchError names the first member that breaks it."""
     if not isinstance(candidate, type):
-        raise RetrobenchError(f"{HOOK}() must return classes; {candidate!r} is none.")
-    label = candidate.__name__
+        raise RetrobenchError(f"{HOOK}() must return classes, not {candidate!r}.")
     params = vars(candidate).get("__dataclass_params__")  # a parent's would not cover the fields added here
     if params is None or not params.frozen:
-        raise RetrobenchError(f"{label} is not a frozen dataclass; decorate it with @dataclass(frozen=True).")
+        raise RetrobenchError(
+            f"{candidate.__name__} is not a frozen dataclass; decorate it with @dataclass(frozen=True)."
+        )
     objective = cast("type[Objective]", candidate)
-    settings = {field.name: field for field in dataclasses.fields(cast(Any, candidate))}
-    for member, (kind, text) in MEMBERS.items():
-        if member in settings or not isinstance(getattr(candidate, member, None), kind):
-            raise RetrobenchError(f"{label}.{member} must be {text}, declared as a ClassVar.")
-    if not re.fullmatch(r"[\w.+-]+", objective.name) or objective.name.endswith(".toml"):
-        raise RetrobenchError(f"{label}.name is {objective.name!r}; use letters, digits and . _ + - (no .toml).")
-    for method in ("collate", "wrap") if objective.pretrains else ():
-        if getattr(candidate, method, None) in (None, getattr(Objective, method)):
-            raise RetrobenchError(f"{label}.{method}() is missing; an objective that pre-trains needs it.")
-    for key, field in settings.items():
-        if field.default is field.default_factory is dataclasses.MISSING:
-            raise RetrobenchError(f"{label}.{key} has no default; every setting needs one.")
-    defaults = configure(objective, {})
-    configure(objective, {key: getattr(defaults, key) for key in settings})
-    for name in objective.presets:
-        configure(objective, preset(objective, name))
+    fields = dataclasses.fields(cast(Any, candidate))
+    _check_members(objective, fields)
+    _check_methods(objective)
+    _check_settings(objective, fields)
     return objective
 
 
-def _mark_duplicates(rows: list[Found]) -> list[Found]:
-    providers: defaultdict[str, list[str]] = defaultdict(list)
-    for row in rows:
+def _check_members(objective: type[Objective], fields: tuple[dataclasses.Field[Any], ...]) -> None:
+    label = objective.__name__
+    keys = [field.name for field in fields]
+    for member, (kind, words) in MEMBERS.items():
+        if member in keys or not isinstance(getattr(objective, member, None), kind):
+            raise RetrobenchError(f"{label}.{member} must be {words}, declared as a ClassVar.")
+    if not re.fullmatch(r"[\w.+-]+", objective.name) or objective.name.endswith(".toml"):
+        raise RetrobenchError(f"{label}.name is {objective.name!r}; use letters, digits and . _ + - (no .toml).")
+
+
+def _check_methods(objective: type[Objective]) -> None:
+    if not objective.pretrains:
+        return
+    for method in ("collate", "wrap"):
+        if getattr(objective, method, None) in (None, getattr(Objective, method)):
+            raise RetrobenchError(f"{objective.__name__}.{method}() is missing; an objective that pre-trains needs it.")
+
+
+def _check_settings(objective: type[Objective], fields: tuple[dataclasses.Field[Any], ...]) -> None:
+    """Check that every setting has a default, and that defaults and presets keep their types and bounds."""
+    for field in fields:
+        if field.default is field.default_factory is dataclasses.MISSING:
+            raise RetrobenchError(f"{objective.__name__}.{field.name} has no default; every setting needs one.")
+    defaults = configure_objective(objective, {})
+    configure_objective(objective, {field.name: getattr(defaults, field.name) for field in fields})
+    for name in objective.presets:
+        configure_objective(objective, find_preset(objective, name))
+
+
+def _mark_duplicates(installed: list[InstalledObjective]) -> list[InstalledObjective]:
+    sources: defaultdict[str, list[str]] = defaultdict(list)
+    for row in installed:
         if row.status == "ok":
-            providers[row.name].append(row.source)
-
-    def marked(row: Found) -> Found:
-        sources = providers[row.name]
-        if row.status != "ok" or len(sources) == 1:
-            return row
-        who = " and ".join(sorted(set(sources)))
-        return replace(row, status="duplicate", reason=f"provided {len(sources)} times, by {who}")
-
-    return [marked(row) for row in rows]
+            sources[row.name].append(row.source)
+    marked = []
+    for row in installed:
+        providers = sources[row.name]
+        if row.status == "ok" and len(providers) > 1:
+            names = " and ".join(sorted(set(providers)))
+            row = replace(row, status="duplicate", reason=f"provided {len(providers)} times, by {names}")
+        marked.append(row)
+    return marked
 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, RetrobenchError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, RetrobenchError):
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 def parse_objective(text: str) -> tuple[str, str | None]:
-    """`dupmae:paper` to ("dupmae", "paper"), `dupmae` to ("dupmae", None)."""
-    name, colon, chosen = text.partition(":")
-    if not name or (colon and not chosen):
+    """Return name and preset: `dupmae:paper` gives ("dupmae", "paper"), `dupmae` gives ("dupmae", None)."""
+    name, colon, preset = text.partition(":")
+    if not name or (colon and not preset):
         raise RetrobenchError(f"Objective {text!r} is neither NAME nor NAME:PRESET.")
-    return name, chosen or None
+    return name, preset or None
 
 
-def preset(objective: type[Objective], name: str | None) -> dict[str, Any]:
-    """The settings that the preset `name` stands for, none for None."""
+def find_preset(objective: type[Objective], name: str | None) -> dict[str, Any]:
+    """Return the settings of the preset `name`; None has none."""
     if name is None:
         return {}
     if name not in objective.presets:
@@ -256,6 +326,6 @@ def preset(objective: type[Objective], name: str | None) -> dict[str, Any]:
     return dict(objective.presets[name])
 
 
-def configure(objective: type[Objective], settings: Mapping[str, Any]) -> Objective:
-    """The frozen objective with `settings` in place of its defaults; errors as in `settings.build`."""
-    return build(objective, settings, objective.name, "objective.")
+def configure_objective(objective: type[Objective], settings: Mapping[str, Any]) -> Objective:
+    """Return the frozen objective with `settings` in place of its defaults. Errors are those of `build_record`."""
+    return build_record(objective, settings, objective.name, "objective.")

@@ -1,4 +1,4 @@
-"""What is run: an entrant under a track, with a seed."""
+"""An experiment: an entrant under a track, with a seed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ BASELINES: Mapping[str, type[Bm25]] = MappingProxyType({"bm25": Bm25})
 
 @dataclass(frozen=True)
 class Baseline:
-    """A lexical baseline. It stands in tables beside the objectives, but trains and encodes nothing."""
+    """A lexical baseline. It has rows beside the objectives, but trains and encodes nothing."""
 
-    name: str  # as the tables show it
+    name: str  # in tables
     kind: str  # a key of BASELINES
     bm25: Bm25 = Bm25()
 
@@ -43,15 +43,15 @@ class Baseline:
 
     @property
     def representation(self) -> str:
-        """Return the word that stands in a table's column of representations."""
+        """Return the word for a table's column of representations."""
         return self.kind
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One configured objective, or a released checkpoint in place of its pre-training."""
+    """A configured objective, or a released checkpoint in place of its pre-training."""
 
-    name: str  # as the tables show it
+    name: str  # in tables
     objective: Objective
     representation: str
     checkpoint: str = ""  # a folder or hub id to fine-tune instead of pre-training
@@ -77,9 +77,9 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A track, an entrant and a seed: all that a row depends on.
+    """A track, an entrant and a seed: everything that a row depends on.
 
-    RetrobenchError where track and entrant do not go together; it tells every fault.
+    RetrobenchError lists every fault where the track does not fit the entrant.
     """
 
     track: Track
@@ -87,26 +87,33 @@ class Experiment:
     seed: int
 
     def __post_init__(self) -> None:
-        faults = [] if isinstance(self.entrant, Baseline) else list(_faults(self.track, self.entrant))
+        if isinstance(self.entrant, Baseline):
+            return
+        faults = list(_faults(self.track, self.entrant))
         if faults:
-            raise RetrobenchError(f"{' '.join(faults)} (track {self.track.name})")
+            raise RetrobenchError(f"{'; '.join(faults)} (track {self.track.name}).")
 
     @property
     def pretraining(self) -> dict[str, Pretrain]:
-        """Return the sections by which the entrant is pre-trained, by name and in their order."""
+        """Return the track's pre-training sections by name, in the order of training."""
         if isinstance(self.entrant, Baseline):
             return {}
         return _pretraining(self.track, self.entrant)
 
     @property
     def corpora(self) -> tuple[str, ...]:
-        """Return the ids of the datasets that are pre-trained on."""
-        return tuple(name for settings in self.pretraining.values() for name in settings.corpus)
+        """Return the ids of the pre-training datasets."""
+        names: list[str] = []
+        for settings in self.pretraining.values():
+            names += settings.corpus
+        return tuple(names)
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Return the ids of the datasets that are evaluated, each group as its members."""
-        members = [name for given in self.track.evaluate.datasets for name in rules.expand(given)]
+        """Return the ids of the evaluated datasets, with each group replaced by its members."""
+        members: list[str] = []
+        for name in self.track.evaluate.datasets:
+            members += rules.expand(name)
         return tuple(dict.fromkeys(members))
 
     @property
@@ -125,26 +132,26 @@ def _pretraining(track: Track, entrant: Entrant) -> dict[str, Pretrain]:
 
 
 def _faults(track: Track, entrant: Entrant) -> Iterator[str]:
-    """Yield a sentence for everything in which a track's settings, and the entrant's, do not go together."""
+    """Yield a clause for each conflict among the track's settings, and between track and entrant."""
     for section, settings in _pretraining(track, entrant).items():
         if not settings.corpus:
-            yield f"{section}.corpus is empty; give one or more dataset ids."
+            yield f"{section}.corpus must name one or more datasets, got []"
         if entrant.objective.couples_batch and settings.accumulation > 1:
             yield (
-                f"{entrant.objective.name} compares the examples of a batch, so gradients cannot be accumulated over "
-                f"{settings.accumulation} of them. Set {section}.accumulation=1 and a larger {section}.batch."
+                f"{section}.accumulation must be 1, got {settings.accumulation}: {entrant.objective.name} compares "
+                f"the examples of a batch, so raise {section}.batch instead"
             )
-    finetune, mine, distil = track.finetune, track.mine, track.distil
+    finetune = track.finetune
     if not finetune.queries:
-        yield "finetune.queries is empty; give a dataset id."
+        yield "finetune.queries must name a dataset, got ''"
     if finetune.accumulation > 1:
-        yield "finetune.accumulation must be 1: in-batch negatives compare a batch's examples. Change finetune.batch."
-    if finetune.hard and not finetune.negatives:
-        yield "finetune.hard names negatives, but finetune.negatives is 0, so none would be used. Set it."
-    if mine.depth and not finetune.negatives and not distil.teacher:
         yield (
-            "mine.depth mines hard negatives, but finetune.negatives is 0, so none would be used. Set it, or "
-            "mine.depth=0."
+            f"finetune.accumulation must be 1, got {finetune.accumulation}: in-batch negatives compare the "
+            "examples of a batch, so raise finetune.batch instead"
         )
-    if distil.teacher and not mine.depth:
-        yield "distil.teacher scores mined candidates, but mine.depth is 0. Set it, or give distil.scores."
+    if finetune.hard and not finetune.negatives:
+        yield "finetune.negatives must be at least 1 for the negatives of finetune.hard, got 0"
+    if track.mine.depth and not finetune.negatives and not track.distil.teacher:
+        yield "finetune.negatives must be at least 1 for mined negatives, got 0, unless mine.depth is 0"
+    if track.distil.teacher and not track.mine.depth:
+        yield "mine.depth must be at least 1, got 0, unless distil.scores replaces distil.teacher"

@@ -1,7 +1,7 @@
 """
-What identifies a plugin's code where its version does not: a hash of its source.
+A hash of a plugin's source. It stands in cache keys where a version does not identify the code.
 
-* fingerprint   SHA-256 of a module, or of the package it lies in, with the neighbours they import
+* fingerprint   hash a module or a package, with the neighbours that it imports.
 """
 
 from __future__ import annotations
@@ -16,23 +16,29 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(module: Path) -> str:
-    """SHA-256, in hex, over a module's file, or its package's folder, and what beside it is imported.
+    """Return the SHA-256, in hex, of a module's file or a package's folder, and of the neighbours that it imports.
 
-    Imports within functions count, as an objective's heavy ones stand there. Other distributions do not.
+    Imports within functions count, since objectives import heavy libraries there. Other distributions do not count.
     """
-    root, seen, todo = module.parent, dict[str, str](), list(_files(module))
-    while todo:
-        file = todo.pop()
+    root = module.parent
+    hashes: dict[str, str] = {}
+    pending = list(_files(module))
+    while pending:
+        file = pending.pop()
         name = file.relative_to(root).as_posix()
-        if name not in seen:
-            content = file.read_bytes()
-            seen[name] = hashlib.sha256(content).hexdigest()
-            heads = _imports(content) if file.suffix == ".py" else set()
-            todo += [near for head in heads for near in (*_files(root / head), *_files(root / f"{head}.py"))]
-    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+        if name in hashes:
+            continue
+        content = file.read_bytes()
+        hashes[name] = hashlib.sha256(content).hexdigest()
+        if file.suffix == ".py":
+            for imported in _imports(content):
+                pending += [*_files(root / imported), *_files(root / f"{imported}.py")]
+    document = json.dumps(sorted(hashes.items()))
+    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def _files(module: Path) -> Iterator[Path]:
+    """Yield a package's Python files, or a module's file; nothing where neither exists."""
     if module.is_dir():
         yield from module.rglob("*.py")
     elif module.is_file():
@@ -40,11 +46,11 @@ def _files(module: Path) -> Iterator[Path]:
 
 
 def _imports(content: bytes) -> set[str]:
-    """Top-level names that a source file imports absolutely."""
-    heads: set[str] = set()
+    """Return the top-level names that a source file imports absolutely."""
+    modules: list[str] = []
     for node in ast.walk(ast.parse(content)):
         if isinstance(node, ast.Import):
-            heads |= {alias.name.partition(".")[0] for alias in node.names}
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            heads.add(node.module.partition(".")[0])
-    return heads
+            modules.append(node.module)
+    return {module.partition(".")[0] for module in modules}

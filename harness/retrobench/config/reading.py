@@ -1,4 +1,4 @@
-"""Tracks and entrants from TOML files and from the command line. An error tells every fault at once."""
+"""Tracks and entrants from TOML files and from the command line. An error lists every fault."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from retrobench.config.discovery import Found, configure, get, parse_objective, preset
+from retrobench.config.discovery import (
+    InstalledObjective,
+    configure_objective,
+    find_objective,
+    find_preset,
+    parse_objective,
+)
 from retrobench.config.experiment import BASELINES, Baseline, Entrant
 from retrobench.config.track import (
     Distil,
@@ -22,7 +28,7 @@ from retrobench.config.track import (
     Representations,
     Track,
 )
-from retrobench.core import attempt, build, from_text, types_of
+from retrobench.core import build_record, from_text, try_build_record, types_of
 from retrobench.errors import RetrobenchError, unknown
 
 __all__ = ["REPRESENTATIONS", "read_entrant", "read_track"]
@@ -62,69 +68,81 @@ class _Heading:
 def read_track(file: Path, name: str, overrides: Sequence[str]) -> Track:
     """Return the track in `file`, with its sections changed by `KEY=VALUE` overrides.
 
-    A changed track is another track: `overrides` on it lists the changes, and tables show its rows apart.
+    A changed track is a new track. `Track.overrides` lists the changes, and tables show its rows apart.
     """
     document = _load(file)
     texts = _by_section(overrides)
     tables = {key: value for key, value in document.items() if isinstance(value, dict)}
-    heading = build(_Heading, {key: value for key, value in document.items() if key not in tables}, str(file))
-    recipe = _sections(tables, f"track {name}")
-    changed = _sections(_changed(tables, texts), f"track {name}")
-    differences: dict[str, Any] = {}
+    keys = {key: value for key, value in document.items() if key not in tables}
+    heading = build_record(_Heading, keys, str(file))
+    recipe = _build_sections(tables, f"track {name}")
+    sections = _build_sections(_override(tables, texts), f"track {name}")
+    changes: dict[str, Any] = {}
     for section in SECTIONS:
-        differences |= _differences(section, recipe[section], changed[section])
-    return Track(name=name, overrides=differences, **asdict(heading), **changed)
+        changes |= _changes(section, recipe[section], sections[section])
+    return Track(name=name, overrides=changes, **asdict(heading), **sections)
 
 
-def read_entrant(text: str, rows: Iterable[Found], overrides: Sequence[str]) -> Entrant | Baseline:
+def read_entrant(text: str, installed: Iterable[InstalledObjective], overrides: Sequence[str]) -> Entrant | Baseline:
     """Return the entrant that `text` names, as `objective.KEY=VALUE` overrides change it.
 
-    `text` is NAME, NAME:PRESET, a baseline such as `bm25`, or a TOML file. `rows` are the installed objectives.
+    `text` is NAME, NAME:PRESET, a baseline such as `bm25`, or a TOML file.
     """
     texts = _by_section(overrides)
-    file, settings = _entrant_file(text)
-    typed = from_text(_EntrantFile, texts.get("entrant", {}))
-    changes = build(_EntrantFile, {"objective": "", **typed}, "--set", "entrant.")
-    file = replace(file, **{key: value for key, value in asdict(changes).items() if value})
     objective_texts = texts.get("objective", {})
+    file, settings = _entrant_file(text)
+    file = _override_entrant(file, texts.get("entrant", {}))
     if file.objective in BASELINES:
         record = BASELINES[file.objective]
-        settings = {**settings, **from_text(record, objective_texts)}
-        return Baseline(file.name, file.objective, build(record, settings, file.objective, "objective."))
-    row = get(file.objective, rows, BASELINES)
+        settings |= from_text(record, objective_texts)
+        return Baseline(file.name, file.objective, build_record(record, settings, file.objective, "objective."))
+    row = find_objective(file.objective, installed, BASELINES)
     assert row.objective is not None
-    settings = {**preset(row.objective, file.preset or None), **settings}
-    objective = configure(row.objective, {**settings, **from_text(row.objective, objective_texts)})
+    settings = {
+        **find_preset(row.objective, file.preset or None),
+        **settings,
+        **from_text(row.objective, objective_texts),
+    }
+    objective = configure_objective(row.objective, settings)
     representation = file.representation or objective.representation
     if representation not in REPRESENTATIONS:
         raise unknown("representation", representation, REPRESENTATIONS)
-    name = file.name + (" (changed)" if objective_texts else "")
+    name = f"{file.name} (changed)" if objective_texts else file.name
     return Entrant(name, objective, representation, file.checkpoint, row.distribution, row.version, row.code)
 
 
 def _entrant_file(text: str) -> tuple[_EntrantFile, dict[str, Any]]:
     """Return the entrant that `text` names, and the settings in its file."""
     if not text.endswith(".toml"):
-        name, chosen = parse_objective(text)
-        return _EntrantFile(objective=name, preset=chosen or "", name=text), {}
+        name, preset = parse_objective(text)
+        return _EntrantFile(objective=name, preset=preset or "", name=text), {}
     document = _load(Path(text))
     settings = document.pop("settings", {})
     if not isinstance(settings, dict):
         raise RetrobenchError(f"In the entrant file {text} settings is {settings!r}; expected a table [settings].")
-    file = build(_EntrantFile, document, f"entrant file {text}")
+    file = build_record(_EntrantFile, document, f"entrant file {text}")
     return replace(file, name=file.name or Path(text).stem), settings
 
 
-def _sections(tables: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
-    """Return the record of each section; None for `adapt` where it is left out, or its corpus is empty."""
+def _override_entrant(file: _EntrantFile, texts: Mapping[str, str]) -> _EntrantFile:
+    """Return the entrant's keys with those of the command line in their place."""
+    settings = {"objective": "", **from_text(_EntrantFile, texts)}
+    changes = build_record(_EntrantFile, settings, "--set", "entrant.")
+    return replace(file, **{key: value for key, value in asdict(changes).items() if value})
+
+
+def _build_sections(tables: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
+    """Return the record of each section. `adapt` is None where it is missing or its corpus is empty."""
     sections: dict[str, Any] = {}
-    faults = [str(unknown("section", name, SECTIONS)).rstrip(". ") for name in sorted(tables.keys() - SECTIONS.keys())]
+    faults = []
+    for name in sorted(tables.keys() - SECTIONS.keys()):
+        faults.append(str(unknown("section", name, SECTIONS)).rstrip(". "))
     for name, record in SECTIONS.items():
         table = tables.get(name, {})
         if name == "adapt" and not (table and table.get("corpus", True)):
             sections[name] = None
             continue
-        sections[name], section_faults = attempt(record, table, f"{name}.")
+        sections[name], section_faults = try_build_record(record, table, f"{name}.")
         faults += section_faults
         if issubclass(record, Optimisation) and not table.keys() & {"steps", "epochs"}:
             faults.append(f"{name}.steps is missing, or {name}.epochs in its place")
@@ -133,34 +151,38 @@ def _sections(tables: Mapping[str, Mapping[str, Any]], source: str) -> dict[str,
     return sections
 
 
-def _changed(
+def _override(
     tables: Mapping[str, Mapping[str, Any]], texts: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Mapping[str, Any]]:
     """Return the sections' tables with the overrides in them."""
     changed = dict(tables)
     for section, record in SECTIONS.items():
         if section in texts:
-            changed[section] = {**tables.get(section, {}), **_one_budget(from_text(record, texts[section]))}
+            settings = from_text(record, texts[section])
+            changed[section] = {**tables.get(section, {}), **_one_budget(settings)}
     return changed
 
 
-def _one_budget(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """Let steps on the command line take the place of a file's epochs, and epochs of its steps."""
-    if "steps" in typed and "epochs" not in typed:
-        return {"epochs": 0.0, **typed}
-    if "epochs" in typed and "steps" not in typed:
-        return {"steps": 0, **typed}
-    return dict(typed)
+def _one_budget(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Let steps from the command line replace a file's epochs, and epochs its steps."""
+    if "steps" in settings and "epochs" not in settings:
+        return {"epochs": 0.0, **settings}
+    if "epochs" in settings and "steps" not in settings:
+        return {"steps": 0, **settings}
+    return dict(settings)
 
 
-def _differences(section: str, before: Any, after: Any) -> dict[str, Any]:
-    """Return the changes of a section by key, as the command line would give them."""
-    if before is None and after is None:
-        return {}
-    old = {} if before is None else _settings(before)
-    new = {"corpus": ()} if after is None else _settings(after)
-    changed = {key: value for key, value in new.items() if key not in old or value != old[key]}
-    return {f"{section}.{key}": list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
+def _changes(section: str, recipe: Any, changed: Any) -> dict[str, Any]:
+    """Return the changed settings of a section by key, in the command line's form."""
+    if changed is None:
+        return {} if recipe is None else {f"{section}.corpus": []}
+    old = {} if recipe is None else _settings(recipe)
+    changes: dict[str, Any] = {}
+    for key, value in _settings(changed).items():
+        if key in old and value == old[key]:
+            continue
+        changes[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+    return changes
 
 
 def _settings(record: Any) -> dict[str, Any]:
@@ -170,7 +192,10 @@ def _settings(record: Any) -> dict[str, Any]:
         value = getattr(record, field.name)
         if isinstance(value, Performance):
             continue
-        settings |= _settings(value) if is_dataclass(value) else {field.name: value}
+        if is_dataclass(value):
+            settings |= _settings(value)
+        else:
+            settings[field.name] = value
     return settings
 
 
@@ -184,7 +209,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return `KEY=VALUE` texts by section; the sections `objective` and `entrant` are the entrant's."""
+    """Return the values of `SECTION.KEY=VALUE` texts by section and key."""
     texts: dict[str, dict[str, str]] = {}
     faults = []
     for override in overrides:
@@ -192,17 +217,31 @@ def _by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
         section, dot, key = name.strip().partition(".")
         if not equals or not dot:
             faults.append(f"--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not {override!r}.")
-        elif section not in {*SECTIONS, "objective", "entrant"}:
-            known = [f"{known_section}.{known}" for known_section in SECTIONS for known in _keys(known_section)]
-            faults.append(str(unknown("track key", name, known)))
-        elif section in SECTIONS and key not in _keys(section):
-            faults.append(str(unknown(f"{section} key", name, [f"{section}.{known}" for known in _keys(section)])))
-        else:
+            continue
+        fault = _override_fault(name, section, key)
+        if fault is None:
             texts.setdefault(section, {})[key] = value.strip()
+        else:
+            faults.append(str(fault))
     if faults:
         raise RetrobenchError(" ".join(faults))
     return texts
 
 
-def _keys(section: str) -> Iterable[str]:
-    return cast("Mapping[str, Any]", types_of(SECTIONS[section]))
+def _override_fault(name: str, section: str, key: str) -> RetrobenchError | None:
+    """Return the error for an unknown section or key of a track. The entrant's keys are checked elsewhere."""
+    if section in ("objective", "entrant"):
+        return None
+    if section not in SECTIONS:
+        names: list[str] = []
+        for track_section in SECTIONS:
+            names += _key_names(track_section)
+        return unknown("track key", name, names)
+    if f"{section}.{key}" not in _key_names(section):
+        return unknown(f"{section} key", name, _key_names(section))
+    return None
+
+
+def _key_names(section: str) -> list[str]:
+    """Return the keys of a track's section as SECTION.KEY."""
+    return [f"{section}.{key}" for key in types_of(SECTIONS[section])]

@@ -1,15 +1,15 @@
 """
-What every room stands on, and none of it knows retrieval.
+The base of all rooms. Nothing in it depends on retrieval.
 
-* files        hash files, and write them so that no half-written file stands under a final name
-* memory       peak memory of this process, and the allocator's habits
-* processes    rank and world size, and how the processes of one experiment agree
-* processor    facts about the processor
-* progress     lines and bars on standard error
-* provenance   facts about the program and the machine
-* settings     typed settings of frozen records
-* tables       tables as text, Markdown, CSV, JSON and LaTeX
-* threads      loops compiled by numba, and work shared among threads
+* files        hashes of files, and atomic writes.
+* memory       peak memory of this process, and settings of the allocator.
+* processes    rank, world size and agreement among the processes of an experiment.
+* processor    facts about the processor.
+* progress     lines and bars on standard error.
+* provenance   facts about the program and the machine.
+* settings     typed settings of frozen records.
+* tables       tables as text, Markdown, CSV, JSON and LaTeX.
+* threads      loops compiled by numba, and work shared among threads.
 """
 
 from retrobench.core import processes, provenance
@@ -18,7 +18,7 @@ from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
 from retrobench.core.processor import computes_bf16, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say
 from retrobench.core.provenance import retrobench_version
-from retrobench.core.settings import attempt, build, describe, from_text, types_of
+from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
 from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
 
@@ -27,9 +27,8 @@ __all__ = [
     "Column",
     "Table",
     "atomic_write",
-    "attempt",
     "bar",
-    "build",
+    "build_record",
     "computes_bf16",
     "describe",
     "duration",
@@ -50,5 +49,6 @@ __all__ = [
     "say",
     "sync",
     "tree_hash",
+    "try_build_record",
     "types_of",
 ]

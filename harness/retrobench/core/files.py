@@ -1,9 +1,9 @@
 """
-Files: hashed, and written so that no half-written file stands under a final name.
+Hashes of files, and writes after which a file is complete or absent.
 
-* atomic_write           replace a file's content, all at once
-* sync, move             write a file or a folder to the disk, then give it its final name
-* file_hash, tree_hash   the hash of one file's bytes; a key for source code
+* atomic_write           replace a file's content at once.
+* sync, move             write a file or a folder to the disk, then rename it.
+* file_hash, tree_hash   hash a file's bytes; hash source code.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a 
 
 
 def atomic_write(file: Path, content: str | bytes | Iterable[str | bytes]) -> None:
-    """Replace the content of `file`: whoever opens the name reads the old content or the new, never a part of it.
+    """Replace the content of `file`. Readers of the file see the old content or the new, never a mixture.
 
-    Chunks are written as they come, so the content may be larger than memory. Text is written as UTF-8. After an
-    exception, the killing of the process or a power cut the old content stands. Only one process at a time may write
-    a file: all of them use the same NAME.partial, so that a killed process leaves nothing the next one would keep.
+    Chunks are written one by one, so the content may be larger than memory. Text is written as UTF-8. An exception, a
+    killed process or a power cut leaves the old content. Only one process at a time may write a file: all processes use
+    the same NAME.partial, so the next process overwrites the remains of a killed one.
     """
     chunks = [content] if isinstance(content, str | bytes) else content
-    aside = file.with_name(f"{file.name}.partial")
+    partial = file.with_name(f"{file.name}.partial")
     try:
-        with aside.open("wb") as stream:
+        with partial.open("wb") as stream:
             for chunk in chunks:
                 stream.write(chunk.encode() if isinstance(chunk, str) else chunk)
             stream.flush()
             os.fsync(stream.fileno())
-        move(aside, file)
+        move(partial, file)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
 def move(source: Path, target: Path) -> None:
     """Rename a file or a folder within one folder, and write the new name to the disk.
 
-    A file called `target` is replaced. A full folder of that name is an OSError. `sync` the source first: otherwise a
-    power cut could keep the new name and lose the bytes behind it.
+    The file `target` is replaced; a full folder `target` is an OSError. `sync` the source first: otherwise a power cut
+    could keep the new name and lose the content.
     """
     os.replace(source, target)
     _flush(target.parent)
@@ -73,11 +73,18 @@ def file_hash(file: Path, algorithm: str = "sha256") -> str:
 
 
 def tree_hash(paths: Iterable[Path]) -> str:
-    """Return a key for source code: the names and bytes of files, and of the Python files beneath folders."""
+    """Return a hash of the names and bytes of files, and of the Python files beneath folders."""
     digest = hashlib.sha256()
-    for path in sorted(Path(p) for p in paths):
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
+    for path in sorted(paths):
+        for name, file in _named_files(path):
             content = file.read_bytes()
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            header = f"{name}\0{len(content)}\0"
+            digest.update(header.encode() + content)
     return digest.hexdigest()[:KEY_LENGTH]
+
+
+def _named_files(path: Path) -> list[tuple[str, Path]]:
+    """Return a file with its name, or the Python files beneath a folder with their paths in it, sorted."""
+    if not path.is_dir():
+        return [(path.name, path)]
+    return [(file.relative_to(path).as_posix(), file) for file in sorted(path.rglob("*.py"))]

@@ -1,4 +1,4 @@
-"""The memory of this process: its peak, and how the allocator treats what is freed."""
+"""Peak memory of this process, and its allocator's treatment of freed memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ __all__ = ["gpu_memory", "keep_freed_memory", "peak_memory"]
 
 
 def peak_memory() -> float:
-    """Return the most memory this process has held so far, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+    if sys.platform == "darwin":
+        return float(peak)
+    return float(peak * 1024)
 
 
 def gpu_memory() -> dict[str, float]:
@@ -27,9 +29,9 @@ def gpu_memory() -> dict[str, float]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep the memory that this process frees, for as long as it lives. The user's own setting stands.
+    """Let glibc keep freed memory until this process ends, unless the user has set a threshold.
 
-    Without it each step of training on a CPU returns its memory and faults it in again: a fifth of its time.
+    Otherwise each training step on a CPU returns its memory and faults it in again, a fifth of its time.
     """
     if "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return

@@ -1,6 +1,6 @@
-"""Several processes at one experiment, as torchrun starts them: who is first, and how they agree.
+"""The processes of one experiment, as torchrun starts them: rank, world size and agreement.
 
-Nothing here loads torch in a process that is alone.
+A single process never loads torch here.
 """
 
 from __future__ import annotations
@@ -9,46 +9,46 @@ import os
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["agreed", "join", "leads", "meet", "rank", "size"]
+__all__ = ["agree", "join", "leads", "meet", "rank", "size"]
 
-# One process may tokenise for hours, or search by an index, while the others wait.
+# Rank 0 may tokenise or search an index for hours while the other ranks wait.
 PATIENCE = timedelta(days=2)
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return the world size."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the rank of this process, from 0."""
     return int(os.environ.get("RANK") or 0)
 
 
 def leads() -> bool:
-    """Whether this one writes and prints."""
+    """Tell whether this process writes and prints: rank 0 does."""
     return rank() == 0
 
 
 def meet() -> None:
-    """Wait until all are here."""
+    """Wait until all processes call this function."""
     if size() > 1:
         join().wait_for_everyone()
 
 
-def agreed(decision: bool) -> bool:
-    """What the first process decided, in all of them."""
+def agree(decision: bool) -> bool:
+    """Return rank 0's decision in all processes."""
     if size() == 1:
         return decision
     from accelerate.utils import broadcast_object_list
 
     join()
-    found = broadcast_object_list([decision])
-    return bool(found[0])
+    decisions = broadcast_object_list([decision])
+    return bool(decisions[0])
 
 
 def join() -> Any:
-    """accelerate's `PartialState`, by which the processes know each other: NCCL between GPUs, else gloo."""
+    """Return accelerate's `PartialState`, which connects the processes: NCCL between GPUs, else gloo."""
     import torch
     from accelerate import PartialState
 

@@ -1,4 +1,4 @@
-"""Facts about the processor that decide which code runs, as Linux states them."""
+"""Facts about the processor, from Linux. They decide which code runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["computes_bf16", "processor_name"]
 
 
 def processor_name() -> str:
-    """Return the processor's model name; its architecture where the system names no model."""
+    """Return the processor's model name, or its architecture where the model is unknown."""
     return _field("model name") or platform.processor() or platform.machine()
 
 
 def computes_bf16() -> bool:
-    """Return whether the processor multiplies matrices of bfloat16 by instructions of its own (AVX-512 BF16)."""
+    """Tell whether the processor has instructions for bfloat16 products (AVX-512 BF16)."""
     return "avx512_bf16" in _field("flags").split()
 
 
 @cache
 def _field(name: str) -> str:
-    """Return a field of the first processor in /proc/cpuinfo; empty where there is none."""
+    """Return a field of the first processor in /proc/cpuinfo, or an empty text."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,8 +1,8 @@
 """
-What the person waiting sees: one line per event, and a bar with a rate and the time left.
+Progress on standard error: one line per event, and a bar with the rate and the remaining time.
 
-Everything goes to standard error, so that standard output stays what a command prints. Where that is not a
-terminal (a log, a pipe) a bar becomes a plain line now and then and one at the end.
+Standard output holds only the command's result. In a log or a pipe, a bar becomes a line every few seconds and a last
+line at the end.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SECONDS_BETWEEN_LINES = 10.0  # in a log
 
 @functools.cache
 def _console() -> Console:
-    # One console for lines and bars alike: a line said while a bar is drawn then lands above it. Markup is
-    # off because paths and settings hold brackets; no line is folded because a log is searched by line.
+    # Lines and bars share a console, so that a line appears above a bar on the screen. Markup is off because paths and
+    # settings contain brackets. Lines are not folded because logs are searched by line.
     from rich.console import Console
 
-    # Of several processes at one experiment the first speaks.
+    # Only rank 0 prints.
     quiet = (os.environ.get("RANK") or "0") != "0"
     return Console(stderr=True, quiet=quiet, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -39,9 +39,9 @@ def say(text: str) -> None:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' reports and bars off standard error, for this process.
+    """Silence transformers' reports and bars in this process.
 
-    It reports at length on heads that a checkpoint lacks or a model leaves out, and both are usual here.
+    It reports every head that a checkpoint lacks or a model drops. Both are usual here.
     """
     from transformers.utils import logging
 
@@ -50,52 +50,65 @@ def quiet_transformers() -> None:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the unit a reader would choose: `0.4 s`, `83 s`, `12 min`, `2.1 h`."""
+    """Return a time in a readable unit: `0.4 s`, `83 s`, `12 min`, `2.1 h`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 class _Meter:
-    """Counts units against a clock; as text, `120/200 steps, 3.4 steps/s, 24 s left`."""
+    """Count units against a clock; as text, `120/200 steps, 3.4 steps/s, 24 s left`."""
 
-    def __init__(self, total: int, unit: str, done: int) -> None:
-        self.total, self.unit, self.done = total, unit, done
-        self._first = done
-        self._began = time.monotonic()
-        self._ended: float | None = None
+    def __init__(self, total: int, unit: str, count: int) -> None:
+        self.total = total
+        self.unit = unit
+        self.count = count
+        self._first_count = count
+        self._start = time.monotonic()
+        self._end: float | None = None
 
     def stop(self) -> None:
-        self._ended = time.monotonic()
+        self._end = time.monotonic()
 
     def __str__(self) -> str:
-        seconds = (self._ended or time.monotonic()) - self._began
-        rate = (self.done - self._first) / seconds if seconds > 0 else 0.0
+        seconds = (self._end or time.monotonic()) - self._start
+        rate = 0.0
+        if seconds > 0:
+            rate = (self.count - self._first_count) / seconds
         speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-        if self._ended is not None:
-            clock = duration(seconds)
-        else:
-            clock = f"{duration(max(self.total - self.done, 0) / rate)} left" if rate else "? left"
-        return f"{self.done:,}/{self.total:,} {self.unit}, {speed} {self.unit}/s, {clock}"
+        clock = self._clock(seconds, rate)
+        return f"{self.count:,}/{self.total:,} {self.unit}, {speed} {self.unit}/s, {clock}"
+
+    def _clock(self, seconds: float, rate: float) -> str:
+        """Return the elapsed time at the end, the remaining time before."""
+        if self._end is not None:
+            return duration(seconds)
+        if not rate:
+            return "? left"
+        remaining = max(self.total - self.count, 0)
+        return f"{duration(remaining / rate)} left"
 
 
 @contextmanager
 def bar(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """
-    Show work going on and give `advance(n)`, to be called with each `n` more units done.
+    """Show progress and yield `advance(n)`, which the caller calls after every `n` further units.
 
-    `unit` is a plural (`steps`, `passages`). `done` is what an earlier process did already: shown, and left
-    out of the rate. The last line says how far it came, also after an exception.
+    `unit` is a plural (`steps`, `passages`). An earlier process finished `done` units, which the rate leaves out. The
+    last line shows the final count, also after an exception.
     """
     meter = _Meter(total, unit, done)
     console = _console()
-    draw = _drawn if console.is_terminal and not console.is_dumb_terminal else _written
-    with draw(label, meter) as refresh:
+    show = _write_lines
+    if console.is_terminal and not console.is_dumb_terminal:
+        show = _draw_bar
+    with show(label, meter) as refresh:
 
         def advance(n: int) -> None:
-            meter.done += n
+            meter.count += n
             refresh()
 
         try:
@@ -105,17 +118,25 @@ def bar(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[
 
 
 @contextmanager
-def _drawn(label: str, meter: _Meter) -> Iterator[Callable[[], None]]:
+def _draw_bar(label: str, meter: _Meter) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, Progress, TextColumn
 
-    name = TextColumn("{task.description}", markup=False)
-    with Progress(name, BarColumn(), TextColumn("{task.fields[meter]}"), console=_console()) as progress:
-        task = progress.add_task(label, total=meter.total, completed=meter.done, meter=meter)
-        yield lambda: progress.update(task, completed=meter.done)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[meter]}"),
+    )
+    with Progress(*columns, console=_console()) as progress:
+        task = progress.add_task(label, total=meter.total, completed=meter.count, meter=meter)
+
+        def refresh() -> None:
+            progress.update(task, completed=meter.count)
+
+        yield refresh
 
 
 @contextmanager
-def _written(label: str, meter: _Meter) -> Iterator[Callable[[], None]]:
+def _write_lines(label: str, meter: _Meter) -> Iterator[Callable[[], None]]:
     last = time.monotonic()
 
     def refresh() -> None:

@@ -1,10 +1,11 @@
-"""What a row says of the program and the machine that made it."""
+"""Facts in a row about the program and the machine."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,46 +20,50 @@ LIBRARIES = (
 
 
 def commit() -> str:
-    """The commit of the checkout this package runs from, `+` behind it if files differ; empty for a wheel."""
-    here = Path(__file__).resolve().parents[1]  # the package
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    """Return the commit of this package's checkout, with `+` behind it if files differ. Empty for a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    if package.parent.name != "harness" or not (package.parents[1] / ".git").exists():
+        return ""
     try:
-        if here.parent.name != "harness" or not (here.parents[1] / ".git").exists():
-            return ""
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/harness", ":/plugins")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
+        changes = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ":/harness", ":/plugins")
+        head = _git(package, "rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return f"{head}+" if changes else head
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def libraries() -> dict[str, str]:
-    """Versions of what a score may depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed libraries that scores may depend on."""
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def hardware() -> dict[str, str | int | float]:
-    """The device, the processor and how much of it was used."""
+    """Return the device, the processor and the threads in use."""
     import torch
 
-    found: dict[str, str | int | float] = {"processor": processor_name(), "cores": os.cpu_count() or 1}
-    found |= {"threads": torch.get_num_threads(), "system": platform.system()}
+    device: dict[str, str | int | float] = {"device": "cpu"}
     if torch.cuda.is_available():
-        return {"device": torch.cuda.get_device_name(), "devices": torch.cuda.device_count(), **found}
-    return {"device": "cpu", **found}
+        device = {"device": torch.cuda.get_device_name(), "devices": torch.cuda.device_count()}
+    return {
+        **device,
+        "processor": processor_name(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
 
 
 def retrobench_version() -> str:
-    """The installed version, or `uninstalled` where the source is merely on the path."""
+    """Return the installed version, or `uninstalled` where only the source is on the path."""
     try:
         return version("retrobench")
     except PackageNotFoundError:

@@ -1,14 +1,14 @@
 """
 Typed settings of frozen dataclasses.
 
-* build      settings -> the record; one error tells every fault
-* attempt    settings -> the record, or its faults, for callers that gather faults of several records
-* from_text  `KEY=VALUE` texts -> typed values
-* types_of   key -> type
-* describe   a type in words
+* build_record      make a record from settings; one error lists every fault.
+* try_build_record  make a record or return its faults, for callers that gather the faults of several records.
+* from_text         convert `KEY=VALUE` texts to typed values.
+* types_of          return the type of each key.
+* describe          a type in words, with its bounds.
 
-A field's type is one of bool, int, float, str, Literal, tuple[X, ...] and unions of them. `Annotated[int, Ge(1)]`, with
-the bounds of annotated-types, limits it. A field that is a record itself lends its keys to the record around it.
+A field's type is bool, int, float, str, Literal, tuple[X, ...] or a union of them. `Annotated[int, Ge(1)]`, with the
+bounds of annotated-types, limits it. The keys of a record within a record count as keys of the outer record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 import operator
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -28,7 +28,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["attempt", "build", "describe", "from_text", "types_of"]
+__all__ = ["build_record", "describe", "from_text", "try_build_record", "types_of"]
 
 T = TypeVar("T")
 
@@ -48,121 +48,140 @@ BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
 }
 
 
-def build(record: type[T], settings: Mapping[str, Any], source: str, prefix: str = "") -> T:
+def build_record(record: type[T], settings: Mapping[str, Any], source: str, prefix: str = "") -> T:
     """Return a `record` with `settings` in place of its defaults.
 
-    `prefix` stands before each key in an error, `source` behind all of them: a file, a track, an objective. Lists
-    become tuples and whole numbers floats where the field is one. RetrobenchError tells every fault at once: unknown
-    keys, values of another type or out of bounds, missing keys, and a ValueError of `__post_init__`.
+    Errors put `prefix` before each key, and name the `source` at the end: a file, a track, an objective. A list becomes
+    a tuple, and a whole number a float, where the field needs it. RetrobenchError lists every fault: unknown keys,
+    values of a wrong type or out of bounds, missing keys, and a ValueError of `__post_init__`.
     """
-    built, faults = attempt(record, settings, prefix)
-    if built is None:
+    result, faults = try_build_record(record, settings, prefix)
+    if result is None:
         raise RetrobenchError(f"{'; '.join(faults)} ({source}).")
-    return built
+    return result
 
 
-def attempt(record: type[T], settings: Mapping[str, Any], prefix: str = "") -> tuple[T | None, list[str]]:
-    """Return the record as `build` does and no faults, or None and the faults."""
+def try_build_record(record: type[T], settings: Mapping[str, Any], prefix: str = "") -> tuple[T | None, list[str]]:
+    """Return the record as `build_record` does and no faults, or None and the faults."""
     types = types_of(record)
     values: dict[str, Any] = {}
     faults = []
     for key, value in settings.items():
         if key not in types:
-            faults.append(str(unknown("setting", prefix + key, [prefix + known for known in types])).rstrip(". "))
+            names = [prefix + name for name in types]
+            faults.append(str(unknown("setting", prefix + key, names)).rstrip(". "))
             continue
         try:
-            values[key] = _fit(value, types[key])
+            values[key] = _convert(value, types[key])
         except ValueError as error:
             faults.append(f"{prefix}{key} must be {error}, got {value!r}")
-    faults += [f"{prefix}{key} is missing" for key in _required(record) if key not in settings]
+    for key in _required_keys(record):
+        if key not in settings:
+            faults.append(f"{prefix}{key} is missing")
     if faults:
         return None, faults
     try:
         return _assemble(record, values), []
     except (ValueError, RetrobenchError) as error:
-        return None, [f"{prefix.rstrip('.')}: {error}".removeprefix(": ").rstrip(".")]
+        fault = f"{prefix.rstrip('.')}: {error}".removeprefix(": ")
+        return None, [fault.rstrip(".")]
 
 
 def from_text(record: type, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the texts read by the type of each key. A text that cannot be read stays text, for `build` to refuse."""
+    """Return the texts converted by the type of each key. `build_record` refuses a text that cannot be converted."""
     types = types_of(record)
-    return {key: _read(text, types[key]) if key in types else text for key, text in texts.items()}
+    values: dict[str, Any] = {}
+    for key, text in texts.items():
+        values[key] = _read(text, types[key]) if key in types else text
+    return values
 
 
 def types_of(record: type) -> dict[str, Any]:
-    """Return the type of each key, the keys of records within the record included."""
+    """Return the type of each key, including the keys of records within the record."""
     types: dict[str, Any] = {}
     for name, annotation in _annotations(record).items():
-        is_record = dataclasses.is_dataclass(annotation)
-        types |= types_of(cast(type, annotation)) if is_record else {name: annotation}
+        if dataclasses.is_dataclass(annotation):
+            types |= types_of(cast(type, annotation))
+        else:
+            types[name] = annotation
     return types
 
 
 def _annotations(record: type) -> dict[str, Any]:
+    """Return the type of each field. A base class's field is resolved in the base's module."""
     annotations: dict[str, Any] = {}
     for field in dataclasses.fields(cast(Any, record)):
         owner = next(base for base in record.__mro__ if field.name in inspect.get_annotations(base))
-        # Alone, since a ClassVar beside it may be annotated with a name that only type checkers import.
-        alone = SimpleNamespace(__annotations__={field.name: field.type})
-        annotations |= get_type_hints(alone, vars(sys.modules[owner.__module__]), include_extras=True)
+        namespace = vars(sys.modules[owner.__module__])
+        # Each field alone: a ClassVar beside it may be annotated with a name that only type checkers import.
+        holder = SimpleNamespace(__annotations__={field.name: field.type})
+        annotations |= get_type_hints(holder, namespace, include_extras=True)
     return annotations
 
 
-def _required(record: type) -> list[str]:
-    """Return the keys without a default. A record within the record has defaults for all of its own."""
-    missing = dataclasses.MISSING
-    fields = dataclasses.fields(cast(Any, record))
-    return [field.name for field in fields if field.default is missing and field.default_factory is missing]
+def _required_keys(record: type) -> list[str]:
+    """Return the keys without a default. A record within the record has defaults for all of its keys."""
+    keys = []
+    for field in dataclasses.fields(cast(Any, record)):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            keys.append(field.name)
+    return keys
 
 
 def _assemble(record: type[T], values: Mapping[str, Any]) -> T:
-    """Return the record, and the records within it, from fitting values by key."""
-    parts: dict[str, Any] = {}
+    """Return the record, and the records within it, from converted values by key."""
+    arguments: dict[str, Any] = {}
     for name, annotation in _annotations(record).items():
         if dataclasses.is_dataclass(annotation):
-            inner = types_of(cast(type, annotation))
-            parts[name] = _assemble(cast(type, annotation), {key: values[key] for key in inner if key in values})
+            inner_record = cast(type, annotation)
+            inner_values = {key: values[key] for key in types_of(inner_record) if key in values}
+            arguments[name] = _assemble(inner_record, inner_values)
         elif name in values:
-            parts[name] = values[name]
-    return cast(Callable[..., T], record)(**parts)
+            arguments[name] = values[name]
+    return cast(Callable[..., T], record)(**arguments)
 
 
-def _fit(value: Any, annotation: Any) -> Any:
-    """Return `value` as a field of this type holds it. ValueError says what was expected."""
-    kind, options = get_origin(annotation), get_args(annotation)
+def _convert(value: Any, annotation: Any) -> Any:
+    """Return `value` in the form of a field of this type. ValueError names the expected values."""
+    kind = get_origin(annotation)
+    options = get_args(annotation)
     if kind is Annotated:
-        fitted = _fit(value, options[0])
-        for bound in _bounds(options[1:]):
-            _check_bound(fitted, bound)
-        return fitted
+        return _convert_bounded(value, options[0], options[1:])
     if kind in (Union, UnionType):
         for option in options:
             with suppress(ValueError):
-                return _fit(value, option)
-    elif kind is Literal and any(value == option and type(value) is type(option) for option in options):
-        return value
-    elif kind is tuple and options[1:] == (...,) and isinstance(value, (list, tuple)):
-        with suppress(ValueError):
-            return tuple(_fit(element, options[0]) for element in value)
-    elif annotation is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    elif annotation in PLAIN and annotation is not float and type(value) is annotation:
+                return _convert(value, option)
+    elif kind is Literal:
+        if any(value == option and type(value) is type(option) for option in options):
+            return value
+    elif kind is tuple and options[1:] == (...,):
+        if isinstance(value, (list, tuple)):
+            with suppress(ValueError):
+                return tuple(_convert(element, options[0]) for element in value)
+    elif annotation is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif annotation in PLAIN and type(value) is annotation:
         return value
     raise ValueError(_describe(annotation))
 
 
-def _bounds(metadata: Sequence[Any]) -> list[Any]:
+def _convert_bounded(value: Any, annotation: Any, metadata: tuple[Any, ...]) -> Any:
+    converted = _convert(value, annotation)
+    for bound in _bounds(metadata):
+        attribute, holds, words = BOUNDS[type(bound)]
+        limit = getattr(bound, attribute)
+        if not holds(converted, limit):
+            raise ValueError(f"{words} {limit:g}")
+    return converted
+
+
+def _bounds(metadata: tuple[Any, ...]) -> list[Any]:
+    """Return single bounds, also of groups such as an interval."""
     bounds: list[Any] = []
     for entry in metadata:
         bounds += entry if isinstance(entry, GroupedMetadata) else [entry]
     return bounds
-
-
-def _check_bound(value: Any, bound: Any) -> None:
-    attribute, holds, words = BOUNDS[type(bound)]
-    limit = getattr(bound, attribute)
-    if not holds(value, limit):
-        raise ValueError(f"{words} {limit:g}")
 
 
 def describe(annotation: Any) -> str:
@@ -170,12 +189,16 @@ def describe(annotation: Any) -> str:
     if get_origin(annotation) is not Annotated:
         return _describe(annotation)
     base, *metadata = get_args(annotation)
-    bounds = [f"{BOUNDS[type(bound)][2]} {getattr(bound, BOUNDS[type(bound)][0]):g}" for bound in _bounds(metadata)]
-    return ", ".join([_describe(base), *bounds])
+    words = [_describe(base)]
+    for bound in _bounds(tuple(metadata)):
+        attribute, _, comparison = BOUNDS[type(bound)]
+        words.append(f"{comparison} {getattr(bound, attribute):g}")
+    return ", ".join(words)
 
 
 def _describe(annotation: Any) -> str:
-    kind, options = get_origin(annotation), get_args(annotation)
+    kind = get_origin(annotation)
+    options = get_args(annotation)
     if kind is Annotated:
         return _describe(options[0])
     if kind in (Union, UnionType):
@@ -188,13 +211,18 @@ def _describe(annotation: Any) -> str:
 
 
 def _read(text: str, annotation: Any) -> Any:
-    readings: list[Any] = [None] if text == "none" else []
+    """Return the first reading of a text that fits the type: none, a TOML value, a number, the text itself."""
+    readings: list[Any] = []
+    if text == "none":
+        readings.append(None)
     with suppress(tomllib.TOMLDecodeError):
         readings.append(tomllib.loads(f"value = {text}")["value"])
     with suppress(ValueError):
         readings.append(float(text))  # `.5` is no TOML
-    unbounded = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    for reading in (*readings, text):
+    readings.append(text)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    for reading in readings:
         with suppress(ValueError):
-            return _fit(reading, unbounded)
+            return _convert(reading, annotation)
     return text

@@ -1,11 +1,11 @@
 """
-Tables of every command and page, laid out in one place.
+Tables of all commands and pages.
 
-* Column, Table   columns with their alignment and kind, and rows of values
-* escape_latex    plain text as LaTeX source
+* Column, Table   columns with their alignment and kind, and rows of values.
+* escape_latex    plain text as LaTeX source.
 
-tabulate pads headers and escapes cells differently from the published pages, and Rich takes seconds for the values of
-7,000 queries. So text, Markdown and LaTeX are laid out here, and Rich folds cells at a terminal's edge.
+tabulate pads headers and escapes cells differently from the published pages. Rich takes seconds for the values of
+7,000 queries. So this module lays out text, Markdown and LaTeX, and Rich only folds cells at a terminal's edge.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Value = str | int | float | None
 Kind = Literal["text", "number", "measure", "marks", "cost"]
 """
 text     names and words
-number   counts, durations and other figures
+number   counts, durations and similar figures
 measure  scores
-marks    letters that belong to the cell before: a column of text, a superscript in Markdown and LaTeX
-cost     time, speed and memory that a terminal shows below the measures
+marks    letters that belong to the preceding cell: a column in text, a superscript in Markdown and LaTeX
+cost     time, speed and memory, which a terminal shows below the measures
 """
 
 GAP = "  "  # between the columns of text
@@ -50,7 +50,7 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its header, the side its cells stand on, and the kind of its values."""
+    """A column: its header, its alignment and the kind of its values."""
 
     name: str
     align: Literal["left", "right"] = "left"
@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows. None is an empty cell. Where no column has a name, text has no header."""
+    """Columns and rows. None is an empty cell. A table without column names has no header as text."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Value]]
@@ -67,7 +67,10 @@ class Table:
     @classmethod
     def from_records(cls, records: Sequence[Mapping[str, Value]]) -> Table:
         """Return a table with a column for every key, in the order of appearance."""
-        names = list(dict.fromkeys(name for record in records for name in record))
+        keys: dict[str, None] = {}
+        for record in records:
+            keys |= dict.fromkeys(record)
+        names = list(keys)
         rows = []
         for record in records:
             rows.append([record.get(name) for name in names])
@@ -86,12 +89,13 @@ class Table:
         return self.only(*{column.kind for column in self.columns} - {kind})
 
     def text(self) -> str:
-        """Return plain lines, every column as wide as its widest cell in a terminal."""
+        """Return plain lines. Each column is as wide as its widest cell."""
         body = [_shown(row) for row in self.rows]
         header = [column.name for column in self.columns]
         lines = [header, *body] if any(header) else body
         widths = _widths(lines, len(header))
-        return "\n".join(GAP.join(_aligned(line, widths, self.columns)).rstrip() for line in lines)
+        aligned = [_aligned(line, widths, self.columns) for line in lines]
+        return "\n".join(GAP.join(cells).rstrip() for cells in aligned)
 
     def markdown(self) -> str:
         """Return a Markdown table, padded so that its source is readable."""
@@ -106,7 +110,7 @@ class Table:
         r"""Return a `tabular` of LaTeX with the rules of booktabs."""
         columns, header, body = self._with_superscripts(escape_latex, r"$^{{\mathrm{{{}}}}}$")
         layout = "".join(column.align[0] for column in columns)
-        head, *lines = [" & ".join(line) + r" \\" for line in (header, *body)]
+        head, *lines = [rf"{' & '.join(cells)} \\" for cells in (header, *body)]
         return "\n".join(
             [
                 rf"\begin{{tabular}}{{{layout}}}",
@@ -176,7 +180,7 @@ def _shown(row: Sequence[Value]) -> list[str]:
 
 
 def _widths(lines: Sequence[Sequence[str]], columns: int, least: int = 0) -> list[int]:
-    """Return the width of every column, in cells of a terminal: an East Asian letter takes two."""
+    """Return the width of every column in terminal cells. An East Asian letter takes two."""
     from rich.cells import cell_len
 
     widths = [least] * columns
@@ -198,5 +202,6 @@ def _aligned(line: Sequence[str], widths: Sequence[int], columns: Sequence[Colum
 
 
 def _rule(width: int, column: Column) -> str:
-    last = ":" if column.align == "right" else "-"
-    return "-" * (width - 1) + last
+    if column.align == "right":
+        return "-" * (width - 1) + ":"
+    return "-" * width

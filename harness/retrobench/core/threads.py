@@ -13,30 +13,33 @@ __all__ = ["in_threads", "jit"]
 
 
 def jit(function: Callable[..., Any], fastmath: bool | set[str] = False) -> Callable[..., Any]:
-    """The function compiled. Kept on disk for later processes, unless no place for it can be written."""
+    """Return the function compiled. Later processes read it from the disk, if a cache folder can be written."""
     import numba
 
     try:
         return numba.njit(function, nogil=True, cache=True, fastmath=fastmath)  # type: ignore[no-any-return]
-    except RuntimeError:  # numba's word for having no such place
+    except RuntimeError:  # numba has no cache folder
         return numba.njit(function, nogil=True, fastmath=fastmath)  # type: ignore[no-any-return]
 
 
 def in_threads(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
-    """Call `work(first, last)` for parts of `range(count)`, at once; each is `least` long at least, but for a lone one.
+    """Call `work(first, last)` for consecutive ranges of `range(count)`, in parallel.
 
-    What a part's work needs of threads it must not ask for here: it would wait for the ones that are at it.
+    A range has at least `least` elements, unless there is only one range. `work` must not call `in_threads` itself: it
+    would wait for threads that wait for it.
     """
     import torch
 
-    parts = max(1, min(torch.get_num_threads(), count // least))
-    edges = [count * part // parts for part in range(parts + 1)]
-    others = [_pool(parts - 1, os.getpid()).submit(work, *pair) for pair in list(itertools.pairwise(edges))[1:]]
-    work(edges[0], edges[1])
-    for other in others:
-        other.result()
+    threads = max(1, min(torch.get_num_threads(), count // least))
+    edges = [count * thread // threads for thread in range(threads + 1)]
+    own_range, *further_ranges = itertools.pairwise(edges)
+    futures = [_pool(threads - 1, os.getpid()).submit(work, *edge_pair) for edge_pair in further_ranges]
+    work(*own_range)
+    for future in futures:
+        future.result()
 
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return a pool of this process. A forked child needs a pool of its own."""
     return ThreadPoolExecutor(threads, "kernels")

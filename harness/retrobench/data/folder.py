@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import build
+from retrobench.core import build_record
 from retrobench.data import tables
 from retrobench.data.rules import Rule
 from retrobench.errors import RetrobenchError
@@ -117,7 +117,7 @@ def describe(folder: Path, split: str) -> Description:
     title, by_split = found.pop("title", ""), found.pop("splits", {})
     if not isinstance(title, str) or not isinstance(by_split, dict) or not isinstance(by_split.get(split, {}), dict):
         raise RetrobenchError(f"{file}: title must be a text, and splits a table like [splits.{split}].")
-    rule = build(Rule, {"note": title, **found, **by_split.get(split, {})}, str(file))
+    rule = build_record(Rule, {"note": title, **found, **by_split.get(split, {})}, str(file))
     return Description(title, rule)
 
 

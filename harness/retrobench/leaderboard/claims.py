@@ -31,7 +31,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import build
+from retrobench.core import build_record
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard.folders import places
 
@@ -206,9 +206,9 @@ def read_claims(file: Path) -> tuple[Part, ...]:
     """The parts of tables in one file. Raises RetrobenchError in one line that names the file and the fault."""
     document = _load(file)
     reasons, datasets, tables = (document.pop(key, {}) for key in ("reasons", "dataset", "table"))
-    build(_Document, document, str(file))
+    build_record(_Document, document, str(file))
     every = datasets.pop("*", {})
-    known = {name: build(Known, {**every, **of}, f'{file} [dataset."{name}"]') for name, of in datasets.items()}
+    known = {name: build_record(Known, {**every, **of}, f'{file} [dataset."{name}"]') for name, of in datasets.items()}
     shared = _File(str(file), file.resolve().parent.name, reasons, known)
     return tuple(_part(shared, table) for table in tables)
 
@@ -268,7 +268,7 @@ def _column(label: str, name: str, header: str) -> ClaimedColumn:
 
 def _record(record: type, document: Mapping[str, Any], label: str) -> Any:
     try:
-        return build(record, document, label)
+        return build_record(record, document, label)
     except TypeError as error:  # a field without default that nobody set
         raise RetrobenchError(f"{label} lacks a value: {error}.") from error
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import Column, Table, atomic_write, build
+from retrobench.core import Column, Table, atomic_write, build_record
 from retrobench.errors import RetrobenchError
 
 __all__ = ["AIMS", "RESULTS", "Aim", "Result", "aims", "append", "latest", "page", "public", "read", "text"]
@@ -119,7 +119,7 @@ def aims(folder: Path) -> list[Aim]:
         document = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
     except tomllib.TOMLDecodeError as error:
         raise RetrobenchError(f"{file} is not TOML: {error}. Mend it there.") from error
-    return [build(Aim, table, f"aim of {file}") for table in document.get("aim", [])]
+    return [build_record(Aim, table, f"aim of {file}") for table in document.get("aim", [])]
 
 
 def text(results: Sequence[Result], wanted: Sequence[Aim] = ()) -> str:

@@ -1,9 +1,9 @@
 """
 Whole runs.
 
-* sweep      objectives times seeds, to rows
-* evaluation any encoder on datasets
-* make       how the embedded collection, tokenizer and base model were made
+* sweep        runs objectives and seeds, and appends rows.
+* evaluation   scores a published encoder on datasets.
+* make         makes the embedded collection, tokenizer and base model.
 """
 
 from retrobench.retrieval import Choices

@@ -1,4 +1,4 @@
-"""Rows of a leaderboard made from artifacts: provenance and cost come from walking the graph behind the scores."""
+"""Rows of a leaderboard from artifacts. Walking the graph behind the scores gives provenance and cost."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ __all__ = ["artifacts", "row", "search_of"]
 
 ORDER = ("tokenise", "pretrain", "adapt", "negatives", "finetune", "encode", "mine", "teach", "search", "score")
 SUMMED = ("seconds", "tokens", "data_seconds")
-# Datasets of one corpus share these: the role names the dataset for which they are used.
+# Datasets of one corpus share these artifacts, so their role names the dataset that uses them.
 SHARED = ("encode", "tokenise")
+ROUND_STAGES = ("encode", "search", "score")  # of a validation, repeated for each round
 
 
 def row(experiment: Experiment, result: Result, command: str) -> tuple[Row, PerQuery]:
-    """Return the row of a result, and its values query by query."""
-    track, entrant = experiment.track, experiment.entrant
+    """Return the row of a result, and its values per query."""
+    track = experiment.track
+    entrant = experiment.entrant
+    first_measure = track.evaluate.measures[0]
+    by_role = artifacts(result)
+    reading = _reading(experiment)
     measures = {name: stages.scores(scored) for name, scored in result.scores.items()}
-    by_role, reading = artifacts(result), _reading(experiment)
-    made = Row(
+    # Tables are ordered by the first mean, so the mean over the widest group comes first.
+    averages = dict(reversed(rules.averages(measures).items()))
+    new_row = Row(
         track=track.name,
         identity=track.identity,
         overrides=dict(track.overrides),
@@ -39,11 +45,8 @@ def row(experiment: Experiment, result: Result, command: str) -> tuple[Row, PerQ
         checkpoint=entrant.checkpoint or None,
         seed=None if isinstance(entrant, Baseline) else experiment.seed,
         chosen=result.round,
-        # The mean over a group, where there is one, is what the table is ordered by: the widest group's first.
-        measures={**dict(reversed(rules.averages(measures).items())), **measures},
-        selection={
-            name: stages.scores(scored)[track.evaluate.measures[0]] for name, scored in result.validation.items()
-        },
+        measures={**averages, **measures},
+        selection={name: stages.scores(scored)[first_measure] for name, scored in result.validation.items()},
         artifacts={role: artifact.key for role, artifact in by_role.items()},
         commit=provenance.commit(),
         version=retrobench_version(),
@@ -57,7 +60,7 @@ def row(experiment: Experiment, result: Result, command: str) -> tuple[Row, PerQ
         round=result.round if track.evaluate.rounds == "every" else "",
         negatives=result.encoder.cost["negatives"] if result.encoder else 0.0,
     )
-    return made, {name: stages.per_query(scored) for name, scored in result.scores.items()}
+    return new_row, {name: stages.per_query(scored) for name, scored in result.scores.items()}
 
 
 def search_of(result: Result) -> Artifact:
@@ -69,7 +72,7 @@ def search_of(result: Result) -> Artifact:
 def artifacts(result: Result) -> dict[str, Artifact]:
     """Return every artifact behind a result by its role, such as `pretrain` and `encode beir/arguana passages`.
 
-    An artifact behind a test and a validation score is named by the test. The validation of a round names the round.
+    The test names an artifact that validation shares. The roles of a round's validation name the round.
     """
     by_role: dict[str, Artifact] = {}
     keys: set[tuple[str, str]] = set()
@@ -81,13 +84,14 @@ def artifacts(result: Result) -> dict[str, Artifact]:
                 continue
             keys.add((artifact.stage, artifact.key))
             role = " ".join(filter(None, (artifact.stage, dataset, artifact.detail)))
-            of_the_round = dataset == scored.dataset and artifact.stage in ("encode", "search", "score")
-            by_role[role + suffix if of_the_round else role] = artifact
+            if dataset == scored.dataset and artifact.stage in ROUND_STAGES:
+                role += suffix
+            by_role[role] = artifact
     return by_role
 
 
 def _walk(artifact: Artifact, dataset: str) -> Iterator[tuple[Artifact, str]]:
-    """Yield an artifact with its dataset, then everything behind it. `dataset` is that of the artifact made of it."""
+    """Yield an artifact with its dataset, then its sources. `dataset` is the dataset of the artifact made from it."""
     if artifact.stage not in SHARED:
         dataset = artifact.dataset
     dataset = dataset or artifact.dataset
@@ -98,9 +102,10 @@ def _walk(artifact: Artifact, dataset: str) -> Iterator[tuple[Artifact, str]]:
 
 
 def _cost(by_role: dict[str, Artifact]) -> dict[str, dict[str, float]]:
-    """Return the cost of each stage's artifacts when they were made: sums, and the largest memory."""
+    """Return the cost of each stage: sums over its artifacts, and their largest memory."""
     totals: dict[str, dict[str, float]] = {}
-    for artifact in sorted(by_role.values(), key=lambda artifact: ORDER.index(artifact.stage)):
+    in_order = sorted(by_role.values(), key=lambda artifact: ORDER.index(artifact.stage))
+    for artifact in in_order:
         total = totals.setdefault(artifact.stage, {"seconds": 0.0, "peak_memory_bytes": 0.0})
         for name in SUMMED:
             if name in artifact.cost:
@@ -113,21 +118,23 @@ def _cost(by_role: dict[str, Artifact]) -> dict[str, dict[str, float]]:
 
 
 def _reading(experiment: Experiment) -> dict[str, Any]:
-    """Return how texts are read and compared, as far as it identifies a number."""
-    track, entrant, reading = experiment.track, experiment.entrant, experiment.track.test_reading
+    """Return the facts about reading and comparing texts that identify a number."""
+    track = experiment.track
+    entrant = experiment.entrant
+    reading = track.test_reading
     joined = "space" if reading.titles else "none"
     if isinstance(entrant, Baseline):
         return {"titles": joined, "similarity": entrant.kind}
-    unit = track.representation.normalize and entrant.representation in ("cls", "mean")
+    is_unit = track.representation.normalize and entrant.representation in ("cls", "mean")
     return {
         "titles": reading.titles if isinstance(reading.titles, str) else joined,
         "query_length": reading.query_length,
         "passage_length": reading.passage_length,
-        "similarity": "cos" if unit else "dot",
+        "similarity": "cos" if is_unit else "dot",
         "precision": resolve_precision(track.finetune.precision),
     }
 
 
 def _version(entrant: Entrant | Baseline) -> str:
-    """Return the distribution's version; of a file, which has none, the start of its source's hash."""
+    """Return the distribution's version, or the beginning of a plugin file's source hash."""
     return entrant.version or entrant.code[:16] or retrobench_version()

@@ -1,4 +1,4 @@
-"""Several objectives and seeds in one go: everything is read and refused before the first stage runs."""
+"""A run of several objectives and seeds. All inputs are read and checked before the first stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench import leaderboard, pipeline, stages
-from retrobench.config import Experiment, discover, read_entrant, read_track
+from retrobench.config import Experiment, Track, discover, read_entrant, read_track
 from retrobench.core import say
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import row, search_of
@@ -31,41 +31,56 @@ class Request(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """The rows, the folder they stand in, and the places of the last runs and encoders by what lies there."""
+    """The rows of a sweep, their folder, and paths of results by label."""
 
     rows: list[Row]
     folder: Path
-    places: dict[str, Path]
+    paths: dict[str, Path]
 
 
 def sweep(request: Request) -> Swept:
-    """Run every objective under every seed; a row is appended as soon as it is measured."""
+    """Run every objective under every seed. A row is appended as soon as it is measured."""
     file = leaderboard.locate(request.track, request.leaderboard)
     track = read_track(file, leaderboard.track_name(file), request.overrides)
-    installed = discover(request.plugins)
-    entrants = {name: read_entrant(name, installed, request.overrides) for name in request.objectives}
-    named = [(name, Experiment(track, entrants[name], seed)) for seed in request.seeds for name in entrants]
-    opened = stages.open_inputs([experiment for _, experiment in named])
+    runs = _runs(request, track)
+    all_inputs = stages.open_inputs([run.experiment for run in runs])
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
-    leaderboard.read(folder)  # a damaged file is refused now, not after the training
+    leaderboard.read(folder)  # refuse a damaged file before the training
     store = Store(request.store or default_root(), request.fresh)
     rows: list[Row] = []
-    places = {"rows": folder / "rows.jsonl", "store": store.root}
-    for (name, experiment), inputs in zip(named, opened, strict=True):
-        entrant = experiment.entrant
-        say(f"== {entrant.name}, {entrant.representation}, seed {experiment.seed}, track {track.name}")
-        for result in pipeline.run(experiment, inputs, store):
-            places[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
+    paths = {"rows": folder / "rows.jsonl", "store": store.root}
+    for run, inputs in zip(runs, all_inputs, strict=True):
+        entrant = run.experiment.entrant
+        say(f"== {entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}")
+        for result in pipeline.run(run.experiment, inputs, store):
+            paths[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
             if result.encoder is not None:
-                places[f"encoder of {entrant.name}"] = result.encoder.path
-            appended = leaderboard.append(folder, *row(experiment, result, _command(request, name, experiment.seed)))
-            if appended not in rows:  # BM25 draws nothing, so all seeds have one row
+                paths[f"encoder of {entrant.name}"] = result.encoder.path
+            new_row, per_query = row(run.experiment, result, run.command)
+            appended = leaderboard.append(folder, new_row, per_query)
+            if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
-    return Swept(rows, folder, places)
+    return Swept(rows, folder, paths)
+
+
+class _Run(NamedTuple):
+    experiment: Experiment
+    command: str
+
+
+def _runs(request: Request, track: Track) -> list[_Run]:
+    """Return every experiment of the request with the command that repeats it."""
+    installed = discover(request.plugins)
+    entrants = {name: read_entrant(name, installed, request.overrides) for name in request.objectives}
+    runs = []
+    for seed in request.seeds:
+        for name, entrant in entrants.items():
+            runs.append(_Run(Experiment(track, entrant, seed), _command(request, name, seed)))
+    return runs
 
 
 def _command(request: Request, objective: str, seed: int) -> str:
-    """Return the command that makes one row again."""
+    """Return the command that repeats a run."""
     words = ["retrobench", "run", "--objective", objective, "--track", request.track, "--seed", str(seed)]
     for override in request.overrides:
         words += ["--set", override]

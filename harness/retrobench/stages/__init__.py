@@ -1,16 +1,16 @@
 """
-The stages. Each takes artifacts and gives one, and calls no other stage; `pipeline` hands the artifacts on.
+The stages. Each takes artifacts and returns one. No stage calls another; `pipeline` passes the artifacts on.
 
-* open_inputs        what an experiment reads from outside the store
-* tokenise_*         texts to token ids
-* pretrain           further pre-training
-* collect_negatives  a dataset's own hard negatives
-* finetune           contrastive fine-tuning
-* encode             texts to vectors
-* mine               hard negatives from a search
-* teach              a teacher's scores
-* search, search_bm25  runs
-* score, choose      measures, and the round that is tested
+* open_inputs        open the inputs of an experiment from outside the store.
+* tokenise_*         convert texts to token ids.
+* pretrain           train further under the objective.
+* collect_negatives  collect a dataset's own hard negatives.
+* finetune           train contrastively.
+* encode             convert texts to vectors.
+* mine               find hard negatives by search.
+* teach              score candidates by a teacher.
+* search, search_bm25  rank documents.
+* score, choose      compute measures, and choose the round to test.
 """
 
 from retrobench.stages.choose import VALIDATION_DEPTH, choose

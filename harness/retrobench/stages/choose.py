@@ -1,4 +1,4 @@
-"""The choice of a fine-tuning round for the test: the round that does best on the validation queries."""
+"""The choice of a fine-tuning round for the test, by its score on the validation queries."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from retrobench.store import Artifact
 
 __all__ = ["VALIDATION_DEPTH", "choose"]
 
-VALIDATION_DEPTH = 100  # documents per validation query; the choice of a round needs no more
+VALIDATION_DEPTH = 100  # documents per validation query, enough to choose a round
 
 
 def choose(encoders: Mapping[str, Artifact], validation: Mapping[str, Artifact], measure: str) -> str:
-    """Return the round whose validation score is best by `measure`, the later one among equals.
+    """Return the round with the best validation score by `measure`. Ties go to the later round.
 
-    Without validation scores it is the last round.
+    Without validation scores, return the last round.
     """
     if not validation:
         return list(encoders)[-1]

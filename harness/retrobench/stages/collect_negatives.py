@@ -1,4 +1,4 @@
-"""Hard negatives that a dataset brings along: the first round trains against them beside the rest of its batch."""
+"""A dataset's own hard negatives. The first round trains against them and the in-batch negatives."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["collect_negatives"]
 
 
 def collect_negatives(work: Work, texts: TrainingTexts) -> Artifact:
-    """Return `candidates.npy` [E, depth]: for each training example the rows of the listed negatives.
+    """Return `candidates.npy` [E, depth]: the rows of the dataset's negatives for each training example.
 
-    Documents that answer the query are left out; -1 ends a short list.
+    Documents that answer the query are dropped. -1 ends a short list.
     """
     settings = work.experiment.track.finetune
     source = work.inputs.collections[settings.hard].dataset
@@ -30,14 +30,15 @@ def collect_negatives(work: Work, texts: TrainingTexts) -> Artifact:
 
     def make(folder: Path) -> dict[str, float]:
         examples = texts.examples(settings.examples)
-        by_query = _negatives(source, examples, settings.hard_depth)
+        by_query = _read_negatives(source, examples, settings.hard_depth)
         if by_query is None:
             raise RetrobenchError(
                 f"The negatives of {source.id!r} name no query and document of {training_id!r}. Check the ids."
             )
         candidates = by_query[examples.query_rows]
         np.save(folder / "candidates.npy", candidates)
-        return {"queries": float(len(by_query)), "without": float((candidates < 0).all(1).sum())}
+        without_negatives = (candidates < 0).all(1).sum()
+        return {"queries": float(len(by_query)), "without": float(without_negatives)}
 
     recipe = {
         "negatives": _fingerprint(source),
@@ -49,15 +50,17 @@ def collect_negatives(work: Work, texts: TrainingTexts) -> Artifact:
     return work.store.ensure("negatives", recipe, sources, make, dataset=training_id, label=f"negatives of {source.id}")
 
 
-def _negatives(source: Dataset, examples: Examples, depth: int) -> np.ndarray | None:
-    """Return the first `depth` (0: all) negatives of each query [Q, D] by document row; None where there are none."""
+def _read_negatives(source: Dataset, examples: Examples, depth: int) -> np.ndarray | None:
+    """Return the document rows of each query's first `depth` (0: all) negatives, [Q, D]; None without negatives."""
     query_row = {name: row for row, name in enumerate(examples.queries.ids)}
     document_row = {name: row for row, name in enumerate(examples.documents.ids)}
     relevant = examples.relevant_by_query()
-    queries, documents = array("i"), array("i")
+    queries = array("i")
+    documents = array("i")
     counts = np.zeros(len(query_row), np.int64)
     for query_id, document_id in source.negatives():
-        query, document = query_row.get(query_id, -1), document_row.get(document_id, -1)
+        query = query_row.get(query_id, -1)
+        document = document_row.get(document_id, -1)
         if query < 0 or document < 0 or document in relevant.get(query, ()):
             continue
         if depth and counts[query] == depth:
@@ -71,7 +74,7 @@ def _negatives(source: Dataset, examples: Examples, depth: int) -> np.ndarray | 
 
 
 def _fingerprint(source: Dataset) -> str:
-    """Return a hash of a folder's file, or the id of a published dataset, which does not change."""
+    """Return a hash of a folder's file, or the id of a published dataset, since that never changes."""
     if not isinstance(source, FolderDataset):
         return source.id
     digest = hashlib.sha256()

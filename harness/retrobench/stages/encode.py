@@ -1,4 +1,4 @@
-"""Texts to vectors, by the encoder that was trained."""
+"""Encoding of texts by a trained encoder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["encode"]
 
 @once
 def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: Reading) -> Artifact:
-    """Return the vectors of all tokenised `texts`: of passages the largest terms only, of queries all terms.
+    """Return the vectors of all tokenised `texts`. Passages keep their largest terms, queries all terms.
 
-    The processes of a team encode a part of the texts each.
+    Each process encodes a share of the texts.
     """
-    track, entrant = work.experiment.track, work.experiment.neural
+    track = work.experiment.track
+    entrant = work.experiment.neural
     max_length = reading.query_length if kind == "query" else reading.passage_length
     precision = resolve_precision(track.finetune.precision)
     plural = "queries" if kind == "query" else "passages"

@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning, the same for every entrant: in-batch negatives, hard ones, and in a last round a teacher."""
+"""Contrastive fine-tuning, equal for all entrants: in-batch and hard negatives, and a teacher in a last round."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retrobench.training import Batches, Candidates, Contrastive, Round, discard
 
 __all__ = ["RoundName", "finetune"]
 
-REVISION = 2  # one more where the same settings come to give other weights
+REVISION = 2  # increased when equal settings begin to give different weights
 
 RoundName = Literal["in-batch", "mined", "distilled"]
 
@@ -31,10 +31,12 @@ def finetune(
 ) -> Artifact:
     """Return the encoder of one round, fine-tuned from the weights of `start`.
 
-    `negatives` are hard negatives, from the dataset, the miner or the teacher, beside those of the batch.
+    `negatives` are hard negatives from the dataset, the miner or the teacher. In-batch negatives are always used.
     """
-    experiment, tokenizer = work.experiment, work.tokenizer
-    track, entrant = experiment.track, experiment.neural
+    experiment = work.experiment
+    tokenizer = work.tokenizer
+    track = experiment.track
+    entrant = experiment.neural
     settings = on_this_machine(track.finetune)
     distil = track.distil if round_name == "distilled" else None
 
@@ -42,16 +44,17 @@ def finetune(
         torch.manual_seed(seeded(experiment.seed, 1))
         backbone, vocabulary = load_backbone(start.path, trains=True)
         encoder = Encoder(backbone, entrant.representation, track.representation)
+        candidates = Candidates.open(negatives.path) if negatives else None
         batch_maker = Round(
             texts.examples(settings.examples),
             vocabulary,
             settings.reading,
-            candidates=Candidates.open(negatives.path) if negatives else None,
+            candidates=candidates,
             negatives=distil.negatives if distil else settings.negatives,
             lacking=settings.lacking,
             gradient_cache=settings.performance.gradient_cache,
         )
-        # Batches are sorted by the positive's length, whose padding is the larger waste.
+        # Batches are sorted by the positive's length, because passages waste more padding than queries.
         batches = Batches(batch_maker.lengths, settings.batch, settings.bucket, experiment.seed)
         model = Contrastive(encoder, settings.temperature, distil, settings.performance.gradient_cache)
         label = f"finetune {entrant.name}"
@@ -65,12 +68,12 @@ def finetune(
         "revision": REVISION,
         "round": round_name,
         "representation": entrant.representation,
-        **asdict(replace(track.representation, stored="float32")),  # how vectors are stored comes afterwards
+        **asdict(replace(track.representation, stored="float32")),  # vectors are stored only after fine-tuning
         **asdict(settings),
         "judgements": texts.collection.qrels_hash,
         "seed": experiment.seed,
         "processes": processes.size(),
-        "distil": {**asdict(distil), "teacher": "", "scores": ""} if distil else None,  # a source stands for these
+        "distil": {**asdict(distil), "teacher": "", "scores": ""} if distil else None,  # the sources hold their content
     }
     sources = [start, texts.documents, texts.queries, tokenizer]
     if negatives is not None:

@@ -1,4 +1,4 @@
-"""What an experiment reads from outside the store: opened, hashed and refused before the first stage runs."""
+"""The inputs of experiments from outside the store. They are opened, hashed and checked before the first stage."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 @dataclass(frozen=True)
 class Base:
-    """The model that training starts from, and its tokenizer: one folder, whose keys are hashes of its files."""
+    """The base model of training and its tokenizer, in one folder. Their keys are hashes of files."""
 
     name: str
     model: Source
     tokenizer: Source
-    positions: int  # tokens that the model takes
-    width: int | None  # D; None where config.json has another word for it
+    positions: int  # longest input in tokens
+    width: int | None  # D; None where config.json has no hidden_size
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that one experiment reads from outside the store."""
+    """The inputs of one experiment."""
 
     collections: Mapping[str, Collection]  # by dataset id
     base: Base | None  # None for a baseline
@@ -43,11 +43,14 @@ class Inputs:
 
 
 def open_inputs(experiments: Sequence[Experiment]) -> list[Inputs]:
-    """Return the inputs of each experiment. A corpus, a base and a teacher are read once for all of them.
+    """Return the inputs of each experiment. Experiments share corpora, bases and teachers, which are read once.
 
-    RetrobenchError for a dataset, a model or an index that cannot be used.
+    RetrobenchError for an unusable dataset, model or index.
     """
-    collections = open_collections({name: None for experiment in experiments for name in _datasets(experiment)})
+    names: dict[str, None] = {}
+    for experiment in experiments:
+        names |= dict.fromkeys(_datasets(experiment))
+    collections = open_collections(names)
     bases: dict[str, Base] = {}
     teachers: dict[str, Source] = {}
     opened = []
@@ -71,35 +74,44 @@ def open_inputs(experiments: Sequence[Experiment]) -> list[Inputs]:
 def _datasets(experiment: Experiment) -> Iterable[str]:
     """Yield the ids of all datasets that an experiment reads."""
     yield from experiment.datasets
-    if not isinstance(experiment.entrant, Baseline):
-        yield from experiment.corpora
-        finetune, evaluate = experiment.track.finetune, experiment.track.evaluate
-        yield from filter(None, (finetune.queries, finetune.hard, evaluate.select))
+    if isinstance(experiment.entrant, Baseline):
+        return
+    yield from experiment.corpora
+    track = experiment.track
+    yield from filter(None, (track.finetune.queries, track.finetune.hard, track.evaluate.select))
 
 
 def _check_collections(experiment: Experiment, collections: Mapping[str, Collection]) -> None:
+    """Check that no needed dataset is empty, and that the teacher's scores exist."""
     track = experiment.track
+    trains = not isinstance(experiment.entrant, Baseline)
     judged = list(experiment.datasets)
-    if not isinstance(experiment.entrant, Baseline):
+    if trains:
         judged += filter(None, (track.finetune.queries, track.evaluate.select))
     for name in judged:
-        if next(iter(collections[name].dataset.judgements()), None) is None:
+        if _is_empty(collections[name].dataset.judgements()):
             raise RetrobenchError(f"Dataset {name!r} holds no judgements; there is nothing to run on. Check its files.")
     for name in (*judged, *experiment.corpora):
         if not collections[name].corpus.count:
             raise RetrobenchError(f"Dataset {name!r} holds no documents; there is nothing to run on. Check its files.")
-    if isinstance(experiment.entrant, Baseline):
+    if not trains:
         return
-    if track.finetune.hard and next(iter(collections[track.finetune.hard].dataset.negatives()), None) is None:
-        raise RetrobenchError(f"Dataset {track.finetune.hard!r} holds no negatives. Check its files.")
-    if track.distil.scores and not Path(track.distil.scores).expanduser().is_file():
-        raise RetrobenchError(f"No file {track.distil.scores!r} of a teacher's scores. Set distil.scores to one.")
+    hard = track.finetune.hard
+    if hard and _is_empty(collections[hard].dataset.negatives()):
+        raise RetrobenchError(f"Dataset {hard!r} holds no negatives. Check its files.")
+    scores = track.distil.scores
+    if scores and not Path(scores).expanduser().is_file():
+        raise RetrobenchError(f"No file {scores!r} of a teacher's scores. Set distil.scores to one.")
+
+
+def _is_empty(rows: Iterable[object]) -> bool:
+    return next(iter(rows), None) is None
 
 
 def open_base(name: str) -> Base:
-    """Return the model of a folder or hub id, once its files are seen to be usable; they are hashed here and only here.
+    """Return the base model of a folder or hub id. Its files are checked and hashed here, and nowhere else.
 
-    RetrobenchError where they are not those of a model that can be trained.
+    RetrobenchError for a folder without a trainable model.
     """
     folder = find(name)
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
@@ -122,14 +134,16 @@ def open_base(name: str) -> Base:
 
 
 def _key(hashes: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()[:KEY_LENGTH]
+    document = json.dumps(sorted(hashes.items()))
+    return hashlib.sha256(document.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def _read_config(name: str, folder: Path) -> tuple[int, int | None]:
-    """Return how many tokens the model in `folder` takes, and its width where its config.json says `hidden_size`."""
+    """Return the longest input of the model in `folder`, in tokens, and its `hidden_size` if config.json has one."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        family, positions = config["model_type"], int(config["max_position_embeddings"])
+        family = config["model_type"]
+        positions = int(config["max_position_embeddings"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RetrobenchError(
             f"The model folder {name!r} holds no config.json with model_type and max_position_embeddings; "
@@ -138,19 +152,21 @@ def _read_config(name: str, folder: Path) -> tuple[int, int | None]:
     if family not in FAMILIES:
         raise unknown(f"backbone family of {name}", family, FAMILIES, "Choose a base model of one of these.")
     if "roberta" in family:
-        positions -= config.get("pad_token_id", 1) + 1  # its table of positions starts behind the padding id
+        positions -= config.get("pad_token_id", 1) + 1  # its position ids start behind the padding id
     width = config.get("hidden_size")
     return positions, width if isinstance(width, int) else None
 
 
 def _starts_random(experiment: Experiment, entrant: Entrant) -> bool:
-    """Tell whether training starts from random weights instead of the model's own."""
+    """Tell whether training starts from random weights instead of the base's weights."""
     return bool(experiment.track.model.layers and entrant.pretrains)
 
 
 def _check_lengths(experiment: Experiment, base: Base) -> None:
     track = experiment.track
-    positions = track.model.positions if _starts_random(experiment, experiment.neural) else base.positions
+    positions = base.positions
+    if _starts_random(experiment, experiment.neural):
+        positions = track.model.positions
     lengths = {
         "finetune.query_length": track.finetune.reading.query_length,
         "finetune.passage_length": track.finetune.reading.passage_length,
@@ -167,7 +183,8 @@ def _check_lengths(experiment: Experiment, base: Base) -> None:
 
 
 def _check_search(experiment: Experiment, base: Base) -> None:
-    index, entrant = experiment.track.evaluate.index, experiment.neural
+    index = experiment.track.evaluate.index
+    entrant = experiment.neural
     check_index(index)
     if index == EXACT:
         return
@@ -176,15 +193,20 @@ def _check_search(experiment: Experiment, base: Base) -> None:
             f"evaluate.index is {index!r}, which is for dense vectors, and {entrant.name} has terms. "
             "Leave it out: search is exact then."
         )
-    check_index(index, experiment.track.model.hidden if _starts_random(experiment, entrant) else base.width)
+    width = base.width
+    if _starts_random(experiment, entrant):
+        width = experiment.track.model.hidden
+    check_index(index, width)
 
 
 def open_teacher(name: str) -> Source:
-    """Return a cross-encoder's folder, once its files are seen to be usable; RetrobenchError otherwise."""
+    """Return a cross-encoder's folder. RetrobenchError for unusable files."""
     folder = find(name)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        labels = len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
+        labels = int(config.get("num_labels", 2))
+        if "id2label" in config:
+            labels = len(config["id2label"])
     except (OSError, ValueError, TypeError) as error:
         raise RetrobenchError(
             f"The teacher {name!r} holds no config.json that can be read; give a cross-encoder."
@@ -200,5 +222,8 @@ def open_teacher(name: str) -> Source:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder that make the model what it is."""
-    return [file for pattern in FILES for file in folder.glob(pattern)]
+    """Return the files of a model folder that define the model."""
+    files: list[Path] = []
+    for pattern in FILES:
+        files += folder.glob(pattern)
+    return files

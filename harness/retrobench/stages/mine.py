@@ -1,4 +1,4 @@
-"""Hard negatives: documents that the first round's encoder ranks high and no judgement calls relevant."""
+"""Hard negatives: documents that the first round's encoder ranks high and no judgement marks as relevant."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ __all__ = ["candidates", "exclude", "mine"]
 def mine(work: Work, texts: TrainingTexts, queries: Artifact, passages: Artifact) -> Artifact:
     """Return `candidates.npy` [E, depth]: the rows of the highest ranked documents of each training example.
 
-    `queries` and `passages` are vectors of `texts`. Documents that answer the query are left out; -1 ends a short list.
+    `queries` and `passages` are vectors of `texts`. Documents that answer the query are dropped. -1 ends a short list.
     """
-    track, entrant = work.experiment.track, work.experiment.neural
-    settings, kind = track.mine, track.finetune.examples
-    label = f"mine {entrant.name}"
+    track = work.experiment.track
+    settings = track.mine
+    kind = track.finetune.examples
+    label = f"mine {work.experiment.neural.name}"
 
     def make(folder: Path) -> dict[str, float]:
         examples = texts.examples(kind)
@@ -50,8 +51,8 @@ def mine(work: Work, texts: TrainingTexts, queries: Artifact, passages: Artifact
 
 
 def candidates(blocks: Iterable[np.ndarray], examples: Examples, skip: int, depth: int) -> np.ndarray:
-    """Return `exclude` for each example, [E, depth], from rankings of all queries, a block of queries at a time."""
-    out = np.full((len(examples), depth), -1, np.int32)
+    """Return each example's negatives by `exclude`, [E, depth], from blocks of the queries' rankings."""
+    negatives = np.full((len(examples), depth), -1, np.int32)
     order = np.argsort(examples.query_rows, kind="stable")
     query_rows = examples.query_rows[order]
     first_query = 0
@@ -59,15 +60,17 @@ def candidates(blocks: Iterable[np.ndarray], examples: Examples, skip: int, dept
         begin, end = np.searchsorted(query_rows, [first_query, first_query + len(ranked)])
         rows = order[begin:end]
         positives = [examples.relevant[row] for row in rows]
-        out[rows] = exclude(ranked[query_rows[begin:end] - first_query], positives, skip, depth)
+        rankings = ranked[query_rows[begin:end] - first_query]
+        negatives[rows] = exclude(rankings, positives, skip, depth)
         first_query += len(ranked)
-    return out
+    return negatives
 
 
 def exclude(ranked: np.ndarray, positives: list[np.ndarray], skip: int, depth: int) -> np.ndarray:
-    """Return rankings [E, k] without each query's positives and the first `skip` others: `depth` rows each, or -1."""
-    out = np.full((len(ranked), depth), -1, np.int32)
-    for query, (rows, own) in enumerate(zip(ranked, positives, strict=True)):
-        others = rows[~np.isin(rows, own)][skip : skip + depth]
-        out[query, : len(others)] = others
-    return out
+    """Return the first `depth` negatives of rankings [E, k], after `skip` negatives. -1 ends a short list."""
+    negatives = np.full((len(ranked), depth), -1, np.int32)
+    for example, (rows, positive_rows) in enumerate(zip(ranked, positives, strict=True)):
+        is_negative = ~np.isin(rows, positive_rows)
+        negative_rows = rows[is_negative][skip : skip + depth]
+        negatives[example, : len(negative_rows)] = negative_rows
+    return negatives

@@ -1,4 +1,4 @@
-"""Further pre-training under the entrant's objective: the only stages in which entrants differ by design."""
+"""Further pre-training under the entrant's objective. Only these stages differ between entrants by design."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ __all__ = ["pretrain"]
 def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]) -> Artifact:
     """Return the encoder with its head after the track's section `pretrain` or `adapt`, from the weights of `start`.
 
-    `corpus` holds tokenised documents, read one after the other. The modules that an objective adds start anew in each
-    section, as in the released recipes, which carry over the encoder with its head and no more.
+    `corpus` holds tokenised documents, read in their order. Each section initialises the objective's own modules again,
+    as in the released recipes, which carry over only the encoder with its head.
     """
     experiment = work.experiment
-    entrant, settings = experiment.neural, on_this_machine(experiment.pretraining[section])
+    entrant = experiment.neural
+    settings = on_this_machine(experiment.pretraining[section])
     objective = entrant.objective
-    shape = experiment.track.model if section == "pretrain" and experiment.track.model.layers else None
+    shape = None
+    if section == "pretrain" and experiment.track.model.layers:
+        shape = experiment.track.model
     label = f"{section} {entrant.name}"
 
     def make(folder: Path) -> dict[str, float]:
@@ -40,7 +43,8 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         model = objective.wrap(backbone)
 
         def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
-            return objective.collate([texts[row] for row in rows], vocabulary, settings.max_length, generator)
+            passages = [texts[row] for row in rows]
+            return objective.collate(passages, vocabulary, settings.max_length, generator)
 
         lengths = np.minimum(texts.lengths, settings.max_length)
         batches = Batches(lengths, settings.batch, settings.bucket, experiment.seed)
@@ -56,7 +60,7 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         "settings": entrant.settings,
         "model": asdict(shape) if shape else {},
         **asdict(settings),
-        "corpus": [],  # its texts are sources; their names change nothing
+        "corpus": [],  # the sources hold its texts, and its name does not matter
         "seed": experiment.seed,
         "processes": processes.size(),
     }
@@ -73,21 +77,27 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
 
 
 class _Corpus:
-    """Several tokenised collections, read one after the other."""
+    """Several tokenised collections as one."""
 
     def __init__(self, collections: list[TokenisedTexts]) -> None:
         self.collections = collections
         self.lengths = np.concatenate([texts.lengths for texts in collections])
         self.ends = np.cumsum([len(texts) for texts in collections])
 
-    def _find(self, row: int) -> tuple[TokenisedTexts, int]:
+    def _locate(self, row: int) -> tuple[TokenisedTexts, int]:
+        """Return the collection of a row and the position in it."""
         number = int(np.searchsorted(self.ends, row, side="right"))
-        first = int(self.ends[number - 1]) if number else 0
-        return self.collections[number], row - first
+        texts = self.collections[number]
+        first = int(self.ends[number]) - len(texts)
+        return texts, row - first
 
     def __getitem__(self, row: int) -> Passage:
-        texts, position = self._find(row)
+        texts, position = self._locate(row)
         return texts[position]
 
     def names(self, rows: np.ndarray) -> list[str]:
-        return [texts.ids[position] for texts, position in map(self._find, rows)]
+        names = []
+        for row in rows:
+            texts, position = self._locate(row)
+            names.append(texts.ids[position])
+        return names

@@ -1,4 +1,4 @@
-"""A run to measures: the mean over all judged queries, a value for each, and facts that identify the numbers."""
+"""Measures of a run: their means over all judged queries, their values per query, and facts about the data."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["facts", "per_query", "score", "scores"]
 def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
     """Return the scores of a run, in three files.
 
-    `scores.json` maps each measure to its mean, and `per_query.json` each measure and query to a value, by the track's
-    names. `facts.json` holds the counts behind them, with hashes of corpus and qrels.
+    `scores.json` has the mean of each measure, `per_query.json` the value of each measure and query, by the track's
+    names. `facts.json` has the counts, with hashes of corpus and qrels.
     """
-    experiment, collection = work.experiment, work.inputs.collections[dataset_id]
-    names, level = experiment.track.evaluate.measures, collection.dataset.rule.relevance_level
+    experiment = work.experiment
+    collection = work.inputs.collections[dataset_id]
+    names = experiment.track.evaluate.measures
+    level = collection.dataset.rule.relevance_level
 
     def make(folder: Path) -> dict[str, float]:
         query_ids, document_ids, ranked = read_run(run.path)
         scored = score_hits(experiment.entrant.name, collection.dataset, query_ids, document_ids, ranked, names)
-        canonical_names = {name: canonical(name, level) for name in names}
         facts = {
             **scored.document(),
             "documents": len(document_ids),
@@ -35,10 +36,10 @@ def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
             "qrels": collection.qrels_hash,
             **search_facts(run.path),
         }
-        for name in ("run", "dataset", "measures"):  # each stands elsewhere in a row
+        for name in ("run", "dataset", "measures"):  # a row has fields of its own for these
             del facts[name]
-        means = {name: scored.measures[canonical_name] for name, canonical_name in canonical_names.items()}
-        values = {name: scored.values[canonical_name] for name, canonical_name in canonical_names.items()}
+        means = {name: scored.measures[canonical(name, level)] for name in names}
+        values = {name: scored.values[canonical(name, level)] for name in names}
         _write(folder / "scores.json", means, 1)
         _write(folder / "per_query.json", values)
         _write(folder / "facts.json", facts, 1)
@@ -66,6 +67,6 @@ def per_query(scored: Artifact) -> Mapping[str, Mapping[str, float]]:
 
 
 def facts(scored: Artifact) -> dict[str, Any]:
-    """Return the facts that identify the numbers."""
+    """Return the counts and hashes behind the numbers."""
     facts: dict[str, Any] = json.loads((scored.path / "facts.json").read_text())
     return facts

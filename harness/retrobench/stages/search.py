@@ -1,4 +1,4 @@
-"""Search of a dataset's queries among its documents."""
+"""Search of a dataset's documents for its queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def search(work: Work, dataset_id: str, queries: Artifact, passages: Artifact, d
     """
     experiment = work.experiment
     name = experiment.entrant.name
-    scale, index = experiment.track.representation.scale, experiment.track.evaluate.index
+    scale = experiment.track.representation.scale
+    index = experiment.track.evaluate.index
     drop_self = work.inputs.collections[dataset_id].dataset.rule.drop_self
 
     def make(folder: Path) -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""BM25, by the bm25s library: the lexical baseline without which a reader cannot place the rest."""
+"""BM25 by the bm25s library: the lexical baseline."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,39 +13,47 @@ from retrobench.scoring import ranking, write_run
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
 
+if TYPE_CHECKING:
+    import bm25s
+
 __all__ = ["search_bm25"]
 
 
 def search_bm25(work: Work, dataset_id: str) -> Artifact:
-    """Return a run of BM25 over title and text, English stop words left out, no stemming."""
-    experiment, collection = work.experiment, work.inputs.collections[dataset_id]
-    baseline, titles = experiment.entrant, bool(experiment.track.test_reading.titles)
+    """Return a run of BM25 over title and text, without English stop words and without stemming."""
+    experiment = work.experiment
+    collection = work.inputs.collections[dataset_id]
+    baseline = experiment.entrant
     assert isinstance(baseline, Baseline)
-    depth, drop_self = experiment.track.evaluate.depth, collection.dataset.rule.drop_self
+    titles = bool(experiment.track.test_reading.titles)
+    depth = experiment.track.evaluate.depth
+    drop_self = collection.dataset.rule.drop_self
     label = f"search {baseline.name} on {collection.id}"
 
     def make(folder: Path) -> dict[str, float]:
         import bm25s
 
-        documents, queries = list(collection.dataset.documents()), list(collection.dataset.queries())
-        texts = [f"{d.title} {d.text}".strip() if titles else d.text for d in documents]
+        documents = list(collection.dataset.documents())
+        queries = list(collection.dataset.queries())
+        document_ids = [document.id for document in documents]
+        query_ids = [query.id for query in queries]
+        precedence = ranking.precedence(document_ids)
+        own_rows = np.full(len(query_ids), -1)
+        if drop_self:
+            own_rows = ranking.own_rows(query_ids, document_ids)
+        texts = []
+        for document in documents:
+            texts.append(f"{document.title} {document.text}".strip() if titles else document.text)
         index = bm25s.BM25(k1=baseline.bm25.k1, b=baseline.bm25.b, method="lucene")
         index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
         query_texts = [query.text for query in queries]
         query_words = bm25s.tokenize(query_texts, stopwords="en", return_ids=False, show_progress=False)
-        document_ids = [document.id for document in documents]
-        query_ids = [query.id for query in queries]
-        precedence = ranking.precedence(document_ids)
-        own_rows = ranking.own_rows(query_ids, document_ids) if drop_self else np.full(len(query_ids), -1)
         blocks = []
         with bar(label, len(queries), "queries") as advance:
             for words, own_row in zip(query_words, own_rows, strict=True):
-                token_ids = index.get_tokens_ids(words)
-                scores = np.zeros(len(document_ids), np.float32)
-                if len(token_ids):
-                    scores = index.get_scores_from_ids(token_ids)
-                best = ranking.top(scores[None], depth + drop_self, precedence)
-                blocks.append(ranking.finish(*best, precedence, depth, own_row[None]))
+                scores = _score(index, words, len(documents))
+                rows, top_scores = ranking.top(scores[None], depth + drop_self, precedence)
+                blocks.append(ranking.finish(rows, top_scores, precedence, depth, own_row[None]))
                 advance(1)
         write_run(folder, query_ids, document_ids, ranking.join(blocks, len(query_ids)), "bm25")
         return {"queries": float(len(queries)), "documents": float(len(documents))}
@@ -57,3 +66,12 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
         "drop_self": drop_self,
     }
     return work.store.ensure("search", recipe, [], make, dataset=collection.id, label=label)
+
+
+def _score(index: bm25s.BM25, words: list[str], count: int) -> np.ndarray:
+    """Return the scores of the `count` documents for a query, float32 [N]."""
+    token_ids = index.get_tokens_ids(words)
+    if not len(token_ids):
+        return np.zeros(count, np.float32)
+    scores: np.ndarray = index.get_scores_from_ids(token_ids)
+    return scores

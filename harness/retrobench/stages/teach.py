@@ -1,13 +1,13 @@
-"""A teacher's scores of a query's candidates and positives: a cross-encoder's, or a file of what one said."""
+"""A teacher's scores of a query's candidates and positives, from a cross-encoder or from a file."""
 
 from __future__ import annotations
 
 import gzip
 import math
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -26,20 +26,21 @@ __all__ = ["read_scores", "teach"]
 
 Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-EXAMPLES = 32  # scored together, and written before the next ones are
+EXAMPLES = 32  # scored and written at a time
 PAIRS = 128  # of a query and a passage, in one forward
 
 
 def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
     """Return a teacher's scores of the candidates and the positives of each training example, float32.
 
-    `candidates.npy` [E, D] goes with `scores.npy` [E, D] and `positive_scores.npy` [E, P]; -1 and NaN where there is
-    none. A cross-encoder scores the `mined` candidates and the positives. A file (`distil.scores`) brings its own
-    candidates: the documents it scores for a query, less the query's positives.
+    `candidates.npy` [E, D] has rows, `scores.npy` [E, D] and `positive_scores.npy` [E, P] have scores. -1 and NaN fill
+    short lists. A cross-encoder scores the `mined` candidates and the positives. A file (`distil.scores`) has its own
+    candidates: the documents that it scores for a query, without the query's positives.
     """
-    experiment, teacher = work.experiment, work.inputs.teacher
-    track = experiment.track
-    settings, distil = track.finetune, track.distil
+    experiment = work.experiment
+    teacher = work.inputs.teacher
+    settings = experiment.track.finetune
+    distil = experiment.track.distil
     file = Path(distil.scores).expanduser() if distil.scores else None
     recipe: dict[str, Any] = {"examples": settings.examples, "judgements": texts.collection.qrels_hash}
     sources: list[Source] = [texts.documents, texts.queries]
@@ -68,35 +69,46 @@ def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
         count = np.isfinite(candidates.scores).sum() + np.isfinite(candidates.positive_scores).sum()
         return {"pairs": float(count), **gpu_memory()}
 
-    dataset, label = texts.collection.id, f"teach {distil.scores or distil.teacher}"
-    return work.store.ensure("teach", recipe, sources, make, dataset=dataset, resumes=True, label=label)
+    return work.store.ensure(
+        "teach",
+        recipe,
+        sources,
+        make,
+        dataset=texts.collection.id,
+        resumes=True,
+        label=f"teach {distil.scores or distil.teacher}",
+    )
 
 
 class _Pairs:
-    """The pairs of queries and documents that a cross-encoder scores: each example's positives, then its candidates."""
+    """Pairs of queries and documents for a cross-encoder: each example's positives, then its candidates."""
 
     def __init__(
         self, experiment: Experiment, texts: TrainingTexts, examples: Examples, candidates: np.ndarray
     ) -> None:
-        self.experiment, self.texts, self.examples, self.candidates = experiment, texts, examples, candidates
+        self.experiment = experiment
+        self.texts = texts
+        self.examples = examples
+        self.candidates = candidates
         sizes = np.asarray([len(rows) for rows in examples.positives])
         owners = np.repeat(np.arange(len(sizes)), sizes)
         self.positives = grouped(owners, len(sizes), np.concatenate(examples.positives), -1)  # [E, P]
-        self.documents = np.hstack([self.positives, candidates])  # [E, P + D], rows; -1 where there is none
+        self.documents = np.hstack([self.positives, candidates])  # [E, P + D] rows, or -1
 
     def score(self, teacher: Path, folder: Path) -> Candidates:
-        """Score all pairs, a few examples at a time, and resume behind the scores that `folder` holds already."""
+        """Score all pairs, EXAMPLES examples at a time, and resume behind the scores in `folder`."""
         file = folder / "scores.part"
+        count = len(self.documents)
         bytes_per_example = 4 * self.documents.shape[1]
-        done = 0
+        scored_count = 0
         if file.exists():
-            done = file.stat().st_size // (bytes_per_example * EXAMPLES) * EXAMPLES
-        if done:
-            say(f"continuing at query {done:,}")
-        with file.open("ab") as stream, bar(f"teach {teacher.name}", len(self.documents), "queries", done) as advance:
-            stream.truncate(done * bytes_per_example)
+            scored_count = file.stat().st_size // (bytes_per_example * EXAMPLES) * EXAMPLES
+        if scored_count:
+            say(f"continuing at query {scored_count:,}")
+        with file.open("ab") as stream, bar(f"teach {teacher.name}", count, "queries", scored_count) as advance:
+            stream.truncate(scored_count * bytes_per_example)
             predict = self._predictor(teacher)
-            for first in range(done, len(self.documents), EXAMPLES):
+            for first in range(scored_count, count, EXAMPLES):
                 scores = self._score_block(first, predict)
                 scores.tofile(stream)
                 stream.flush()
@@ -106,21 +118,25 @@ class _Pairs:
         return Candidates(self.candidates, scores[:, width:], scores[:, :width])
 
     def _score_block(self, first: int, predict: Predictor) -> np.ndarray:
-        """Return the scores of EXAMPLES examples, [n, P + D]; NaN where there is no document."""
+        """Return the scores of EXAMPLES examples, [n, P + D]; NaN for absent documents."""
         documents = self.documents[first : first + EXAMPLES]
-        present = documents >= 0
+        query_rows = self.examples.query_rows[first : first + EXAMPLES]
+        is_present = documents >= 0
+        queries = np.repeat(query_rows, is_present.sum(1))
+        pairs = np.stack([queries, documents[is_present]])
+        # The examples of a query are neighbours and share candidates, so a pair can occur more than once.
+        unique_pairs, positions = np.unique(pairs, axis=1, return_inverse=True)
+        pair_scores = predict(*unique_pairs)
         scores = np.full(documents.shape, np.nan, np.float32)
-        queries = np.repeat(self.examples.query_rows[first : first + EXAMPLES], present.sum(1))
-        # Examples of one query stand together and share their candidates.
-        pairs, position = np.unique(np.stack([queries, documents[present]]), axis=1, return_inverse=True)
-        scores[present] = predict(*pairs)[position.reshape(-1)]
+        scores[is_present] = pair_scores[positions.reshape(-1)]
         return scores
 
     def _predictor(self, teacher: Path) -> Predictor:
-        """Return a function from rows of queries and of documents, both [M], to logits [M]."""
+        """Return a function from query rows and document rows, both [M], to logits [M]."""
         from sentence_transformers import CrossEncoder
 
-        track, device = self.experiment.track, embedding.place()
+        track = self.experiment.track
+        device = embedding.place()
         model = CrossEncoder(
             str(teacher),
             device=str(device),
@@ -131,12 +147,14 @@ class _Pairs:
         )
         bf16 = resolve_precision(track.finetune.precision) == "bf16"
         query_texts = {query.id: query.text for query in self.texts.collection.dataset.queries()}
-        query_ids, document_texts = self.examples.queries.ids, self._document_texts()
+        query_ids = self.examples.queries.ids
+        document_texts = self._document_texts()
 
         def predict(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
             pairs = []
             for query, document in zip(queries.tolist(), documents.tolist(), strict=True):
-                pairs.append([query_texts[query_ids[query]], document_texts[document]])
+                query_text = query_texts[query_ids[query]]
+                pairs.append([query_text, document_texts[document]])
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model.predict(pairs, batch_size=PAIRS, activation_fn=nn.Identity(), show_progress_bar=False)
             scores = np.asarray(logits, np.float32).reshape(len(pairs))
@@ -150,32 +168,39 @@ class _Pairs:
         return predict
 
     def _document_texts(self) -> list[str]:
-        """Return the texts of the documents to score by row, as the student reads them; empty for all others.
+        """Return the documents' texts by row, with titles where the student reads titles. Unscored rows are empty.
 
-        The separator behind a title is left out: no teacher has met one there.
+        A title is followed by a space, not by the separator, because teachers were not trained with the separator.
         """
         titles = self.experiment.track.finetune.reading.titles
         needed = np.zeros(len(self.examples.documents), np.bool_)
         needed[self.documents[self.documents >= 0]] = True
         texts = []
         for document, is_needed in zip(self.texts.collection.dataset.documents(), needed.tolist(), strict=True):
-            text = f"{document.title} {document.text}".strip() if titles else document.text
-            texts.append(text if is_needed else "")
+            if not is_needed:
+                texts.append("")
+            elif titles:
+                texts.append(f"{document.title} {document.text}".strip())
+            else:
+                texts.append(document.text)
         return texts
 
 
 def read_scores(file: Path, examples: Examples) -> Candidates:
-    """Return the candidates and scores of a TSV file with the header `query-id corpus-id score`, gzipped or not.
+    """Return the candidates and scores of a TSV file, gzipped or not, with the header `query-id corpus-id score`.
 
-    Queries and documents that the examples do not have are passed over. RetrobenchError names a faulty line.
+    Queries and documents outside the examples are skipped. RetrobenchError names a faulty line.
     """
     query_row = {name: row for row, name in enumerate(examples.queries.ids)}
     document_row = {name: row for row, name in enumerate(examples.documents.ids)}
     relevant = examples.relevant_by_query()
     positive_scores: dict[tuple[int, int], float] = {}
-    queries, documents, values = array("i"), array("i"), array("f")
-    for query_id, document_id, score in _lines(file):
-        query, document = query_row.get(query_id, -1), document_row.get(document_id, -1)
+    queries = array("i")
+    documents = array("i")
+    candidate_scores = array("f")
+    for query_id, document_id, score in _read_lines(file):
+        query = query_row.get(query_id, -1)
+        document = document_row.get(document_id, -1)
         if query not in relevant or document < 0:
             continue
         if document in relevant[query]:
@@ -183,33 +208,56 @@ def read_scores(file: Path, examples: Examples) -> Candidates:
             continue
         queries.append(query)
         documents.append(document)
-        values.append(score)
+        candidate_scores.append(score)
     keys = np.asarray(queries)
-    rows = grouped(keys, len(query_row), np.asarray(documents, np.int32), -1)[examples.query_rows]
-    scores = grouped(keys, len(query_row), np.asarray(values, np.float32), np.nan)[examples.query_rows]
-    own_scores = np.full((len(examples), max(map(len, examples.positives))), np.nan, np.float32)
-    for example, (query, positives) in enumerate(zip(examples.query_rows.tolist(), examples.positives, strict=True)):
-        for column, document in enumerate(positives.tolist()):
-            own_scores[example, column] = positive_scores.get((query, document), np.nan)
-    return Candidates(rows, scores, own_scores)
+    rows = grouped(keys, len(query_row), np.asarray(documents, np.int32), -1)
+    scores = grouped(keys, len(query_row), np.asarray(candidate_scores, np.float32), np.nan)
+    return Candidates(
+        rows[examples.query_rows],
+        scores[examples.query_rows],
+        _scores_of_positives(examples, positive_scores),
+    )
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str, float]]:
-    expected = "query-id, corpus-id and a finite score with tabs between them"
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as text:
+def _scores_of_positives(examples: Examples, scores: Mapping[tuple[int, int], float]) -> np.ndarray:
+    """Return the scores of each example's positives, float32 [E, P], from scores by query row and document row."""
+    most_positives = max(len(positives) for positives in examples.positives)
+    table = np.full((len(examples), most_positives), np.nan, np.float32)
+    for example, query in enumerate(examples.query_rows.tolist()):
+        for column, document in enumerate(examples.positives[example].tolist()):
+            table[example, column] = scores.get((query, document), np.nan)
+    return table
+
+
+def _read_lines(file: Path) -> Iterator[tuple[str, str, float]]:
+    """Yield the ids and the score of each line below the header."""
+    with _open_text(file) as text:
         for number, line in enumerate(text, 1):
             cells = line.rstrip("\r\n").split("\t")
-            score = _number(cells[2]) if len(cells) == 3 else math.nan
-            if number == 1 and math.isfinite(score):
-                raise RetrobenchError(f"{file} has no header; let its first line be query-id, corpus-id, score.")
-            if number > 1 and not math.isfinite(score):
-                raise RetrobenchError(f"{file}, line {number}: {expected} were expected, not {cells}.")
-            if number > 1:
-                yield cells[0], cells[1], score
+            score = _parse_score(cells)
+            if number == 1:
+                if math.isfinite(score):
+                    raise RetrobenchError(f"{file} has no header; let its first line be query-id, corpus-id, score.")
+                continue
+            if not math.isfinite(score):
+                raise RetrobenchError(
+                    f"{file}, line {number}: query-id, corpus-id and a finite score with tabs between them were "
+                    f"expected, not {cells}."
+                )
+            yield cells[0], cells[1], score
 
 
-def _number(text: str) -> float:
+def _open_text(file: Path) -> TextIO:
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8")
+    return file.open(encoding="utf-8")
+
+
+def _parse_score(cells: list[str]) -> float:
+    """Return the score of a line, NaN where it has none."""
+    if len(cells) != 3:
+        return math.nan
     try:
-        return float(text)
+        return float(cells[2])
     except ValueError:
         return math.nan

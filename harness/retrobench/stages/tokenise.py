@@ -1,4 +1,4 @@
-"""Texts to token ids, once per collection and tokenizer, whatever the objective."""
+"""Tokenisation of texts, once per collection and tokenizer. All objectives share the tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def tokenise_documents(work: Work, corpus: Corpus, titles: Titles) -> Artifact:
 
     def texts() -> Iterator[Text]:
         for document in dataset.documents():
-            yield document.id, document.title if titles else "", document.text
+            title = document.title if titles else ""
+            yield document.id, title, document.text
 
     def make(folder: Path) -> dict[str, float]:
         with bar(label, corpus.count, "documents") as advance:
@@ -62,19 +63,20 @@ def sample_queries(work: Work, texts: TrainingTexts) -> Artifact:
 
     The draw depends on the collection alone, so every entrant gets the same queries.
     """
-    collection, sample = texts.collection, work.experiment.track.mine.queries
+    collection = texts.collection
+    sample = work.experiment.track.mine.queries
     label = f"tokenise {sample:,} of {collection.id} queries"
 
     def make(folder: Path) -> dict[str, float]:
         document_ids = set(TokenisedTexts.open(texts.documents.path).ids)
         qrels = collection.dataset.qrels()
-        useful = [
-            (query.id, "", query.text)
-            for query in collection.dataset.queries()
-            if _has_answer(qrels.get(query.id, {}), document_ids)
-        ]
-        rows = np.sort(np.random.default_rng(0).permutation(len(useful))[:sample])
-        return _write_queries(folder, [useful[row] for row in rows], work, collection, label)
+        useful = []
+        for query in collection.dataset.queries():
+            if _has_answer(qrels.get(query.id, {}), document_ids):
+                useful.append((query.id, "", query.text))
+        drawn_rows = np.random.default_rng(0).permutation(len(useful))[:sample]
+        sampled = [useful[row] for row in np.sort(drawn_rows)]
+        return _write_queries(folder, sampled, work, collection, label)
 
     settings = {"queries": collection.queries_hash, "judgements": collection.qrels_hash, "sample": sample}
     sources = [work.tokenizer, texts.documents]

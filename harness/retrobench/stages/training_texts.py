@@ -1,4 +1,4 @@
-"""The texts that fine-tuning, mining and teaching share."""
+"""The texts of fine-tuning, mining and teaching."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ __all__ = ["TrainingTexts"]
 
 
 class TrainingTexts(NamedTuple):
-    """The training queries and the documents that they are searched among, tokenised."""
+    """The training queries and their documents, tokenised."""
 
     collection: Collection
     documents: Artifact
     queries: Artifact
 
     def examples(self, kind: Literal["query", "judgement"]) -> Examples:
-        """Return the queries with their positives, an example for each query or each judgement."""
-        queries, documents = TokenisedTexts.open(self.queries.path), TokenisedTexts.open(self.documents.path)
+        """Return the queries with their positives. An example is a query or a judgement."""
+        queries = TokenisedTexts.open(self.queries.path)
+        documents = TokenisedTexts.open(self.documents.path)
         return Examples(queries, documents, self.collection.dataset, kind)

@@ -1,4 +1,4 @@
-"""One experiment at work: the record that every stage gets beside its artifacts."""
+"""A running experiment: the record that every stage gets beside its artifacts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """An experiment, its inputs, and the store that its artifacts go to."""
+    """An experiment, its inputs and the store of its artifacts."""
 
     experiment: Experiment
     inputs: Inputs
@@ -33,7 +33,7 @@ class Work:
 
 
 def once(stage: Callable[Concatenate[Work, P], Artifact]) -> Callable[Concatenate[Work, P], Artifact]:
-    """Call a stage once for the same arguments in one experiment: several steps ask for the same tokens and vectors."""
+    """Call a stage once per arguments in an experiment, because several steps need equal tokens and vectors."""
 
     @functools.wraps(stage)
     def call(work: Work, /, *args: P.args, **kwargs: P.kwargs) -> Artifact:

@@ -1,8 +1,8 @@
 """
 A persistent cache of finished stages: keys are arguments, entries are directories.
 
-* store     make each entry once, or find it
-* entries   what a finished entry says of itself
+* store     makes each entry once.
+* entries   the record in a finished entry.
 """
 
 from retrobench.store.store import Artifact, Source, Store, default_root

@@ -1,9 +1,8 @@
-"""`entry.json` in the folder of a finished stage: what it was made of, and what its files hash to.
+"""`entry.json` in the folder of a finished stage: the entry's recipe, and the hashes of its files.
 
-* Recipe    what a key is made of
-* Entry     a finished folder: its recipe, files, cost and date; read, written, compared with what is there
-* plain     settings as JSON has them
-* sync      files and folders written to the disk, before a name says that they are there
+* Recipe           the content of a cache key.
+* Entry            a finished folder: recipe, files, cost and date.
+* to_json_values   settings as JSON values.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from retrobench.core import KEY_LENGTH, duration, file_hash
 
-__all__ = ["Entry", "Recipe", "plain"]
+__all__ = ["Entry", "Recipe", "to_json_values"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a key is made of. `sources` are `stage/key`, which is also where they lie under the root."""
+    """The content of a cache key. A source is `stage/key`, which is also its path under the root."""
 
     stage: str
     settings: dict[str, Any]
@@ -36,10 +35,13 @@ class Recipe:
         return _digest(asdict(self))[:KEY_LENGTH]
 
     def ingredients(self) -> dict[str, str]:
-        """Name to text, in the order in which a difference is worth telling."""
-        flat = {name: json.dumps(value) for name, value in _flat(self.settings)}
-        flat |= {"retrobench": self.version, "code": self.code or "none"}
-        return flat | {f"source {n}": source[: 8 - KEY_LENGTH] for n, source in enumerate(self.sources, 1)}
+        """Return texts by name, the most informative ones first."""
+        texts = {name: json.dumps(value) for name, value in _flatten(self.settings)}
+        texts["retrobench"] = self.version
+        texts["code"] = self.code or "none"
+        for number, source in enumerate(self.sources, 1):
+            texts[f"source {number}"] = source[: 8 - KEY_LENGTH]  # the stage and 8 digits of the key
+        return texts
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,21 @@ class _File:
     sha256: str
     bytes: int
 
+    def fault(self, path: Path | None) -> str:
+        """Return the difference of a file on the disk from this record; empty where they agree."""
+        if path is None:
+            return "is missing"
+        size = path.stat().st_size
+        if size != self.bytes:
+            return f"has {size:,} bytes where {self.bytes:,} were written"
+        if file_hash(path) != self.sha256:
+            return "does not match its checksum"
+        return ""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """What `entry.json` says, where the recipe's fields lie beside the others, under a seal: its own hash."""
+    """The content of `entry.json`. A hash of the document, the seal, is stored with it."""
 
     recipe: Recipe
     files: dict[str, _File]
@@ -58,50 +71,56 @@ class Entry:
     date: str  # ISO 8601, UTC
 
     @classmethod
-    def of(cls, folder: Path, recipe: Recipe, cost: dict[str, float]) -> Entry:
-        """What a folder holds now."""
-        marks = {name: _File(file_hash(path), path.stat().st_size) for name, path in _files(folder).items()}
-        return cls(recipe, marks, cost, datetime.now(UTC).isoformat(timespec="seconds"))
+    def describe(cls, folder: Path, recipe: Recipe, cost: dict[str, float]) -> Entry:
+        """Return the entry of a folder with its present files."""
+        files = {}
+        for name, path in _files(folder).items():
+            files[name] = _File(file_hash(path), path.stat().st_size)
+        return cls(recipe, files, cost, datetime.now(UTC).isoformat(timespec="seconds"))
 
     @classmethod
     def read(cls, folder: Path) -> Entry | None:
-        """None where there is none, or none that can be read."""
+        """Return the entry of a folder, or None where it is missing or unreadable."""
         try:
-            found = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-            if found.pop("seal") != _digest(found):
+            document = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+            seal = document.pop("seal")
+            if seal != _digest(document):
                 return None
-            about = [found[name] for name in ("stage", "settings", "sources", "version", "code")]
-            files = {name: _File(**file) for name, file in found["files"].items()}
-            return cls(Recipe(*about), files, found["cost"], found["date"])
+            recipe = Recipe(**{field.name: document[field.name] for field in fields(Recipe)})
+            files = {name: _File(**file) for name, file in document["files"].items()}
+            return cls(recipe, files, document["cost"], document["date"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
     def write(self, folder: Path) -> None:
-        rest = {name: value for name, value in asdict(self).items() if name != "recipe"}
-        document = {"key": self.recipe.key, **asdict(self.recipe), **rest}
+        settings = asdict(self)
+        recipe = settings.pop("recipe")
+        document = {"key": self.recipe.key, **recipe, **settings}
         document["seal"] = _digest(document)
-        (folder / "entry.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(document, indent=1) + "\n"
+        (folder / "entry.json").write_text(text, encoding="utf-8")
 
     @property
-    def made(self) -> str:
+    def history(self) -> str:
+        """Return the date and the duration of the work, for messages."""
         day = datetime.fromisoformat(self.date).astimezone()
         return f"made {day:%Y-%m-%d %H:%M} in {duration(self.cost['seconds'])}"
 
     def fault(self, folder: Path, recipe: Recipe) -> str:
-        """The first thing that is not as it was written; empty if all is."""
+        """Return the first change since the entry was written; empty where there is none."""
         if self.recipe != recipe:
             return "entry.json describes another entry"
-        there = _files(folder)
+        paths = _files(folder)
         for name, file in self.files.items():
-            if name not in there:
-                return f"{name} is missing"
-            if (size := there[name].stat().st_size) != file.bytes:
-                return f"{name} has {size:,} bytes where {file.bytes:,} were written"
-            if file_hash(there[name]) != file.sha256:
-                return f"{name} does not match its checksum"
-        # An added file can change what a folder loads as (other weights); a desktop's dot file cannot.
-        added = [name for name in there if name not in self.files and not Path(name).name.startswith(".")]
-        return f"{added[0]} was added" if added else ""
+            fault = file.fault(paths.get(name))
+            if fault:
+                return f"{name} {fault}"
+        for name in paths:
+            # An added file, such as other weights, can change the model of a folder. A desktop's dot file cannot.
+            hidden = Path(name).name.startswith(".")
+            if name not in self.files and not hidden:
+                return f"{name} was added"
+        return ""
 
 
 def _digest(document: Mapping[str, Any]) -> str:
@@ -109,28 +128,33 @@ def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def plain(value: Any, where: str) -> Any:
-    """`value` as JSON has it; TypeError names the setting whose text might not be the same tomorrow."""
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: plain(inner, f"{where}.{name}") for name, inner in value.items()}
+def to_json_values(value: Any, name: str) -> Any:
+    """Return `value` as JSON has it. TypeError names a setting without a fixed text, which would change its key."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: to_json_values(inner, f"{name}.{key}") for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner, f"{where}[{n}]") for n, inner in enumerate(value)]
+        return [to_json_values(inner, f"{name}[{n}]") for n, inner in enumerate(value)]
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    raise TypeError(f"{where} is of {type(value)}, which has no fixed JSON form")
+    raise TypeError(f"{name} is of {type(value)}, which has no fixed JSON form")
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings by dotted name."""
     for name, value in settings.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    found = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    found.pop("entry.json", None)
-    return found
+    """Return the files of an entry but `entry.json`, by relative path."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = path
+    files.pop("entry.json", None)
+    return files

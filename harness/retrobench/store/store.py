@@ -3,8 +3,8 @@ A persistent cache: keys are arguments, entries are directories.
 
     artifact = store.ensure("tokenise", {"corpus": "beir/nfcorpus", "length": 128}, [], make)
 
-An entry is `root/<stage>/<key>/`: what `make` wrote, and an `entry.json` that says what it was made of and
-what every file hashes to. Existence means finished: work goes on in `<key>.partial` and is renamed last.
+An entry is `root/<stage>/<key>/`. It holds the files that `make` wrote, and an `entry.json` with the recipe and the
+files' hashes. Existence means finished: `make` works in `<key>.partial`, which is renamed last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,7 +23,7 @@ from typing import Any
 
 from retrobench.core import KEY_LENGTH, move, peak_memory, processes, retrobench_version, say, sync
 from retrobench.errors import RetrobenchError
-from retrobench.store.entries import Entry, Recipe, plain
+from retrobench.store.entries import Entry, Recipe, to_json_values
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
@@ -32,7 +32,7 @@ Make = Callable[[Path], Mapping[str, float] | None]
 
 @dataclass(frozen=True)
 class Source:
-    """Files from outside the store, known by a hash of their content."""
+    """Files from outside the store, with a hash of their content as the key."""
 
     stage: str
     key: str
@@ -43,8 +43,8 @@ class Source:
 class Artifact(Source):
     """A finished entry of the store.
 
-    `cost` holds `seconds`, `peak_memory_bytes` and what `make` returned. `sources` are the arguments it was made of, so
-    that everything behind a score is found by walking from it. `dataset` and `detail` say what it is of, for its role.
+    `cost` holds `seconds`, `peak_memory_bytes` and the numbers that `make` returned. `sources` are the arguments of
+    `ensure`, so walking them from a score finds every artifact behind it. `dataset` and `detail` name its role.
     """
 
     cached: bool
@@ -58,23 +58,23 @@ class Artifact(Source):
 
 
 def default_root() -> Path:
-    """Where the store lies unless told otherwise: `$RETROBENCH_HOME`, else `~/.cache/retrobench`."""
+    """Return the store's default folder: `$RETROBENCH_HOME`, else `~/.cache/retrobench`."""
     return Path(os.environ.get("RETROBENCH_HOME") or "~/.cache/retrobench").expanduser()
 
 
 class Store:
     """
-    Finished stages under `root`, each made once and checked when first used.
+    Finished stages under `root`. Each is made once, and verified when first used.
 
-    With `fresh`, entries older than this object are made again, once each. Raises RetrobenchError where
-    `root` cannot be used.
+    With `fresh`, entries older than this object are made again, once each. Raises RetrobenchError where `root` cannot
+    be used.
     """
 
     def __init__(self, root: Path, fresh: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
-        self._began = time.time_ns()
-        self._known: dict[Path, tuple[Artifact, str]] = {}  # made or checked by this object, and what to say
+        self._start = time.time_ns()
+        self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
         self._open(self.root)
 
     def ensure(
@@ -92,114 +92,122 @@ class Store:
         label: str = "",
     ) -> Artifact:
         """
-        The entry for these arguments, made by `make(folder)` unless it is there.
+        Return the entry for these arguments. `make(folder)` makes it if it does not exist.
 
-        `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder, or with
-        `resumes` into whatever an interrupted attempt left there. The floats it returns become part of the
-        cost, among them `seconds` where a resumed stage knows its own total. Its exceptions pass through,
-        but a full disk is a RetrobenchError. A second process asking for the same key waits for the first,
-        unless the work is done `together`: then the processes of a team (`team`) all call `make` on one folder,
-        and what the first of them returns counts.
+        `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder; with `resumes` the
+        folder holds the files of an interrupted attempt. Its returned floats become part of the cost. A resumed stage
+        returns its total `seconds`. Exceptions of `make` pass through, but a full disk is a RetrobenchError.
+
+        A second process that needs the key waits for the first. With `together`, all processes of an experiment call
+        `make` on one folder, and the returned floats of rank 0 count.
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
-        recipe = Recipe(stage, plain(settings, "settings"), origins, retrobench_version(), code)
-        folder = self.root / stage / recipe.key
-        label = label or stage
-        self._open(folder.parent)
-        if together and processes.size() > 1:
-            artifact = self._together(folder, recipe, make, resumes, label)
+        recipe = Recipe(stage, to_json_values(settings, "settings"), origins, retrobench_version(), code)
+        work = _Work(self.root / stage / recipe.key, recipe, make, resumes, label or stage)
+        self._open(work.folder.parent)
+        is_shared = together and processes.size() > 1
+        ensure = self._ensure_together if is_shared else self._ensure_alone
+        return replace(ensure(work), sources=tuple(sources), dataset=dataset, detail=detail)
+
+    def _ensure_alone(self, work: _Work) -> Artifact:
+        with self._disk(work.recipe.stage), _locked(work):
+            return self._look_up(work) or self._make(work)
+
+    def _ensure_together(self, work: _Work) -> Artifact:
+        """Rank 0 decides, holds the lock and finishes the folder. All ranks work in the folder and read the entry."""
+        work = replace(work, make=_meet_before(work.make))
+        if processes.leads():
+            with _locked(work):
+                entry = self._look_up(work)
+                if not processes.agree(entry is not None):
+                    entry = self._make(work)
+                    processes.meet()
         else:
-            with self._disk(stage), _locked(folder, label):
-                artifact = self._look_up(folder, recipe, resumes, label) or self._make(folder, recipe, make, resumes)
-        return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
-
-    def _look_up(self, folder: Path, recipe: Recipe, resumes: bool, label: str) -> Artifact | None:
-        artifact, why = self._find(folder, recipe, resumes)
-        say(f"{label}: {why}")
-        return artifact
-
-    def _together(self, folder: Path, recipe: Recipe, make: Make, resumes: bool, label: str) -> Artifact:
-        """The first of a team decides, holds the lock and finishes the folder in which all work; the others read it."""
-        made = None
-        with _locked(folder, label) if processes.leads() else nullcontext():
-            if processes.leads():
-                made = self._look_up(folder, recipe, resumes, label)
-            if not processes.agreed(made is not None):
-
-                def meeting(place: Path) -> Mapping[str, float] | None:
-                    processes.meet()  # the folder is there
-                    return make(place)
-
-                if processes.leads():
-                    made = self._make(folder, recipe, meeting, resumes)
-                else:
-                    meeting(_beside(folder, "partial"))
+            if not processes.agree(False):  # rank 0's decision counts
+                work.make(work.partial)
                 processes.meet()
-        found = made or self._find(folder, recipe, resumes)[0]
-        assert found is not None, "the first process has just finished it"
-        return found
+            entry, _ = self._find(work)
+        assert entry is not None, "rank 0 has just finished it"
+        return entry
 
-    def _find(self, folder: Path, recipe: Recipe, resumes: bool) -> tuple[Artifact | None, str]:
-        """The entry if it can be used, and the reason for what happens next. A damaged one is moved away."""
-        short = recipe.key[:8]
-        if not folder.exists():
-            left = resumes and not self.fresh and any(_beside(folder, "partial").glob("*"))
-            return None, "resuming, an earlier run was cut short" if left else self._reason(recipe)
-        if folder not in self._known:
-            # A younger one was made by another process after this run began, which is as fresh as asked for.
-            if self.fresh and folder.stat().st_mtime_ns < self._began:
-                return None, f"made afresh, in place of {short}"
-            entry = Entry.read(folder)
-            fault = entry.fault(folder, recipe) if entry else "entry.json is missing or broken"
-            if fault or entry is None:
-                _set_aside(folder)
-                return None, f"{short} is damaged and is made again ({fault})"
-            made = Artifact(recipe.stage, recipe.key, folder, True, entry.cost)
-            self._known[folder] = made, f"same settings and sources, {entry.made}"
-        artifact, why = self._known[folder]
-        return artifact, f"cached {short} ({why})"
+    def _look_up(self, work: _Work) -> Artifact | None:
+        """Return the usable entry or None, and print the reason."""
+        entry, message = self._find(work)
+        say(f"{work.label}: {message}")
+        return entry
 
-    def _reason(self, recipe: Recipe) -> str:
-        """Why there is no entry: the first thing in which the stage's nearest entry differs."""
-        folders = [p for p in (self.root / recipe.stage).iterdir() if len(p.name) == KEY_LENGTH]
-        wanted, differences = recipe.ingredients(), []
-        for other in filter(None, map(Entry.read, folders)):
-            has = other.recipe.ingredients()
-            names = [name for name in wanted | has if wanted.get(name) != has.get(name)]
+    def _find(self, work: _Work) -> tuple[Artifact | None, str]:
+        """Return the usable entry or None, and a message. Set a damaged entry aside."""
+        if not work.folder.exists():
+            if work.resumes and not self.fresh and any(work.partial.glob("*")):
+                return None, "resuming, an earlier run was cut short"
+            return None, self._difference(work.recipe)
+        if work.folder not in self._verified:
+            fault = self._verify(work)
+            if fault:
+                return None, fault
+        entry, history = self._verified[work.folder]
+        return entry, f"cached {work.short} ({history})"
+
+    def _verify(self, work: _Work) -> str:
+        """Verify an entry on first use. Return the reason to make it again, or an empty text."""
+        # Another process made a younger entry after this run began. That entry is fresh.
+        if self.fresh and work.folder.stat().st_mtime_ns < self._start:
+            return f"made afresh, in place of {work.short}"
+        entry = Entry.read(work.folder)
+        fault = "entry.json is missing or broken"
+        if entry is not None:
+            fault = entry.fault(work.folder, work.recipe)
+        if entry is None or fault:
+            _set_aside(work.folder)
+            return f"{work.short} is damaged and is made again ({fault})"
+        self._verified[work.folder] = work.artifact(True, entry.cost), f"same settings and sources, {entry.history}"
+        return ""
+
+    def _difference(self, recipe: Recipe) -> str:
+        """Return the reason for new work: the first difference from the stage's nearest entry."""
+        ingredients = recipe.ingredients()
+        differences = []
+        for entry in self._entries(recipe.stage):
+            cached = entry.recipe.ingredients()
+            names = [name for name in ingredients | cached if ingredients.get(name) != cached.get(name)]
             if names:
-                differences.append((-len(names), other.date, names[0], has.get(names[0], "none")))
+                differences.append((-len(names), entry.date, names[0], cached.get(names[0], "none")))
         if not differences:
             return "new (first time)"
-        _, _, name, value = max(differences)
-        return f"new ({name} {_short(wanted.get(name, 'none'))}, nearest cached has {_short(value)})"
+        _, _, name, cached_text = max(differences)
+        return f"new ({name} {_short(ingredients.get(name, 'none'))}, nearest cached has {_short(cached_text)})"
 
-    def _make(self, folder: Path, recipe: Recipe, make: Make, resumes: bool) -> Artifact:
-        partial = _beside(folder, "partial")
-        if self.fresh or not resumes:
-            _remove(partial)
-        partial.mkdir(exist_ok=True)
-        began = time.perf_counter()
+    def _entries(self, stage: str) -> Iterator[Entry]:
+        for folder in (self.root / stage).iterdir():
+            if len(folder.name) != KEY_LENGTH:
+                continue
+            entry = Entry.read(folder)
+            if entry is not None:
+                yield entry
+
+    def _make(self, work: _Work) -> Artifact:
+        if self.fresh or not work.resumes:
+            _remove(work.partial)
+        work.partial.mkdir(exist_ok=True)
         try:
-            with self._disk(recipe.stage):  # here, because removing the partial frees the space it reports
-                measured = {name: float(value) for name, value in (make(partial) or {}).items()}
-                cost = {"seconds": time.perf_counter() - began, "peak_memory_bytes": peak_memory()}
-                # JSON has no word for a rate that is not a number, and a rate is no reason to lose the work.
-                cost |= {name: value for name, value in measured.items() if math.isfinite(value)}
-                _finish(partial, recipe, cost)
+            with self._disk(work.recipe.stage):  # inside: removing the partial frees the space that the error reports
+                cost = _run(work)
+                _finish(work.partial, work.recipe, cost)
         except BaseException:
-            if not resumes:
-                _remove(partial)
+            if not work.resumes:
+                _remove(work.partial)
             raise
-        _set_aside(folder)  # a folder cannot be renamed over a full one
-        move(partial, folder)
-        _remove(_beside(folder, "old"))
-        self._known[folder] = Artifact(recipe.stage, recipe.key, folder, True, cost), "made in this run"
-        return Artifact(recipe.stage, recipe.key, folder, False, cost)
+        _set_aside(work.folder)  # a folder cannot be renamed over a full one
+        move(work.partial, work.folder)
+        _remove(_beside(work.folder, "old"))
+        self._verified[work.folder] = work.artifact(True, cost), "made in this run"
+        return work.artifact(False, cost)
 
     def _open(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=folder).close()  # permission bits say nothing of a read-only disk
+            TemporaryFile(dir=folder).close()  # permission bits do not show a read-only disk
         except OSError as error:
             reason = "it is a file" if os.path.isfile(folder) else error.strerror
             raise RetrobenchError(
@@ -209,7 +217,7 @@ class Store:
 
     @contextmanager
     def _disk(self, stage: str) -> Iterator[None]:
-        """Turn the many faces of a full disk into one line."""
+        """Turn the exceptions of a full disk into one line."""
         try:
             yield
         except Exception as error:
@@ -223,19 +231,67 @@ class Store:
             ) from error
 
 
+@dataclass(frozen=True)
+class _Work:
+    """One call of `ensure`."""
+
+    folder: Path  # of the finished entry
+    recipe: Recipe
+    make: Make
+    resumes: bool
+    label: str
+
+    @property
+    def partial(self) -> Path:
+        return _beside(self.folder, "partial")
+
+    @property
+    def short(self) -> str:
+        """Return the beginning of the key, for messages."""
+        return self.recipe.key[:8]
+
+    def artifact(self, cached: bool, cost: dict[str, float]) -> Artifact:
+        return Artifact(self.recipe.stage, self.recipe.key, self.folder, cached, cost)
+
+
+def _meet_before(make: Make) -> Make:
+    """Return `make` behind a meeting of all processes, so that rank 0 has created the folder."""
+
+    def meet_and_make(folder: Path) -> Mapping[str, float] | None:
+        processes.meet()
+        return make(folder)
+
+    return meet_and_make
+
+
+def _run(work: _Work) -> dict[str, float]:
+    """Call `make` and return its cost."""
+    start = time.perf_counter()
+    measured = work.make(work.partial) or {}
+    cost = {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak_memory()}
+    for name, value in measured.items():
+        # JSON has no text for a non-finite rate, and a rate is no reason to lose the work.
+        if math.isfinite(value):
+            cost[name] = float(value)
+    return cost
+
+
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
+    if len(text) <= 60:
+        return text
+    return f"{text[:28]}...{text[-28:]}"
 
 
 @contextmanager
-def _locked(folder: Path, label: str) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # the kernel drops the lock with its process, whatever ends it
+def _locked(work: _Work) -> Iterator[None]:
+    """Hold the lock of a key. The kernel releases it when the process ends for any reason."""
+    from filelock import FileLock, Timeout
 
-    lock = FileLock(_beside(folder, "lock"))
+    lock = FileLock(_beside(work.folder, "lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"{label}: waits for another process that is making {folder.name[:8]}")
+        say(f"{work.label}: waits for another process that is making {work.short}")
         lock.acquire()
     try:
         yield
@@ -244,9 +300,9 @@ def _locked(folder: Path, label: str) -> Iterator[None]:
 
 
 def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
-    """Write what the folder holds into its `entry.json`, and all of it to the disk."""
-    Entry.of(partial, recipe, cost).write(partial)
-    # Else a power cut could keep the rename that says "finished" and lose the bytes it speaks of.
+    """Write `entry.json` for the folder's files, and all of them to the disk."""
+    Entry.describe(partial, recipe, cost).write(partial)
+    # Otherwise a power cut could keep the final name and lose the files' content.
     sync(partial)
 
 
@@ -266,8 +322,9 @@ def _remove(folder: Path) -> None:
 
 
 def _is_full(error: Exception, free: int) -> bool:
-    """safetensors gives only the text; NumPy and torch say neither, but leave no block on the disk."""
+    """Tell whether a full disk caused the error. safetensors gives only the text; NumPy and torch give no reason."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    told = os.strerror(errno.ENOSPC) in str(error)
-    return told or (isinstance(error, OSError | RuntimeError) and free < 65536)
+    if os.strerror(errno.ENOSPC) in str(error):
+        return True
+    return isinstance(error, OSError | RuntimeError) and free < 65536

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrobench.config import configure, discover, get, parse_objective, preset
+from retrobench.config import configure_objective, discover, find_objective, find_preset, parse_objective
 from retrobench.core import from_text
 from retrobench.leaderboard.claims import Part, System
 from retrobench.leaderboard.comparison import Load, alike, override
@@ -164,10 +164,10 @@ def _key(text: str) -> str:
 def _expected(entrant: str, changed: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], str]:
     """The settings of an objective, and how its vectors are read."""
     name, chosen = parse_objective(entrant)
-    objective = get(name, discover()).objective
+    objective = find_objective(name, discover()).objective
     assert objective is not None
-    settings = {**preset(objective, chosen), **from_text(objective, dict(changed))}
-    configured: Any = configure(objective, settings)
+    settings = {**find_preset(objective, chosen), **from_text(objective, dict(changed))}
+    configured: Any = configure_objective(objective, settings)
     return json.loads(json.dumps(asdict(configured))), objective.representation  # as a row has them
 
 
