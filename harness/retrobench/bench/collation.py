@@ -1,8 +1,8 @@
 """
 Collating for the enhanced decoder: masks of the encoder, and for each token the tokens that the decoder sees.
 
-On a CPU a case counts texts a second on one thread, as a loader's worker has, beside the released collator. On a GPU
-the device makes the masks: their time is set beside that of the whole step.
+On a CPU a case counts texts a second beside the released collator, on a single thread like a loader's worker. On a GPU
+the device draws the masks, and a case compares their time with the whole step's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["cases", "collate_visible", "collator_case", "require_equal_batches",
 
 FEW = 4  # texts that the released collator is timed on: its time is proportional to them
 ERRORS = 6.0  # standard errors that two means of a single distribution may differ by
-REPEATS = 20  # masks made in a round on a GPU
+REPEATS = 20  # draws of masks in a round on a GPU
 STEPS = 8  # steps taken in a round on a GPU
 
 
@@ -233,7 +233,7 @@ def _visible_shares(visible: Tensor) -> Tensor:
 
 
 def _share_of_a_step(setting: Setting) -> Case:
-    """Return seconds of making the masks, beside those of RetroMAE's whole step; the ratio is 1 over their share."""
+    """Return the seconds of drawing masks beside RetroMAE's whole step; the ratio is 1 over the share of the masks."""
     sizes = default_scale(setting)
     retromae = installed_objective("retromae")
     work = Workload.of_passages(setting, sizes)
@@ -268,7 +268,7 @@ def _share_of_a_step(setting: Setting) -> Case:
 
 
 def _time(setting: Setting, work: Callable[[], object], count: int) -> Timed:
-    """Return the seconds of one of the `count` repetitions that `work` runs."""
+    """Return the mean seconds of `count` repetitions, all of them run by one call of `work`."""
     start = setting.start()
     work()
     return Timed(1.0, setting.seconds(start) / count)

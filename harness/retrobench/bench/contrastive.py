@@ -112,7 +112,7 @@ def _make_round(queries: int, negatives: int) -> Round:
 
 
 class _PaddedStep:
-    """The step of toolkits: all texts of a batch padded to its longest, one forward each for both sides."""
+    """The step of toolkits: a forward of all queries and a forward of all passages, padded to the longest text."""
 
     def __init__(self, round_: Round, sizes: Scale, device: str, halved: bool) -> None:
         self.round = round_

@@ -94,14 +94,14 @@ def _make_inputs(sizes: Scale, device: str) -> _Inputs:
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Yield memory, and time, of both losses with their gradients for one batch of full length."""
+    """Yield the memory and the time of both losses and their gradients, for a batch of full length."""
     sizes = replace(default_scale(setting), dropout=0.0)
     if not (setting.smoke or setting.cuda):
         sizes = replace(sizes, batch=2 * sizes.batch)
     inputs = _make_inputs(sizes, setting.device)
     precision = resolve_precision("auto")
     halved = precision == "bf16"
-    # All logits once, and the gradients of the masked tokens; that of a maximum is one product of a vector.
+    # All logits once, and gradients of the masked tokens. A maximum's gradient costs a single vector product.
     masked = len(inputs.batch["masked_positions"]) / (sizes.batch * sizes.length)
     floor = Floor((1 + 2 * masked) * arithmetic.head(sizes.shape), precision=precision)
     case = Case(

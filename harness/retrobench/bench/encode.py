@@ -34,7 +34,7 @@ LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999}
 NDCG = 0.002  # the greatest difference allowed
 SAMPLE = 64  # passages that are compared
 CUT = 0.7  # share of a passage's tokens that stand in its query
-SPREAD = 0.05  # such weights tell texts apart, which BERT's own 0.02 hardly does
+SPREAD = 0.05  # of the random weights; with BERT's own 0.02 all vectors are nearly equal
 
 # A round embeds a batch.
 SMOKE = Scale(5, 192, 6, 768, 64, LONGEST, spread=SPREAD)

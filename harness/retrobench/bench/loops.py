@@ -32,7 +32,7 @@ Feeding = Literal["as released", "ours", "no wait"]
 
 
 class Steps:
-    """Steps of one loop, continued with every call."""
+    """Steps of a loop, continued with every call."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop

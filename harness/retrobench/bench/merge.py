@@ -1,4 +1,4 @@
-"""Rankings of shards merged into one, beside the heap of beir's exact search and one argsort over all of them."""
+"""Merge the rankings of shards: ours beside the heap of beir's exact search, and beside a single argsort."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-The models that are measured, with random weights: a small one on a CPU, BERT-base on a GPU.
+The measured models, with random weights: a small BERT on a CPU, BERT-base on a GPU.
 
 * Scale                 sizes of a model and its batches
 * default_scale         the sizes for a device, or for a smoke run

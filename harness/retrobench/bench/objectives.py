@@ -54,7 +54,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 
 class SpeedTable:
-    """All methods and both ways of collating, each round through all ten in turn; ratios are of one round."""
+    """All methods, each collated in both ways. A round runs all ten sides in turn; a ratio compares a single round."""
 
     def __init__(self, sizes: Scale, setting: Setting) -> None:
         self.sizes = sizes
@@ -163,7 +163,7 @@ class SpeedTable:
 
 
 class _StepsAlone:
-    """Steps on a batch collated beforehand, beside those of pure MLM."""
+    """Steps on a batch collated beforehand, beside the steps of pure MLM."""
 
     def __init__(self, method: Method, sizes: Scale, table: SpeedTable) -> None:
         self.method = method

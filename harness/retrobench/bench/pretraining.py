@@ -51,7 +51,10 @@ def bow_mae_cases(setting: Setting) -> Iterator[Case]:
 
 
 def _cases(method: Method, setting: Setting) -> Iterator[Case]:
-    """Passages are as long as those of MS MARCO, at most 150 tokens: ours sorted by length, the peer's at random."""
+    """Yield steps over passages as long as MS MARCO's, at most 150 tokens.
+
+    Our batches are sorted by length, the peer's are random.
+    """
     work = Workload.of_passages(setting, default_scale(setting))
     check = cache(partial(compare_steps, method, work))
     yield _case(method, work, False, check)

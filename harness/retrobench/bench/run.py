@@ -31,7 +31,7 @@ BENCHMARKS: dict[str, str] = {
     "merge": "merge:cases",
     "scale": "scale:cases",
 }
-# Run only by name: they take longer than all others together.
+# They take longer than the rest together.
 BY_NAME_ONLY = ("scale",)
 DEVICES = ("cpu", "cuda")
 FOLDER = "performance"
@@ -117,7 +117,7 @@ def _choose_device(name: str | None) -> str:
 
 
 def _read_aims(leaderboard: Path | None) -> list[performance.Aim]:
-    """Read the aims of the first folder that has some."""
+    """Read the aims of the first folder with any."""
     for folder in places(leaderboard):
         aims = performance.aims(folder / FOLDER)
         if aims:

@@ -22,7 +22,7 @@ WORDS = 29_000  # distinct ids that texts are drawn from
 def draw_lengths(count: int, longest: int, seed: int = 0, mean: float = 77.0) -> np.ndarray:
     """Draw lengths in tokens, [CLS] and [SEP] among them, at most `longest`.
 
-    They are lognormal, as those of MS MARCO's passages are.
+    They are lognormal, like the lengths of MS MARCO's passages.
     """
     random = np.random.default_rng([seed, longest])
     sigma = 0.4

@@ -62,10 +62,10 @@ def _read_table(table: claims.ClaimedTable) -> dict[str, dict[str, float | None]
 def verdict(
     released: Degenerations, waitless: Degenerations, ours: Degenerations, bounds: Degenerations, sizes: str
 ) -> str:
-    """Return one sentence: the bound of the published rate, and the slow-downs measured here on batches of `sizes`.
+    """Return a sentence about the bound of the published rate, and the slow-downs measured here on batches of `sizes`.
 
-    They are measured collating as released, then without the wait for data, then collating as retrobench does;
-    `bounds` are those by arithmetic.
+    `released` is measured collating as released, `waitless` without its wait for data, `ours` collating as retrobench
+    does; `bounds` is computed by arithmetic.
     """
     printed = Degenerations(_number(ENHANCED, "degeneration"), _number(BOW, "degeneration"))
     rate = _number(ENHANCED, "samples/s")

@@ -61,7 +61,7 @@ def main(words: Sequence[str]) -> int:
         keep_freed_memory()
     setting = Setting(cast(Literal["cpu", "cuda"], device), smoke == "1")
     if setting.smoke:
-        torch.set_num_threads(1)  # on a busy machine threads take longer to meet than such small work takes
+        torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than this small work takes
     machine = _Machine(setting)
     try:
         for case in load(location)(setting):

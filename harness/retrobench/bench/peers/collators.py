@@ -47,7 +47,7 @@ RATIO = 0.3
 DECODER_RATIO = 0.5
 AE_RATIO = 0.45  # auto-encoding hides more from its decoder than from its encoder
 UNLABELLED = -100
-LAST_UNUSED = 998  # bowdpr leaves ids up to this one out of its bags
+LAST_UNUSED = 998  # bowdpr's bags leave out ids up to 998
 CLS = "[CLS]"
 SEP = "[SEP]"
 

@@ -28,7 +28,7 @@ STEPS = 1000
 
 
 class Decoder(nn.Module):
-    """One BERT layer whose queries are another stream than its keys and values; parameters named as in ours."""
+    """A BERT layer whose queries come from a stream of their own; parameters have the names of our decoder."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
