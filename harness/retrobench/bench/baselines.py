@@ -18,7 +18,7 @@ __all__ = ["SentenceDecoder"]
 
 @dataclass(frozen=True)
 class SentenceDecoder:
-    """One more layer over the embedded text, whose first token the sentence vector replaces.
+    """A further layer over the embedded text, whose first token the sentence vector replaces.
 
     Auto-encoding: a layer like the encoder's rebuilds a second, more heavily masked copy at its masked positions.
     Auto-regression, `causal`: a layer as in GPT-2, with norms before attention, predicts each next token.
@@ -56,7 +56,9 @@ class SentenceDecoder:
             batch_first=True,
             norm_first=self.causal,
         )
-        norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if self.causal else nn.Identity()
+        norm: nn.Module = nn.Identity()
+        if self.causal:
+            norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         return Pretraining(backbone, self.step, decoder=layer, norm=norm)
 
     def step(
@@ -73,16 +75,21 @@ class SentenceDecoder:
     ) -> Step:
         backbone = model.backbone
         hidden = backbone.hidden(input_ids, attention_mask)  # [B, L, D]
-        context = torch.cat([hidden[:, :1], backbone.embed(input_ids=decoder_ids)[:, 1:].to(hidden.dtype)], dim=1)
-        visible = padding = None
-        if self.causal:  # padding stands behind all that a causal layer sees
-            visible = nn.Transformer.generate_square_subsequent_mask(context.shape[1], context.device, context.dtype)
-        else:
-            padding = attention_mask == 0
-        decoder, norm = cast(Any, model).decoder, cast(Any, model).norm
-        rebuilt = norm(decoder(context, src_mask=visible, src_key_padding_mask=padding, is_causal=self.causal))
+        embedded = backbone.embed(input_ids=decoder_ids).to(hidden.dtype)
+        context = torch.cat([hidden[:, :1], embedded[:, 1:]], dim=1)
+        rebuilt = self._decode(model, context, attention_mask)
         losses = {
             "mlm": token_loss(backbone, hidden, masked_positions, masked_ids),
             "decoder": token_loss(backbone, rebuilt, decoder_positions, decoder_targets),
         }
         return Step(losses, {})
+
+    def _decode(self, model: Pretraining, context: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the decoder's hidden states [B, L, D]."""
+        modules = cast(Any, model)
+        if not self.causal:
+            return cast(Tensor, modules.norm(modules.decoder(context, src_key_padding_mask=attention_mask == 0)))
+        # Padding stands behind every token that a causal layer sees, so it needs no mask of its own.
+        length = context.shape[1]
+        visible = nn.Transformer.generate_square_subsequent_mask(length, context.device, context.dtype)
+        return cast(Tensor, modules.norm(modules.decoder(context, src_mask=visible, is_causal=True)))

@@ -11,9 +11,11 @@ import torch
 
 from retrobench.bench.frame import Floor, Setting
 
-__all__ = ["Ceilings", "ceilings"]
+__all__ = ["Ceilings", "measure_ceilings"]
 
-_WARMUPS, _ROUNDS = 2, 5
+WARMUPS = 2
+ROUNDS = 5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -24,33 +26,40 @@ class Ceilings:
     copy: float
 
     def __str__(self) -> str:
-        rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in self.flops.items())
-        return f"matrix products {rates}; copies {self.copy / 1e9:,.0f} GB/s"
+        rates = []
+        for precision, rate in self.flops.items():
+            rates.append(f"{precision} {rate / 1e9:,.0f} GFLOP/s")
+        products = ", ".join(rates)
+        return f"matrix products {products}; copies {self.copy / 1e9:,.0f} GB/s"
 
     def seconds(self, floor: Floor) -> float:
         """Return the least time of a unit of work."""
-        return max(floor.flops / self.flops[floor.precision], floor.bytes / self.copy)
+        computing = floor.flops / self.flops[floor.precision]
+        copying = floor.bytes / self.copy
+        return max(computing, copying)
 
 
-def ceilings(setting: Setting) -> Ceilings:
-    """Measure them, in about a second; a smoke run takes no time, and its shares mean nothing."""
+def measure_ceilings(setting: Setting) -> Ceilings:
+    """Measure the ceilings, in about a second; a smoke run takes no time, and its shares mean nothing."""
     size = setting.choose(smoke=64, cpu=2048, cuda=8192)
     numbers = setting.choose(smoke=2**10, cpu=2**26, cuda=2**28)
     flops = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for precision, dtype in DTYPES.items():
         # Not zeros, which a processor multiplies faster.
-        left = torch.randn(size, size, device=setting.device).to(dtype)
-        right = torch.randn(size, size, device=setting.device).to(dtype)
-        flops[name] = 2.0 * size**3 / _median_seconds(partial(torch.matmul, left, right), setting)
+        first = torch.randn(size, size, device=setting.device).to(dtype)
+        second = torch.randn(size, size, device=setting.device).to(dtype)
+        multiply = partial(torch.matmul, first, second)
+        flops[precision] = 2.0 * size**3 / _median_seconds(multiply, setting)
     source = torch.randn(numbers, device=setting.device)
     target = torch.empty_like(source)
-    return Ceilings(flops, 8.0 * numbers / _median_seconds(partial(target.copy_, source), setting))
+    copy = partial(target.copy_, source)
+    return Ceilings(flops, 8.0 * numbers / _median_seconds(copy, setting))
 
 
 def _median_seconds(work: Callable[[], object], setting: Setting) -> float:
     times = []
-    for _ in range(_WARMUPS + _ROUNDS):
+    for _ in range(WARMUPS + ROUNDS):
         start = setting.start()
         work()
         times.append(setting.seconds(start))
-    return statistics.median(times[_WARMUPS:])
+    return statistics.median(times[WARMUPS:])

@@ -1,8 +1,8 @@
 """
 Collating for the enhanced decoder: masks of the encoder, and for each token the tokens that the decoder sees.
 
-On a CPU texts a second of one thread, as a loader's worker has, beside the released collator. On a GPU masks are made
-there: their time beside that of the whole step they are part of.
+On a CPU a case counts texts a second beside the released collator, on a single thread like a loader's worker. On a GPU
+the device draws the masks, and a case compares their time with the whole step's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,187 +18,257 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.bench.feeds import as_ours
+from retrobench.bench.feeds import convert_batch
 from retrobench.bench.frame import Case, Setting, Timed, UnequalError, require
-from retrobench.bench.loops import pretraining_steps, repeated
+from retrobench.bench.loops import pretraining_steps, repeat_batches
 from retrobench.bench.methods import ENHANCED, Method
-from retrobench.bench.models import Workload, objective, scale
+from retrobench.bench.models import Workload, default_scale, installed_objective
 from retrobench.bench.peers import collators
-from retrobench.bench.texts import VOCABULARY, passages
+from retrobench.bench.peers.collators import UNLABELLED
+from retrobench.bench.texts import VOCABULARY, draw_passages
 from retrobench.model import decoder_visibility
 from retrobench.objective import Passage
 
-__all__ = ["cases", "collated", "collator_case", "distributions_agree", "same_parts"]
+__all__ = ["cases", "collate_visible", "collator_case", "require_equal_batches", "require_equal_distributions"]
 
 FEW = 4  # texts that the released collator is timed on: its time is proportional to them
-ERRORS = 6.0  # standard errors that means of one distribution may be apart
-REPEATS = 20  # masks made in a round on a GPU
+ERRORS = 6.0  # standard errors that two means of a single distribution may differ by
+REPEATS = 20  # draws of masks in a round on a GPU
+STEPS = 8  # steps taken in a round on a GPU
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield cases of fixed lengths, as in the papers' own batches: every text as long as the longest allowed."""
     torch.set_num_threads(1)
-    for name, full, small in (("64 x 512", (64, 512), (8, 64)), ("128 x 150", (128, 150), (8, 32))):
-        texts, length = small if setting.smoke else full
-        case = collator_case(ENHANCED, texts, length)
-        yield replace(case, name=name, peer_name="RetroMAE's collator", check=partial(_distributions, length))
+    yield _enhanced_case("64 x 512", setting.choose(smoke=(8, 64), cpu=(64, 512), cuda=(64, 512)))
+    yield _enhanced_case("128 x 150", setting.choose(smoke=(8, 32), cpu=(128, 150), cuda=(128, 150)))
     if setting.cuda:
         yield _share_of_a_step(setting)
 
 
-def collator_case(method: Method, texts: int, length: int) -> Case:
-    """Return a case of collating full texts, the masks of the decoder included, equal in parts and in masked tokens."""
-    batch, draw, generator = passages(np.full(texts, length)), random.Random(0), torch.Generator().manual_seed(0)
-    few = min(FEW, texts) if method is ENHANCED else texts
-    plain = partial(method.objective().collate, batch, VOCABULARY, length, generator)
-    work = partial(collated, batch, length, generator) if method is ENHANCED else plain
+def _enhanced_case(name: str, size: tuple[int, int]) -> Case:
+    texts, length = size
+    case = collator_case(ENHANCED, texts, length)
+    check = partial(_compare_distributions, length)
+    return replace(case, name=name, peer_name="RetroMAE's collator", check=check)
 
-    def ours() -> float:
-        work()
-        return texts
 
-    def released() -> dict[str, Tensor]:
-        return method.collator(batch[:few], VOCABULARY, length, draw)
+@dataclass(frozen=True)
+class _Collating:
+    """Both collators at work on full texts."""
 
-    def peer() -> Timed:
+    method: Method
+    batch: Sequence[Passage]
+    length: int
+    draw: random.Random
+    generator: torch.Generator
+
+    @property
+    def few(self) -> int:
+        """Return the texts that the released collator is timed on."""
+        if self.method is ENHANCED:
+            return min(FEW, len(self.batch))
+        return len(self.batch)
+
+    def collate(self) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = self.method.objective().collate(self.batch, VOCABULARY, self.length, self.generator)
+        return batch
+
+    def collate_released(self) -> dict[str, Tensor]:
+        return self.method.collator(self.batch[: self.few], VOCABULARY, self.length, self.draw)
+
+    def ours(self) -> float:
+        if self.method is ENHANCED:
+            collate_visible(self.batch, self.length, self.generator)
+        else:
+            self.collate()
+        return len(self.batch)
+
+    def peer(self) -> Timed:
         start = time.perf_counter()
-        released()
-        return Timed(texts, (time.perf_counter() - start) * texts / few)
+        self.collate_released()
+        seconds = time.perf_counter() - start
+        return Timed(len(self.batch), seconds * len(self.batch) / self.few)
 
+    def check(self) -> str:
+        return require_equal_batches(self.collate(), convert_batch(self.collate_released()))
+
+
+def collator_case(method: Method, texts: int, length: int) -> Case:
+    """Return a case of collating full texts, with the decoder's masks; tensor names and masked tokens are compared."""
+    batch = draw_passages(np.full(texts, length))
+    sides = _Collating(method, batch, length, random.Random(0), torch.Generator().manual_seed(0))
+    note = ""
+    if sides.few < texts:
+        note = f"the peer timed on {sides.few} texts"
     return Case(
         name=f"{texts} x {length}",
         unit="texts/s",
-        ours=ours,
-        peer=peer,
+        ours=sides.ours,
+        peer=sides.peer,
         peer_name="the released collator",
-        check=lambda: same_parts(plain(), as_ours(released())),
-        note=f"the peer timed on {few} texts" if few < texts else "",
+        check=sides.check,
+        note=note,
         memory=False,
     )
 
 
-def same_parts(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    """Require of batches of one length that their parts agree and are masked as much; `theirs` may be shorter."""
-    texts, count = len(theirs["input_ids"]), len(ours["input_ids"])
+def require_equal_batches(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """Require that batches of one length have equal names and equal shares of masked tokens.
+
+    `theirs` may hold fewer texts.
+    """
+    texts = len(theirs["input_ids"])
+    all_texts = len(ours["input_ids"])
     facts = {
         "parts": ours.keys() == theirs.keys() - {"visible"},
         "real tokens": torch.equal(ours["attention_mask"][:texts], theirs["attention_mask"]),
     }
     for name in ("masked_positions", "content_positions", "decoder_positions"):
         if name in ours:
-            facts[name.replace("_", " ")] = len(ours[name]) * texts == len(theirs[name]) * count
+            facts[name.replace("_", " ")] = len(ours[name]) * texts == len(theirs[name]) * all_texts
     require(facts)
     return ", ".join(facts)
 
 
-def collated(
-    batch: Sequence[Passage], length: int, generator: torch.Generator = torch.default_generator
+def collate_visible(
+    passages: Sequence[Passage], length: int, generator: torch.Generator = torch.default_generator
 ) -> dict[str, Tensor]:
-    """Collate a batch as RetroMAE's step uses it, `visible` [B, L, L] bool with it."""
-    retromae: Any = objective("retromae")
-    made: dict[str, Tensor] = retromae.collate(batch, VOCABULARY, length, generator)
-    counts = made["attention_mask"].sum(1)
-    made["visible"] = decoder_visibility(made["words"], counts, retromae.decoder_mask_ratio, retromae.mask_pool)
-    return made
+    """Collate a batch as RetroMAE's step uses it, with `visible` [B, L, L] bool."""
+    retromae: Any = installed_objective("retromae")
+    batch: dict[str, Tensor] = retromae.collate(passages, VOCABULARY, length, generator)
+    counts = batch["attention_mask"].sum(1)
+    batch["visible"] = decoder_visibility(batch["words"], counts, retromae.decoder_mask_ratio, retromae.mask_pool)
+    return batch
 
 
-def _distributions(length: int) -> str:
-    batch = passages(np.full(FEW, length))
-    return distributions_agree(collated(batch, length), collators.retromae(batch, VOCABULARY, length, random.Random(0)))
+def _compare_distributions(length: int) -> str:
+    passages = draw_passages(np.full(FEW, length))
+    ours = collate_visible(passages, length)
+    peer = collators.retromae(passages, VOCABULARY, length, random.Random(0))
+    return require_equal_distributions(ours, peer)
 
 
-def distributions_agree(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor]) -> str:
-    """Require that two batches of the same full texts are drawn alike; UnequalError names the facts that differ.
+def require_equal_distributions(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor]) -> str:
+    """Require that two batches of equal full texts are drawn alike; UnequalError names the facts that differ.
 
-    Parts without randomness must be equal, the others within sampling errors.
+    Tensors without randomness must be equal, the random ones within sampling errors.
     """
-    clean, words = ours["clean_ids"], ours["words"]
-    labels = torch.full_like(clean, -100)
+    clean = ours["clean_ids"]
+    labels = torch.full_like(clean, UNLABELLED)
     labels.view(-1)[ours["masked_positions"]] = ours["masked_ids"]
     budget = round(clean.shape[1] * collators.RATIO)
     facts = {
         "clean ids": torch.equal(clean, peer["decoder_input_ids"]),
         "real tokens": torch.equal(ours["attention_mask"], peer["encoder_attention_mask"]),
-        "tokens masked of each text, ours": bool(((labels != -100).sum(1) == budget).all()),
-        "tokens masked of each text, the peer's": bool(((peer["encoder_labels"] != -100).sum(1) == budget).all()),
+        "tokens masked of each text, ours": _masks_exactly(labels, budget),
+        "tokens masked of each text, the peer's": _masks_exactly(peer["encoder_labels"], budget),
     }
-    for side, visible in (("ours", ours["visible"]), ("the peer's", peer["decoder_attention_mask"])):
-        facts |= {f"{name}, {side}": holds for name, holds in _facts(visible.bool(), words).items()}
+    matrices = {"ours": ours["visible"], "the peer's": peer["decoder_attention_mask"]}
+    for side, visible in matrices.items():
+        for name, holds in _visibility_facts(visible.bool(), ours["words"]).items():
+            facts[f"{name}, {side}"] = holds
     require(facts)
-    report = _alike(ours["visible"], peer["decoder_attention_mask"])
+    report = _require_equal_shares(ours["visible"], peer["decoder_attention_mask"])
     return f"masks per text and row, whole words, own position; {report}"
 
 
-def _facts(visible: Tensor, words: Tensor) -> dict[str, bool]:
+def _masks_exactly(labels: Tensor, budget: int) -> bool:
+    """Return whether every text has `budget` masked tokens."""
+    counts = (labels != UNLABELLED).sum(1)
+    return bool((counts == budget).all())
+
+
+def _visibility_facts(visible: Tensor, words: Tensor) -> dict[str, bool]:
     """Return the facts that hold of every matrix of visible tokens, [B, L, L]."""
+    cls_shown = visible[:, 1:, 0].all()
+    sep_shown = visible[:, :-1, -1].all()
     hidden = (~visible).sum(2)
     most = round(visible.shape[1] * collators.DECODER_RATIO) + 1
+    within = (hidden <= most) & (hidden >= most - 2)
     return {
-        "[CLS] and [SEP] shown": bool(visible[:, 1:, 0].all() and visible[:, :-1, -1].all()),
-        "tokens hidden of a row": bool((hidden <= most).all() and (hidden >= most - 2).all()),
+        "[CLS] and [SEP] shown": bool(cls_shown and sep_shown),
+        "tokens hidden of a row": bool(within.all()),
         **_word_facts(visible, words),
     }
 
 
 def _word_facts(visible: Tensor, words: Tensor) -> dict[str, bool]:
     """Return the facts that hold on padded texts too; a word may be split at the row's own position."""
-    follows = (words[:, 1:] == words[:, :-1]) & (words[:, 1:] >= 0)  # [B, L - 1]
-    split = (visible[:, :, 1:] != visible[:, :, :-1]) & follows[:, None]
+    word = words[:, 1:]
+    previous_word = words[:, :-1]
+    continues = (word == previous_word) & (word >= 0)  # [B, L - 1]
+    changes = visible[:, :, 1:] != visible[:, :, :-1]  # [B, L, L - 1]
     own = torch.eye(visible.shape[1], dtype=torch.bool)
+    beside_own = own[:, 1:] | own[:, :-1]
+    split = changes & continues[:, None] & ~beside_own
+    own_shown = visible.diagonal(0, 1, 2)
     return {
-        "own position hidden": not visible.diagonal(0, 1, 2).any(),
-        "words hidden whole": not (split & ~(own[:, 1:] | own[:, :-1])).any(),
+        "own position hidden": not own_shown.any(),
+        "words hidden whole": not split.any(),
     }
 
 
-def _alike(ours: Tensor, peer: Tensor) -> str:
-    """Require that tokens are visible to as many of a text's rows on both sides, within sampling errors."""
-    shares = [visible.double()[:, 1:-1, 1:-1].mean(1) for visible in (ours, peer)]  # [B, L - 2], of rows
-    variances = [share.var(1).mean().item() + 1e-12 for share in shares]
-    apart = (shares[0].mean() - shares[1].mean()).abs().item()
-    spread = variances[0] / variances[1]
-    error = (sum(variances) / shares[0].numel()) ** 0.5
-    if apart > ERRORS * error or not 0.5 < spread < 2:
+def _require_equal_shares(ours: Tensor, peer: Tensor) -> str:
+    """Require that a token is visible to equal shares of a text's rows on both sides, within sampling errors."""
+    our_shares = _visible_shares(ours)
+    peer_shares = _visible_shares(peer)
+    our_variance = our_shares.var(1).mean().item() + 1e-12
+    peer_variance = peer_shares.var(1).mean().item() + 1e-12
+    difference = (our_shares.mean() - peer_shares.mean()).abs().item()
+    spread = our_variance / peer_variance
+    error = ((our_variance + peer_variance) / our_shares.numel()) ** 0.5
+    most = ERRORS * error
+    if difference > most or not 0.5 < spread < 2:
         raise UnequalError(
-            f"visible share: {apart:.2g} apart, of at most {ERRORS * error:.2g}, and {spread:.2g} times as spread. "
+            f"visible share: {difference:.2g} apart, of at most {most:.2g}, and {spread:.2g} times as spread. "
             "Nothing was timed."
         )
-    return f"visible share within {apart:.1g}"
+    return f"visible share within {difference:.1g}"
+
+
+def _visible_shares(visible: Tensor) -> Tensor:
+    """Return the share of a text's rows that see each token, [B, L - 2]; special tokens are left out."""
+    return visible.double()[:, 1:-1, 1:-1].mean(1)
 
 
 def _share_of_a_step(setting: Setting) -> Case:
-    """Return seconds of making the masks, beside those of RetroMAE's whole step; the ratio is 1 over their share."""
-    sizes, retromae = scale(setting), objective("retromae")
+    """Return the seconds of drawing masks beside RetroMAE's whole step; the ratio is 1 over the share of the masks."""
+    sizes = default_scale(setting)
+    retromae = installed_objective("retromae")
     work = Workload.of_passages(setting, sizes)
-    training = pretraining_steps(retromae, work, repeated(retromae, work))
-    full = passages(np.full(sizes.batch, sizes.length))
-    batch = retromae.collate(full, VOCABULARY, sizes.length, torch.default_generator)
-    words, counts = batch["words"].to(setting.device), batch["attention_mask"].sum(1).to(setting.device)
+    training = pretraining_steps(retromae, work, repeat_batches(retromae, work))
+    passages = draw_passages(np.full(sizes.batch, sizes.length))
+    batch = retromae.collate(passages, VOCABULARY, sizes.length, torch.default_generator)
+    words = batch["words"].to(setting.device)
+    counts = batch["attention_mask"].sum(1).to(setting.device)
 
-    def timed(work: Callable[[], object], count: int) -> Timed:
-        start = setting.start()
-        work()
-        return Timed(1.0, setting.seconds(start) / count)
-
-    def visibility() -> Tensor:
+    def draw_masks() -> Tensor:
         return decoder_visibility(words, counts, collators.DECODER_RATIO, collators.POOL)
 
-    def masks() -> None:
+    def repeat_masks() -> None:
         for _ in range(REPEATS):
-            visibility()
+            draw_masks()
 
     def check() -> str:
-        facts = _word_facts(visibility().cpu(), words.cpu())
+        facts = _word_facts(draw_masks().cpu(), words.cpu())
         require(facts)
         return ", ".join(facts)
 
     return Case(
         name="masks of a step",
         unit="s",
-        ours=lambda: timed(masks, REPEATS),
-        peer=lambda: timed(lambda: training.take(8), 8),
+        ours=partial(_time, setting, repeat_masks, REPEATS),
+        peer=partial(_time, setting, partial(training.take, STEPS), STEPS),
         peer_name="the whole step",
         check=check,
         kind="seconds",
         memory=False,
     )
+
+
+def _time(setting: Setting, work: Callable[[], object], count: int) -> Timed:
+    """Return the mean seconds of `count` repetitions, all of them run by one call of `work`."""
+    start = setting.start()
+    work()
+    return Timed(1.0, setting.seconds(start) / count)

@@ -1,10 +1,10 @@
-"""A contrastive step beside the padded one of retrieval toolkits: 64 queries, 16 passages each, all of them shared."""
+"""A contrastive step beside the padded step of retrieval toolkits: 64 queries, 16 passages each, all of them shared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import numpy as np
@@ -12,10 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrobench.bench.frame import Case, Floor, Setting, gradients, steps_alike
+from retrobench.bench.frame import (
+    Case,
+    Floor,
+    Setting,
+    StepResult,
+    Tolerances,
+    compute_gradients,
+    require_equal_steps,
+)
 from retrobench.bench.loops import Steps
-from retrobench.bench.models import BASE, Scale, backbone, encoder
-from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.bench.models import BASE, Scale, make_backbone, make_encoder
+from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import Finetune, Reading
 from retrobench.model import Vectors, pack
 from retrobench.objective import Passage
@@ -33,12 +41,18 @@ from retrobench.training import (
 
 __all__ = ["cases"]
 
-QUERY, PASSAGE = 32, 144  # the longest of each, as in the papers' recipes
-TRAINED, CHECKED = (64, 15), (8, 3)  # queries, and hard negatives of each
-KEPT = 4  # batches that are gone through
+QUERY = 32  # tokens of the longest query, as in the papers' recipes
+PASSAGE = 144  # tokens of the longest passage
+QUERIES = 64  # of a batch that is timed
+NEGATIVES = 15  # hard negatives of each of its queries
+CHECKED_QUERIES = 8
+CHECKED_NEGATIVES = 3
+BATCHES = 4  # distinct batches, taken in turn
 # A layer of the mini track's base, with dropout: 1,024 padded passages take a processor seconds at this size.
-CPU = Scale(1, 128, 4, 512, TRAINED[0], PASSAGE)
-SMALL = Scale(2, 32, 2, 64, CHECKED[0], PASSAGE)
+CPU = Scale(1, 128, 4, 512, QUERIES, PASSAGE)
+SMALL = Scale(2, 32, 2, 64, CHECKED_QUERIES, PASSAGE)
+# Scores of the checked weights are tens, so the rounding of bf16 shows in a softmax.
+ROUNDING = Tolerances(0.05, 0.1)
 
 
 @dataclass(frozen=True)
@@ -84,48 +98,58 @@ class _Examples:
         return len(self.queries)
 
 
-def _round(queries: int, negatives: int) -> Round:
-    """Examples of made-up texts as long as MS MARCO's, each with hard negatives of its own."""
-    count, each = KEPT * queries, 1 + negatives
-    asked = passages(lengths(count, QUERY, mean=9.0))
-    read = passages(lengths(count * each, PASSAGE), seed=1)
-    own = count + np.arange(count * negatives).reshape(count, negatives)
-    examples = cast(Examples, _Examples(_Texts(asked), _Texts(read)))
-    return Round(examples, VOCABULARY, Reading(True, QUERY, PASSAGE), Candidates(own), negatives)
+def _make_round(queries: int, negatives: int) -> Round:
+    """Make examples of texts as long as MS MARCO's, each with hard negatives of its own."""
+    count = BATCHES * queries
+    query_lengths = draw_lengths(count, QUERY, mean=9.0)
+    passage_lengths = draw_lengths(count * (1 + negatives), PASSAGE)
+    query_texts = _Texts(draw_passages(query_lengths))
+    passage_texts = _Texts(draw_passages(passage_lengths, seed=1))
+    examples = cast(Examples, _Examples(query_texts, passage_texts))
+    negative_rows = count + np.arange(count * negatives).reshape(count, negatives)
+    reading = Reading(True, QUERY, PASSAGE)
+    return Round(examples, VOCABULARY, reading, Candidates(negative_rows), negatives)
 
 
-class _Padded:
-    """The step as toolkits have it: all texts of a batch padded to its longest, one forward each for both sides."""
+class _PaddedStep:
+    """The step of toolkits: a forward of all queries and a forward of all passages, padded to the longest text."""
 
     def __init__(self, round_: Round, sizes: Scale, device: str, halved: bool) -> None:
-        self.round, self.device, self.halved = round_, device, halved
-        self.encoder = encoder(backbone(sizes, device)).train()
+        self.round = round_
+        self.device = device
+        self.halved = halved
+        self.encoder = make_encoder(make_backbone(sizes, device)).train()
         self.optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=1e-5)
         self.number = 0
 
     def loss(self, rows: np.ndarray) -> tuple[Tensor, int]:
-        """The loss of some examples, and how many passages they have."""
-        of = self.round.examples
-        assert self.round.candidates is not None
-        hard = np.asarray(self.round.candidates.rows[rows]).reshape(-1)
-        read = [of.documents[row] for row in (*rows, *hard)]
-        queries, documents = (
-            self._embedded(*side) for side in (([of.queries[r] for r in rows], QUERY), (read, PASSAGE))
-        )
+        """Return the loss of the examples of `rows`, and the number of their passages."""
+        examples = self.round.examples
+        candidates = self.round.candidates
+        assert candidates is not None
+        negatives = candidates.rows[rows].flatten()
+        queries = [examples.queries[row] for row in rows]
+        passages = [examples.documents[row] for row in (*rows, *negatives)]
+        query_vectors = self._embed(queries, QUERY)
+        passage_vectors = self._embed(passages, PASSAGE)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
-            scores = queries @ documents.T
-        return F.cross_entropy(scores.float(), torch.arange(len(rows), device=scores.device)), len(read)
+            scores = query_vectors @ passage_vectors.T
+        positives = torch.arange(len(rows), device=scores.device)
+        return F.cross_entropy(scores.float(), positives), len(passages)
 
-    def _embedded(self, texts: Sequence[Passage], longest: int) -> Tensor:
+    def _embed(self, texts: Sequence[Passage], longest: int) -> Tensor:
         packed = pack(texts, VOCABULARY, longest)
+        input_ids = packed.input_ids.to(self.device)
+        attention_mask = packed.attention_mask.to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
-            found: Vectors = self.encoder(packed.input_ids.to(self.device), packed.attention_mask.to(self.device))
-        assert found.dense is not None
-        return found.dense
+            vectors: Vectors = self.encoder(input_ids, attention_mask)
+        assert vectors.dense is not None
+        return vectors.dense
 
     def __call__(self) -> float:
-        size = len(self.round.rows) // KEPT
-        rows = np.arange(size) + size * (self.number % KEPT)
+        """Take a step; return its passages."""
+        size = len(self.round.rows) // BATCHES
+        rows = np.arange(size) + size * (self.number % BATCHES)
         self.number += 1
         loss, count = self.loss(rows)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -135,74 +159,90 @@ class _Padded:
         return float(count)
 
 
-class _Ours:
-    """Our loop; a call takes a step and returns its passages."""
+class _OurStep:
+    """The step of our loop."""
 
     def __init__(self, round_: Round, sizes: Scale, device: str) -> None:
-        batch = len(round_.rows) // KEPT
+        batch = len(round_.rows) // BATCHES
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
-        model = Contrastive(encoder(backbone(sizes, device)), 1.0)
+        model = Contrastive(make_encoder(make_backbone(sizes, device)), 1.0)
         batches = Batches(round_.lengths, batch, settings.bucket, seed=0)
         self.steps = Steps(Loop(model, batches, round_.collate, settings, seed=0))
         self.passages = batch * (1 + round_.negatives)
 
     def __call__(self) -> float:
+        """Take a step; return its passages."""
         self.steps.take(1)
         return float(self.passages)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Yield our step beside the padded one in the toolkits' default precision, and beside that in ours."""
+    """Yield our step beside the padded step, in the toolkits' default precision and in ours."""
     sizes = setting.choose(smoke=SMALL, cpu=CPU, cuda=BASE)
-    queries, negatives = CHECKED if setting.smoke else TRAINED
-    precision, check = resolve_precision("auto"), cache(lambda: _same_step(sizes, setting.device))
-    halves = [setting.cuda] if setting.cuda or precision == "fp32" else [False, True]
-    for halved in halves:
-        beside = halved and not setting.cuda
-        batch = queries // 4 if beside else queries
-        round_ = _round(batch, negatives)
-        theirs = "bf16 autocast" if halved else "fp32"
-        yield Case(
-            name=f"{batch} x {1 + negatives}" + (" in bf16 on both sides" if beside else ""),
-            unit="passages/s",
-            ours=_Ours(round_, sizes, setting.device),
-            peer=_Padded(round_, sizes, setting.device, halved),
-            peer_name="padded step",
-            check=check,
-            floor=Floor(_flops(round_, sizes), precision=precision),
-            rounds=7 if setting.cuda else 3,  # on a processor each takes many seconds
-            memory=not beside,
-            warmups=int(beside),  # the round that memory is taken in is one
-            note=f"layers {sizes.layers}, width {sizes.hidden}; ours in {precision}, the peer in {theirs}",
-        )
+    check = cache(partial(_compare_steps, sizes, setting.device))
+    queries, negatives = QUERIES, NEGATIVES
+    if setting.smoke:
+        queries, negatives = CHECKED_QUERIES, CHECKED_NEGATIVES
+    round_ = _make_round(queries, negatives)
+    yield _case(setting, sizes, round_, setting.cuda, check)
+    if setting.cuda or resolve_precision("auto") == "fp32":
+        return
+    case = _case(setting, sizes, _make_round(queries // 4, negatives), True, check)
+    yield replace(case, name=f"{case.name} in bf16 on both sides", memory=False, warmups=1)
+
+
+def _case(setting: Setting, sizes: Scale, round_: Round, halved: bool, check: Callable[[], str]) -> Case:
+    """Return a case; with `halved` the peer computes in bf16 too."""
+    queries = len(round_.rows) // BATCHES
+    precision = resolve_precision("auto")
+    peer_precision = "bf16 autocast" if halved else "fp32"
+    return Case(
+        name=f"{queries} x {1 + round_.negatives}",
+        unit="passages/s",
+        ours=_OurStep(round_, sizes, setting.device),
+        peer=_PaddedStep(round_, sizes, setting.device, halved),
+        peer_name="padded step",
+        check=check,
+        floor=Floor(_flops(round_, sizes), precision=precision),
+        rounds=7 if setting.cuda else 3,  # on a processor a round takes many seconds
+        warmups=0,  # the round that memory is taken in warms up
+        note=f"layers {sizes.layers}, width {sizes.hidden}; ours in {precision}, the peer in {peer_precision}",
+    )
 
 
 def _flops(round_: Round, sizes: Scale) -> float:
-    """For a passage and its share of the query, on real tokens."""
-    of, found = round_.examples, 0.0
-    for texts, longest in ((of.queries, QUERY), (of.documents, PASSAGE)):
-        counts = np.minimum(texts.lengths + 2, longest)
-        found += sum(count * arithmetic.training(sizes.shape, count) for count in counts.tolist())
-    return found / len(of.documents)
+    """Return the FLOPs of a passage and its share of the query, on real tokens."""
+    examples = round_.examples
+    queries = _training_flops(np.minimum(examples.queries.lengths + 2, QUERY), sizes)
+    passages = _training_flops(np.minimum(examples.documents.lengths + 2, PASSAGE), sizes)
+    return (queries + passages) / len(examples.documents)
 
 
-def _same_step(sizes: Scale, device: str) -> str:
-    """UnequalError unless both make the same loss and gradients of some queries, without dropout."""
-    queries, negatives = CHECKED
-    # Weights so large that texts differ: as models are initialised all vectors are alike, and gradients cancel out.
-    round_, still = _round(queries, negatives), replace(sizes, dropout=0.0, spread=0.2)
-    rows = np.arange(queries)
-    padded = _Padded(round_, still, device, halved=False)
-    model = Contrastive(encoder(backbone(still, device)), 1.0).train()
-    expected, _ = padded.loss(rows)
-    round_.gradient_cache = 4 * PASSAGE  # several groups, of so few texts too
+def _training_flops(lengths: np.ndarray, sizes: Scale) -> float:
+    """Return the FLOPs of training on texts of these lengths in tokens."""
+    flops = 0.0
+    for length in lengths.tolist():
+        flops += length * arithmetic.training(sizes.shape, length)
+    return flops
+
+
+def _compare_steps(sizes: Scale, device: str) -> str:
+    """UnequalError unless both sides compute equal losses and gradients, without dropout."""
+    # Large weights tell texts apart: as models are initialised all vectors are alike, and gradients cancel out.
+    sizes = replace(sizes, dropout=0.0, spread=0.2)
+    round_ = _make_round(CHECKED_QUERIES, CHECKED_NEGATIVES)
+    rows = np.arange(CHECKED_QUERIES)
+    padded = _PaddedStep(round_, sizes, device, halved=False)
+    loss, _ = padded.loss(rows)
+    peer = StepResult(loss, compute_gradients(padded.encoder, loss))
+    model = Contrastive(make_encoder(make_backbone(sizes, device)), 1.0).train()
+    round_.gradient_cache = 4 * PASSAGE  # splits even these few texts into several groups
     batch = round_.collate(rows, torch.Generator().manual_seed(0))
     batch = map_tensors(batch, lambda tensor: tensor.to(device))
 
-    def ours(halved: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def ours(halved: bool) -> StepResult:
         with torch.autocast(device, torch.bfloat16, enabled=halved):
             loss = model(0.0, **batch).losses["contrastive"]
-        return loss, gradients(model.encoder, loss)
+        return StepResult(loss, compute_gradients(model.encoder, loss))
 
-    # Scores of such weights are tens: what bf16 rounds of them shows in a softmax.
-    return steps_alike(ours, (expected, gradients(padded.encoder, expected)), (0.05, 0.1))
+    return require_equal_steps(ours, peer, ROUNDING)

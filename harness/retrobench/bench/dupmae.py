@@ -1,18 +1,25 @@
-"""DupMAE's head beside the dense one: the largest logit of every word over a text's tokens, and the masked words."""
+"""DupMAE's head beside the dense head: the largest logit of every word over a text's tokens, and the masked words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrobench.bench.frame import Case, Floor, Setting, gradients, steps_alike
-from retrobench.bench.models import objective, pretraining, scale
-from retrobench.bench.texts import VOCABULARY, passages
+from retrobench.bench.frame import (
+    Case,
+    Floor,
+    Setting,
+    StepResult,
+    compute_gradients,
+    require_equal_steps,
+)
+from retrobench.bench.models import Scale, default_scale, installed_objective, make_pretraining
+from retrobench.bench.texts import VOCABULARY, draw_passages
 from retrobench.model import Backbone, bag_loss, pooled_logits, token_loss
 from retrobench.plan import arithmetic
 from retrobench.training import deterministic, resolve_precision
@@ -24,66 +31,87 @@ BOW_WEIGHT = 0.1
 Head = Callable[[Backbone, Tensor, dict[str, Tensor]], Tensor]
 
 
-def ours(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Return both losses of hidden states [B, L, D], as the objective takes them."""
+def our_loss(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Return the sum of both losses of hidden states [B, L, D], as the objective computes them."""
     terms = pooled_logits(backbone, hidden, batch["pooled"])
     masked = token_loss(backbone, hidden, batch["masked_positions"], batch["masked_ids"])
     return masked + BOW_WEIGHT * bag_loss(terms, batch["bag"], batch["bag_weights"])
 
 
-def dense(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Return them as released: logits of all tokens [B, L, V] serve both; the maximum leaves out padding."""
+def dense_loss(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Return the sum as released: logits of all tokens [B, L, V] serve both; the maximum leaves out padding."""
     logits = backbone.logits(hidden)
-    masked = F.cross_entropy(logits.flatten(0, 1)[batch["masked_positions"]].float(), batch["masked_ids"])
-    pushed = (~batch["pooled"]).to(logits.dtype)[:, :, None] * -1000.0
-    terms = (logits + pushed).max(dim=1).values  # [B, V]
-    weights = torch.zeros_like(terms, dtype=torch.float32).scatter_(1, batch["bag"], batch["bag_weights"])
-    return masked - BOW_WEIGHT * (weights * terms.float().log_softmax(-1)).sum(-1).mean()
+    positions = batch["masked_positions"]
+    masked = F.cross_entropy(logits.flatten(0, 1)[positions].float(), batch["masked_ids"])
+    unpooled = (~batch["pooled"]).to(logits.dtype)[:, :, None]
+    terms = (logits - 1000.0 * unpooled).max(dim=1).values  # [B, V]
+    weights = torch.zeros_like(terms, dtype=torch.float32)
+    weights.scatter_(1, batch["bag"], batch["bag_weights"])
+    log_shares = terms.float().log_softmax(-1)
+    bags = (weights * log_shares).sum(-1)
+    return masked - BOW_WEIGHT * bags.mean()
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A batch of full length, its hidden states, and the model whose head reads them."""
+
+    backbone: Backbone
+    hidden: Tensor  # [B, L, D]
+    batch: dict[str, Tensor]
+
+    def step(self, head: Head, halved: bool) -> StepResult:
+        """Return the loss, and the gradients of hidden states and parameters."""
+        hidden = self.hidden.detach().requires_grad_()
+        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=halved):
+            loss = head(self.backbone, hidden, self.batch)
+        gradients = compute_gradients(self.backbone, loss)
+        assert hidden.grad is not None
+        gradients["hidden"] = hidden.grad
+        return StepResult(loss.detach(), gradients)
+
+    def run(self, head: Head, halved: bool) -> float:
+        """Take a step by deterministic algorithms; return its tokens."""
+        with deterministic():
+            self.step(head, halved)
+        texts, length, _ = self.hidden.shape
+        return float(texts * length)
+
+    def compare(self) -> str:
+        return require_equal_steps(partial(self.step, our_loss), self.step(dense_loss, False))
+
+
+def _make_inputs(sizes: Scale, device: str) -> _Inputs:
+    objective = installed_objective("dupmae")
+    backbone = make_pretraining(objective, sizes, device).backbone
+    texts = draw_passages([sizes.length] * sizes.batch)
+    batch_generator = torch.Generator().manual_seed(0)
+    batch = objective.collate(texts, VOCABULARY, sizes.length, batch_generator)
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    hidden_generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(sizes.batch, sizes.length, sizes.hidden, generator=hidden_generator)
+    return _Inputs(backbone, hidden.to(device), batch)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Yield memory, and time, of both losses with their gradients for one batch of full length."""
-    sizes = replace(scale(setting), dropout=0.0)
-    sizes = setting.choose(smoke=sizes, cpu=replace(sizes, batch=2 * sizes.batch), cuda=sizes)
-    backbone = pretraining(objective("dupmae"), sizes, setting.device).backbone
-    texts = passages([sizes.length] * sizes.batch)
-    batch = objective("dupmae").collate(texts, VOCABULARY, sizes.length, torch.Generator().manual_seed(0))
-    batch = {name: value.to(setting.device) for name, value in batch.items()}
-    draw = torch.Generator().manual_seed(1)
-    hidden = torch.randn(sizes.batch, sizes.length, sizes.hidden, generator=draw).to(setting.device)
+    """Yield the memory and the time of both losses and their gradients, for a batch of full length."""
+    sizes = replace(default_scale(setting), dropout=0.0)
+    if not (setting.smoke or setting.cuda):
+        sizes = replace(sizes, batch=2 * sizes.batch)
+    inputs = _make_inputs(sizes, setting.device)
     precision = resolve_precision("auto")
-
-    def run(head: Head) -> float:
-        with deterministic():
-            _step(head, backbone, hidden, batch, precision == "bf16")
-        return float(sizes.batch * sizes.length)
-
-    @cache
-    def check() -> str:
-        return steps_alike(partial(_step, ours, backbone, hidden, batch), _step(dense, backbone, hidden, batch, False))
-
-    case = partial(
-        Case,
-        ours=partial(run, ours),
-        peer=partial(run, dense),
+    halved = precision == "bf16"
+    # All logits once, and gradients of the masked tokens. A maximum's gradient costs a single vector product.
+    masked = len(inputs.batch["masked_positions"]) / (sizes.batch * sizes.length)
+    floor = Floor((1 + 2 * masked) * arithmetic.head(sizes.shape), precision=precision)
+    case = Case(
+        name="time",
+        unit="tokens/s",
+        ours=partial(inputs.run, our_loss, halved),
+        peer=partial(inputs.run, dense_loss, halved),
         peer_name="dense [B, L, V]",
-        check=check,
+        check=cache(inputs.compare),
         note=f"{sizes.hidden} wide, {sizes.batch_text} tokens; both in {precision}",
     )
-    yield case(name="peak memory", unit="bytes", kind="bytes")
-    # All logits once, and of the masked tokens their gradients; that of a maximum is one product of a vector.
-    masked = len(batch["masked_positions"]) / (sizes.batch * sizes.length)
-    floor = Floor((1 + 2 * masked) * arithmetic.head(sizes.shape), precision=precision)
-    yield case(name="time", unit="tokens/s", floor=floor, memory=False)
-
-
-def _step(
-    head: Head, backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor], halved: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss, and the gradients of hidden states and parameters."""
-    leaf = hidden.detach().requires_grad_()
-    with torch.autocast(hidden.device.type, torch.bfloat16, enabled=halved):
-        loss = head(backbone, leaf, batch)
-    slopes = gradients(backbone, loss)
-    assert leaf.grad is not None
-    return loss.detach(), {"hidden": leaf.grad, **slopes}
+    yield replace(case, name="peak memory", unit="bytes", kind="bytes")
+    yield replace(case, floor=floor, memory=False)

@@ -1,5 +1,5 @@
 """
-Passages to vectors: ours beside sentence-transformers, the same [CLS]-pooled BERT with random weights.
+Passages to vectors: ours beside sentence-transformers, with one [CLS]-pooled BERT of random weights.
 
 Ours is the stage of a run, from the tokens that `tokenise` wrote to vectors on the disk, and `evaluate`, from texts.
 The peer's `encode` goes from texts to memory; words are whole tokens here, so that tokenising is as cheap as can be.
@@ -20,20 +20,21 @@ import torch
 from torch.nn import functional as F
 
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
-from retrobench.bench.models import Scale, bert, encoder
-from retrobench.bench.texts import VOCABULARY, lengths, passages, write_untitled
+from retrobench.bench.models import Scale, make_bert, make_encoder
+from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages, write_untitled
 from retrobench.data import TokenisedTexts
 from retrobench.model import Backbone
 from retrobench.plan import arithmetic
 from retrobench.retrieval import Choices, PublishedEncoder, Vectors, load_published, write_vectors
 
-__all__ = ["LONGEST", "Sides", "cases", "ndcg", "text_of", "tokenizer"]
+__all__ = ["LONGEST", "Sides", "cases", "make_tokenizer", "ndcg", "spell"]
 
 LONGEST = 150
-COSINE, COSINE_HALVED, NDCG = 0.9999, 0.999, 0.002
+LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999}
+NDCG = 0.002  # the greatest difference allowed
 SAMPLE = 64  # passages that are compared
 CUT = 0.7  # share of a passage's tokens that stand in its query
-SPREAD = 0.05  # texts are told apart by such weights, which BERT's own 0.02 hardly does
+SPREAD = 0.05  # of the random weights; with BERT's own 0.02 all vectors are nearly equal
 
 # A round embeds a batch.
 SMOKE = Scale(5, 192, 6, 768, 64, LONGEST, spread=SPREAD)
@@ -42,36 +43,35 @@ BASE = Scale(12, 768, 12, 3072, 16384, LONGEST, spread=SPREAD)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Yield encoding from tokens in bf16, and from texts in the precision that was published."""
+    """Yield encoding from tokens in bf16, and from texts in the published precision."""
     sizes = setting.choose(smoke=SMOKE, cpu=SMALL, cuda=BASE)
     flops = _flops(sizes)
-    case = partial(Case, unit="passages/s", memory=False)
     with tempfile.TemporaryDirectory() as folder:
         sides = Sides(Path(folder), sizes, setting)
-        yield case(
+        case = Case(
             name="from tokens in bf16, against its default from texts",
+            unit="passages/s",
             ours=sides.ours,
-            check=sides.same,
+            check=sides.compare_vectors,
             peer=partial(sides.theirs, halved=False),
             peer_name="sentence-transformers, default",
             floor=Floor(flops),
+            memory=False,
             rounds=5,
         )
-        yield case(
+        yield case
+        yield replace(
+            case,
             name="from tokens in bf16, against its bf16 from texts",
-            ours=sides.ours,
-            check=sides.ranks_the_same,
+            check=sides.compare_rankings,
             peer=partial(sides.theirs, halved=True),
             peer_name="sentence-transformers, bf16",
-            floor=Floor(flops),
-            rounds=5,
         )
-        yield case(
+        yield replace(
+            case,
             name="both from texts in fp32",
             ours=sides.published,
-            check=sides.same_published,
-            peer=partial(sides.theirs, halved=False),
-            peer_name="sentence-transformers, default",
+            check=sides.compare_published,
             floor=Floor(flops, precision="fp32"),
             rounds=3,
             warmups=0,  # both have been at work
@@ -80,22 +80,26 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 def _flops(sizes: Scale) -> float:
     """Return the FLOPs of a passage of mean length; the last layer is needed for [CLS] alone, and left out."""
-    tokens = float(lengths(sizes.batch, sizes.length).mean())
-    return tokens * arithmetic.encoding(replace(sizes.shape, layers=sizes.layers - 1), tokens)
+    tokens = float(draw_lengths(sizes.batch, sizes.length).mean())
+    shape = replace(sizes.shape, layers=sizes.layers - 1)
+    return tokens * arithmetic.encoding(shape, tokens)
 
 
 class Sides:
-    """The same model and passages on either side; every call of ours writes into a new folder."""
+    """A model and passages for both sides; every call of ours writes into a new folder."""
 
     def __init__(self, folder: Path, sizes: Scale, setting: Setting) -> None:
-        self.folder, self.device, self.calls = folder, setting.device, 0
-        self.ids = [passage.text for passage in passages(lengths(sizes.batch, LONGEST))]
-        self.texts = [text_of(ids) for ids in self.ids]
+        self.folder = folder
+        self.device = setting.device
+        self.calls = 0
+        passages = draw_passages(draw_lengths(sizes.batch, LONGEST))
+        self.ids = [passage.text for passage in passages]
+        self.texts = [spell(ids) for ids in self.ids]
         _write(folder / "tokens", self.ids)
         _write(folder / "sample", self.ids[:SAMPLE])
-        self.model = encoder(Backbone(bert(sizes)))
+        self.model = make_encoder(Backbone(make_bert(sizes)))
         (folder / "model").mkdir()
-        self.model.save(folder / "model", tokenizer(), LONGEST)
+        self.model.save(folder / "model", make_tokenizer(), LONGEST)
 
     @cached_property
     def peer(self) -> Any:
@@ -110,62 +114,70 @@ class Sides:
         return load_published(str(self.folder / "model"), Choices())
 
     def ours(self) -> float:
-        """Do a round of the stage, in bf16."""
-        self._stage("tokens", True)
+        """Run a round of the stage, in bf16."""
+        self._encode_tokens("tokens", halved=True)
         return float(len(self.texts))
 
     def published(self) -> float:
-        """Do a round of `evaluate`."""
+        """Run a round of `evaluate`."""
         pairs = [(str(row), text) for row, text in enumerate(self.texts)]
-        self.loaded.write(self._next(), pairs, len(pairs), "passage", lambda n: None)
+        self.loaded.write(self._make_folder(), pairs, len(pairs), "passage", lambda n: None)
         return float(len(self.texts))
 
     def theirs(self, halved: bool) -> float:
-        """Do a round of the peer."""
-        self._peer(self.texts, halved)
+        """Run a round of the peer."""
+        self._encode_peer(self.texts, halved)
         return float(len(self.texts))
 
-    def same(self) -> str:
+    def compare_vectors(self) -> str:
         """Compare vectors: equal in fp32, close in bf16; the next case compares rankings."""
-        theirs = self._peer(self.texts[:SAMPLE], False)
-        reports = []
-        for precision, least in (("fp32", COSINE), ("bf16", COSINE_HALVED)):
-            ours = self._vectors("sample", precision == "bf16")
-            reports.append(_alike(ours, theirs, precision, least))
-        return ", ".join(reports)
+        theirs = self._encode_peer(self.texts[:SAMPLE], halved=False)
+        fp32 = _require_alike(self._read_vectors("sample", halved=False), theirs, "fp32")
+        bf16 = _require_alike(self._read_vectors("sample", halved=True), theirs, "bf16")
+        return f"{fp32}, {bf16}"
 
-    def same_published(self) -> str:
+    def compare_published(self) -> str:
         """Compare vectors, of unit length where similarity is by cosine."""
-        sample = self.texts[:SAMPLE]
-        return _alike(self.loaded.embed(sample, "passage"), self._peer(sample, False), "fp32", COSINE)
+        texts = self.texts[:SAMPLE]
+        ours = self.loaded.embed(texts, "passage")
+        return _require_alike(ours, self._encode_peer(texts, halved=False), "fp32")
 
-    def ranks_the_same(self) -> str:
+    def compare_rankings(self) -> str:
         """Compare nDCG@10 with shortened passages as queries: ours in bf16, the peer in fp32."""
         texts = self.texts[: 4 * SAMPLE]
-        queries = [ids[: max(2, int(CUT * len(ids)))] for ids in self.ids[: len(texts)]]
+        queries = [_shorten(ids) for ids in self.ids[: len(texts)]]
         if not (self.folder / "queries").exists():
             _write(self.folder / "queries", queries)
-        ours = ndcg(self._vectors("queries", True), self._vectors("tokens", True)[: len(texts)])
-        peer = ndcg(self._peer([text_of(ids) for ids in queries], False), self._peer(texts, False))
+        our_queries = self._read_vectors("queries", halved=True)
+        our_documents = self._read_vectors("tokens", halved=True)
+        our_documents = our_documents[: len(texts)]
+        query_texts = [spell(ids) for ids in queries]
+        peer_queries = self._encode_peer(query_texts, halved=False)
+        peer_documents = self._encode_peer(texts, halved=False)
+        ours = ndcg(our_queries, our_documents)
+        peer = ndcg(peer_queries, peer_documents)
         if not abs(ours - peer) <= NDCG:
             raise UnequalError(f"nDCG@10 is {ours:.4f} in bf16 and {peer:.4f} in fp32. Nothing was timed.")
         return f"nDCG@10 {ours:.4f} in bf16, {peer:.4f} in fp32"
 
-    def _stage(self, tokens: str, halved: bool) -> Path:
+    def _encode_tokens(self, name: str, halved: bool) -> Path:
         """Encode a folder of tokens as a run does; return the folder of its vectors."""
-        source, folder = TokenisedTexts.open(self.folder / tokens), self._next()
-        write_vectors(folder, self.model, VOCABULARY, source, "passage", LONGEST, halved, {}, "encode")
+        texts = TokenisedTexts.open(self.folder / name)
+        folder = self._make_folder()
+        write_vectors(folder, self.model, VOCABULARY, texts, "passage", LONGEST, halved, {}, "encode")
         return folder
 
-    def _vectors(self, tokens: str, halved: bool) -> np.ndarray:
-        vectors = Vectors.open(self._stage(tokens, halved))
+    def _read_vectors(self, name: str, halved: bool) -> np.ndarray:
+        """Encode a folder of tokens; return its vectors."""
+        vectors = Vectors.open(self._encode_tokens(name, halved))
         return vectors.dense(0, len(vectors))
 
-    def _peer(self, texts: list[str], halved: bool) -> np.ndarray:
+    def _encode_peer(self, texts: list[str], halved: bool) -> np.ndarray:
         with torch.autocast(self.device, torch.bfloat16, enabled=halved):
-            return np.asarray(self.peer.encode(texts, show_progress_bar=False), np.float32)
+            vectors = self.peer.encode(texts, show_progress_bar=False)
+        return np.asarray(vectors, np.float32)
 
-    def _next(self) -> Path:
+    def _make_folder(self) -> Path:
         """Make a folder for the next call."""
         self.calls += 1
         folder = self.folder / str(self.calls)
@@ -175,12 +187,17 @@ class Sides:
 
 def ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
     """Return nDCG@10 by cosine, where document i alone is relevant to query i."""
-    scores = F.normalize(torch.from_numpy(queries)) @ F.normalize(torch.from_numpy(documents)).T
+    unit_queries = F.normalize(torch.from_numpy(queries))
+    unit_documents = F.normalize(torch.from_numpy(documents))
+    scores = unit_queries @ unit_documents.T
     ranks = (scores > scores.diagonal()[:, None]).sum(1)
-    return float(torch.where(ranks < 10, 1 / torch.log2(ranks + 2.0), 0.0).mean())
+    gains = 1 / torch.log2(ranks + 2.0)
+    return float(torch.where(ranks < 10, gains, 0.0).mean())
 
 
-def _alike(ours: np.ndarray, theirs: np.ndarray, precision: str, least: float) -> str:
+def _require_alike(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str:
+    """Require that each pair of vectors has the least cosine of the precision; return the lowest."""
+    least = LEAST_COSINES[precision]
     cosines = torch.cosine_similarity(torch.from_numpy(ours).double(), torch.from_numpy(theirs).double())
     lowest = float(cosines.min())
     if math.isnan(lowest) or lowest < least:
@@ -190,26 +207,40 @@ def _alike(ours: np.ndarray, theirs: np.ndarray, precision: str, least: float) -
     return f"cosine >= {lowest:.7f} in {precision}"
 
 
-def tokenizer() -> Any:
-    """Return a tokenizer with one word for each id, so that a text says exactly which tokens it has."""
+def make_tokenizer() -> Any:
+    """Return a tokenizer with one word for each id, so that a text spells its tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from tokenizers.processors import BertProcessing
     from transformers import PreTrainedTokenizerFast
 
-    names = {"[PAD]": VOCABULARY.pad, "[UNK]": 100, "[CLS]": VOCABULARY.cls, "[SEP]": VOCABULARY.sep}
-    names |= {"[MASK]": VOCABULARY.mask}
-    words = {f"w{number}": number for number in range(VOCABULARY.size) if number not in names.values()}
-    pieces = Tokenizer(models.WordLevel({**names, **words}, unk_token="[UNK]"))
-    pieces.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    pieces.post_processor = BertProcessing(("[SEP]", VOCABULARY.sep), ("[CLS]", VOCABULARY.cls))
-    special = {f"{name[1:-1].lower()}_token": name for name in names}
-    return PreTrainedTokenizerFast(tokenizer_object=pieces, **special)  # type: ignore[no-untyped-call]
+    vocabulary = {
+        "[PAD]": VOCABULARY.pad,
+        "[UNK]": 100,
+        "[CLS]": VOCABULARY.cls,
+        "[SEP]": VOCABULARY.sep,
+        "[MASK]": VOCABULARY.mask,
+    }
+    special_tokens = {f"{name[1:-1].lower()}_token": name for name in vocabulary}
+    special_ids = set(vocabulary.values())
+    for number in range(VOCABULARY.size):
+        if number not in special_ids:
+            vocabulary[f"w{number}"] = number
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = BertProcessing(("[SEP]", VOCABULARY.sep), ("[CLS]", VOCABULARY.cls))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special_tokens)  # type: ignore[no-untyped-call]
 
 
-def text_of(ids: np.ndarray) -> str:
+def spell(ids: np.ndarray) -> str:
     """Return the words of token ids."""
     return " ".join(f"w{number}" for number in ids)
 
 
+def _shorten(ids: np.ndarray) -> np.ndarray:
+    """Return the first tokens of a passage, its query."""
+    return ids[: max(2, int(CUT * len(ids)))]
+
+
 def _write(folder: Path, texts: Sequence[np.ndarray]) -> None:
-    write_untitled(folder, np.concatenate(texts), np.asarray([len(ids) for ids in texts]))
+    lengths = [len(ids) for ids in texts]
+    write_untitled(folder, np.concatenate(texts), np.asarray(lengths))

@@ -1,12 +1,16 @@
 """
 How a case is measured: its sides are compared, then timed in turn; their memory is taken in a round of its own.
 
-* Setting            device and size of a run
-* Case, Floor        a benchmark's two sides that do the same work, and the check that they do
-* Timed              returned by a side that measures its own time
-* measured           a case to numbers
-* UnequalError       raised where sides differ; nothing is timed then
-* gradients, close, gradients_close, steps_alike, require   checks that cases share
+* Setting                   device and size of a run
+* Case, Floor               two sides that do equal work, the check that they do, and the least work there is
+* Timed                     returned by a side that measures its own time
+* measure                   run a case; returns a `Measured`
+* UnequalError              raised where sides differ; nothing is timed then
+* require                   check facts by name
+* require_close             check that two numbers or tensors are close
+* compute_gradients         the gradients of a model, by parameter
+* require_close_gradients   check that two sides have close gradients
+* require_equal_steps       check losses and gradients, in each precision that is timed
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retrobench.bench.memory import round_peak
+from retrobench.bench.memory import measure_peak
 from retrobench.errors import RetrobenchError
 from retrobench.training import resolve_precision
 
@@ -29,24 +33,25 @@ __all__ = [
     "Floor",
     "Measured",
     "Setting",
+    "StepResult",
     "Timed",
+    "Tolerances",
     "UnequalError",
-    "close",
-    "gradients",
-    "gradients_close",
-    "measured",
+    "compute_gradients",
+    "measure",
     "require",
-    "steps_alike",
+    "require_close",
+    "require_close_gradients",
+    "require_equal_steps",
 ]
 
 ROUNDS = 7  # of each side; the median counts
-SUMMING, ROUNDING = (1e-5, 1e-4), (2e-3, 0.05)  # tolerances of losses and gradients: order of sums, bf16
 
 _T = TypeVar("_T")
 
 
 class UnequalError(RetrobenchError):
-    """Raised where the two sides of a case do not do the same."""
+    """Raised where the two sides of a case differ."""
 
     exit_code = 1
 
@@ -63,10 +68,12 @@ class Setting:
         return self.device == "cuda"
 
     def choose(self, *, smoke: _T, cpu: _T, cuda: _T) -> _T:
-        """Return the value of this setting; a smoke run has one for both devices."""
+        """Return the value for this setting; a smoke run has a single value for both devices."""
         if self.smoke:
             return smoke
-        return cuda if self.cuda else cpu
+        if self.cuda:
+            return cuda
+        return cpu
 
     def start(self) -> float:
         """Return the time once the device has finished its work; the argument of `seconds`."""
@@ -89,7 +96,7 @@ class Floor:
 
 
 class Timed(NamedTuple):
-    """Returned by a side that measures its own time: its workers have to start first, or it ran before."""
+    """Returned by a side that measures its own time: its workers start first, or its rounds ran earlier."""
 
     units: float
     seconds: float
@@ -100,12 +107,12 @@ Side = Callable[[], float | Timed]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Two sides that do the same work; each call does a round of it and returns the units done.
+    """Two sides that do equal work; each call runs a round and returns the units finished.
 
     `check` raises UnequalError unless the sides agree, and returns the facts it compared. `kind` "rate" is units a
     second, more is better; "seconds" is the time of a round, less is better; "bytes" is the peak memory of a round.
-    Without a `peer` ours is measured alone. Where the peer does other work, `allowed` is the ratio that arithmetic
-    allows, and the share of the floor is relative to it. `says` is called after the rounds to interpret them.
+    Without a `peer` ours is measured alone. Where the peer does different work, `allowed` is the ratio that arithmetic
+    allows, and the share of the floor is relative to it. `interpret` is called after the rounds to explain them.
     """
 
     name: str
@@ -121,7 +128,7 @@ class Case:
     rounds: int = ROUNDS
     warmups: int = 1
     note: str = ""  # printed behind the facts compared
-    says: Callable[[], str] | None = None
+    interpret: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class Measured:
     says: str = ""
 
 
-def measured(case: Case, setting: Setting, floor_seconds: Callable[[Floor], float]) -> Measured:
+def measure(case: Case, setting: Setting, floor_seconds: Callable[[Floor], float]) -> Measured:
     """Compare the sides, take their memory, warm up, time them in turn.
 
     `floor_seconds` returns the least time of a floor on this machine. UnequalError where the sides differ.
@@ -152,48 +159,77 @@ def measured(case: Case, setting: Setting, floor_seconds: Callable[[Floor], floa
         sides["peer"] = case.peer
     memory = None
     if case.memory:  # before the timing, so that it warms up too
-        memory = {name: round_peak(side, setting.cuda) for name, side in sides.items()}
+        memory = {name: measure_peak(side, setting.cuda) for name, side in sides.items()}
     if case.kind == "bytes":
         assert memory is not None
         rounds = {name: [peak] for name, peak in memory.items()}
     else:
-        rounds = _in_turn(case, sides, setting)
-    ours, peer = rounds["ours"], rounds.get("peer", [])
-    ratios = [mine / other if case.kind == "rate" else other / mine for mine, other in zip(ours, peer, strict=False)]
-    ratio = statistics.median(ratios) if ratios else None
-    share = None
-    if ratio and case.allowed:
-        share = ratio / case.allowed
-    elif case.floor and case.kind == "rate":
-        share = statistics.median(ours) * floor_seconds(case.floor)
+        rounds = _time_in_turn(case, sides, setting)
+    ours = statistics.median(rounds["ours"])
+    peer = None
+    ratio = None
+    spread = None
+    if "peer" in rounds:
+        ratios = _ratios(case, rounds)
+        peer = statistics.median(rounds["peer"])
+        ratio = statistics.median(ratios)
+        spread = (min(ratios), max(ratios))
     return Measured(
-        ours=statistics.median(ours),
-        peer=statistics.median(peer) if peer else None,
+        ours=ours,
+        peer=peer,
         ratio=ratio,
-        floor_share=share,
+        floor_share=_floor_share(case, ours, ratio, floor_seconds),
         memory=memory,
         equal=equal,
-        rounds=len(ours),
-        spread=(min(ratios), max(ratios)) if ratios else None,
-        says=case.says() if case.says else "",
+        rounds=len(rounds["ours"]),
+        spread=spread,
+        says=case.interpret() if case.interpret else "",
     )
 
 
-def _in_turn(case: Case, sides: Mapping[str, Side], setting: Setting) -> dict[str, list[float]]:
+def _time_in_turn(case: Case, sides: Mapping[str, Side], setting: Setting) -> dict[str, list[float]]:
     """Return the rate or the seconds of every round of each side."""
-    warmups, rounds = (0, 1) if setting.smoke else (case.warmups, case.rounds)
+    warmups, rounds = case.warmups, case.rounds
+    if setting.smoke:
+        warmups, rounds = 0, 1
     for _ in range(warmups):
         for side in sides.values():
             side()
     values: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            start = setting.start()
-            done = side()
-            seconds = setting.seconds(start)
-            timed = done if isinstance(done, Timed) else Timed(done, seconds)
-            values[name].append(timed.seconds if case.kind == "seconds" else timed.units / timed.seconds)
+            timed = _time_round(side, setting)
+            if case.kind == "seconds":
+                values[name].append(timed.seconds)
+            else:
+                values[name].append(timed.units / timed.seconds)
     return values
+
+
+def _time_round(side: Side, setting: Setting) -> Timed:
+    start = setting.start()
+    units = side()
+    seconds = setting.seconds(start)
+    if isinstance(units, Timed):
+        return units
+    return Timed(units, seconds)
+
+
+def _ratios(case: Case, rounds: Mapping[str, list[float]]) -> list[float]:
+    """Return each round's ratio, above 1 where ours is better."""
+    pairs = zip(rounds["ours"], rounds["peer"], strict=True)
+    if case.kind == "rate":
+        return [ours / peer for ours, peer in pairs]
+    return [peer / ours for ours, peer in pairs]
+
+
+def _floor_share(case: Case, ours: float, ratio: float | None, floor_seconds: Callable[[Floor], float]) -> float | None:
+    """Return the ratio over the ratio allowed, or the least time over ours; None for a case without a floor."""
+    if ratio and case.allowed:
+        return ratio / case.allowed
+    if case.floor and case.kind == "rate":
+        return ours * floor_seconds(case.floor)
+    return None
 
 
 def require(facts: Mapping[str, bool]) -> None:
@@ -203,56 +239,82 @@ def require(facts: Mapping[str, bool]) -> None:
         raise UnequalError(f"{', '.join(wrong)}: not the same on both sides. Nothing was timed.")
 
 
-def close(ours: Tensor | float, peer: Tensor | float, tolerance: float, name: str) -> str:
+def require_close(ours: Tensor | float, peer: Tensor | float, tolerance: float, name: str) -> str:
     """Require that numbers or tensors differ by at most `tolerance` times the peer's size; return by how much."""
-    mine, other = (torch.as_tensor(value).detach().double().cpu() for value in (ours, peer))
-    apart = float((mine - other).norm()) / (float(other.norm()) or 1.0)
-    if not apart <= tolerance:
+    expected = _to_double(peer)
+    size = float(expected.norm()) or 1.0
+    difference = float((_to_double(ours) - expected).norm()) / size
+    if not difference <= tolerance:  # NaN too
         raise UnequalError(
-            f"{name}: ours and the peer's are {apart:.2g} apart, of at most {tolerance:g}. Nothing was timed."
+            f"{name}: ours and the peer's are {difference:.2g} apart, of at most {tolerance:g}. Nothing was timed."
         )
-    return f"{name} within {apart:.1g}"
+    return f"{name} within {difference:.1g}"
 
 
-def gradients_close(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor], tolerance: float) -> str:
+def _to_double(value: Tensor | float) -> Tensor:
+    return torch.as_tensor(value).detach().double().cpu()
+
+
+def require_close_gradients(ours: Mapping[str, Tensor], peer: Mapping[str, Tensor], tolerance: float) -> str:
     """Require that gradients by name differ by at most `tolerance` times the norm of all; return the largest."""
     if ours.keys() != peer.keys():
-        raise UnequalError(
-            f"gradients of other parameters: {sorted(ours.keys() ^ peer.keys())[:3]}. Nothing was timed."
-        )
-    norm = torch.cat([value.flatten().double() for value in peer.values()]).norm().item()
+        unmatched = sorted(ours.keys() ^ peer.keys())
+        raise UnequalError(f"gradients of other parameters: {unmatched[:3]}. Nothing was timed.")
+    norm = torch.cat([gradient.flatten().double() for gradient in peer.values()]).norm().item()
     if not norm:
         raise UnequalError("gradients are all 0, which compares nothing. Nothing was timed.")
-    apart = {name: (ours[name].double() - peer[name].double()).norm().item() / norm for name in peer}
-    worst = max(apart, key=lambda name: apart[name])
-    if not apart[worst] <= tolerance:
-        raise UnequalError(
-            f"gradient of {worst}: {apart[worst]:.2g} apart, of at most {tolerance:g}. Nothing was timed."
-        )
-    return f"gradients within {apart[worst]:.1g}"
+    differences = {}
+    for name, expected in peer.items():
+        difference = ours[name].double() - expected.double()
+        differences[name] = difference.norm().item() / norm
+    worst = max(differences, key=lambda name: differences[name])
+    largest = differences[worst]
+    if not largest <= tolerance:
+        raise UnequalError(f"gradient of {worst}: {largest:.2g} apart, of at most {tolerance:g}. Nothing was timed.")
+    return f"gradients within {largest:.1g}"
 
 
-def gradients(model: nn.Module, losses: Tensor) -> dict[str, Tensor]:
-    """Return the gradients of the sum of the losses, by parameter, of those that have one."""
+def compute_gradients(model: nn.Module, losses: Tensor) -> dict[str, Tensor]:
+    """Return the gradients of the sum of the losses, by parameter; parameters without a gradient are left out."""
     model.zero_grad(set_to_none=True)
     losses.sum().backward()  # type: ignore[no-untyped-call]
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad
+    return gradients
 
 
-Step = tuple[Tensor, Mapping[str, Tensor]]  # losses, and gradients by name
+class StepResult(NamedTuple):
+    """Losses, and gradients by name."""
+
+    losses: Tensor
+    gradients: Mapping[str, Tensor]
 
 
-def steps_alike(ours: Callable[[bool], Step], peer: Step, rounding: tuple[float, float] = ROUNDING) -> str:
+class Tolerances(NamedTuple):
+    """The relative differences allowed between two sides."""
+
+    losses: float
+    gradients: float
+
+
+SUMMING = Tolerances(1e-5, 1e-4)  # only the order of sums may differ
+ROUNDING = Tolerances(2e-3, 0.05)  # bf16
+
+
+def require_equal_steps(ours: Callable[[bool], StepResult], peer: StepResult, rounding: Tolerances = ROUNDING) -> str:
     """Compare losses and gradients of ours with the peer's in fp32, both without dropout.
 
-    `ours(halved)` returns them in fp32, or under autocast to bf16. In fp32 only the order of sums may differ. Where
-    training is in bf16, which other code computes, that code is compared too, within `rounding`.
+    `ours(halved)` returns them in fp32, or under autocast to bf16. In fp32 only the order of sums may differ. Training
+    in bf16 runs through other code, so it is compared too, within `rounding`.
     """
     reports = []
     for precision in dict.fromkeys(("fp32", resolve_precision("auto"))):
-        loss_tolerance, gradient_tolerance = rounding if precision == "bf16" else SUMMING
-        losses, slopes = ours(precision == "bf16")
-        losses_report = close(losses, peer[0], loss_tolerance, "losses")
-        gradients_report = gradients_close(slopes, peer[1], gradient_tolerance)
+        halved = precision == "bf16"
+        tolerances = rounding if halved else SUMMING
+        result = ours(halved)
+        losses_report = require_close(result.losses, peer.losses, tolerances.losses, "losses")
+        gradients_report = require_close_gradients(result.gradients, peer.gradients, tolerances.gradients)
         reports.append(f"{precision} {losses_report}, {gradients_report}")
     return "; ".join(reports)

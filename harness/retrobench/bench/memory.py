@@ -1,8 +1,8 @@
 """
 Memory of this process, as the system counts it.
 
-* Watch, anonymous   its own memory: pages of mapped files are the system's to take back, and do not count
-* round_peak         the most that a round of work holds
+* Watch, anonymous   its own memory; pages of mapped files do not count, for the system can take them back
+* measure_peak       the most that a round of work holds
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Watch", "anonymous", "round_peak"]
+__all__ = ["Watch", "anonymous", "measure_peak"]
 
 SECONDS = 0.005  # between two looks
 
@@ -25,7 +25,8 @@ class Watch:
     """Record the most anonymous memory of this process while the context lasts."""
 
     def __init__(self) -> None:
-        self.peak, self._ended = 0, threading.Event()
+        self.peak = 0
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
     def __enter__(self) -> Watch:
@@ -45,30 +46,36 @@ class Watch:
 
 def anonymous() -> int:
     """Return the bytes of this process's anonymous memory that are resident."""
-    return _status("RssAnon")
+    return _read_status("RssAnon")
 
 
-def round_peak(work: Callable[[], object], cuda: bool) -> float:
-    """Return the most bytes that a call of `work` holds above those held before, on the GPU or in this process."""
+def measure_peak(work: Callable[[], object], cuda: bool) -> float:
+    """Return the most bytes that a call of `work` adds to the memory in use, on the GPU or in this process."""
     gc.collect()
     if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return float(torch.cuda.max_memory_allocated() - before)
+        return _measure_gpu_peak(work)
     with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was freed and kept would count as held
-    with suppress(OSError):  # without the right to it the peak is that of the whole process so far
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory that the allocator keeps would count as in use
+    with suppress(OSError):  # without this right the peak is that of the whole process so far
         Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    in_use = _read_status("VmRSS")
     work()
-    return float(max(0, _status("VmHWM") - before))
+    return float(max(0, _read_status("VmHWM") - in_use))
 
 
-def _status(name: str) -> int:
+def _measure_gpu_peak(work: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    in_use = torch.cuda.memory_allocated()
+    work()
+    torch.cuda.synchronize()
+    return float(torch.cuda.max_memory_allocated() - in_use)
+
+
+def _read_status(name: str) -> int:
     """Return a field of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)

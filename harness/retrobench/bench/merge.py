@@ -1,8 +1,8 @@
-"""Rankings of shards made one, beside the heap of beir's exact search and one argsort over all of them."""
+"""Merge the rankings of shards: ours beside the heap of beir's exact search, and beside a single argsort."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,51 +14,24 @@ from retrobench.retrieval import merge
 __all__ = ["cases"]
 
 SHARDS = 8
-COMPARED, TIMED = 50, 500  # queries
-Found = tuple[np.ndarray, np.ndarray]
+COMPARED = 50  # queries that ours and the heap are compared on
+TIMED = 500  # queries that the heap is timed on: its time grows with them alone, and all of them take half a minute
+Hits = tuple[np.ndarray, np.ndarray]  # rows and scores [Q, k]
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """8 shards x 6,980 queries x 1,000 hits, the same on any device: rankings are merged where they are written."""
-    queries, depth = (64, 100) if setting.smoke else (6_980, 1_000)
-    parts, documents = _parts(queries, depth), SHARDS * depth * 10
-    places, names = np.arange(documents, dtype=np.int32), [str(row) for row in range(documents)]
+    """Yield 8 shards x 6,980 queries x 1,000 hits, on any device: rankings are merged where they are written."""
+    queries, depth = 6_980, 1_000
+    if setting.smoke:
+        queries, depth = 64, 100
+    rankings = _Rankings(queries, depth)
     name = f"{SHARDS} shards x {queries:,} x {depth:,}"
-
-    def ours() -> float:
-        return float(len(merge(parts, places, depth)[0]))
-
-    def heap() -> float:
-        # Its time grows with the queries alone, and all of them take half a minute.
-        some = [(rows[:TIMED], scores[:TIMED]) for rows, scores in parts]
-        return float(len(heap_merge(some, names, depth)))
-
-    def sort() -> float:
-        return float(len(_sorted(parts, depth)[0]))
-
-    def as_heap() -> str:
-        some = [(rows[:COMPARED], scores[:COMPARED]) for rows, scores in parts]
-        rows, scores = merge(some, places, depth)
-        found = [
-            {names[row]: score for row, score in zip(*pair, strict=True)}
-            for pair in zip(rows.tolist(), scores.tolist(), strict=True)
-        ]
-        if found != heap_merge(some, names, depth):
-            raise UnequalError("The heap keeps other hits. Nothing was timed.")
-        return f"the same hits for {len(found)} queries"
-
-    def as_sort() -> str:
-        first, second = merge(parts, places, depth), _sorted(parts, depth)
-        if not all(np.array_equal(*pair) for pair in zip(first, second, strict=True)):
-            raise UnequalError("The argsort ranks otherwise. Nothing was timed.")
-        return f"the same rankings for all {queries:,} queries"
-
     yield Case(
         name=name,
         unit="queries/s",
-        ours=ours,
-        check=as_heap,
-        peer=heap,
+        ours=rankings.merge_ours,
+        check=rankings.compare_heap,
+        peer=rankings.merge_by_heap,
         peer_name="beir's heap",
         rounds=3,
         memory=False,
@@ -67,28 +40,82 @@ def cases(setting: Setting) -> Iterator[Case]:
     yield Case(
         name=f"{name}, beside one argsort",
         unit="queries/s",
-        ours=ours,
-        check=as_sort,
-        peer=sort,
+        ours=rankings.merge_ours,
+        check=rankings.compare_argsort,
+        peer=rankings.merge_by_argsort,
         peer_name="argsort",
         rounds=3,
     )
 
 
-def _parts(queries: int, depth: int) -> list[Found]:
-    """Rankings of each shard's own documents, no two scores of a query alike."""
-    draw, parts = np.random.default_rng(0), []
+class _Rankings:
+    """Rankings of shards, merged in three ways."""
+
+    def __init__(self, queries: int, depth: int) -> None:
+        self.queries = queries
+        self.depth = depth
+        self.shards = _draw_shards(queries, depth)
+        documents = SHARDS * depth * 10
+        self.tie_ranks = np.arange(documents, dtype=np.int32)
+        self.names = [str(row) for row in range(documents)]
+
+    def merge_ours(self) -> float:
+        rows, _ = merge(self.shards, self.tie_ranks, self.depth)
+        return float(len(rows))
+
+    def merge_by_heap(self) -> float:
+        merged = heap_merge(_first(self.shards, TIMED), self.names, self.depth)
+        return float(len(merged))
+
+    def merge_by_argsort(self) -> float:
+        rows, _ = _merge_by_argsort(self.shards, self.depth)
+        return float(len(rows))
+
+    def compare_heap(self) -> str:
+        shards = _first(self.shards, COMPARED)
+        rows, scores = merge(shards, self.tie_ranks, self.depth)
+        ours = []
+        for query_rows, query_scores in zip(rows.tolist(), scores.tolist(), strict=True):
+            hits = [self.names[row] for row in query_rows]
+            ours.append(dict(zip(hits, query_scores, strict=True)))
+        if ours != heap_merge(shards, self.names, self.depth):
+            raise UnequalError("The heap keeps other hits. Nothing was timed.")
+        return f"the same hits for {len(ours)} queries"
+
+    def compare_argsort(self) -> str:
+        rows, scores = merge(self.shards, self.tie_ranks, self.depth)
+        sorted_rows, sorted_scores = _merge_by_argsort(self.shards, self.depth)
+        if not (np.array_equal(rows, sorted_rows) and np.array_equal(scores, sorted_scores)):
+            raise UnequalError("The argsort ranks otherwise. Nothing was timed.")
+        return f"the same rankings for all {self.queries:,} queries"
+
+
+def _draw_shards(queries: int, depth: int) -> list[Hits]:
+    """Draw rankings of each shard's own documents, no two scores of a query alike."""
+    draw = np.random.default_rng(0)
     ranks = np.arange(depth, dtype=np.int32)
+    shards = []
     for shard in range(SHARDS):
-        # Steps of whole numbers, each shard's in a class of its own: sums stay exact in 32 bits.
-        falls = draw.integers(1, 100, (queries, depth), dtype=np.int32).cumsum(1, dtype=np.int32)
-        scores = (-(falls * SHARDS + shard)).astype(np.float32)
-        firsts = draw.integers(0, 9 * depth, (queries, 1), dtype=np.int32)
-        parts.append((shard * 10 * depth + firsts + ranks, scores))
-    return parts
+        # Scores fall by whole numbers, in a residue class for each shard: sums stay exact in 32 bits.
+        falls = draw.integers(1, 100, (queries, depth), dtype=np.int32)
+        totals = falls.cumsum(1, dtype=np.int32)
+        scores = -(totals * SHARDS + shard)
+        first_rows = draw.integers(0, 9 * depth, (queries, 1), dtype=np.int32)
+        rows = shard * 10 * depth + first_rows + ranks
+        shards.append((rows, scores.astype(np.float32)))
+    return shards
 
 
-def _sorted(parts: list[Found], depth: int) -> Found:
-    rows, scores = (np.concatenate(part, 1) for part in zip(*parts, strict=True))
-    order = torch.from_numpy(scores).argsort(dim=1, descending=True)[:, :depth].numpy()
-    return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+def _first(shards: Sequence[Hits], queries: int) -> list[Hits]:
+    """Return the rankings of the first queries."""
+    return [(rows[:queries], scores[:queries]) for rows, scores in shards]
+
+
+def _merge_by_argsort(shards: Sequence[Hits], depth: int) -> Hits:
+    rows = np.concatenate([rows for rows, _ in shards], 1)
+    scores = np.concatenate([scores for _, scores in shards], 1)
+    order = torch.from_numpy(scores).argsort(dim=1, descending=True)
+    best = order[:, :depth].numpy()
+    best_rows = np.take_along_axis(rows, best, 1)
+    best_scores = np.take_along_axis(scores, best, 1)
+    return best_rows, best_scores

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from retrobench.bench.baselines import SentenceDecoder
-from retrobench.bench.models import objective
+from retrobench.bench.models import installed_objective
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.collators import RATIO, Collator
 from retrobench.plan import Shape, arithmetic
@@ -28,7 +28,7 @@ class Method:
 
     name: str
     objective: Callable[[], Any]  # ours, without settings
-    collator: Collator  # the released one
+    collator: Collator  # the released collator
     loss: str = ""  # of `peers.steps.Released`
     project: str = ""
     reads_losses: bool = False  # whether the released step reads its losses from the device each time
@@ -38,13 +38,35 @@ class Method:
         return arithmetic.pretraining(shape, length, self.objective().name, RATIO)
 
 
-MLM = Method("Pure MLM", partial(objective, "mlm"), collators.mlm, "mlm")
-ENHANCED = Method("Enhanced Decoding", partial(objective, "retromae"), collators.retromae, "retromae", "RetroMAE")
-BOW = Method("BoW", partial(objective, "bow-mae"), collators.bow, "bow", "bowdpr", reads_losses=True)
-METHODS = (
-    MLM,
-    Method("Auto-Encoding", partial(SentenceDecoder, causal=False), collators.ae),
-    Method("Auto-Regression", partial(SentenceDecoder, causal=True), collators.ar),
-    ENHANCED,
-    BOW,
+MLM = Method(
+    name="Pure MLM",
+    objective=partial(installed_objective, "mlm"),
+    collator=collators.mlm,
+    loss="mlm",
 )
+AUTO_ENCODING = Method(
+    name="Auto-Encoding",
+    objective=partial(SentenceDecoder, causal=False),
+    collator=collators.ae,
+)
+AUTO_REGRESSION = Method(
+    name="Auto-Regression",
+    objective=partial(SentenceDecoder, causal=True),
+    collator=collators.ar,
+)
+ENHANCED = Method(
+    name="Enhanced Decoding",
+    objective=partial(installed_objective, "retromae"),
+    collator=collators.retromae,
+    loss="retromae",
+    project="RetroMAE",
+)
+BOW = Method(
+    name="BoW",
+    objective=partial(installed_objective, "bow-mae"),
+    collator=collators.bow,
+    loss="bow",
+    project="bowdpr",
+    reads_losses=True,
+)
+METHODS = (MLM, AUTO_ENCODING, AUTO_REGRESSION, ENHANCED, BOW)

@@ -1,10 +1,14 @@
 """
-The models that are measured, with random weights: a small one on a CPU, BERT-base on a GPU.
+The measured models, with random weights: a small BERT on a CPU, BERT-base on a GPU.
 
-* Scale, scale       sizes of a model and its batches; those of a device, and of a smoke run
-* Workload           texts to train on, with the sizes and the setting
-* objective          an installed objective by its name, with its own settings
-* bert, backbone, encoder, pretraining   a new model, bare or wrapped for its use; the same in every process
+* Scale                 sizes of a model and its batches
+* default_scale         the sizes for a device, or for a smoke run
+* Workload              texts to train on, with the sizes and the setting
+* installed_objective   an objective by its name, with its default settings
+* make_bert             a new model with the same random weights in every process
+* make_backbone         a new model to train
+* make_encoder          a model that embeds texts
+* make_pretraining      a new model with an objective around it
 """
 
 from __future__ import annotations
@@ -19,14 +23,24 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from retrobench.bench.frame import Setting
-from retrobench.bench.texts import VOCABULARY, lengths, passages
+from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import InstalledObjective, Representations, discover, find_objective
 from retrobench.model import Backbone, Encoder, Pretraining
 from retrobench.objective import Objective, Passage
 from retrobench.plan import Shape
 
-__all__ = ["BASE", "BUCKET", "Scale", "Workload", "backbone", "bert", "encoder", "objective", "pretraining", "scale"]
-
+__all__ = [
+    "BASE",
+    "BUCKET",
+    "Scale",
+    "Workload",
+    "default_scale",
+    "installed_objective",
+    "make_backbone",
+    "make_bert",
+    "make_encoder",
+    "make_pretraining",
+]
 
 BUCKET = 32  # batches sorted by length together, the default of a run
 
@@ -59,11 +73,13 @@ class Scale:
         return f"{self.batch} x {self.length}"
 
 
-SMOKE, SMALL, BASE = Scale(2, 32, 2, 64, 4, 32), Scale(4, 256, 4, 1024, 16, 150), Scale(12, 768, 12, 3072, 128, 150)
+SMOKE = Scale(2, 32, 2, 64, batch=4, length=32)
+SMALL = Scale(4, 256, 4, 1024, batch=16, length=150)
+BASE = Scale(12, 768, 12, 3072, batch=128, length=150)
 
 
-def scale(setting: Setting) -> Scale:
-    """Return the sizes of a device: MS MARCO's passages, in batches as RetroMAE had them."""
+def default_scale(setting: Setting) -> Scale:
+    """Return the sizes for a device: MS MARCO's passages, in batches as RetroMAE had them."""
     return setting.choose(smoke=SMOKE, cpu=SMALL, cuda=BASE)
 
 
@@ -78,12 +94,14 @@ class Workload:
     @classmethod
     def of_passages(cls, setting: Setting, sizes: Scale) -> Self:
         """Draw texts as long as MS MARCO's passages, a bucket of batches."""
-        return cls(setting, sizes, passages(lengths(sizes.batch * BUCKET, sizes.length)))
+        lengths = draw_lengths(sizes.batch * BUCKET, sizes.length)
+        return cls(setting, sizes, draw_passages(lengths))
 
     @classmethod
     def of_full_texts(cls, setting: Setting, sizes: Scale, batches: int) -> Self:
-        """Draw batches of texts that all are as long as the longest allowed."""
-        return cls(setting, sizes, passages(np.full(batches * sizes.batch, sizes.length)))
+        """Draw batches of texts of the greatest length allowed."""
+        lengths = np.full(batches * sizes.batch, sizes.length)
+        return cls(setting, sizes, draw_passages(lengths))
 
 
 @cache
@@ -91,14 +109,14 @@ def _installed() -> list[InstalledObjective]:
     return discover()
 
 
-def objective(name: str) -> Objective:
-    """Return an objective without settings. RetrobenchError where no objective of that name is installed."""
+def installed_objective(name: str) -> Objective:
+    """Return an objective with its default settings. RetrobenchError where no objective of that name is installed."""
     entry = find_objective(name, _installed())
     assert entry.objective is not None
     return entry.objective()
 
 
-def bert(sizes: Scale) -> BertForMaskedLM:
+def make_bert(sizes: Scale) -> BertForMaskedLM:
     """Make a model with random weights."""
     config = BertConfig(
         vocab_size=VOCABULARY.size,
@@ -114,19 +132,20 @@ def bert(sizes: Scale) -> BertForMaskedLM:
     return BertForMaskedLM(config)
 
 
-def backbone(sizes: Scale, device: str) -> Backbone:
-    """Make a model to train, with the attention that training takes on the device."""
-    lm = bert(sizes)
+def make_backbone(sizes: Scale, device: str) -> Backbone:
+    """Make a model to train, with the attention that training uses on the device."""
+    lm = make_bert(sizes)
     if device == "cpu":
         lm.set_attn_implementation("eager")
     return Backbone(lm).to(device)
 
 
-def encoder(model: Backbone) -> Encoder:
+def make_encoder(model: Backbone) -> Encoder:
     """Wrap a model so that it embeds texts by [CLS]."""
     return Encoder(model, "cls", Representations())
 
 
-def pretraining(objective: Any, sizes: Scale, device: str) -> Pretraining:
+def make_pretraining(objective: Any, sizes: Scale, device: str) -> Pretraining:
     """Wrap a new model on the device for pre-training with the objective."""
-    return cast(Pretraining, objective.wrap(backbone(sizes, device)).to(device))
+    model = objective.wrap(make_backbone(sizes, device))
+    return cast(Pretraining, model.to(device))

@@ -16,55 +16,61 @@ from functools import cache, cached_property, partial
 
 import torch
 
-from retrobench.bench.collation import collator_case, same_parts
-from retrobench.bench.feeds import WORKERS, as_ours
+from retrobench.bench.collation import collator_case, require_equal_batches
+from retrobench.bench.feeds import WORKERS, convert_batch
 from retrobench.bench.frame import Case, Setting, Timed
-from retrobench.bench.loops import Fed, FedSteps
+from retrobench.bench.loops import FedSteps, Feeding
 from retrobench.bench.methods import BOW, ENHANCED, METHODS, MLM, Method
-from retrobench.bench.models import Scale, Workload, scale
-from retrobench.bench.pretraining import same_step
+from retrobench.bench.models import Scale, Workload, default_scale
+from retrobench.bench.pretraining import compare_steps
 from retrobench.bench.texts import VOCABULARY
 from retrobench.bench.verdict import Degenerations, by_arithmetic, published, verdict
 
-__all__ = ["Table", "cases"]
+__all__ = ["SpeedTable", "cases"]
 
 ROUNDS_ALONE = 5
+FEEDINGS: tuple[Feeding, Feeding] = ("as released", "ours")
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Yield the table's rows, the collators alone, and the slow-downs without a wait; the last one has the verdict."""
-    sizes = scale(setting)
-    full = replace(sizes, batch=64, length=512)
-    table = Table(setting.choose(smoke=sizes, cpu=replace(sizes, batch=4, length=128), cuda=full), setting)
+    """Yield the table's rows, the collators alone, and the slow-downs without a wait; the last case has the verdict."""
+    smoke = default_scale(setting)
+    cpu = replace(smoke, batch=4, length=128)
+    cuda = replace(smoke, batch=64, length=512)
+    table = SpeedTable(setting.choose(smoke=smoke, cpu=cpu, cuda=cuda), setting)
     for method in METHODS:
         yield table.case(method)
-    texts, length = (8, 64) if setting.smoke else (64, 512)
+    texts, length = 64, 512
+    if setting.smoke:
+        texts, length = 8, 64
     for method in METHODS:
         case = collator_case(method, texts, length)
-        yield replace(case, name=f"collating for {method.name}, 64 x 512", unit="s a batch", kind="seconds", rounds=3)
-    alone = setting.choose(smoke=sizes, cpu=replace(sizes, batch=16, length=128), cuda=full)
-    yield _without_wait(ENHANCED, alone, setting, table, lambda: "")
-    yield _without_wait(BOW, alone, setting, table, lambda: f". {table.verdict(alone)}")
+        name = f"collating for {method.name}, 64 x 512"
+        yield replace(case, name=name, unit="s a batch", kind="seconds", rounds=3)
+    alone = setting.choose(smoke=smoke, cpu=replace(cpu, batch=16), cuda=cuda)
+    yield _StepsAlone(ENHANCED, alone, table).case()
+    steps = _StepsAlone(BOW, alone, table)
+    yield replace(steps.case(), interpret=steps.report_with_verdict)
 
 
-class Table:
-    """All methods and both ways of collating, each round through all ten in turn; ratios are of one round."""
+class SpeedTable:
+    """All methods, each collated in both ways. A round runs all ten sides in turn; a ratio compares a single round."""
 
     def __init__(self, sizes: Scale, setting: Setting) -> None:
-        self.sizes, self.setting = sizes, setting
+        self.sizes = sizes
+        self.setting = setting
         self.rounds = setting.choose(smoke=1, cpu=3, cuda=5)
         self.work = Workload.of_full_texts(setting, sizes, batches=16)
-        self.same = cache(self._same)
+        self.compare = cache(self._compare)
 
     @cached_property
-    def sides(self) -> dict[tuple[str, Fed], FedSteps]:
+    def sides(self) -> dict[tuple[str, Feeding], FedSteps]:
         """All sides, measured when first needed."""
         steps = self.setting.choose(smoke=2, cpu=2, cuda=8)
-        feds: tuple[Fed, Fed] = ("as released", "ours")
         sides = {}
         for method in METHODS:
-            for fed in feds:
-                sides[method.name, fed] = FedSteps(method, fed, self.work, steps)
+            for feeding in FEEDINGS:
+                sides[method.name, feeding] = FedSteps(method, feeding, self.work, steps)
         if not self.setting.smoke:  # a warm-up
             for side in sides.values():
                 side()
@@ -79,94 +85,129 @@ class Table:
         return Case(
             name=method.name,
             unit="samples/s",
-            ours=self._replayed(method, "ours"),
-            peer=self._replayed(method, "as released"),
+            ours=self._replay(method, "ours"),
+            peer=self._replay(method, "as released"),
             peer_name="the same steps, collated as released",
-            check=partial(self.same, method),
+            check=partial(self.compare, method),
             memory=False,
             rounds=self.rounds,
             warmups=0,
             note=f"{self.sizes.model_text}, {self.sizes.batch_text}",
-            says=partial(self._report, method),
+            interpret=partial(self._report, method),
         )
 
     def verdict(self, alone: Scale) -> str:
         """Return the verdict; arithmetic is that of batches of `alone`."""
         return verdict(
-            self._degenerations("as released"),
-            self._degenerations("as released", waiting=False),
-            self._degenerations("ours"),
-            by_arithmetic(alone.shape, alone.length),
-            self.sizes.batch_text,
+            released=self._degenerations("as released"),
+            waitless=self._degenerations("as released", waiting=False),
+            ours=self._degenerations("ours"),
+            bounds=by_arithmetic(alone.shape, alone.length),
+            sizes=self.sizes.batch_text,
         )
 
-    def _replayed(self, method: Method, fed: Fed) -> Callable[[], Timed]:
+    def _replay(self, method: Method, feeding: Feeding) -> Callable[[], Timed]:
         """Return a side that repeats the rates already measured, a round each."""
         rounds = iter(range(self.rounds))
-        return lambda: Timed(self.sides[method.name, fed].rates[next(rounds)], 1.0)
 
-    def _degenerations(self, fed: Fed, waiting: bool = True) -> Degenerations:
+        def replay() -> Timed:
+            rates = self.sides[method.name, feeding].rates
+            return Timed(rates[next(rounds)], 1.0)
+
+        return replay
+
+    def _degenerations(self, feeding: Feeding, waiting: bool = True) -> Degenerations:
         """Return the slow-downs; unless `waiting`, of steps alone, without their wait for data."""
-        return Degenerations(self._degeneration(ENHANCED, fed, waiting), self._degeneration(BOW, fed, waiting))
+        enhanced = self._degeneration(ENHANCED, feeding, waiting)
+        bow = self._degeneration(BOW, feeding, waiting)
+        return Degenerations(enhanced, bow)
 
-    def _degeneration(self, method: Method, fed: Fed, waiting: bool = True) -> float:
-        pairs = zip(self._seconds(MLM, fed, waiting), self._seconds(method, fed, waiting), strict=True)
-        return 1 - statistics.median(mlm / seconds for mlm, seconds in pairs)
+    def _degeneration(self, method: Method, feeding: Feeding, waiting: bool = True) -> float:
+        mlm_seconds = self._seconds(MLM, feeding, waiting)
+        seconds = self._seconds(method, feeding, waiting)
+        ratios = [mlm / own for mlm, own in zip(mlm_seconds, seconds, strict=True)]
+        return _slow_down(ratios)
 
-    def _seconds(self, method: Method, fed: Fed, waiting: bool) -> list[float]:
+    def _seconds(self, method: Method, feeding: Feeding, waiting: bool) -> list[float]:
         """Return the seconds of a batch in each round."""
-        side = self.sides[method.name, fed]
+        side = self.sides[method.name, feeding]
         seconds = [self.sizes.batch / rate for rate in side.rates]
         if waiting:
             return seconds
         return [total - wait for total, wait in zip(seconds, side.waits, strict=True)]
 
     def _report(self, method: Method) -> str:
-        known = published()[method.name]
-        fell = 100 * (known["degeneration"] or 0.0)  # pure MLM's is 0 by definition
+        numbers = published()[method.name]
+        degeneration = 100 * (numbers["degeneration"] or 0.0)  # pure MLM's is 0 by definition
         return (
-            f"collated as released {self._slowed(method, 'as released')}; "
-            f"collated by retrobench {self._slowed(method, 'ours')}; "
-            f"published {fell:.1f} % and {known['data-s']:g} s, by {WORKERS} workers at 64 x 512"
+            f"collated as released {self._describe(method, 'as released')}; "
+            f"collated by retrobench {self._describe(method, 'ours')}; "
+            f"published {degeneration:.1f} % and {numbers['data-s']:g} s, by {WORKERS} workers at 64 x 512"
         )
 
-    def _slowed(self, method: Method, fed: Fed) -> str:
-        wait = statistics.median(self.sides[method.name, fed].waits)
-        return f"it degenerates by {100 * self._degeneration(method, fed):.1f} % and waits {wait:.2g} s a batch"
+    def _describe(self, method: Method, feeding: Feeding) -> str:
+        side = self.sides[method.name, feeding]
+        degeneration = 100 * self._degeneration(method, feeding)
+        wait = statistics.median(side.waits)
+        return f"it degenerates by {degeneration:.1f} % and waits {wait:.2g} s a batch"
 
-    def _same(self, method: Method) -> str:
-        """Compare with the released step; of a baseline, which has none, compare the batches."""
+    def _compare(self, method: Method) -> str:
+        """Compare with the released step; a baseline has none, so its batches are compared."""
         if method.loss:
-            return same_step(method, self.work)
-        texts, length = self.work.texts[: self.sizes.batch], self.sizes.length
-        draw, generator = random.Random(0), torch.Generator().manual_seed(0)
-        return same_parts(
-            method.objective().collate(texts, VOCABULARY, length, generator),
-            as_ours(method.collator(texts, VOCABULARY, length, draw)),
+            return compare_steps(method, self.work)
+        texts = self.work.texts[: self.sizes.batch]
+        length = self.sizes.length
+        ours = method.objective().collate(texts, VOCABULARY, length, torch.Generator().manual_seed(0))
+        released = method.collator(texts, VOCABULARY, length, random.Random(0))
+        return require_equal_batches(ours, convert_batch(released))
+
+
+class _StepsAlone:
+    """Steps on a batch collated beforehand, beside the steps of pure MLM."""
+
+    def __init__(self, method: Method, sizes: Scale, table: SpeedTable) -> None:
+        self.method = method
+        self.sizes = sizes
+        self.table = table
+        setting = table.setting
+        work = Workload.of_full_texts(setting, sizes, batches=1)
+        steps = setting.choose(smoke=1, cpu=1, cuda=8)
+        self.ours = FedSteps(method, "no wait", work, steps)
+        self.mlm = FedSteps(MLM, "no wait", work, steps)
+        mlm_flops = MLM.flops(sizes.shape, sizes.length)
+        self.allowed = mlm_flops / method.flops(sizes.shape, sizes.length)
+
+    def case(self) -> Case:
+        return Case(
+            name=f"{self.method.name}, data wait removed",
+            unit="samples/s",
+            ours=self.ours,
+            peer=self.mlm,
+            peer_name="pure MLM",
+            check=self.compare,
+            allowed=self.allowed,
+            memory=False,
+            rounds=ROUNDS_ALONE,
+            note=f"{self.sizes.model_text}, {self.sizes.batch_text}",
+            interpret=self.report,
         )
 
+    def compare(self) -> str:
+        return f"pure MLM {self.table.compare(MLM)}; {self.method.name} {self.table.compare(self.method)}"
 
-def _without_wait(method: Method, sizes: Scale, setting: Setting, table: Table, behind: Callable[[], str]) -> Case:
-    """Return steps on a batch collated beforehand, beside those of pure MLM; `behind` ends the report."""
-    work, steps = Workload.of_full_texts(setting, sizes, batches=1), setting.choose(smoke=1, cpu=1, cuda=8)
-    ours, mlm = FedSteps(method, "no wait", work, steps), FedSteps(MLM, "no wait", work, steps)
-    allowed = MLM.flops(sizes.shape, sizes.length) / method.flops(sizes.shape, sizes.length)
+    def report(self) -> str:
+        """Return the slow-down of the timed rounds, warm-ups left out, and that by arithmetic."""
+        our_rates = self.ours.rates[-ROUNDS_ALONE:]
+        mlm_rates = self.mlm.rates[-ROUNDS_ALONE:]
+        ratios = [ours / mlm for ours, mlm in zip(our_rates, mlm_rates, strict=True)]
+        measured = 100 * _slow_down(ratios)
+        expected = 100 * (1 - self.allowed)
+        return f"{measured:.1f} % slower than pure MLM, {expected:.1f} % by arithmetic"
 
-    def report() -> str:
-        rates = zip(ours.rates[-ROUNDS_ALONE:], mlm.rates[-ROUNDS_ALONE:], strict=True)
-        slower = 1 - statistics.median(rate / rate_of_mlm for rate, rate_of_mlm in rates)
-        return f"{100 * slower:.1f} % slower than pure MLM, {100 * (1 - allowed):.1f} % by arithmetic{behind()}"
+    def report_with_verdict(self) -> str:
+        return f"{self.report()}. {self.table.verdict(self.sizes)}"
 
-    return Case(
-        name=f"{method.name}, data wait removed",
-        unit="samples/s",
-        ours=ours,
-        peer=mlm,
-        peer_name="pure MLM",
-        check=lambda: f"pure MLM {table.same(MLM)}; {method.name} {table.same(method)}",
-        allowed=allowed,
-        memory=False,
-        rounds=ROUNDS_ALONE,
-        note=f"{sizes.model_text}, {sizes.batch_text}",
-        says=report,
-    )
+
+def _slow_down(ratios: list[float]) -> float:
+    """Return the median slow-down of the rounds' ratios to pure MLM's rate."""
+    return 1 - statistics.median(ratios)

@@ -1,4 +1,4 @@
-"""The benchmarks by name, each run in a process of its own, and the results kept."""
+"""Run the benchmarks by name, each in a process of its own, and append the results to a leaderboard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BENCHMARKS: dict[str, str] = {
     "merge": "merge:cases",
     "scale": "scale:cases",
 }
-# Run only by name: they take longer than all others together.
+# They take longer than the rest together.
 BY_NAME_ONLY = ("scale",)
 DEVICES = ("cpu", "cuda")
 FOLDER = "performance"
@@ -51,19 +51,16 @@ def bench(
     json_file: Path | None = None,
     leaderboard: Path | None = None,
 ) -> Benched:
-    """Run the benchmarks named, or all but the longest, and append the results under `performance` of a leaderboard.
+    """Run the named benchmarks, or all but the longest, and append the results under `performance` of a leaderboard.
 
     `device` is "cpu" or "cuda"; without it the first GPU if there is one. With `smoke` sizes are small, only
-    equality counts, and nothing is kept. `json_file` gets an array of `performance.public` results after every
-    case, so that a run cut short leaves its first ones. RetrobenchError for an unknown name or device.
+    equality counts, and nothing is appended. `json_file` gets an array of `performance.public` results after every
+    case, so that a run cut short leaves its first results. RetrobenchError for an unknown name or device.
     """
-    chosen = list(dict.fromkeys(names)) or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]
-    for name in chosen:
-        if name not in BENCHMARKS:
-            raise unknown("benchmark", name, BENCHMARKS)
-    device = _device(device)
+    chosen = _choose_benchmarks(names)
+    device = _choose_device(device)
     folder = (leaderboard or Path("leaderboards")) / FOLDER
-    done: list[Result] = []
+    results: list[Result] = []
     lock = Lock()
 
     def run(name: str) -> _Process:
@@ -71,18 +68,20 @@ def bench(
         process = _Process(name, device, smoke)
         for result in process.run():
             with lock:
-                done.append(result)
-                _write(json_file, done)
+                results.append(result)
+                _write(json_file, results)
         if not (process.exit_code or smoke):
             performance.append(folder, process.results)
         return process
 
-    # Where time counts nothing else may run; where it does not, imports are most of the work.
-    with ThreadPoolExecutor((os.cpu_count() or 1) if smoke else 1) as pool:
+    # Timed benchmarks run alone. In a smoke run time does not count, and imports are most of the work.
+    workers = (os.cpu_count() or 1) if smoke else 1
+    with ThreadPoolExecutor(workers) as pool:
         processes = list(pool.map(run, chosen))
-    results = [result for process in processes for result in process.results]
-    _write(json_file, results)  # in the order of the names, whichever ended first
-    lines = [performance.text(results, [] if smoke else _aims(leaderboard)), ""]
+    in_order = [result for process in processes for result in process.results]
+    _write(json_file, in_order)
+    aims = [] if smoke else _read_aims(leaderboard)
+    lines = [performance.text(in_order, aims), ""]
     if smoke:
         lines.append("Smoke: equality alone was checked, and nothing is kept.")
     else:
@@ -93,33 +92,45 @@ def bench(
     return Benched("\n".join(lines), 1 if failed else 0)
 
 
-def _aims(leaderboard: Path | None) -> list[performance.Aim]:
-    """Read the aims of the first folder that has some."""
-    for place in places(leaderboard):
-        aims = performance.aims(place / FOLDER)
+def _choose_benchmarks(names: Sequence[str]) -> list[str]:
+    """Return the named benchmarks once each, or all but the longest; RetrobenchError for an unknown name."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise unknown("benchmark", name, BENCHMARKS)
+    if names:
+        return list(dict.fromkeys(names))
+    return [name for name in BENCHMARKS if name not in BY_NAME_ONLY]
+
+
+def _choose_device(name: str | None) -> str:
+    """Return the named device, or the first GPU if there is one; RetrobenchError where the machine lacks it."""
+    import torch
+
+    if name is not None and name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise RetrobenchError("--device is cuda, and torch finds no GPU here. Leave it out, or take cpu.")
+    if name is None and available:
+        return "cuda"
+    return name or "cpu"
+
+
+def _read_aims(leaderboard: Path | None) -> list[performance.Aim]:
+    """Read the aims of the first folder with any."""
+    for folder in places(leaderboard):
+        aims = performance.aims(folder / FOLDER)
         if aims:
             return aims
     return []
 
 
-def _device(name: str | None) -> str:
-    """Return the device named, or the first GPU if there is one; RetrobenchError where it is not there."""
-    import torch
-
-    if name is not None and name not in DEVICES:
-        raise unknown("device", name, DEVICES)
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RetrobenchError("--device is cuda, and torch finds no GPU here. Leave it out, or take cpu.")
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
-
-
 def _write(file: Path | None, results: Sequence[Result]) -> None:
     if file is None:
         return
+    text = json.dumps(performance.public(results), indent=2)
     try:
-        atomic_write(file, json.dumps(performance.public(results), indent=2) + "\n")
+        atomic_write(file, text + "\n")
     except OSError as error:
         raise RetrobenchError(
             f"Cannot write {file}: {error.strerror}. Give --json a file that can be written."
@@ -127,25 +138,27 @@ def _write(file: Path | None, results: Sequence[Result]) -> None:
 
 
 class _Process:
-    """One benchmark at work: its results are lines on its standard output, all else goes to standard error."""
+    """One benchmark at work: its results are lines on its standard output; its log goes to standard error."""
 
     def __init__(self, name: str, device: str, smoke: bool) -> None:
         self.name = name
-        self.words = [sys.executable, "-m", "retrobench.bench.worker", BENCHMARKS[name], name, device, str(int(smoke))]
+        location = BENCHMARKS[name]
+        self.command = [sys.executable, "-m", "retrobench.bench.worker", location, name, device, str(int(smoke))]
         self.environment = dict(os.environ)
         if device == "cpu":
-            self.environment["CUDA_VISIBLE_DEVICES"] = ""  # ours would take a GPU that it sees
+            self.environment["CUDA_VISIBLE_DEVICES"] = ""  # our side would use a visible GPU
         self.results: list[Result] = []
         self.exit_code = 0
 
     def run(self) -> Iterator[Result]:
-        """Run it, and yield every result as it comes."""
-        with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
+        """Run the benchmark, and yield every result as it comes."""
+        with subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    self.results.append(Result(**json.loads(line)))
-                    yield self.results[-1]
+                    result = Result(**json.loads(line))
+                    self.results.append(result)
+                    yield result
             except BaseException:
                 process.kill()  # an interrupted or failing parent leaves no worker behind
                 raise

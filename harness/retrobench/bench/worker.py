@@ -11,30 +11,46 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
 
-from retrobench.bench.ceilings import Ceilings, ceilings
-from retrobench.bench.frame import Case, Measured, Setting, measured
+from retrobench.bench.ceilings import Ceilings, measure_ceilings
+from retrobench.bench.frame import Case, Floor, Measured, Setting, measure
 from retrobench.core import keep_freed_memory, provenance, quiet_transformers, retrobench_version, say
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Result
 
 __all__ = ["load", "main"]
 
-# Benchmarks of a training loop, which `retrobench run` gives such memory to; `retrobench evaluate` has none.
+# Benchmarks of training. `retrobench run` keeps freed memory, so they do too; `retrobench evaluate` does not.
 TRAIN = ("bow-mae", "contrastive", "objectives", "retromae")
 
 
 def load(location: str) -> Callable[[Setting], Iterator[Case]]:
     """Import the function that yields a benchmark's cases."""
-    module, _, function = location.partition(":")
-    cases: Callable[[Setting], Iterator[Case]] = getattr(
-        importlib.import_module(f"retrobench.bench.{module}"), function
-    )
+    name, _, function = location.partition(":")
+    module = importlib.import_module(f"retrobench.bench.{name}")
+    cases: Callable[[Setting], Iterator[Case]] = getattr(module, function)
     return cases
+
+
+class _Machine:
+    """The machine's ceilings, measured when first needed."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    @cached_property
+    def ceilings(self) -> Ceilings:
+        ceilings = measure_ceilings(self.setting)
+        say(f"{ceilings}")
+        return ceilings
+
+    def seconds(self, floor: Floor) -> float:
+        """Return the least time of a unit of work."""
+        return self.ceilings.seconds(floor)
 
 
 def main(words: Sequence[str]) -> int:
@@ -45,36 +61,34 @@ def main(words: Sequence[str]) -> int:
         keep_freed_memory()
     setting = Setting(cast(Literal["cpu", "cuda"], device), smoke == "1")
     if setting.smoke:
-        torch.set_num_threads(1)  # on a busy machine threads take longer to meet than such small work takes
-
-    @cache
-    def machine() -> Ceilings:
-        rates = ceilings(setting)
-        say(f"{rates}")
-        return rates
-
+        torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than this small work takes
+    machine = _Machine(setting)
     try:
         for case in load(location)(setting):
-            numbers = measured(case, setting, lambda floor: machine().seconds(floor))
-            say(_line(case, numbers))
-            print(json.dumps(asdict(_result(name, case, numbers, setting)), allow_nan=False), flush=True)
+            numbers = measure(case, setting, machine.seconds)
+            say(_describe(case, numbers))
+            result = _make_result(name, case, numbers, setting)
+            print(json.dumps(asdict(result), allow_nan=False), flush=True)
     except RetrobenchError as error:
         print(f"Error: {name}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _line(case: Case, numbers: Measured) -> str:
-    ratio = "" if numbers.ratio is None else f", {numbers.ratio:.3g}x {case.peer_name}"
+def _describe(case: Case, numbers: Measured) -> str:
+    ratio = ""
+    if numbers.ratio is not None:
+        ratio = f", {numbers.ratio:.3g}x {case.peer_name}"
     return f"{case.name}: {numbers.ours:,.4g} {case.unit}{ratio}; {numbers.equal}"
 
 
-def _result(name: str, case: Case, numbers: Measured, setting: Setting) -> Result:
-    known: dict[str, Any] = asdict(numbers)
+def _make_result(name: str, case: Case, numbers: Measured, setting: Setting) -> Result:
+    measured: dict[str, Any] = asdict(numbers)
     if setting.smoke:  # times of small work mean nothing
-        known |= {"floor_share": None, "says": ""}
+        measured["floor_share"] = None
+        measured["says"] = ""
     return Result(
-        **known,
+        **measured,
         benchmark=name,
         case=case.name,
         device=setting.device,

@@ -1,1 +1,1 @@
-"""What retrobench is measured against where no library can be installed: released algorithms, written anew."""
+"""The peers that cannot be installed as libraries: released algorithms, written anew."""

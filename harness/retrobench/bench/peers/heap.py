@@ -1,8 +1,8 @@
 """
 How beir's exact search joins the best hits of its corpus chunks, from its description (beir 2.2, dense exact search).
 
-A heap of k (score, id) for each query; every hit of every chunk is pushed by itself, in Python, and the heaps become a
-dictionary for each query.
+Each query has a heap of k (score, id). Python pushes every hit of every chunk by itself, then turns each heap into a
+dictionary.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ import numpy as np
 
 __all__ = ["heap_merge"]
 
+Heap = list[tuple[float, str]]
+
 
 def heap_merge(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], names: Sequence[str], depth: int
+    chunks: Sequence[tuple[np.ndarray, np.ndarray]], names: Sequence[str], depth: int
 ) -> list[dict[str, float]]:
-    """For each query its best hits by name, unordered, from rows and scores [Q, k] of each part."""
-    heaps: list[list[tuple[float, str]]] = [[] for _ in range(len(parts[0][0]))]
-    for rows, scores in parts:
-        for heap, hits, values in zip(heaps, rows.tolist(), scores.tolist(), strict=True):
-            for hit, value in zip(hits, values, strict=True):
+    """Return for each query its best hits by name, unordered, from rows and scores [Q, k] of each chunk."""
+    first_rows, _ = chunks[0]
+    heaps: list[Heap] = [[] for _ in range(len(first_rows))]
+    for rows, scores in chunks:
+        for heap, query_rows, query_scores in zip(heaps, rows.tolist(), scores.tolist(), strict=True):
+            for row, score in zip(query_rows, query_scores, strict=True):
                 if len(heap) < depth:
-                    heapq.heappush(heap, (value, names[hit]))
+                    heapq.heappush(heap, (score, names[row]))
                 else:
-                    heapq.heappushpop(heap, (value, names[hit]))
-    return [{name: value for value, name in heap} for heap in heaps]
+                    heapq.heappushpop(heap, (score, names[row]))
+    return [_to_dictionary(heap) for heap in heaps]
+
+
+def _to_dictionary(heap: Heap) -> dict[str, float]:
+    return {name: score for score, name in heap}
