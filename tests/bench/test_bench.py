@@ -36,7 +36,7 @@ from retrobench.bench.verdict import Degenerations, published, verdict
 from retrobench.bench.worker import load
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.performance import Aim, Result
+from retrobench.leaderboard.performance import Aim, BenchmarkResult
 
 CEILINGS = Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
 SMOKE = Setting("cpu", smoke=True)
@@ -94,7 +94,7 @@ def case(
     )
 
 
-def result(**given: Any) -> Result:
+def result(**given: Any) -> BenchmarkResult:
     known: dict[str, Any] = {"benchmark": "retromae", "case": "step alone", "device": "cpu", "ours": 8.0, "peer": 2.0}
     known |= {
         "peer_name": "another",
@@ -105,7 +105,7 @@ def result(**given: Any) -> Result:
         "equal": "all",
     }
     known |= {"versions": {}, "commit": "abc", "command": "retrobench bench", "date": "now", "hardware": {}}
-    return Result(**{**known, **given})
+    return BenchmarkResult(**{**known, **given})
 
 
 # Whole runs
@@ -228,7 +228,7 @@ def test_the_page_tells_aims_met_missed_and_not_measured(tmp_path: Path) -> None
             result(case="other", ratio=None),
         ],
     )
-    page = performance.page(tmp_path)
+    page = performance.render_page(tmp_path)
     cpu, gpu = page.split("## GPU")
     assert "5x (4.7 to 5.25 in 3)" in cpu and "4.5x |" in cpu and "missed" not in cpu and "five times" in cpu
     assert (
@@ -258,8 +258,8 @@ def test_every_aim_of_a_processor_names_a_case_that_was_measured() -> None:
     """One that is misspelt would stand as not measured for ever."""
     folder = Path(__file__).parents[2] / "leaderboards" / "performance"
     found = performance.latest(performance.read(folder))
-    assert [aim for aim in performance.aims(folder) if aim.device == "cpu"]
-    for aim in performance.aims(folder):
+    assert [aim for aim in performance.read_aims(folder) if aim.device == "cpu"]
+    for aim in performance.read_aims(folder):
         assert aim.device != "cpu" or (aim.benchmark, aim.case, aim.device) in found, aim
 
 
@@ -269,7 +269,7 @@ def test_every_aim_of_a_processor_names_a_case_that_was_measured() -> None:
 @pytest.mark.parametrize("name", ["collation", "objectives", "retromae", "bow-mae"])
 def test_both_sides_of_every_case_do_the_same(name: str) -> None:
     cases = {case.name: case for case in load(BENCHMARKS[name])(SMOKE)}
-    aims = [aim for aim in performance.aims(Path(__file__).parents[2] / "leaderboards" / "performance")]
+    aims = [aim for aim in performance.read_aims(Path(__file__).parents[2] / "leaderboards" / "performance")]
     assert {aim.case for aim in aims if (aim.benchmark, aim.device) == (name, "cpu")} <= set(cases)
     for check in {case.check for case in cases.values()}:
         assert check()

@@ -17,8 +17,8 @@ from rows import DATASET, entrants, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
-from retrobench.leaderboard.folders import locate, places, rows_folder, track_name
-from retrobench.leaderboard.rows import already, append, load_per_query, read, read_file
+from retrobench.leaderboard.folders import locate, rows_folder, track_folders, track_name
+from retrobench.leaderboard.rows import append, find_duplicate, load_per_query, read, read_file
 
 
 def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_each_round_of_a_run_has_a_row_of_its_own(tmp_path: Path) -> None:
     for name in ("in-batch", "mined", "mined"):
         append(tmp_path, row(round=name), {})
     assert [one.round for one in read(tmp_path)] == ["in-batch", "mined"]
-    assert already(read(tmp_path), row()) is None
+    assert find_duplicate(read(tmp_path), row()) is None
 
 
 def test_a_file_of_rows_is_read_wherever_it_lies(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_a_cached_rerun_appends_nothing(tmp_path: Path) -> None:
     first = append(tmp_path, row(), {})
     again = replace(row(), date="2027-01-01T00:00:00Z", hardware={"cpu": "another"})
     assert append(tmp_path, again, {}) == first
-    assert already(read(tmp_path), again) == first
-    assert already(read(tmp_path), row(seed=1)) is None
-    assert already(read(tmp_path), row(artifacts={"score": "other"})) is None
+    assert find_duplicate(read(tmp_path), again) == first
+    assert find_duplicate(read(tmp_path), row(seed=1)) is None
+    assert find_duplicate(read(tmp_path), row(artifacts={"score": "other"})) is None
     assert len(read(tmp_path)) == 1
     assert len(list((tmp_path / "per_query").iterdir())) == 1
 
@@ -204,7 +204,7 @@ def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_ch
         (folder / "mini").mkdir(parents=True)
         (folder / "mini" / "track.toml").write_text("")
         assert locate("mini", tmp_path / "given") == folder / "mini" / "track.toml"
-    assert places(tmp_path / "given") == expected
+    assert track_folders(tmp_path / "given") == expected
     assert locate("mini") == Path("leaderboards/mini/track.toml")
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from retrobench.core import atomic_write, say
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard import Result, performance, places
+from retrobench.leaderboard import BenchmarkResult, performance, track_folders
 
 __all__ = ["BENCHMARKS", "Benched", "bench"]
 
@@ -63,7 +63,7 @@ def bench(
             raise unknown("benchmark", name, BENCHMARKS)
     device = _device(device)
     folder = (leaderboard or Path("leaderboards")) / FOLDER
-    done: list[Result] = []
+    done: list[BenchmarkResult] = []
     lock = Lock()
 
     def run(name: str) -> _Process:
@@ -82,7 +82,7 @@ def bench(
         processes = list(pool.map(run, chosen))
     results = [result for process in processes for result in process.results]
     _write(json_file, results)  # in the order of the names, whichever ended first
-    lines = [performance.text(results, [] if smoke else _aims(leaderboard)), ""]
+    lines = [performance.format_results(results, [] if smoke else _aims(leaderboard)), ""]
     if smoke:
         lines.append("Smoke: equality alone was checked, and nothing is kept.")
     else:
@@ -95,8 +95,8 @@ def bench(
 
 def _aims(leaderboard: Path | None) -> list[performance.Aim]:
     """Read the aims of the first folder that has some."""
-    for place in places(leaderboard):
-        aims = performance.aims(place / FOLDER)
+    for folder in track_folders(leaderboard):
+        aims = performance.read_aims(folder / FOLDER)
         if aims:
             return aims
     return []
@@ -115,7 +115,7 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _write(file: Path | None, results: Sequence[Result]) -> None:
+def _write(file: Path | None, results: Sequence[BenchmarkResult]) -> None:
     if file is None:
         return
     try:
@@ -135,16 +135,16 @@ class _Process:
         self.environment = dict(os.environ)
         if device == "cpu":
             self.environment["CUDA_VISIBLE_DEVICES"] = ""  # ours would take a GPU that it sees
-        self.results: list[Result] = []
+        self.results: list[BenchmarkResult] = []
         self.exit_code = 0
 
-    def run(self) -> Iterator[Result]:
+    def run(self) -> Iterator[BenchmarkResult]:
         """Run it, and yield every result as it comes."""
         with subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    self.results.append(Result(**json.loads(line)))
+                    self.results.append(BenchmarkResult(**json.loads(line)))
                     yield self.results[-1]
             except BaseException:
                 process.kill()  # an interrupted or failing parent leaves no worker behind

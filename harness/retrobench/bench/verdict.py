@@ -42,9 +42,9 @@ def published() -> dict[str, dict[str, float | None]]:
 
     RetrobenchError without the claims.
     """
-    for table in claims.claims():
+    for table in claims.read_tables():
         if table.id == TABLE:
-            rows = [row for part in table.parts for row in part.systems]
+            rows = [row for excerpt in table.excerpts for row in excerpt.systems]
             return {row.model: {cell.column.measure: cell.published for cell in row.cells} for row in rows}
     raise RetrobenchError(f"No claims hold the table {TABLE}. Run this where leaderboards/other/claims.toml is found.")
 

@@ -20,7 +20,7 @@ from retrobench.bench.ceilings import Ceilings, ceilings
 from retrobench.bench.frame import Case, Measured, Setting, measured
 from retrobench.core import keep_freed_memory, provenance, quiet_transformers, retrobench_version, say
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import Result
+from retrobench.leaderboard import BenchmarkResult
 
 __all__ = ["load", "main"]
 
@@ -69,11 +69,11 @@ def _line(case: Case, numbers: Measured) -> str:
     return f"{case.name}: {numbers.ours:,.4g} {case.unit}{ratio}; {numbers.equal}"
 
 
-def _result(name: str, case: Case, numbers: Measured, setting: Setting) -> Result:
+def _result(name: str, case: Case, numbers: Measured, setting: Setting) -> BenchmarkResult:
     known: dict[str, Any] = asdict(numbers)
     if setting.smoke:  # times of small work mean nothing
         known |= {"floor_share": None, "says": ""}
-    return Result(
+    return BenchmarkResult(
         **known,
         benchmark=name,
         case=case.name,
