@@ -4,18 +4,33 @@ Compared rows as sections of a page: tables of numbers, and the sentences below 
 * Section, sections   tables, commands and sentences under a heading, for any format to lay out
 * notes               sentences about the numbers, their test, and the differences that it did not show
 * spread, clock       a mean with its deviation; seconds as h:mm:ss
+* format_number       a number, or "-"
+* list_facts          facts in one line
+* shell_block         commands in Markdown
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure, Line
 from retrobench.scoring import ALPHA, Pair
 
-__all__ = ["Block", "Commands", "Section", "clock", "notes", "sections", "spread"]
+__all__ = [
+    "Block",
+    "Commands",
+    "Section",
+    "clock",
+    "format_number",
+    "list_facts",
+    "notes",
+    "sections",
+    "shell_block",
+    "spread",
+]
 
 WIDE = 8  # measures side by side; a wider comparison shows every measure in a row of a second table
 ABREAST = 4  # entrants side by side in that second table
@@ -63,29 +78,25 @@ def _by_entrant(comparison: Comparison) -> Table:
     # The whole time stands beside the measures; the kind "cost" is for its details.
     columns.append(Column("time", "right", "number"))
     columns += [Column(name, "right", "cost") for name in ("pre-training", "tokens/s", "peak memory")]
-    return Table(columns, [_entrant_row(comparison, index, measures) for index in range(len(comparison.lines))])
+    rows = [_entrant_row(comparison, index, measures) for index in range(len(comparison.lines))]
+    return Table(columns, rows)
 
 
 def _entrant_row(comparison: Comparison, index: int, measures: Sequence[DatasetMeasure]) -> list[str]:
     line = comparison.lines[index]
     row = [comparison.letter(index), line.entrant, line.representation]
-    row.append(str(len(line.seeds)) if line.seeds else "-")
+    row.append(format_number(len(line.seeds) or None, "d"))
     for measure in measures:
         row.append(spread(line.mean(*measure), line.deviation(*measure)))
         if measure == comparison.tested:
-            row.append("".join(map(comparison.letter, comparison.beaten(index))))
+            row.append(comparison.beaten_letters(index))
     return [*row, *_costs(line)]
 
 
 def _costs(line: Line) -> list[str]:
-    speed = line.speed()
-    memory = line.peak_memory()
-    return [
-        clock(line.seconds()),
-        clock(line.seconds("pretrain")),
-        "-" if speed is None else f"{speed:.0f}",
-        "-" if memory is None else f"{memory / 2**30:.2f} GiB",
-    ]
+    peak = line.peak_memory()
+    memory = "-" if peak is None else f"{peak / 2**30:.2f} GiB"
+    return [clock(line.seconds()), clock(line.seconds("pretrain")), format_number(line.speed(), ".0f"), memory]
 
 
 def _shown_measures(comparison: Comparison) -> list[DatasetMeasure]:
@@ -112,13 +123,12 @@ def _by_measure(comparison: Comparison) -> list[Table]:
     """Return a row for each measure and a column for each entrant, in tables that a terminal can hold."""
     tables = []
     for first in range(0, len(comparison.lines), ABREAST):
-        indices = range(first, min(first + ABREAST, len(comparison.lines)))
+        lines = comparison.lines[first : first + ABREAST]
         columns = [Column("dataset"), Column("measure")]
-        for index in indices:
+        for index in range(first, first + len(lines)):
             columns.append(Column(f"{comparison.letter(index)} {comparison.name(index)}", "right", "measure"))
         rows = []
         for dataset, measure in comparison.columns:
-            lines = [comparison.lines[index] for index in indices]
             scores = [spread(line.mean(dataset, measure), line.deviation(dataset, measure)) for line in lines]
             rows.append([dataset, measure, *scores])
         tables.append(Table(columns, rows))
@@ -175,8 +185,24 @@ def spread(mean: float | None, deviation: float | None) -> str:
     """Return a mean and its deviation with 4 decimals, "-" for None."""
     if mean is None:
         return "-"
-    width = "-" if deviation is None else f"{deviation:.4f}"
-    return f"{mean:.4f} ± {width}"
+    return f"{mean:.4f} ± {format_number(deviation, '.4f')}"
+
+
+def format_number(value: float | None, spec: str) -> str:
+    """Return a number in the format `spec`, "-" for None."""
+    if value is None:
+        return "-"
+    return format(value, spec)
+
+
+def list_facts(facts: Mapping[str, Any]) -> str:
+    """Return names and values in one line."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def shell_block(commands: Iterable[str]) -> str:
+    """Return commands as a block of Markdown."""
+    return "\n".join(["```sh", *commands, "```"])
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -87,6 +87,11 @@ class ClaimedColumn:
     def name(self) -> str:
         return f"{self.dataset} {self.measure}"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return dataset and measure, as comparisons take them."""
+        return self.dataset, self.measure
+
 
 @dataclass(frozen=True)
 class Cell:

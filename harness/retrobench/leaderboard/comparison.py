@@ -150,8 +150,15 @@ class Comparison:
 
     def beaten(self, index: int) -> list[int]:
         """Return the lines that a line beats significantly."""
-        won = [pair for pair in self.pairs if pair.winner() == index]
-        return sorted(opponent(pair, index) for pair in won)
+        lines = []
+        for pair in self.pairs:
+            if pair.winner() == index:
+                lines.append(opponent(pair, index))
+        return sorted(lines)
+
+    def beaten_letters(self, index: int) -> str:
+        """Return the letters of the lines that a line beats significantly."""
+        return "".join(map(self.letter, self.beaten(index)))
 
     def against(self, rival: int) -> list[tuple[int, Pair]]:
         """Return every line but `rival` with its pair. The difference is the line minus `rival`."""
@@ -208,20 +215,24 @@ def check_same_data(rows: Iterable[Row]) -> None:
 
 def group_lines(rows: Iterable[Row]) -> list[Line]:
     """Return a line for each entrant, representation, round and settings. A later row of a seed replaces an earlier."""
-    groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}
+    groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}  # entrant, representation, settings -> seed -> row
     for row in rows:
-        entrant = f"{row.entrant}, {row.round}" if row.round else row.entrant
         settings = json.dumps(_settings(row), sort_keys=True)
-        groups.setdefault((entrant, row.representation, settings), {})[row.seed] = row
+        group = groups.setdefault((_entrant_name(row), row.representation, settings), {})
+        group[row.seed] = row
     namesakes: dict[tuple[str, str], list[Settings]] = {}
     for entrant, representation, settings in groups:
         namesakes.setdefault((entrant, representation), []).append(json.loads(settings))
     lines = []
-    for (entrant, representation, settings), rows_by_seed in groups.items():
-        difference = _difference(json.loads(settings), namesakes[entrant, representation])
-        rows_in_order = sorted(rows_by_seed.values(), key=_seed_order)
-        lines.append(Line(entrant + difference, representation, tuple(rows_in_order)))
+    for (entrant, representation, settings), group in groups.items():
+        name = entrant + _difference(json.loads(settings), namesakes[entrant, representation])
+        seeds = sorted(group.values(), key=_seed_order)
+        lines.append(Line(name, representation, tuple(seeds)))
     return lines
+
+
+def _entrant_name(row: Row) -> str:
+    return f"{row.entrant}, {row.round}" if row.round else row.entrant
 
 
 def _seed_order(row: Row) -> int:

@@ -8,14 +8,14 @@ writes nothing, names each README that is not current, and exits with 1 if there
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from retrobench.core import Column, Table, atomic_write
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.cells import clock
+from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.folders import read_toml
 from retrobench.leaderboard.reproduce import render_claims
@@ -91,7 +91,7 @@ def _details(rows: Sequence[Row]) -> Iterator[str]:
     yield "## Rerun"
     yield "The commands of the rows. Rows may share one."
     commands = dict.fromkeys(row.command for row in rows)
-    yield "\n".join(["```sh", *commands, "```"])
+    yield shell_block(commands)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -174,13 +174,13 @@ def _costs(comparison: Comparison) -> Table:
 
 def _provenance(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a table, and a legend of the numbered machines and sets of libraries, which rows share."""
-    machines = _numbered([row.hardware for row in rows])
-    libraries = _numbered([row.libraries for row in rows])
+    machines: dict[str, int] = {}
+    libraries: dict[str, int] = {}
     records: list[dict[str, Any]] = []
     for row in rows:
         record = _provenance_record(row)
-        record["machine"] = machines[_described(row.hardware)]
-        record["libraries"] = libraries[_described(row.libraries)]
+        record["machine"] = machines.setdefault(list_facts(row.hardware), len(machines) + 1)
+        record["libraries"] = libraries.setdefault(list_facts(row.libraries), len(libraries) + 1)
         record["date"] = row.date
         record["per query"] = f"[values]({row.per_query})"
         records.append(record)
@@ -196,23 +196,11 @@ def _provenance_record(row: Row) -> dict[str, Any]:
     return {
         "entrant": row.entrant,
         "representation": row.representation,
-        "seed": "-" if row.seed is None else row.seed,
+        "seed": format_number(row.seed, "d"),
         "validation": validation or "-",
         "chosen": row.chosen or "-",
-        "negatives": f"{row.negatives:,.0f}" if row.negatives else "-",
+        "negatives": format_number(row.negatives or None, ",.0f"),
         "plugin": plugin or "-",
         "version": row.version,
         "commit": row.commit[:10],
     }
-
-
-def _numbered(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return description -> number, counted from 1 in the order of appearance."""
-    numbers: dict[str, int] = {}
-    for record in records:
-        numbers.setdefault(_described(record), len(numbers) + 1)
-    return numbers
-
-
-def _described(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in record.items())

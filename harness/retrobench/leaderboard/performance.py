@@ -20,6 +20,7 @@ from typing import Any
 
 from retrobench.core import Column, Table, atomic_write, build
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.cells import list_facts, shell_block
 from retrobench.leaderboard.folders import read_toml
 
 __all__ = [
@@ -41,6 +42,19 @@ AIMS = "aims.toml"
 # In `results.jsonl`, but not in `bench --json`.
 PRIVATE = ("command", "date", "hardware", "smoke", "says", "rounds", "spread")
 GIB = 2**30
+COLUMNS = (
+    Column("benchmark"),
+    Column("case"),
+    Column("peer"),
+    Column("unit"),
+    Column("retrobench", "right", "measure"),
+    Column("of the peer", "right", "measure"),
+    Column("ratio", "right", "measure"),
+    Column("aim", "right", "measure"),
+    Column("floor", "right", "measure"),
+    Column("memory", "right", "cost"),
+    Column("of peer", "right", "cost"),
+)
 ABOUT = (
     "Each benchmark of `retrobench bench` is one process. In it a peer and retrobench take turns on the same seeded "
     "data, after their results were found equal. A ratio above 1 means that retrobench is that many times better. The "
@@ -202,14 +216,12 @@ def render_page(folder: Path) -> str:
 def _table(cases: Iterable[tuple[Key, BenchmarkResult | None]], aims: Sequence[Aim], device: str) -> Table:
     """Return a row for each case: both sides, ratio, aim, share of the floor, memory."""
     aims_by_case = {(aim.benchmark, aim.case): aim for aim in aims if aim.device == device}
-    columns = [Column(name) for name in ("benchmark", "case", "peer", "unit")]
-    columns += [Column(name, "right", "measure") for name in ("retrobench", "of the peer", "ratio", "aim", "floor")]
-    columns += [Column(name, "right", "cost") for name in ("memory", "of peer")]
     rows = []
     for key, result in cases:
         aim = aims_by_case.get(key)
-        rows.append([*key, *(_measured(result, aim) if result else _unmeasured(aim))])
-    return Table(columns, rows)
+        cells = _measured(result, aim) if result else _unmeasured(aim)
+        rows.append([*key, *cells])
+    return Table(COLUMNS, rows)
 
 
 def _unmeasured(aim: Aim | None) -> list[str]:
@@ -286,13 +298,12 @@ def _sources(results: Sequence[BenchmarkResult]) -> Iterator[str]:
     yield "Compared before timing:"
     yield _bullets(_checks(results))
     commands = dict.fromkeys(result.command for result in results)
-    yield "\n".join(["```sh", *commands, "```"])
+    yield shell_block(commands)
 
 
 def _run(result: BenchmarkResult) -> str:
     """Return the commit, day, machine and versions of a result."""
-    facts = {**result.hardware, **result.versions}
-    environment = ", ".join(f"{key} {value}" for key, value in facts.items())
+    environment = list_facts({**result.hardware, **result.versions})
     return f"commit {result.commit[:10] or 'unknown'}, {result.date[:10]}: {environment}"
 
 

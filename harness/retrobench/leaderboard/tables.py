@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
-from retrobench.leaderboard.cells import Commands, Section, notes, sections
+from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.folders import locate, nearest_files, track_name
 from retrobench.leaderboard.rows import Load, Row, per_query_loader, read
@@ -99,7 +99,8 @@ def _printed(section: Section) -> list[Table | str]:
                     printed.append("")
                 printed += [table, ""]
         elif isinstance(block, Commands):
-            printed += ["Run it:", *(f"    {line}" for line in block.lines)]
+            printed.append("Run it:")
+            printed += [f"    {line}" for line in block.lines]
         else:
             printed.append(block)
     if printed and printed[-1] == "":
@@ -120,7 +121,7 @@ def _in_markdown(section: Section) -> str:
         if isinstance(block, Table):
             paragraphs.append(block.markdown())
         elif isinstance(block, Commands):
-            paragraphs += ["Run it:", "\n".join(["```sh", *block.lines, "```"])]
+            paragraphs += ["Run it:", shell_block(block.lines)]
         else:
             paragraphs.append(block)
     return "\n\n".join(paragraphs)
@@ -150,7 +151,7 @@ def _record(comparison: Comparison, index: int) -> dict[str, Any]:
         "representation": line.representation,
         "round": line.rows[0].round,
         "seeds": len(line.seeds),
-        "beats": "".join(map(comparison.letter, comparison.beaten(index))),
+        "beats": comparison.beaten_letters(index),
         "seconds": line.seconds(),
         "pretrain_seconds": line.seconds("pretrain"),
         "tokens_per_second": line.speed(),
@@ -195,11 +196,11 @@ def _document(comparison: Comparison) -> dict[str, Any]:
 
 def _line_document(comparison: Comparison, index: int) -> dict[str, Any]:
     line = comparison.lines[index]
-    scores: dict[str, dict[str, Any]] = {}
+    measures: dict[str, dict[str, Any]] = {}  # dataset -> measure -> mean and deviation
     for dataset, measure in comparison.columns:
-        values = {"mean": line.mean(dataset, measure), "sd": line.deviation(dataset, measure)}
-        scores.setdefault(dataset, {})[measure] = values
-    return _record(comparison, index) | {"measures": scores}
+        scores = measures.setdefault(dataset, {})
+        scores[measure] = {"mean": line.mean(dataset, measure), "sd": line.deviation(dataset, measure)}
+    return _record(comparison, index) | {"measures": measures}
 
 
 def _pair_document(comparison: Comparison, pair: Pair) -> dict[str, Any]:

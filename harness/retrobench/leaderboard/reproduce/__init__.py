@@ -53,7 +53,7 @@ def reproduce(
 
 def _reproduce_table(table: ClaimedTable, judged: list[JudgedExcerpt], unused: list[str], format: str) -> Reproduction:
     outcomes = _outcomes(judged)
-    exit_code = 1 if count_verdicts(outcomes)["FAIL"] else 0
+    exit_code = int(count_verdicts(outcomes)["FAIL"] > 0)
     if format == "csv":
         return Reproduction(records.as_csv(outcomes), exit_code)
     if format == "json":

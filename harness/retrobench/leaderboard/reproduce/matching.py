@@ -99,8 +99,10 @@ def parse_recipe(texts: Iterable[str]) -> ClaimedRecipe:
         section, _, name = key.partition(".")
         if section == "objective":
             settings[name] = value
+        elif key == "entrant.representation":
+            representation = value
         elif section == "entrant":
-            representation = value if name == "representation" else representation
+            continue  # a checkpoint changes no recipe
         elif value == "*":
             free.append(key)
         else:
@@ -160,8 +162,11 @@ def _parse_value(text: str) -> Any:
 
 def _overrides(row: Row, free: Sequence[str]) -> frozenset[str]:
     """Return a row's overrides without the free keys."""
-    overrides = {key: value for key, value in row.overrides.items() if not _matches(key, free)}
-    return frozenset(format_override(key, value) for key, value in overrides.items())
+    overrides = set()
+    for key, value in row.overrides.items():
+        if not _matches(key, free):
+            overrides.add(format_override(key, value))
+    return frozenset(overrides)
 
 
 def _matches(key: str, patterns: Sequence[str]) -> bool:
@@ -170,10 +175,11 @@ def _matches(key: str, patterns: Sequence[str]) -> bool:
 
 def _measures_any(excerpts: Sequence[Excerpt], row: Row, chosen: bool) -> bool:
     """Return whether a row measures any system of the excerpts."""
-    systems: list[tuple[Excerpt, System]] = []
     for excerpt in excerpts:
-        systems += [(excerpt, system) for system in excerpt.systems]
-    return any(_measures(excerpt, system, row, chosen) for excerpt, system in systems)
+        for system in excerpt.systems:
+            if _measures(excerpt, system, row, chosen):
+                return True
+    return False
 
 
 def _measures(excerpt: Excerpt, system: System, row: Row, chosen: bool) -> bool:
@@ -193,7 +199,8 @@ def _measures(excerpt: Excerpt, system: System, row: Row, chosen: bool) -> bool:
         return row.track == excerpt.track and overrides == recipe.overrides
     # Only the keys that tell the table's systems apart have to match.
     varied = _varied_keys(excerpt)
-    return {text for text in overrides if _key(text) in varied} == _own_overrides(excerpt, system)
+    varied_overrides = {text for text in overrides if _key(text) in varied}
+    return varied_overrides == _own_overrides(excerpt, system)
 
 
 def _own_overrides(excerpt: Excerpt, system: System) -> frozenset[str]:
@@ -220,7 +227,8 @@ def _configured(entrant: str, changed: tuple[tuple[str, str], ...]) -> tuple[dic
     assert objective is not None
     settings = {**preset(objective, preset_name), **from_text(objective, dict(changed))}
     configured: Any = configure(objective, settings)
-    return json.loads(json.dumps(asdict(configured))), objective.representation
+    as_in_rows = json.loads(json.dumps(asdict(configured)))
+    return as_in_rows, objective.representation
 
 
 def _check_data(table: str, excerpts: Sequence[Excerpt], subject: str, row: Row) -> None:
@@ -244,7 +252,9 @@ def _check_facts(table: str, excerpt: Excerpt, subject: str, row: Row, dataset: 
         if name in OPTIONAL and name not in facts:
             continue
         if facts.get(name) != value:
-            fault = f"has {name} {facts[name]}" if name in facts else f"does not say its {name}"
+            fault = f"does not say its {name}"
+            if name in facts:
+                fault = f"has {name} {facts[name]}"
             raise UnlikeError(
                 f"{subject} {fault} on {dataset}, and {table} needs {value}. Numbers of unlike identity share no table."
             )
@@ -265,9 +275,11 @@ def _measurable_datasets(excerpts: Sequence[Excerpt]) -> dict[str, None]:
 
 def _brief(names: Iterable[str]) -> str:
     """Return the first three names, and the number of the remaining."""
-    names = list(names)
-    text = ", ".join(names[:3])
-    return f"{text} and {len(names) - 3} more" if len(names) > 3 else text
+    first, remaining = list(names)[:3], list(names)[3:]
+    text = ", ".join(first)
+    if remaining:
+        text += f" and {len(remaining)} more"
+    return text
 
 
 def _check_recipes(table: str, excerpt: Excerpt, file: RowFile) -> None:

@@ -156,7 +156,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "reason": outcome.reason or None,
         "kind": describe_kind(line) if line else None,
-        "seeds": len(line.rows) if line else None,
+        "seeds": outcome.seeds,
         "queries": outcome.queries,
         "beats": outcome.beats,
         "note": outcome.note or None,

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.cells import Block, Commands, Section, spread
+from retrobench.leaderboard.cells import Block, Commands, Section, format_number, spread
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
 from retrobench.leaderboard.reproduce.derived import PUBLIC_SETS, DerivedMean, derive_means, measuring_commands
 from retrobench.leaderboard.reproduce.sentences import (
@@ -105,7 +105,9 @@ def _tally_table(tallies: Sequence[Tally]) -> Table:
     rows = []
     for tally in tallies:
         for excerpt, counts in zip(tally.table.excerpts, tally.counts, strict=True):
-            verdicts = ["-" if tally.refusal else str(counts[verdict]) for verdict in VERDICTS]
+            verdicts = [str(counts[verdict]) for verdict in VERDICTS]
+            if tally.refusal:
+                verdicts = ["-"] * len(VERDICTS)
             rows.append([tally.table.id, excerpt.title, excerpt.track or "-", str(excerpt.cells), *verdicts])
     return Table(columns, rows)
 
@@ -143,7 +145,9 @@ def _measured(excerpt: Excerpt, outcomes: Sequence[Outcome]) -> Table:
         Column("note"),
     ]
     table = Table(columns, [_measured_row(excerpt, outcome, letters) for outcome in measured])
-    return table if any(outcome.beats for outcome in measured) else table.without("marks")
+    if any(outcome.beats for outcome in measured):
+        return table
+    return table.without("marks")
 
 
 def _measured_row(excerpt: Excerpt, outcome: Outcome, letters: Mapping[str, str]) -> list[str]:
@@ -154,11 +158,11 @@ def _measured_row(excerpt: Excerpt, outcome: Outcome, letters: Mapping[str, str]
         _number(excerpt, outcome.cell.published),
         spread(outcome.measured, outcome.deviation),
         "".join(letters[name] for name in outcome.beats),
-        "-" if outcome.delta is None else f"{outcome.delta:+.4f}",
-        f"{outcome.tolerance.value:.4f}" if outcome.tolerance else "-",
+        format_number(outcome.delta, "+.4f"),
+        format_number(outcome.tolerance.value, ".4f") if outcome.tolerance else "-",
         outcome.verdict,
-        str(len(outcome.line.rows)) if outcome.line else "-",
-        "-" if outcome.queries is None else str(outcome.queries),
+        format_number(outcome.seeds, "d"),
+        format_number(outcome.queries, "d"),
         outcome.recipe_difference,
     ]
 
@@ -222,9 +226,7 @@ def _verdicts(outcomes: Sequence[Outcome]) -> str:
 
 
 def _number(excerpt: Excerpt, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if excerpt.fractions else f"{value:g}"
+    return format_number(value, ".4f" if excerpt.fractions else "g")
 
 
 def _means(means: Sequence[DerivedMean]) -> list[Block]:
@@ -237,7 +239,6 @@ def _means(means: Sequence[DerivedMean]) -> list[Block]:
     ]
     rows = []
     for mean in means:
-        measured = "-" if mean.measured is None else f"{mean.measured:.4f}"
-        rows.append([mean.model, f"{mean.published:.4f}", measured])
+        rows.append([mean.model, format_number(mean.published, ".4f"), format_number(mean.measured, ".4f")])
     sentence = f"The paper does not print the mean of its {PUBLIC_SETS} cells of public sets. The mean has no verdict."
     return [sentence, Table(columns, rows)]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrobench.data import rules
+from retrobench.leaderboard.cells import format_number, list_facts
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
 from retrobench.leaderboard.comparison import Line
 from retrobench.leaderboard.reproduce.derived import fixed_texts
@@ -120,13 +121,10 @@ def _describe_origins(measured: Sequence[Outcome]) -> list[str]:
 
 def _origin(line: Line) -> str:
     """Return the kind, seeds, commits and machines of a line."""
-    seeds = ["-" if row.seed is None else str(row.seed) for row in line.rows]
-    commits = dict.fromkeys(row.commit[:10] for row in line.rows)
-    machines: dict[str, None] = {}
-    for row in line.rows:
-        facts = [f"{name} {value}" for name, value in row.hardware.items()]
-        machines[", ".join(facts)] = None
-    return f"{describe_kind(line)}; seeds {', '.join(seeds)}; commit {', '.join(commits)}; {'; '.join(machines)}"
+    seeds = ", ".join(format_number(row.seed, "d") for row in line.rows)
+    commits = ", ".join(dict.fromkeys(row.commit[:10] for row in line.rows))
+    machines = "; ".join(dict.fromkeys(list_facts(row.hardware) for row in line.rows))
+    return f"{describe_kind(line)}; seeds {seeds}; commit {commits}; {machines}"
 
 
 def describe_datasets(judged: JudgedExcerpt) -> list[str]:

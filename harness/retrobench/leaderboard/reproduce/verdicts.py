@@ -56,18 +56,23 @@ class Outcome:
     @property
     def name(self) -> str:
         """Return the model, and the checkpoint that replaced its pre-training."""
-        checkpoint = self.line.rows[0].checkpoint if self.line else None
-        return f"{self.system.model} ({checkpoint})" if checkpoint else self.system.model
+        if self.line is None or not self.line.rows[0].checkpoint:
+            return self.system.model
+        return f"{self.system.model} ({self.line.rows[0].checkpoint})"
 
     @property
     def measured(self) -> float | None:
         """Return the mean over seeds."""
-        return self.line.mean(self.cell.column.dataset, self.cell.column.measure) if self.line else None
+        if self.line is None:
+            return None
+        return self.line.mean(*self.cell.column.key)
 
     @property
     def deviation(self) -> float | None:
         """Return the sample standard deviation over seeds."""
-        return self.line.deviation(self.cell.column.dataset, self.cell.column.measure) if self.line else None
+        if self.line is None:
+            return None
+        return self.line.deviation(*self.cell.column.key)
 
     @property
     def delta(self) -> float | None:
@@ -75,6 +80,13 @@ class Outcome:
         if self.measured is None or self.cell.published is None:
             return None
         return self.measured - self.cell.published
+
+    @property
+    def seeds(self) -> int | None:
+        """Return the number of rows, one for each seed, behind the measured mean."""
+        if self.line is None:
+            return None
+        return len(self.line.rows)
 
     @property
     def queries(self) -> int | None:
@@ -88,7 +100,9 @@ class Outcome:
     @property
     def recipe_difference(self) -> str:
         """Return how the rows' recipe differs from the system's, or fills in its free keys."""
-        return difference(self.excerpt, self.system, self.line.rows[0]) if self.line else ""
+        if self.line is None:
+            return ""
+        return difference(self.excerpt, self.system, self.line.rows[0])
 
     @property
     def note(self) -> str:
@@ -152,7 +166,7 @@ def _lines(rows: Sequence[Row]) -> list[Line]:
 def _judge_cell(excerpt: Excerpt, system: System, cell: Cell, lines: Sequence[Line]) -> list[Outcome]:
     """Return an outcome for each line that measures the cell, or one without a line."""
     column = cell.column
-    measuring = [line for line in lines if line.mean(column.dataset, column.measure) is not None]
+    measuring = [line for line in lines if line.mean(*column.key) is not None]
     claimed = excerpt.datasets.get(column.dataset)
     obstacle = cell.reason or (claimed.reason if claimed else "")
     if measuring:
@@ -183,7 +197,7 @@ def _judge_line(excerpt: Excerpt, system: System, cell: Cell, line: Line, obstac
 def _tolerance(line: Line, cell: Cell) -> Tolerance:
     if not _trained(line.rows[0]):
         return Tolerance(INFERENCE, "inference: nothing is drawn at random, only precision and rounding differ")
-    deviation = line.deviation(cell.column.dataset, cell.column.measure)
+    deviation = line.deviation(*cell.column.key)
     if deviation is None:
         return Tolerance(TRAINING, "training, one seed: 0.005, its spread over seeds unknown")
     reason = f"training: the larger of 0.005 and twice the deviation over {len(line.rows)} seeds"
@@ -200,7 +214,7 @@ def _test_differences(outcomes: list[Outcome], load: Load) -> None:
             if outcome.cell.column == column and outcome.line and outcome.line not in lines:
                 positions.append(position)
                 lines.append(outcome.line)
-        pairs, queries = compare_pairs(lines, (column.dataset, column.measure), load)
+        pairs, queries = compare_pairs(lines, column.key, load)
         if not pairs:
             continue
         for position in positions:
