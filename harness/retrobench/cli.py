@@ -176,7 +176,7 @@ def run(
     _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
-    _print(board.summary(swept.rows, board.loader(swept.folder, swept.rows), swept.paths))
+    _print(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 
 @app.command()
@@ -191,9 +191,9 @@ def objectives(plugin: Plugins, json: AsJson = False) -> None:
 @app.command()
 def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Leaderboard = None) -> None:
     """Print the rows of a track as tables."""
-    from retrobench.leaderboard import show
+    from retrobench.leaderboard import show_track
 
-    _print(show(track, leaderboard, format))
+    _print(show_track(track, leaderboard, format))
 
 
 @app.command()

@@ -29,7 +29,7 @@ from retrobench.bench.frame import (
 )
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.performance import Aim, Result
+from retrobench.leaderboard.performance import Aim, BenchmarkResult
 
 CEILINGS = Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
 CPU = Setting("cpu")
@@ -101,7 +101,7 @@ def measure_on_cpu(case: Case) -> Measured:
     return measure(case, CPU, CEILINGS.seconds)
 
 
-def make_result(**fields: Any) -> Result:
+def make_result(**fields: Any) -> BenchmarkResult:
     defaults: dict[str, Any] = {
         "benchmark": "retromae",
         "case": "step alone",
@@ -120,7 +120,7 @@ def make_result(**fields: Any) -> Result:
         "date": "now",
         "hardware": {},
     }
-    return Result(**{**defaults, **fields})
+    return BenchmarkResult(**{**defaults, **fields})
 
 
 # Whole runs
@@ -276,7 +276,7 @@ def test_the_page_shows_aims_met_missed_and_not_measured(tmp_path: Path) -> None
         make_result(case="other", ratio=None),
     ]
     performance.append(tmp_path, results)
-    cpu, gpu = performance.page(tmp_path).split("## GPU")
+    cpu, gpu = performance.render_page(tmp_path).split("## GPU")
     for cell in ("5x (4.7 to 5.25 in 3)", "4.5x |", "five times"):
         assert cell in cpu
     assert "missed" not in cpu
@@ -321,7 +321,7 @@ def test_a_removed_case_leaves_the_page() -> None:
 def test_every_aim_of_a_processor_names_a_measured_case() -> None:
     """A misspelt case would stand as not measured for ever."""
     results = performance.latest(performance.read(PERFORMANCE))
-    aims = [aim for aim in performance.aims(PERFORMANCE) if aim.device == "cpu"]
+    aims = [aim for aim in performance.read_aims(PERFORMANCE) if aim.device == "cpu"]
     assert aims
     for aim in aims:
         assert (aim.benchmark, aim.case, aim.device) in results

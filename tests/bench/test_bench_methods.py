@@ -30,7 +30,7 @@ PERFORMANCE = Path(__file__).parents[2] / "leaderboards" / "performance"
 def test_both_sides_of_every_case_are_equal(name: str) -> None:
     cases = list(load(BENCHMARKS[name])(SMOKE))
     case_names = {case.name for case in cases}
-    for aim in performance.aims(PERFORMANCE):
+    for aim in performance.read_aims(PERFORMANCE):
         if (aim.benchmark, aim.device) == (name, "cpu"):
             assert aim.case in case_names
     for check in {case.check for case in cases}:

@@ -17,8 +17,8 @@ from rows import DATASET, entrants, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
-from retrobench.leaderboard.folders import locate, places, rows_folder, track_name
-from retrobench.leaderboard.rows import already, append, load_per_query, read, read_file
+from retrobench.leaderboard.folders import locate, rows_folder, track_folders, track_name
+from retrobench.leaderboard.rows import append, find_duplicate, load_per_query, read, read_file
 
 
 def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:
@@ -28,9 +28,10 @@ def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:
     keys = list(json.loads(text.splitlines()[0]))
     assert text.count("\n") == 2
     assert keys == sorted(keys)
-    assert read(tmp_path)[0] == first
-    assert list(read(tmp_path)[0].measures[DATASET]) == ["MRR@10", "nDCG@10"], "the main measure stays first"
-    assert list(read(tmp_path)[0].cost) == ["tokenise", "pretrain", "finetune"]
+    appended = read(tmp_path)[0]
+    assert appended == first
+    assert list(appended.measures[DATASET]) == ["MRR@10", "nDCG@10"], "the main measure stays first"
+    assert list(appended.cost) == ["tokenise", "pretrain", "finetune"]
 
 
 def test_per_query_values_lie_beside_the_row_in_repeatable_bytes(tmp_path: Path) -> None:
@@ -51,8 +52,10 @@ def test_rows_that_ship_are_of_the_one_schema() -> None:
     rows = read(mini)
     assert len(rows) == len(lines) > 50
     for line, shipped in zip(lines, rows, strict=True):
-        assert shipped.to_json() == line and shipped.schema == 1
-        assert shipped.seed is None or {"finetune in-batch", "finetune mined"} <= shipped.artifacts.keys()
+        assert shipped.to_json() == line
+        assert shipped.schema == 1
+        if shipped.seed is not None:
+            assert {"finetune in-batch", "finetune mined"} <= shipped.artifacts.keys()
 
 
 def test_a_row_of_another_schema_is_refused(tmp_path: Path) -> None:
@@ -64,17 +67,16 @@ def test_a_row_of_another_schema_is_refused(tmp_path: Path) -> None:
 def test_each_round_of_a_run_has_a_row_of_its_own(tmp_path: Path) -> None:
     for name in ("in-batch", "mined", "mined"):
         append(tmp_path, row(round=name), {})
-    assert [one.round for one in read(tmp_path)] == ["in-batch", "mined"]
-    assert already(read(tmp_path), row()) is None
+    assert [appended.round for appended in read(tmp_path)] == ["in-batch", "mined"]
+    assert find_duplicate(read(tmp_path), row()) is None
 
 
 def test_a_file_of_rows_is_read_wherever_it_lies(tmp_path: Path) -> None:
     append(tmp_path, row(), {})
     append(tmp_path, row("mlm"), {})
-    assert {where: one.entrant for where, one in read_file(tmp_path / "rows.jsonl").items()} == {
-        f"{tmp_path}/rows.jsonl:1": "bert",
-        f"{tmp_path}/rows.jsonl:2": "mlm",
-    }
+    rows = read_file(tmp_path / "rows.jsonl")
+    assert rows.keys() == {f"{tmp_path}/rows.jsonl:1", f"{tmp_path}/rows.jsonl:2"}
+    assert rows[f"{tmp_path}/rows.jsonl:2"].entrant == "mlm"
     with pytest.raises(RetrobenchError, match=r"Cannot read rows from .*none\.jsonl: .*Name a rows\.jsonl of a track"):
         read_file(tmp_path / "none.jsonl")
 
@@ -83,9 +85,9 @@ def test_a_cached_rerun_appends_nothing(tmp_path: Path) -> None:
     first = append(tmp_path, row(), {})
     again = replace(row(), date="2027-01-01T00:00:00Z", hardware={"cpu": "another"})
     assert append(tmp_path, again, {}) == first
-    assert already(read(tmp_path), again) == first
-    assert already(read(tmp_path), row(seed=1)) is None
-    assert already(read(tmp_path), row(artifacts={"score": "other"})) is None
+    assert find_duplicate(read(tmp_path), again) == first
+    assert find_duplicate(read(tmp_path), row(seed=1)) is None
+    assert find_duplicate(read(tmp_path), row(artifacts={"score": "other"})) is None
     assert len(read(tmp_path)) == 1
     assert len(list((tmp_path / "per_query").iterdir())) == 1
 
@@ -104,50 +106,53 @@ for seed in range(int(sys.argv[3]), int(sys.argv[4])):
 
 def writer(folder: Path, start: int, stop: int) -> subprocess.Popen[str]:
     tests = str(Path(__file__).parents[1] / "helpers")
-    arguments = [sys.executable, "-c", WRITER, tests, str(folder), str(start), str(stop)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    arguments = [tests, str(folder), str(start), str(stop)]
+    return subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_lose_no_row(tmp_path: Path) -> None:
-    with writer(tmp_path, 0, 10) as one, writer(tmp_path, 100, 110) as other:
-        for process in (one, other):
-            process.communicate(timeout=120)
-    assert (one.returncode, other.returncode) == (0, 0)
+    with writer(tmp_path, 0, 10) as first, writer(tmp_path, 100, 110) as second:
+        first.communicate(timeout=120)
+        second.communicate(timeout=120)
+    assert (first.returncode, second.returncode) == (0, 0)
     rows = read(tmp_path)
-    assert sorted(row.seed for row in rows if row.seed is not None) == [*range(10), *range(100, 110)]
-    assert all(load_per_query(tmp_path, row) == {DATASET: {"MRR@10": {"q": 0.5}}} for row in rows)
+    assert {row.seed for row in rows} == {*range(10), *range(100, 110)}
+    assert len(rows) == 20
+    for appended in rows:
+        assert load_per_query(tmp_path, appended) == {DATASET: {"MRR@10": {"q": 0.5}}}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_kill_leaves_no_half_line(tmp_path: Path) -> None:
-    promised: list[int] = []
-    for turn in range(4):
-        with writer(tmp_path, turn * 1000, turn * 1000 + 1000) as process:
+    printed: list[int] = []  # seeds whose rows were appended
+    for kill in range(4):
+        with writer(tmp_path, kill * 1000, kill * 1000 + 1000) as process:
             assert process.stdout is not None
-            said = [process.stdout.readline()]
-            time.sleep(0.02 + 0.013 * turn)
+            lines = [process.stdout.readline()]
+            time.sleep(0.02 + 0.013 * kill)
             process.kill()
-            said += process.stdout.read().splitlines()
-        assert process.returncode == -signal.SIGKILL, "killed in the midst of writing"
-        promised += [int(line) for line in said]
+            lines += process.stdout.read().splitlines()
+        assert process.returncode == -signal.SIGKILL, "killed while it wrote"
+        printed += map(int, lines)
         rows = read(tmp_path)
-        assert {*promised} <= {row.seed for row in rows}
-        assert len(rows) - len(promised) <= turn + 1, "at most the row that was being written, each time"
-        assert all((tmp_path / row.per_query).is_file() for row in rows)
+        assert set(printed) <= {row.seed for row in rows}
+        assert len(rows) - len(printed) <= kill + 1, "at most the row being written, at each kill"
+        for appended in rows:
+            assert (tmp_path / appended.per_query).is_file()
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_rows(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX's")
     append(tmp_path, row(), {})
-    before = (tmp_path / "rows.jsonl").read_bytes()
+    content = (tmp_path / "rows.jsonl").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # room for half a line
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 100, limits[1]))  # room for half a line
     try:
         with pytest.raises(RetrobenchError, match=r"Cannot write a row to .*: File too large\. Mend it"):
             append(tmp_path, row("mlm"), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (tmp_path / "rows.jsonl").read_bytes() == before
+    assert (tmp_path / "rows.jsonl").read_bytes() == content
 
 
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path: Path) -> None:
@@ -204,11 +209,11 @@ def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_ch
         (folder / "mini").mkdir(parents=True)
         (folder / "mini" / "track.toml").write_text("")
         assert locate("mini", tmp_path / "given") == folder / "mini" / "track.toml"
-    assert places(tmp_path / "given") == expected
+    assert track_folders(tmp_path / "given") == expected
     assert locate("mini") == Path("leaderboards/mini/track.toml")
 
 
-def test_an_unknown_track_names_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_track_names_the_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
     monkeypatch.chdir(tmp_path)
     for name in ("mini", "msmarco"):

@@ -16,9 +16,9 @@ from rows import BERT, DATASET, RETROMAE, entrants, mean, row
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
 from retrobench.leaderboard.cells import clock
-from retrobench.leaderboard.pages import check, main, readme, write_readme
+from retrobench.leaderboard.pages import find_stale, main, render_readme, write_readme
 from retrobench.leaderboard.rows import Row, append, read
-from retrobench.leaderboard.tables import FORMATS, loader, render, show, summary
+from retrobench.leaderboard.tables import FORMATS, render, show_track, summarise_run
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_markdown(mini: Path) -> None:
         {DATASET: {"MRR@10": BERT}},
     )
     append(mini, row("bert", 1, [0.27]), {DATASET: {"MRR@10": BERT}})
-    lines = [line for line in show("mini", mini.parent, "md").splitlines() if line.startswith("|")]
+    lines = [line for line in show_track("mini", mini.parent, "md").splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines if "<sup>" not in line}) == 1, "columns stand under each other"
     assert [line.rstrip("|").endswith("-: ") for line in lines] == [False, True, False, False, False, False]
     assert cells(lines[0]) == [
@@ -60,7 +60,7 @@ def test_markdown(mini: Path) -> None:
 
 
 def test_text(mini: Path) -> None:
-    lines = show("mini", mini.parent).splitlines()
+    lines = show_track("mini", mini.parent).splitlines()
     assert lines[0] == "Track mini as it is (identity 01234567)"
     assert lines[2].split() == ["entrant", "representation", "seeds", "MRR@10", "beats", "time"]
     assert lines[3].split() == ["a", "retromae", "cls", "1", "0.4500", "±", "-", "bc", "0:03:35"]
@@ -71,7 +71,7 @@ def test_text(mini: Path) -> None:
 
 
 def test_csv(mini: Path) -> None:
-    records = list(csv.DictReader(io.StringIO(show("mini", mini.parent, "csv"))))
+    records = list(csv.DictReader(io.StringIO(show_track("mini", mini.parent, "csv"))))
     assert [record["entrant"] for record in records] == ["retromae", "mlm", "bert"]
     assert float(records[0][f"{DATASET} MRR@10"]) == mean(RETROMAE)
     assert (
@@ -91,7 +91,7 @@ def test_csv(mini: Path) -> None:
 
 
 def test_json(mini: Path) -> None:
-    document = json.loads(show("mini", mini.parent, "json"))
+    document = json.loads(show_track("mini", mini.parent, "json"))
     table = document["tables"][0]
     assert table["main"] == [DATASET, "MRR@10"]
     assert table["baseline"] == "c"
@@ -106,7 +106,7 @@ def test_json(mini: Path) -> None:
 
 def test_latex(mini: Path) -> None:
     append(mini, row("bow_mae:50%", 0, [0.1]), {DATASET: {"MRR@10": BERT}})
-    text = show("mini", mini.parent, "latex")
+    text = show_track("mini", mini.parent, "latex")
     lines = text.splitlines()
     rules = [lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
     assert lines[rules[0] - 1] == r"\begin{tabular}{lllrrrrrr}"
@@ -136,7 +136,7 @@ def test_an_unknown_format_names_the_known(mini: Path) -> None:
         RetrobenchError,
         match=r"Unknown format 'latx'\. Did you mean 'latex'\? Known: csv, json, latex, md, text",
     ):
-        show("mini", mini.parent, "latx")
+        show_track("mini", mini.parent, "latx")
 
 
 def test_many_measures_are_lines_and_entrants_columns() -> None:
@@ -169,7 +169,7 @@ def test_the_end_of_a_run_fits_a_terminal_and_says_where_everything_lies(mini: P
     rows = read(mini)
     out = io.StringIO()
     console = Console(file=out, width=80)
-    console.print(summary(rows, loader(mini, rows), {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")}))
+    console.print(summarise_run(rows, mini, {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")}))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     assert " ".join(lines[3].split()) == "a retromae cls 1 0.4500 ± - bc 0:03:35"
@@ -182,28 +182,28 @@ def test_rows_here_are_shown_before_those_that_came_with_the_package(
     monkeypatch.setattr(folders, "__file__", str(mini.parents[1] / "leaderboard" / "folders.py"))
     monkeypatch.chdir(mini.parent)  # no ./leaderboards there
     (mini / "track.toml").write_text("")
-    assert show("mini").endswith(f"Rows: {mini / 'rows.jsonl'}")
+    assert show_track("mini").endswith(f"Rows: {mini / 'rows.jsonl'}")
     append(tmp_path / "own" / "mini", row("mine"), {})
-    assert show("mini", tmp_path / "own").endswith(f"Rows: {tmp_path / 'own' / 'mini' / 'rows.jsonl'}")
+    assert show_track("mini", tmp_path / "own").endswith(f"Rows: {tmp_path / 'own' / 'mini' / 'rows.jsonl'}")
 
 
 def test_a_track_without_rows_says_how_to_get_one(tmp_path: Path) -> None:
     (tmp_path / "fresh").mkdir()
     (tmp_path / "fresh" / "track.toml").write_text("")
-    assert show("fresh", tmp_path) == (
+    assert show_track("fresh", tmp_path) == (
         "Track fresh has no rows yet. `retrobench run --objective NAME --track fresh` appends one."
     )
-    assert json.loads(show("fresh", tmp_path, "json")) == {"tables": []}
+    assert json.loads(show_track("fresh", tmp_path, "json")) == {"tables": []}
     with pytest.raises(RetrobenchError, match="Unknown track 'other'"):
-        show("other", tmp_path)
+        show_track("other", tmp_path)
 
 
 def test_the_readme_is_current_until_a_row_is_added(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (mini / "track.toml").write_text('title = "The mini track"\ndescription = "SQuAD as passages."\n')
     (mini.parent / "notes").mkdir()
-    assert check(mini.parent) == [str(mini / "README.md")]
+    assert find_stale(mini.parent) == [str(mini / "README.md")]
     assert main([str(mini.parent)]) == 0
-    assert check(mini) == check(mini.parent) == []
+    assert find_stale(mini) == find_stale(mini.parent) == []
     assert main(["--check", str(mini.parent)]) == 0
     append(mini, row("bert", 1), {DATASET: {"MRR@10": BERT}})
     capsys.readouterr()
@@ -228,7 +228,7 @@ def test_the_readme_says_what_made_each_row_and_how_to_rerun_it(mini: Path) -> N
         row("bm25", None, [0.3], hardware={"cpu": "another"}, cost={"search": {"seconds": 7.0}}),
         {DATASET: {"MRR@10": BERT}},
     )
-    text = readme(mini)
+    text = render_readme(mini)
     assert text.startswith("# The mini track\n\n<!-- ")
     assert "\n\nSQuAD as passages.\n\n" in text
     assert "| tokenise | pretrain | finetune |  search |" in text
@@ -254,10 +254,10 @@ def test_the_readme_says_what_made_each_row_and_how_to_rerun_it(mini: Path) -> N
 
 def test_the_readme_of_a_track_without_rows(tmp_path: Path) -> None:
     (tmp_path / "track.toml").write_text("")
-    assert "No rows yet." in readme(tmp_path)
+    assert "No rows yet." in render_readme(tmp_path)
     (tmp_path / "track.toml").write_text("title = ")
-    with pytest.raises(RetrobenchError, match=r"track\.toml is not TOML: "):
-        readme(tmp_path)
+    with pytest.raises(RetrobenchError, match=r"Cannot read .*track\.toml: "):
+        render_readme(tmp_path)
 
 
 def test_checking_a_folder_without_tracks_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ from rows import QUERIES, SETTINGS, board, cells, facts, measured, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
-from retrobench.leaderboard.comparison import lines
+from retrobench.leaderboard.comparison import group_lines
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.reproduce.verdicts import kind
+from retrobench.leaderboard.reproduce.verdicts import describe_kind
 from retrobench.leaderboard.rows import UnlikeError, append
 
 
@@ -87,10 +87,10 @@ def test_a_released_checkpoint_that_is_only_read_has_to_give_its_number(
 
 def test_kinds() -> None:
     trained = measured("retromae")
-    found = [kind(lines([one])[0]) for one in (trained, replace(trained, checkpoint="authors/model"))]
+    found = [describe_kind(group_lines([one])[0]) for one in (trained, replace(trained, checkpoint="authors/model"))]
     assert found == [
         "replication: trained by this project's own code",
-        "reproduction: authors/model, which the authors released, fine-tuned here",
+        "reproduction: authors/model, released by the authors and fine-tuned here",
     ]
 
 

@@ -38,7 +38,7 @@ def test_a_table_that_nobody_has_run_shows_every_cell(tmp_path: Path) -> None:
     assert "RetroMAE 0.3553 0.3665 0.6356 0.8922 0.9763 NOT RUN [4]" in lines
     assert "RetroMAE 0.7704 0.8172 0.8399 0.8604 0.8812 NOT RUN [1]" in lines
     assert sum(" NOT RUN [" in line for line in lines) == 18, "9 models on each of the two collections"
-    assert "Of 90 cells 0 PASS, 0 PASS (+), 0 FAIL, 90 NOT RUN, 0 N/A. Exit code 0." in " ".join(lines)
+    assert "90 cells: 0 PASS, 0 PASS (+), 0 FAIL, 90 NOT RUN, 0 N/A. Exit code 0." in " ".join(lines)
     document = json.loads(typed("retromae/table-2", "--format", "json", folder=tmp_path).stdout)
     found = [cell for part in document["parts"] for cell in part["cells"]]
     assert len(found) == 90

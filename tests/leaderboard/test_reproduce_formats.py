@@ -14,7 +14,7 @@ from rows import CLAIMS, board, cells, measured
 from retrobench.data.rules import GROUPS, MEANS
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
-from retrobench.leaderboard.pages import check, readme, write_readme
+from retrobench.leaderboard.pages import find_stale, render_readme, write_readme
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.rows import append
 
@@ -58,9 +58,12 @@ def test_text(both: Path) -> None:
     assert "BERT, RetroMAE: replication: trained by this project's own code; seeds 0, 1, 2; commit f00dfeedf0; " in flat
     assert "Identity of d:dev: 100 documents, 30 queries, 31 judgements, corpus sha256:cccccccc, qrels sha256:" in flat
     assert "lengths 32/140, dot, relevant from grade 1, ties broken 3, self-hits removed 0, missing queries 0." in flat
-    assert "paired two-sided t-test over 30 queries, seeds averaged first, p Holm-corrected within each column" in flat
-    assert "Of 13 cells 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A. Exit code 0." in flat
-    assert "ACM's badging policy v1.1: a reproduction uses what the authors released, a replication is made" in flat
+    assert (
+        "paired two-sided t-test over 30 queries, values averaged over seeds first, p Holm-corrected within each column"
+        in flat
+    )
+    assert "13 cells: 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A. Exit code 0." in flat
+    assert "ACM's badging policy v1.1" in flat
     commands = [line for line in lines if line.startswith("retrobench run")]
     plain = "retrobench run --track small --objective {} --set 'adapt.corpus=[]' {}--seed 1 --seed 2 --seed 3"
     assert commands == [
@@ -145,7 +148,7 @@ def test_latex(both: Path) -> None:
 def test_the_list_of_all(both: Path, shipped: None) -> None:
     report = reproduce(leaderboard=both)
     lines = [" ".join(line.split()) for line in report.text.splitlines()]
-    assert lines[lines.index("Paper (2020)") + 2] == "table what track cells PASS PASS (+) FAIL NOT RUN N/A"
+    assert lines[lines.index("Paper (2020)") + 2] == "table title track cells PASS PASS (+) FAIL NOT RUN N/A"
     assert "paper/table-1 MRR & more small 12 2 1 0 4 5" in lines
     assert "paper/table-1 questions - 1 0 0 0 1 0" in lines
     assert {"RetroMAE (EMNLP 2022)", "DupMAE (ACL 2023)", "BoW prediction (SIGIR 2024)"} < set(lines)
@@ -209,7 +212,7 @@ rows = [
     average = cells(report.text)["BERT", "AVERAGE (18 sets) nDCG@10"][0]
     assert (average["verdict"], average["measured"], average["published"]) == ("N/A", None, 0.5)
     shown = reproduce("paper/table-1", leaderboard=tmp_path).text
-    assert "Derived, not printed by the paper: the mean of its 14 cells of public sets. It has no verdict." in shown
+    assert "does not print the mean of its 14 cells" in shown
     assert "BERT 0.4650 0.4700" in [" ".join(line.split()) for line in shown.splitlines()]
 
 
@@ -219,23 +222,23 @@ rows = [
 def test_the_readme_of_a_track_shows_what_is_claimed_beside_its_rows(both: Path) -> None:
     small = both / "small"
     (small / "track.toml").write_text('title = "Small"\n')
-    text = readme(small)
+    text = render_readme(small)
     assert "from claims.toml, rows.jsonl and track.toml: edits are lost." in text
     assert text.index("## Results") < text.index("## Published and measured") < text.index("## Cost")
     assert "### paper/table-1: MRR & more\n" in text
     assert "0.3600 ± 0.0010<sup>a</sup>" in text
-    assert "Of 13 cells 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A.\n" in text
+    assert "13 cells: 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A.\n" in text
     write_readme(small)
-    assert check(both) == []
+    assert find_stale(both) == []
     (small / "claims.toml").write_text(CLAIMS.replace("0.300", "0.301"))
-    assert check(both) == [str(small / "README.md")]
+    assert find_stale(both) == [str(small / "README.md")]
 
 
 def test_the_readme_of_claims_without_a_track(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "claims.toml").write_text('title = "Claims only"\ndescription = "Why."\n' + CLAIMS)
-    assert check(tmp_path) == [str(tmp_path / "other" / "README.md")]
-    text = readme(tmp_path / "other")
+    assert find_stale(tmp_path) == [str(tmp_path / "other" / "README.md")]
+    text = render_readme(tmp_path / "other")
     assert text.startswith(
         "# Claims only\n\n"
         "<!-- Rendered by `python -m retrobench.leaderboard` from claims.toml: edits are lost. -->\n\nWhy."
@@ -246,5 +249,5 @@ def test_the_readme_of_claims_without_a_track(tmp_path: Path) -> None:
 
 def test_the_readme_of_a_track_without_claims_has_no_word_of_them(tmp_path: Path) -> None:
     (tmp_path / "track.toml").write_text("")
-    assert "ublished" not in readme(tmp_path)
-    assert "from rows.jsonl and track.toml: edits" in readme(tmp_path)
+    assert "ublished" not in render_readme(tmp_path)
+    assert "from rows.jsonl and track.toml: edits" in render_readme(tmp_path)

@@ -25,7 +25,7 @@ from retrobench.data.datasets import load
 from retrobench.data.rules import averages, expand, rule
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.claims import claims
+from retrobench.leaderboard.claims import read_tables
 from retrobench.leaderboard.comparison import compare
 from retrobench.leaderboard.rows import UnlikeError
 from retrobench.scoring import ranking, trec
@@ -169,14 +169,14 @@ def test_pitfall_18_a_mean_over_14_stands_in_a_column_of_18() -> None:
 
 def test_pitfall_18_the_papers_mean_of_18_has_no_counterpart(tmp_path: Path) -> None:
     """A row with NFCorpus and the mean of 14: the first is held against the paper's, the mean against nothing."""
-    nfcorpus, table = "beir/nfcorpus/test", next(table for table in claims() if table.id == "retromae/table-1")
+    nfcorpus, table = "beir/nfcorpus/test", next(table for table in read_tables() if table.id == "retromae/table-1")
     measured = rows.row(
         "retromae",
         track="beir",
         settings={},
         artifacts={"finetune": "0"},
         measures={"beir (mean of 14 public sets)": {"nDCG@10": 0.452}, nfcorpus: {"nDCG@10": 0.31}},
-        facts={nfcorpus: dict(table.parts[0].datasets[nfcorpus].needs)},
+        facts={nfcorpus: dict(table.excerpts[0].datasets[nfcorpus].needs)},
     )
     told = {of["dataset"]: of for of in reproduced(tmp_path, [measured], table.id) if of["model"] == "RetroMAE"}
     assert told[nfcorpus]["verdict"] == "PASS" and told["beir/nq"]["verdict"] == "NOT RUN"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from retrobench.core import atomic_write, say
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard import Result, performance, places
+from retrobench.leaderboard import BenchmarkResult, performance, track_folders
 
 __all__ = ["BENCHMARKS", "Benched", "bench"]
 
@@ -60,7 +60,7 @@ def bench(
     chosen = _choose_benchmarks(names)
     device = _choose_device(device)
     folder = (leaderboard or Path("leaderboards")) / FOLDER
-    results: list[Result] = []
+    results: list[BenchmarkResult] = []
     lock = Lock()
 
     def run(name: str) -> _Process:
@@ -81,7 +81,7 @@ def bench(
     in_order = [result for process in processes for result in process.results]
     _write(json_file, in_order)
     aims = [] if smoke else _read_aims(leaderboard)
-    lines = [performance.text(in_order, aims), ""]
+    lines = [performance.format_results(in_order, aims), ""]
     if smoke:
         lines.append("Smoke: equality alone was checked, and nothing is kept.")
     else:
@@ -118,14 +118,14 @@ def _choose_device(name: str | None) -> str:
 
 def _read_aims(leaderboard: Path | None) -> list[performance.Aim]:
     """Read the aims of the first folder with any."""
-    for folder in places(leaderboard):
-        aims = performance.aims(folder / FOLDER)
+    for folder in track_folders(leaderboard):
+        aims = performance.read_aims(folder / FOLDER)
         if aims:
             return aims
     return []
 
 
-def _write(file: Path | None, results: Sequence[Result]) -> None:
+def _write(file: Path | None, results: Sequence[BenchmarkResult]) -> None:
     if file is None:
         return
     text = json.dumps(performance.public(results), indent=2)
@@ -147,16 +147,16 @@ class _Process:
         self.environment = dict(os.environ)
         if device == "cpu":
             self.environment["CUDA_VISIBLE_DEVICES"] = ""  # our side would use a visible GPU
-        self.results: list[Result] = []
+        self.results: list[BenchmarkResult] = []
         self.exit_code = 0
 
-    def run(self) -> Iterator[Result]:
+    def run(self) -> Iterator[BenchmarkResult]:
         """Run the benchmark, and yield every result as it comes."""
         with subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    result = Result(**json.loads(line))
+                    result = BenchmarkResult(**json.loads(line))
                     self.results.append(result)
                     yield result
             except BaseException:

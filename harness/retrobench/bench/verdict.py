@@ -45,7 +45,7 @@ def published() -> dict[str, dict[str, float | None]]:
 
     RetrobenchError without the claims.
     """
-    for table in claims.claims():
+    for table in claims.read_tables():
         if table.id == TABLE:
             return _read_table(table)
     raise RetrobenchError(f"No claims hold the table {TABLE}. Run this where leaderboards/other/claims.toml is found.")
@@ -53,9 +53,9 @@ def published() -> dict[str, dict[str, float | None]]:
 
 def _read_table(table: claims.ClaimedTable) -> dict[str, dict[str, float | None]]:
     numbers: dict[str, dict[str, float | None]] = {}
-    for part in table.parts:
-        for row in part.systems:
-            numbers[row.model] = {cell.column.measure: cell.published for cell in row.cells}
+    for excerpt in table.excerpts:
+        for system in excerpt.systems:
+            numbers[system.model] = {cell.column.measure: cell.published for cell in system.cells}
     return numbers
 
 

@@ -20,7 +20,7 @@ from retrobench.bench.ceilings import Ceilings, measure_ceilings
 from retrobench.bench.frame import Case, Floor, Measured, Setting, measure
 from retrobench.core import keep_freed_memory, provenance, quiet_transformers, retrobench_version, say
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import Result
+from retrobench.leaderboard import BenchmarkResult
 
 __all__ = ["load", "main"]
 
@@ -82,12 +82,12 @@ def _describe(case: Case, numbers: Measured) -> str:
     return f"{case.name}: {numbers.ours:,.4g} {case.unit}{ratio}; {numbers.equal}"
 
 
-def _make_result(name: str, case: Case, numbers: Measured, setting: Setting) -> Result:
+def _make_result(name: str, case: Case, numbers: Measured, setting: Setting) -> BenchmarkResult:
     measured: dict[str, Any] = asdict(numbers)
     if setting.smoke:  # times of small work mean nothing
         measured["floor_share"] = None
         measured["says"] = ""
-    return Result(
+    return BenchmarkResult(
         **measured,
         benchmark=name,
         case=case.name,

@@ -1,51 +1,61 @@
 """
-What the papers claim, read from `leaderboards/<track>/claims.toml`: one file for each track that could measure it.
+The papers' claims, read from `leaderboards/<track>/claims.toml`: a file for each track that could measure them.
 
-* claims(leaderboard)   every table of every paper, its parts joined from the files
-* read_claims(file)     the parts in one file
-* ClaimedTable, Part    a table of a paper; the part of it that one track measures
-* ClaimedColumn         a measure on a dataset
-* System, Cell          one line of the part; one published number
+* read_tables(leaderboard)   every table of every paper, its excerpts joined from the files
+* read_excerpts(file)        the excerpts in one file
+* ClaimedTable, Excerpt      a table of a paper; the columns and systems of it that one track measures
+* ClaimedColumn              a measure on a dataset
+* ClaimedDataset             the facts that identify a dataset
+* System, Cell               a line of an excerpt; a published number
 
 A file holds, all but `[[table]]` optional:
 
     title, description     of the folder, where it has no track.toml
-    [reasons]              WORD = "why a number is not there, or not measured": used by its word below
-    [dataset."ID"]         label, documents, queries, judgements, corpus and qrels (SHA-256), titles, query_length,
-                           passage_length, similarity: what a row must have been measured on; or reason: why no row
-                           can be held against it. What stands under "*" goes for all
-    [[table]]              id, title, paper, source, note; set, round: the recipe, as `--set` is typed (`KEY=*` is any
-                           value); reason: why no track here measures it; fractions = false for other units
-      columns, headers     "DATASET MEASURE" each; the paper's own headers where they are wrong
+    [reasons]              WORD = "why a number is missing, or not measured". The word may stand for the sentence below
+    [dataset."ID"]         the facts that a row must have: documents, queries, judgements, corpus and qrels (SHA-256),
+                           titles, query_length, passage_length, similarity. `label` is the name shown. `reason` says
+                           why no row can be compared with the dataset's numbers. "*" holds the defaults of all
+    [[table]]              id, title, paper, source and note. `set` and `round` are the recipe, as `--set` is typed;
+                           `KEY=*` admits any value. `reason` says why no track measures the table. Units other than
+                           fractions need `fractions = false`
+      columns, headers     "DATASET MEASURE" for each; the paper's own headers where they are wrong
       rows                 model, entrant, checkpoint (released by the authors), set, round, reason, note, source and
-                           values: a number for each column, or the reason why there is none
-      corrections          model, column, printed, source, note: where `values` holds something else than is printed
+                           values: a number for each column, or the reason why it is missing
+      corrections          model, column, printed, source and note, where `values` corrects the printed number
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from retrobench.core import build_record
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.folders import places
+from retrobench.leaderboard.folders import nearest_files, read_toml
 
-__all__ = ["Cell", "ClaimedColumn", "ClaimedTable", "Known", "Part", "System", "claims", "heading", "read_claims"]
+__all__ = [
+    "Cell",
+    "ClaimedColumn",
+    "ClaimedDataset",
+    "ClaimedTable",
+    "Excerpt",
+    "System",
+    "read_excerpts",
+    "read_tables",
+]
 
 
 @dataclass(frozen=True)
-class Known:
-    """What identifies the numbers of a dataset; None and "" are not known, and not asked for."""
+class ClaimedDataset:
+    """The facts that identify a dataset's numbers. None and "" are unknown, and rows need not match them."""
 
     label: str = ""
-    reason: str = ""  # why no row here can be held against its numbers
+    reason: str = ""  # why no row can be compared with its numbers
     documents: int | None = None
-    queries: int | None = None  # judged ones
+    queries: int | None = None  # with judgements
     judgements: int | None = None
     corpus: str = ""  # SHA-256, as rows have it
     qrels: str = ""
@@ -56,14 +66,18 @@ class Known:
 
     @property
     def needs(self) -> dict[str, Any]:
-        """What a row's facts must say, by its name there."""
-        known = {of.name: getattr(self, of.name) for of in fields(self) if of.name not in ("label", "reason")}
-        return {name: value for name, value in known.items() if value not in (None, "")}
+        """Return the facts that a row must have, by their names in the row."""
+        needs = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("label", "reason") and value not in (None, ""):
+                needs[field.name] = value
+        return needs
 
 
 @dataclass(frozen=True)
 class ClaimedColumn:
-    """A measure on a dataset, both named as rows name them; `header` is the paper's own where that is wrong."""
+    """A measure on a dataset, both named as in rows. `header` is the paper's own header where that is wrong."""
 
     dataset: str
     measure: str
@@ -73,49 +87,59 @@ class ClaimedColumn:
     def name(self) -> str:
         return f"{self.dataset} {self.measure}"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return dataset and measure, as comparisons take them."""
+        return self.dataset, self.measure
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A published number, or the reason why there is none."""
+    """A published number, or the reason why it is missing."""
 
     column: ClaimedColumn
     published: float | None  # corrected, where the print is wrong
     source: str
     reason: str = ""
-    printed: float | str | None = None  # what stands there, where that is something else
+    printed: float | str | None = None  # the wrong print
     note: str = ""
 
 
 @dataclass(frozen=True)
 class System:
-    """One line of a table: a model as the paper names it, and what would measure it here."""
+    """One line of a table: a model as the paper names it, and the entrant that would measure it."""
 
     model: str
     cells: tuple[Cell, ...]
-    entrant: str = ""  # NAME[:PRESET]; without one `reason` says why
-    checkpoint: str = ""  # released by the authors: fine-tuned, it is a reproduction
-    set: tuple[str, ...] = ()  # beside the table's own
+    entrant: str = ""  # NAME[:PRESET]; without it `reason` says why
+    checkpoint: str = ""  # released by the authors; fine-tuning it is a reproduction
+    set: tuple[str, ...] = ()  # in addition to the table's
     round: str = ""
     reason: str = ""
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Part:
-    """The part of a table that one track measures."""
+class Excerpt:
+    """The columns and systems of a table that one track measures."""
 
-    id: str
+    id: str  # of the table
     title: str
     paper: str
     source: str
-    track: str  # empty where none does, and `reason` says why
+    track: str  # empty where no track measures it, and `reason` says why
     columns: tuple[ClaimedColumn, ...]
     systems: tuple[System, ...]
-    datasets: Mapping[str, Known]
+    datasets: Mapping[str, ClaimedDataset]
     set: tuple[str, ...] = ()
     reason: str = ""
     note: str = ""
     fractions: bool = True
+
+    @property
+    def cells(self) -> int:
+        """Return the number of cells."""
+        return sum(len(system.cells) for system in self.systems)
 
 
 @dataclass(frozen=True)
@@ -123,15 +147,21 @@ class ClaimedTable:
     """One table of one paper."""
 
     id: str
-    parts: tuple[Part, ...]
+    excerpts: tuple[Excerpt, ...]
 
     @property
     def title(self) -> str:
-        return "; ".join(dict.fromkeys(part.title for part in self.parts))
+        titles = dict.fromkeys(excerpt.title for excerpt in self.excerpts)
+        return "; ".join(titles)
+
+    @property
+    def paper(self) -> str:
+        return self.excerpts[0].paper
 
     @property
     def cells(self) -> int:
-        return sum(len(system.cells) for part in self.parts for system in part.systems)
+        """Return the number of cells."""
+        return sum(excerpt.cells for excerpt in self.excerpts)
 
 
 @dataclass(frozen=True)
@@ -181,141 +211,164 @@ class _Correction:
     note: str = ""
 
 
+Corrections = Mapping[tuple[str, str], _Correction]  # by model and column
+
+
 @dataclass(frozen=True)
 class _File:
-    """A file being read: what its tables share."""
+    """The contents of a file that its tables share."""
 
-    where: str
+    path: str
     track: str
     reasons: Mapping[str, str]
-    datasets: Mapping[str, Known]
+    datasets: Mapping[str, ClaimedDataset]
+
+    def expand_reason(self, text: str, label: str) -> str:
+        """Return the sentence that a word of `[reasons]` stands for. A text of several words is a sentence itself."""
+        if not text or " " in text:
+            return text
+        if text not in self.reasons:
+            raise unknown(f"reason in {label}", text, self.reasons)
+        return self.reasons[text]
 
 
-def claims(leaderboard: Path | None = None) -> tuple[ClaimedTable, ...]:
-    """Every table, from the nearest folder of each name; the parts that a track measures stand first."""
-    found = {file.parent.name: file for place in reversed(places(leaderboard)) for file in place.glob("*/claims.toml")}
-    parts = [part for name in sorted(found, reverse=True) for part in read_claims(found[name])]
-    parts.sort(key=lambda part: not part.track)
-    return tuple(
-        ClaimedTable(name, tuple(part for part in parts if part.id == name))
-        for name in sorted({part.id for part in parts})
-    )
+@dataclass(frozen=True)
+class _TableContext:
+    """A table while its systems are read. `label` names it in errors."""
+
+    file: _File
+    label: str
+    keys: _TableKeys
+    columns: tuple[ClaimedColumn, ...]
+    corrections: Corrections
 
 
-def read_claims(file: Path) -> tuple[Part, ...]:
-    """The parts of tables in one file. Raises RetrobenchError in one line that names the file and the fault."""
-    document = _load(file)
-    reasons, datasets, tables = (document.pop(key, {}) for key in ("reasons", "dataset", "table"))
+def read_tables(leaderboard: Path | None = None) -> tuple[ClaimedTable, ...]:
+    """Return every table, from the nearest file of each track. Excerpts that a track measures stand first."""
+    files = nearest_files("claims.toml", leaderboard)
+    measurable: dict[str, list[Excerpt]] = {}
+    unmeasurable: dict[str, list[Excerpt]] = {}
+    for name in sorted(files, reverse=True):
+        for excerpt in read_excerpts(files[name]):
+            group = measurable if excerpt.track else unmeasurable
+            group.setdefault(excerpt.id, []).append(excerpt)
+    tables = []
+    for id in sorted(measurable.keys() | unmeasurable.keys()):
+        excerpts = measurable.get(id, []) + unmeasurable.get(id, [])
+        tables.append(ClaimedTable(id, tuple(excerpts)))
+    return tuple(tables)
+
+
+def read_excerpts(file: Path) -> tuple[Excerpt, ...]:
+    """Return the excerpts in one file. Raises RetrobenchError in one line that names the file and the fault."""
+    document = read_toml(file)
+    reasons = document.pop("reasons", {})
+    datasets = document.pop("dataset", {})
+    tables = document.pop("table", [])
     build_record(_Document, document, str(file))
-    every = datasets.pop("*", {})
-    known = {name: build_record(Known, {**every, **of}, f'{file} [dataset."{name}"]') for name, of in datasets.items()}
-    shared = _File(str(file), file.resolve().parent.name, reasons, known)
-    return tuple(_part(shared, table) for table in tables)
+    defaults = datasets.pop("*", {})
+    claimed = {}
+    for name, facts in datasets.items():
+        claimed[name] = build_record(ClaimedDataset, {**defaults, **facts}, f'{file} [dataset."{name}"]')
+    shared = _File(str(file), file.resolve().parent.name, reasons, claimed)
+    return tuple(_read_table(shared, table) for table in tables)
 
 
-def heading(file: Path) -> dict[str, Any]:
-    """The title and the description in a file of claims."""
-    document = _load(file)
-    return {key: document[key] for key in ("title", "description") if key in document}
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RetrobenchError(f"Cannot read {file}: {error}. Mend it there.") from error
-
-
-def _part(file: _File, document: dict[str, Any]) -> Part:
-    rows, corrections = document.pop("rows", []), document.pop("corrections", [])
-    label = f"{file.where} {document.get('id', 'table without id')}"
-    table = _record(_TableKeys, document, label)
-    if not re.fullmatch(r"[\w-]+/[\w-]+", table.id) or not (table.paper and table.title and table.source):
+def _read_table(file: _File, document: dict[str, Any]) -> Excerpt:
+    label = f"{file.path} {document.get('id', 'table without id')}"
+    rows = document.pop("rows", [])
+    corrections = _read_corrections(document.pop("corrections", []), label)
+    keys = build_record(_TableKeys, document, label)
+    if not re.fullmatch(r"[\w-]+/[\w-]+", keys.id) or not (keys.paper and keys.title and keys.source):
         raise RetrobenchError(f"{label}: needs an id PAPER/TABLE, a title, a paper and a source.")
-    headers = table.headers or ("",) * len(table.columns)
-    if len(headers) != len(table.columns):
-        raise RetrobenchError(f"{label}: {len(headers)} headers for {len(table.columns)} columns; give one for each.")
-    columns = tuple(_column(label, name, header) for name, header in zip(table.columns, headers, strict=True))
-    mended = {(fix.model, fix.column): fix for fix in (_record(_Correction, each, label) for each in corrections)}
-    systems = tuple(_system(file, label, table, columns, mended, _record(_SystemKeys, row, label)) for row in rows)
-    names = [(system.model, column.name) for system in systems for column in columns]
-    for wrong in mended.keys() - set(names):
-        raise unknown(f"cell to correct in {label}", " of ".join(wrong[::-1]), [f"{b} of {a}" for a, b in names])
-    if len(names) != len(set(names)):
-        raise RetrobenchError(f"{label}: a model or a column stands twice; give each its own name.")
-    return Part(
-        id=table.id,
-        title=table.title,
-        paper=table.paper,
-        source=table.source,
-        track="" if table.reason else file.track,
+    columns = tuple(_read_columns(keys, label))
+    context = _TableContext(file, label, keys, columns, corrections)
+    systems = tuple(_read_system(context, row) for row in rows)
+    _check_names(context, systems)
+    return Excerpt(
+        id=keys.id,
+        title=keys.title,
+        paper=keys.paper,
+        source=keys.source,
+        track="" if keys.reason else file.track,
         columns=columns,
         systems=systems,
         datasets=file.datasets,
-        set=table.set,
-        reason=_reason(file, label, table.reason),
-        note=table.note,
-        fractions=table.fractions,
+        set=keys.set,
+        reason=file.expand_reason(keys.reason, label),
+        note=keys.note,
+        fractions=keys.fractions,
     )
 
 
-def _column(label: str, name: str, header: str) -> ClaimedColumn:
-    dataset, _, measure = name.rpartition(" ")
-    if not dataset:
-        raise RetrobenchError(f"{label}: column {name!r} is not DATASET MEASURE. Write both, with a space between.")
-    return ClaimedColumn(dataset, measure, header)
+def _read_corrections(documents: list[dict[str, Any]], label: str) -> Corrections:
+    corrections = {}
+    for document in documents:
+        correction = build_record(_Correction, document, label)
+        corrections[correction.model, correction.column] = correction
+    return corrections
 
 
-def _record(record: type, document: Mapping[str, Any], label: str) -> Any:
-    try:
-        return build_record(record, document, label)
-    except TypeError as error:  # a field without default that nobody set
-        raise RetrobenchError(f"{label} lacks a value: {error}.") from error
-
-
-def _system(
-    file: _File,
-    label: str,
-    table: _TableKeys,
-    columns: tuple[ClaimedColumn, ...],
-    mended: Mapping[tuple[str, str], _Correction],
-    row: _SystemKeys,
-) -> System:
-    label = f"{label}, {row.model}"
-    if len(row.values) != len(columns):
-        raise RetrobenchError(f"{label}: {len(row.values)} values for {len(columns)} columns; give one for each.")
-    if not (row.entrant or row.reason or table.reason):
-        raise RetrobenchError(f"{label}: neither an entrant that measures it nor a reason why none does.")
-    cells = []
-    for column, value in zip(columns, row.values, strict=True):
-        fix = mended.get((row.model, column.name))
-        number = None if isinstance(value, str) else value
-        if number is not None and table.fractions and not 0 <= number <= 1:
-            raise RetrobenchError(f"{label}: {number} is no fraction. Divide percentages by 100.")
-        cells.append(
-            Cell(
-                column,
-                number,
-                row.source or table.source,
-                _reason(file, label, value) if isinstance(value, str) else "",
-                fix.printed if fix else None,
-                f"{fix.note} ({fix.source})".strip() if fix else "",
-            )
+def _read_columns(keys: _TableKeys, label: str) -> Iterator[ClaimedColumn]:
+    headers = keys.headers or ("",) * len(keys.columns)
+    if len(headers) != len(keys.columns):
+        raise RetrobenchError(
+            f"{label}: {len(headers)} headers for {len(keys.columns)} columns. Give every column one."
         )
+    for name, header in zip(keys.columns, headers, strict=True):
+        dataset, _, measure = name.rpartition(" ")
+        if not dataset:
+            raise RetrobenchError(f"{label}: column {name!r} is not DATASET MEASURE. Write both, with a space between.")
+        yield ClaimedColumn(dataset, measure, header)
+
+
+def _check_names(context: _TableContext, systems: tuple[System, ...]) -> None:
+    """Refuse a model or a column that stands twice, and a correction of a cell that does not exist."""
+    names = []
+    for system in systems:
+        names += [(system.model, column.name) for column in context.columns]
+    for model, column in context.corrections.keys() - set(names):
+        choices = [f"{column} of {model}" for model, column in names]
+        raise unknown(f"cell to correct in {context.label}", f"{column} of {model}", choices)
+    if len(names) != len(set(names)):
+        raise RetrobenchError(f"{context.label}: a model or a column stands twice. Give every model and column a name.")
+
+
+def _read_system(context: _TableContext, document: Mapping[str, Any]) -> System:
+    keys = build_record(_SystemKeys, document, context.label)
+    label = f"{context.label}, {keys.model}"
+    if len(keys.values) != len(context.columns):
+        raise RetrobenchError(
+            f"{label}: {len(keys.values)} values for {len(context.columns)} columns. Give every column a value."
+        )
+    if not (keys.entrant or keys.reason or context.keys.reason):
+        raise RetrobenchError(f"{label}: neither an entrant that measures it nor a reason for its absence. Add either.")
+    cells = []
+    for column, value in zip(context.columns, keys.values, strict=True):
+        cells.append(_read_cell(context, keys, column, value))
     return System(
-        model=row.model,
+        model=keys.model,
         cells=tuple(cells),
-        entrant=row.entrant,
-        checkpoint=row.checkpoint,
-        set=row.set,
-        round=row.round or table.round,
-        reason=_reason(file, label, row.reason),
-        note=row.note,
+        entrant=keys.entrant,
+        checkpoint=keys.checkpoint,
+        set=keys.set,
+        round=keys.round or context.keys.round,
+        reason=context.file.expand_reason(keys.reason, label),
+        note=keys.note,
     )
 
 
-def _reason(file: _File, label: str, text: str) -> str:
-    """The sentence that a word of `[reasons]` stands for; a text of several words is its own."""
-    if text in file.reasons or not text or " " in text:
-        return file.reasons.get(text, text)
-    raise unknown(f"reason in {label}", text, file.reasons)
+def _read_cell(context: _TableContext, keys: _SystemKeys, column: ClaimedColumn, value: float | str) -> Cell:
+    label = f"{context.label}, {keys.model}"
+    source = keys.source or context.keys.source
+    printed = None
+    note = ""
+    correction = context.corrections.get((keys.model, column.name))
+    if correction:
+        printed = correction.printed
+        note = f"{correction.note} ({correction.source})".strip()
+    if isinstance(value, str):
+        return Cell(column, None, source, context.file.expand_reason(value, label), printed, note)
+    if context.keys.fractions and not 0 <= value <= 1:
+        raise RetrobenchError(f"{label}: {value} is no fraction. Divide percentages by 100.")
+    return Cell(column, value, source, "", printed, note)

@@ -1,11 +1,12 @@
 """
-Numbers of rows that may stand together: means and spreads over seeds, and paired tests between entrants.
+Rows that may share a table: means and spreads over seeds, and paired tests between entrants.
 
-* compare       rows -> one Comparison for each track identity
-* Comparison    lines in order of the main measure, and a Pair for each two of them
-* Line, lines   one entrant with one representation and round, over its seeds
-* tests         a Pair for each two lines, on one dataset and measure
-* alike         refuses rows of one dataset that were measured on different data
+* compare          rows -> one Comparison for each track identity
+* Comparison       lines in order of the main measure, with a Pair for every two lines
+* Line             one entrant with one representation and round, over its seeds
+* group_lines      rows -> lines
+* compare_pairs    a Pair for every two lines, on one dataset and measure
+* check_same_data  refuses rows of one dataset that were measured on different data
 """
 
 from __future__ import annotations
@@ -17,16 +18,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError
+from retrobench.leaderboard.rows import Load, Row, UnlikeError
 from retrobench.scoring import Pair, paired_tests
 
-__all__ = ["Comparison", "DatasetMeasure", "Line", "Load", "alike", "compare", "lines", "override", "tests"]
+__all__ = [
+    "Comparison",
+    "DatasetMeasure",
+    "Line",
+    "check_same_data",
+    "compare",
+    "compare_pairs",
+    "format_override",
+    "group_lines",
+    "opponent",
+]
 
-Load = Callable[[Row], PerQuery]
 DatasetMeasure = tuple[str, str]
+Settings = Mapping[str, Any]
 
-# What makes a dataset's numbers numbers of the same thing, whatever was measured on it.
-SAME = ("documents", "queries", "corpus", "qrels", "relevance_level")
+# Facts of a dataset that must match before rows are compared.
+IDENTITY_FACTS = ("documents", "queries", "corpus", "qrels", "relevance_level")
 
 
 @dataclass(frozen=True)
@@ -42,38 +53,48 @@ class Line:
         return [row.seed for row in self.rows if row.seed is not None]
 
     def values(self, dataset: str, measure: str) -> list[float]:
-        """The measure of each row that has it."""
-        scored = [row.measures.get(dataset, {}) for row in self.rows]
-        return [values[measure] for values in scored if measure in values]
+        """Return the measure of every row that has it."""
+        values = []
+        for row in self.rows:
+            scores = row.measures.get(dataset, {})
+            if measure in scores:
+                values.append(scores[measure])
+        return values
 
     def mean(self, dataset: str, measure: str) -> float | None:
-        values = self.values(dataset, measure)
-        return statistics.fmean(values) if values else None
+        return _mean(self.values(dataset, measure))
 
     def deviation(self, dataset: str, measure: str) -> float | None:
-        """The sample standard deviation over seeds, None for fewer than two."""
+        """Return the sample standard deviation over seeds, None for fewer than two."""
         values = self.values(dataset, measure)
         return statistics.stdev(values) if len(values) > 1 else None
 
     def cost(self, name: str, stage: str | None = None) -> list[float]:
-        """For each row that has it, the cost `name` of `stage`, or the sum over all stages."""
-        stages = [[row.cost.get(stage, {})] if stage else list(row.cost.values()) for row in self.rows]
-        known = [[cost[name] for cost in costs if name in cost] for costs in stages]
-        return [sum(values) for values in known if values]
+        """Return the cost `name` of every row that has it: of `stage`, or summed over all stages."""
+        sums = []
+        for row in self.rows:
+            stages = [row.cost.get(stage, {})] if stage else row.cost.values()
+            costs = [cost[name] for cost in stages if name in cost]
+            if costs:
+                sums.append(sum(costs))
+        return sums
 
     def seconds(self, stage: str | None = None) -> float | None:
-        values = self.cost("seconds", stage)
-        return statistics.fmean(values) if values else None
+        """Return the mean duration of a stage, or of all stages together."""
+        return _mean(self.cost("seconds", stage))
 
     def speed(self) -> float | None:
-        """Tokens per second of pre-training."""
-        values = self.cost("tokens_per_second", "pretrain")
-        return statistics.fmean(values) if values else None
+        """Return the tokens per second of pre-training."""
+        return _mean(self.cost("tokens_per_second", "pretrain"))
 
     def peak_memory(self) -> float | None:
-        """The most bytes that any stage of any row held."""
-        costs = [cost for row in self.rows for cost in row.cost.values()]
-        return max((cost["peak_memory_bytes"] for cost in costs if "peak_memory_bytes" in cost), default=None)
+        """Return the largest peak of any stage of any row, in bytes."""
+        peaks = []
+        for row in self.rows:
+            for cost in row.cost.values():
+                if "peak_memory_bytes" in cost:
+                    peaks.append(cost["peak_memory_bytes"])
+        return max(peaks, default=None)
 
 
 @dataclass(frozen=True)
@@ -83,9 +104,9 @@ class Comparison:
     rows: tuple[Row, ...]  # as appended
     columns: tuple[DatasetMeasure, ...]
     lines: tuple[Line, ...]
-    baseline: int  # `bert` if it is there, its best round, else the line measured first
+    baseline: int  # the best line of `bert`, or the line measured first where bert is absent
     pairs: tuple[Pair, ...] = ()
-    tested: DatasetMeasure | None = None  # the first column with a value for each query: a mean of datasets has none
+    tested: DatasetMeasure | None = None  # the first column with values by query; a mean of datasets has none
     queries: int = 0
 
     @property
@@ -95,56 +116,77 @@ class Comparison:
 
     @property
     def overrides(self) -> str:
-        """What `--set` changed in the track, as it would be typed."""
-        return ", ".join(override(key, value) for key, value in sorted(self.rows[0].overrides.items()))
+        """Return the track's overrides, as they are typed after `--set`."""
+        overrides = self.rows[0].overrides
+        return ", ".join(format_override(key, overrides[key]) for key in sorted(overrides))
 
     @property
     def superseded(self) -> int:
-        """How many rows gave way to a later one of the same entrant and seed."""
+        """Return the number of rows replaced by a later row of their entrant and seed."""
         return len(self.rows) - sum(len(line.rows) for line in self.lines)
 
-    def letter(self, line: int) -> str:
-        turn, place = divmod(line, len(string.ascii_letters))
-        return string.ascii_letters[place] + (str(turn) if turn else "")
+    def letter(self, index: int) -> str:
+        """Return the letter of a line: a to z, A to Z, a1 to z1 and so on."""
+        cycle, position = divmod(index, len(string.ascii_letters))
+        letter = string.ascii_letters[position]
+        return f"{letter}{cycle}" if cycle else letter
 
-    def name(self, line: int) -> str:
-        """The entrant, with its representation where the table holds the entrant with more than one."""
-        entrant, representation = self.lines[line].entrant, self.lines[line].representation
-        alone = sum(other.entrant == entrant for other in self.lines) == 1
-        return entrant if alone else f"{entrant} ({representation})"
+    def name(self, index: int) -> str:
+        """Return the entrant, with its representation where the table shows the entrant with more than one."""
+        line = self.lines[index]
+        entrants = [line.entrant for line in self.lines]
+        if entrants.count(line.entrant) == 1:
+            return line.entrant
+        return f"{line.entrant} ({line.representation})"
 
-    def rival(self, line: int) -> int:
-        """The baseline of a line: `bert` after the same round, where that was measured."""
-        baseline, round = self.lines[self.baseline].rows[0], self.lines[line].rows[0].round
-        same = [
-            place
-            for place, other in enumerate(self.lines)
-            if other.rows[0].entrant == baseline.entrant == "bert" and other.rows[0].round == round
-        ]
-        return same[0] if same else self.baseline
+    def rival(self, index: int) -> int:
+        """Return the baseline of a line: `bert` after the same round, where that was measured."""
+        if self.lines[self.baseline].rows[0].entrant == "bert":
+            for position, line in enumerate(self.lines):
+                row = line.rows[0]
+                if row.entrant == "bert" and row.round == self.lines[index].rows[0].round:
+                    return position
+        return self.baseline
 
-    def beaten(self, line: int) -> list[int]:
-        """The lines that `line` beats significantly."""
-        won = (pair for pair in self.pairs if pair.winner() == line)
-        return sorted(pair.second if pair.first == line else pair.first for pair in won)
-
-    def against(self, other: int) -> list[tuple[int, Pair]]:
-        """Each other line with its pair with line `other`, the difference turned to be line minus `other`."""
-        found = []
+    def beaten(self, index: int) -> list[int]:
+        """Return the lines that a line beats significantly."""
+        lines = []
         for pair in self.pairs:
-            if pair.second == other:
-                found.append((pair.first, pair))
-            elif pair.first == other:
-                turned = replace(pair, first=pair.second, second=other, difference=-pair.difference)
-                found.append((pair.second, turned))
-        return sorted(found, key=lambda item: item[0])
+            if pair.winner() == index:
+                lines.append(opponent(pair, index))
+        return sorted(lines)
+
+    def beaten_letters(self, index: int) -> str:
+        """Return the letters of the lines that a line beats significantly."""
+        return "".join(map(self.letter, self.beaten(index)))
+
+    def against(self, rival: int) -> list[tuple[int, Pair]]:
+        """Return every line but `rival` with its pair. The difference is the line minus `rival`."""
+        pairs = []
+        for pair in self.pairs:
+            if pair.second == rival:
+                pairs.append((pair.first, pair))
+            elif pair.first == rival:
+                turned = replace(pair, first=pair.second, second=rival, difference=-pair.difference)
+                pairs.append((pair.second, turned))
+        return sorted(pairs, key=lambda entry: entry[0])
+
+
+def opponent(pair: Pair, index: int) -> int:
+    """Return the line of a pair that is not line `index`."""
+    return pair.second if pair.first == index else pair.first
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def compare(rows: Sequence[Row], load: Load | None = None) -> list[Comparison]:
-    """Return a comparison for each track identity: the track as it is first, and of two alike the later measured.
+    """Return a comparison for each track identity.
 
-    `load` gives a row's per-query values; without it nothing is tested. Raises UnlikeError where two rows of a
-    table were not scored on the same documents, judgements or queries.
+    The unchanged track comes first, then the identities measured last. `load` returns a row's values by query;
+    without it nothing is tested. Raises UnlikeError where two rows of a table were scored on different documents,
+    judgements or queries.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -153,15 +195,16 @@ def compare(rows: Sequence[Row], load: Load | None = None) -> list[Comparison]:
     return [_comparison(group, load) for group in order]
 
 
-def alike(rows: Iterable[Row]) -> None:
-    """Raise UnlikeError, naming both, if a dataset of two rows is not the same documents and judgements."""
-    seen: dict[tuple[str, str], tuple[Any, Row]] = {}
+def check_same_data(rows: Iterable[Row]) -> None:
+    """Raise UnlikeError, naming both rows, where one dataset of two rows has different documents or judgements."""
+    first_rows: dict[tuple[str, str], Row] = {}
     for row in rows:
         for dataset, facts in row.facts.items():
-            for name in SAME:
+            for name in IDENTITY_FACTS:
                 if name not in facts:
                     continue
-                value, first = seen.setdefault((dataset, name), (facts[name], row))
+                first = first_rows.setdefault((dataset, name), row)
+                value = first.facts[dataset][name]
                 if value != facts[name]:
                     raise UnlikeError(
                         f"{_row_name(first)} of {first.date} and {_row_name(row)} of {row.date} cannot stand in one "
@@ -170,85 +213,124 @@ def alike(rows: Iterable[Row]) -> None:
                     )
 
 
-def lines(rows: Iterable[Row]) -> list[Line]:
-    """One line for each entrant, representation, round and settings; of two rows of one seed the later."""
-    groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}
+def group_lines(rows: Iterable[Row]) -> list[Line]:
+    """Return a line for each entrant, representation, round and settings. A later row of a seed replaces an earlier."""
+    groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}  # entrant, representation, settings -> seed -> row
     for row in rows:
         settings = json.dumps(_settings(row), sort_keys=True)
-        shown = f"{row.entrant}, {row.round}" if row.round else row.entrant
-        groups.setdefault((shown, row.representation, settings), {})[row.seed] = row
-    named: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for shown, representation, settings in groups:
-        named.setdefault((shown, representation), []).append(json.loads(settings))
-    return [
-        Line(
-            shown + _difference(json.loads(settings), named[shown, representation]),
-            representation,
-            tuple(seeds[seed] for seed in sorted(seeds, key=lambda seed: -1 if seed is None else seed)),
-        )
-        for (shown, representation, settings), seeds in groups.items()
-    ]
+        group = groups.setdefault((_entrant_name(row), row.representation, settings), {})
+        group[row.seed] = row
+    namesakes: dict[tuple[str, str], list[Settings]] = {}
+    for entrant, representation, settings in groups:
+        namesakes.setdefault((entrant, representation), []).append(json.loads(settings))
+    lines = []
+    for (entrant, representation, settings), group in groups.items():
+        name = entrant + _difference(json.loads(settings), namesakes[entrant, representation])
+        seeds = sorted(group.values(), key=_seed_order)
+        lines.append(Line(name, representation, tuple(seeds)))
+    return lines
 
 
-def tests(systems: Sequence[Line], column: DatasetMeasure, load: Load) -> tuple[tuple[Pair, ...], int]:
-    """A Pair for each two lines, and over how many queries: none where no row has values by query for the column."""
+def _entrant_name(row: Row) -> str:
+    return f"{row.entrant}, {row.round}" if row.round else row.entrant
+
+
+def _seed_order(row: Row) -> int:
+    return -1 if row.seed is None else row.seed
+
+
+def compare_pairs(lines: Sequence[Line], column: DatasetMeasure, load: Load) -> tuple[tuple[Pair, ...], int]:
+    """Return a Pair for every two lines, and the number of queries; no pairs where no row has values by query.
+
+    Raises UnlikeError where two rows have different queries.
+    """
     dataset, measure = column
-    values = [[load(row).get(dataset, {}).get(measure, {}) for row in line.rows] for line in systems]
-    if len(systems) < 2 or not any(of for each in values for of in each):
+    values: list[list[Mapping[str, float]]] = []  # by line, then by row
+    for line in lines:
+        values.append([load(row).get(dataset, {}).get(measure, {}) for row in line.rows])
+    if len(lines) < 2 or not any(any(rows) for rows in values):
         return (), 0
     first = values[0][0]
-    for line, each in zip(systems, values, strict=True):
-        for row, of in zip(line.rows, each, strict=True):
-            unlike = sorted(of.keys() ^ first.keys())
-            if unlike or not of:
+    for line, line_values in zip(lines, values, strict=True):
+        for row, row_values in zip(line.rows, line_values, strict=True):
+            unshared = sorted(row_values.keys() ^ first.keys())
+            if unshared or not row_values:
                 raise UnlikeError(
-                    f"{measure} on {dataset} cannot be compared: {_row_name(row)} has {len(of)} queries "
-                    f"and {_row_name(systems[0].rows[0])} {len(first)}, differing in "
-                    f"{', '.join(unlike[:3]) or 'none'}. Score both on the same queries."
+                    f"{measure} on {dataset} cannot be compared: {_row_name(row)} has {len(row_values)} queries "
+                    f"and {_row_name(lines[0].rows[0])} {len(first)}, differing in "
+                    f"{', '.join(unshared[:3]) or 'none'}. Score both on the same queries."
                 )
     return paired_tests(values), len(first)
 
 
-def override(key: str, value: Any) -> str:
-    """What `--set` changed, as it would be typed."""
-    return f"{key}={_shown(value)}"
+def format_override(key: str, value: Any) -> str:
+    """Return an override of a track, as it is typed after `--set`."""
+    return f"{key}={_format_value(value)}"
 
 
 def _comparison(rows: list[Row], load: Load | None) -> Comparison:
-    alike(rows)
-    columns = tuple(
-        dict.fromkeys((data, name) for row in rows for data, named in row.measures.items() for name in named)
-    )
-    found = lines(rows)
-    first = found[0]
+    check_same_data(rows)
+    columns = _columns(rows)
+    lines = group_lines(rows)
+    baseline = lines[0]
     if columns:
-        found.sort(key=lambda line: (-(line.mean(*columns[0]) or 0.0), line.entrant, line.representation))
-    first = next((line for line in found if line.rows[0].entrant == "bert"), first)
-    comparison = Comparison(tuple(rows), columns, tuple(found), baseline=found.index(first))
-    for column in columns if load else ():
-        assert load is not None
-        pairs, queries = tests(found, column, load)
+        lines.sort(key=_rank_by(columns[0]))
+    for line in lines:
+        if line.rows[0].entrant == "bert":
+            baseline = line
+            break
+    comparison = Comparison(tuple(rows), columns, tuple(lines), lines.index(baseline))
+    if load is None:
+        return comparison
+    for column in columns:
+        pairs, queries = compare_pairs(lines, column, load)
         if pairs:
             return replace(comparison, pairs=pairs, tested=column, queries=queries)
     return comparison
+
+
+def _columns(rows: Iterable[Row]) -> tuple[DatasetMeasure, ...]:
+    columns: dict[DatasetMeasure, None] = {}
+    for row in rows:
+        for dataset, scores in row.measures.items():
+            for measure in scores:
+                columns[dataset, measure] = None
+    return tuple(columns)
+
+
+def _rank_by(column: DatasetMeasure) -> Callable[[Line], tuple[float, str, str]]:
+    """Return a sorting key: the best mean first, equal ones by name."""
+
+    def rank(line: Line) -> tuple[float, str, str]:
+        mean = line.mean(*column) or 0.0
+        return -mean, line.entrant, line.representation
+
+    return rank
 
 
 def _settings(row: Row) -> dict[str, Any]:
     return {"objective": row.objective, "checkpoint": row.checkpoint, **row.settings}
 
 
-def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
-    """What tells an entrant from others of the same name: the settings in which they differ."""
-    names = sorted({name for other in alike for name in other if any(each.get(name) != other[name] for each in alike)})
-    return f" ({', '.join(f'{name}={_shown(settings.get(name))}' for name in names)})" if names else ""
+def _difference(settings: Settings, namesakes: Sequence[Settings]) -> str:
+    """Return the settings that tell an entrant from others of its name, in brackets; empty without others."""
+    texts = []
+    for name in sorted(set().union(*namesakes)):
+        values = [namesake.get(name) for namesake in namesakes]
+        if any(value != values[0] for value in values):
+            texts.append(format_override(name, settings.get(name)))
+    return f" ({', '.join(texts)})" if texts else ""
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _brief(value: Any) -> str:
-    return f"{value[:8]}..." if isinstance(value, str) and len(value) > 16 else str(value)
+    """Return the first letters of a hash, and any other value whole."""
+    if isinstance(value, str) and len(value) > 16:
+        return f"{value[:8]}..."
+    return str(value)
 
 
 def _row_name(row: Row) -> str:

@@ -1,25 +1,38 @@
-"""Where tracks are looked up, and where their rows go."""
+"""Folders of tracks: where a track is looked up, where its rows go, and how its TOML files are read."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["locate", "places", "rows_folder", "track_name"]
+__all__ = ["locate", "nearest_files", "read_toml", "rows_folder", "track_folders", "track_name"]
 
 
-def places(leaderboard: Path | None = None) -> list[Path]:
-    """The folders of tracks that exist: `leaderboard`, ./leaderboards, the package's, the checkout's."""
+def track_folders(leaderboard: Path | None = None) -> list[Path]:
+    """Return the existing folders of tracks: `leaderboard`, ./leaderboards, the package's, the checkout's."""
     package = Path(__file__).resolve().parents[1]
-    folders = [leaderboard, Path("leaderboards"), package / "leaderboards"]
+    folders = [Path("leaderboards"), package / "leaderboards"]
+    if leaderboard is not None:
+        folders.insert(0, leaderboard)
     if package.parent.name == "harness":
         folders.append(package.parent.parent / "leaderboards")
-    return [folder for folder in folders if folder is not None and folder.is_dir()]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def nearest_files(name: str, leaderboard: Path | None = None) -> dict[str, Path]:
+    """Return track -> its file called `name`, from the first of the folders of tracks that has the file."""
+    files: dict[str, Path] = {}
+    for folder in track_folders(leaderboard):
+        for file in folder.glob(f"*/{name}"):
+            files.setdefault(file.parent.name, file)
+    return files
 
 
 def locate(track: str, leaderboard: Path | None = None) -> Path:
-    """The TOML file of a track, by its name or as a path that ends in `.toml`."""
+    """Return the TOML file of a track, given by its name or as a path that ends in `.toml`."""
     if track.endswith(".toml"):
         file = Path(track).expanduser()
         if not file.is_file():
@@ -27,20 +40,30 @@ def locate(track: str, leaderboard: Path | None = None) -> Path:
                 f"No track file {str(file)!r}. Name a .toml file that exists, or a track by its name."
             )
         return file
-    found = {file.parent.name: file for place in reversed(places(leaderboard)) for file in place.glob("*/track.toml")}
-    if track not in found:
-        raise unknown("track", track, found, "Other folders of tracks are given by --leaderboard DIR.")
-    return found[track]
+    files = nearest_files("track.toml", leaderboard)
+    if track not in files:
+        raise unknown("track", track, files, "--leaderboard DIR adds another folder of tracks.")
+    return files[track]
 
 
 def track_name(file: Path) -> str:
-    """The name of the track in `file`: its folder's for `NAME/track.toml`, else the file's own."""
-    return file.resolve().parent.name if file.name == "track.toml" else file.stem
+    """Return the name of the track in `file`: its folder's for `NAME/track.toml`, else the file's own."""
+    if file.name == "track.toml":
+        return file.resolve().parent.name
+    return file.stem
 
 
 def rows_folder(name: str, leaderboard: Path | None = None) -> Path:
-    """The folder that rows of track `name` go to: under `leaderboard` if given, else under ./leaderboards.
+    """Return the folder for the rows of track `name`: under `leaderboard`, or under ./leaderboards without it.
 
-    Nothing is made before the first row is there.
+    The folder is made with its first row.
     """
     return (leaderboard or Path("leaderboards")) / name
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Return the contents of a TOML file. RetrobenchError names the file and the fault."""
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RetrobenchError(f"Cannot read {file}: {error}. Mend it there.") from error

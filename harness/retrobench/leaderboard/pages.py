@@ -1,5 +1,5 @@
 """
-The README of a track's folder, rendered from the files beside it and from nothing else.
+The README of a track's folder, rendered from the files beside it alone.
 
 `python -m retrobench.leaderboard DIR` writes it, for a track's folder or for all below DIR. With `--check` it
 writes nothing, names each README that is not current, and exits with 1 if there is one.
@@ -8,124 +8,161 @@ writes nothing, names each README that is not current, and exits with 1 if there
 from __future__ import annotations
 
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from retrobench.core import Column, Table, atomic_write
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import claims, performance
-from retrobench.leaderboard.cells import clock
+from retrobench.leaderboard import performance
+from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.reproduce import section
-from retrobench.leaderboard.rows import Row, load_per_query, read
+from retrobench.leaderboard.folders import read_toml
+from retrobench.leaderboard.reproduce import render_claims
+from retrobench.leaderboard.rows import Row, per_query_loader, read
 from retrobench.leaderboard.tables import render
 
-__all__ = ["check", "readme", "write_readme"]
+__all__ = ["find_stale", "main", "render_readme", "write_readme"]
 
 PUBLISHED = (
-    "What the papers print, from [`claims.toml`](claims.toml), beside the rows of this folder. "
+    "The numbers that the papers print, from [`claims.toml`](claims.toml), beside the rows of this folder. "
     "`retrobench reproduce TABLE` prints a whole table."
 )
 
 
-def readme(folder: Path) -> str:
-    """The README of a track's folder, of claims that no track measures, or of benchmarks: equal files, equal text."""
+def render_readme(folder: Path) -> str:
+    """Return the README of a folder of results, claims or benchmarks. Equal files give equal text."""
     if (folder / performance.AIMS).exists():
-        return performance.page(folder)
-    rows, track, claimed = read(folder), _track(folder / "track.toml"), (folder / "claims.toml").exists()
-    about = track or (claims.heading(folder / "claims.toml") if claimed else {})
-    measurable = bool(track or rows or not claimed)
-    sources = ["claims.toml"] * claimed + ["rows.jsonl", "track.toml"] * measurable
-    parts = [
-        f"# {about.get('title', f'Track {folder.resolve().name}')}",
-        f"<!-- Rendered by `python -m retrobench.leaderboard` from {_listed(sources)}: edits are lost. -->",
-        str(about.get("description", "")).strip(),
-        "[`track.toml`](track.toml) fixes everything but the objective." if track else "",
-        "## Results" if measurable else "",
-        "No rows yet." if measurable and not rows else "",
-        render(rows, "md", partial(load_per_query, folder)) if rows else "",
-    ]
-    if claimed:
-        parts += ["## Published and measured", PUBLISHED, section(folder)]
+        return performance.render_page(folder)
+    paragraphs = list(_heading(folder))
+    rows = read(folder)
     if rows:
-        comparisons = compare(rows)
-        parts += ["## Cost", "Time of each stage as h:mm:ss, mean over seeds."]
-        for comparison in comparisons:
-            parts += [f"### {comparison.heading}", _costs(comparison).markdown()]
-        parts += ["## Rows", "What each row was made by, and its values query by query."]
-        for comparison in comparisons:
-            parts += [f"### {comparison.heading}", *_provenance(comparison.rows)]
-        parts += ["## Rerun", *_commands(rows)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        paragraphs += ["## Results", render(rows, "md", per_query_loader(folder, rows))]
+    elif _has_results(folder):
+        paragraphs += ["## Results", "No rows yet."]
+    if (folder / "claims.toml").exists():
+        paragraphs += ["## Published and measured", PUBLISHED, render_claims(folder)]
+    if rows:
+        paragraphs += _details(rows)
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _has_results(folder: Path) -> bool:
+    """Return whether the folder has a track or rows. A folder of claims alone has neither."""
+    if (folder / "track.toml").exists() or (folder / "rows.jsonl").exists():
+        return True
+    return not (folder / "claims.toml").exists()
+
+
+def _heading(folder: Path) -> Iterator[str]:
+    """Yield the title, the sources and the description of a folder."""
+    sources = []
+    if (folder / "claims.toml").exists():
+        sources.append("claims.toml")
+    if _has_results(folder):
+        sources += ["rows.jsonl", "track.toml"]
+    about: dict[str, Any] = {}
+    for name in ("track.toml", "claims.toml"):
+        if (folder / name).exists():
+            about = read_toml(folder / name)
+            break
+    yield f"# {about.get('title', f'Track {folder.resolve().name}')}"
+    yield f"<!-- Rendered by `python -m retrobench.leaderboard` from {_listed(sources)}: edits are lost. -->"
+    description = str(about.get("description", "")).strip()
+    if description:
+        yield description
+    if (folder / "track.toml").exists():
+        yield "[`track.toml`](track.toml) fixes everything but the objective."
+
+
+def _details(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the costs, the provenance and the commands of rows."""
+    comparisons = compare(rows)
+    yield "## Cost"
+    yield "Time of each stage as h:mm:ss, mean over seeds."
+    for comparison in comparisons:
+        yield f"### {comparison.heading}"
+        yield _costs(comparison).markdown()
+    yield "## Rows"
+    yield "The provenance of each row, and its values by query."
+    for comparison in comparisons:
+        yield f"### {comparison.heading}"
+        yield from _provenance(comparison.rows)
+    yield "## Rerun"
+    yield "The commands of the rows. Rows may share one."
+    commands = dict.fromkeys(row.command for row in rows)
+    yield shell_block(commands)
 
 
 def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def write_readme(folder: Path) -> Path:
-    """Render the README of a track's folder into it; returns its path."""
+    """Render the README of a track's folder into it, and return its path."""
     file = folder / "README.md"
-    atomic_write(file, readme(folder))
+    atomic_write(file, render_readme(folder))
     return file
 
 
-def check(folder: Path) -> list[str]:
-    """The READMEs that are missing or not what the files beside them say, of the folder or those in it."""
-    files = [(track, track / "README.md") for track in _tracks(folder)]
-    return [str(file) for track, file in files if not file.exists() or file.read_text("utf-8") != readme(track)]
+def find_stale(folder: Path) -> list[str]:
+    """Return the READMEs, of the folder or of those in it, that are missing or not current."""
+    stale = []
+    for track in _tracks(folder):
+        file = track / "README.md"
+        if not file.exists() or file.read_text("utf-8") != render_readme(track):
+            stale.append(str(file))
+    return stale
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command, and return its exit code."""
     folders = [Path(argument) for argument in arguments if argument != "--check"]
     try:
         if not folders:
             raise RetrobenchError("No folder. Usage: python -m retrobench.leaderboard [--check] DIR ...")
-        if "--check" not in arguments:
-            for track in (track for folder in folders for track in _tracks(folder)):
+        if "--check" in arguments:
+            return _check(folders)
+        for folder in folders:
+            for track in _tracks(folder):
                 print(write_readme(track))
-            return 0
-        stale = [file for folder in folders for file in check(folder)]
     except RetrobenchError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    return 0
+
+
+def _check(folders: Sequence[Path]) -> int:
+    stale: list[str] = []
+    for folder in folders:
+        stale += find_stale(folder)
     for file in stale:
         print(f"{file} is not current: run python -m retrobench.leaderboard {Path(file).parent}", file=sys.stderr)
     return 1 if stale else 0
 
 
 def _tracks(folder: Path) -> list[Path]:
-    found = [track for track in (folder, *sorted(folder.glob("*/"))) if _is_track(track)]
-    if not found:
+    tracks = [track for track in (folder, *sorted(folder.glob("*/"))) if _is_track(track)]
+    if not tracks:
         raise RetrobenchError(
             f"No track in {folder}. Name a folder that holds a track.toml, a rows.jsonl or a claims.toml."
         )
-    return found
+    return tracks
 
 
 def _is_track(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("track.toml", "rows.jsonl", "claims.toml", performance.AIMS))
 
 
-def _track(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise RetrobenchError(f"{file} is not TOML: {error}. Mend it there.") from error
-
-
 def _costs(comparison: Comparison) -> Table:
     """Return the time of every stage, a row for each entrant."""
     # The row with the most stages leads, so that an entrant which skips some does not set the order of all.
     rows = sorted(comparison.rows, key=lambda row: -len(row.cost))
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.cost))
+    stages: dict[str, None] = {}
+    for row in rows:
+        stages |= dict.fromkeys(row.cost)
     columns = [Column(""), Column("entrant"), Column("representation")]
     columns += [Column(stage, "right", "cost") for stage in stages]
     body = []
@@ -135,41 +172,35 @@ def _costs(comparison: Comparison) -> Table:
     return Table(columns, body)
 
 
-def _provenance(rows: Sequence[Row]) -> list[str]:
-    """A table and its legend: machines and sets of libraries are numbered, for most rows share them."""
-    machines = _numbered([row.hardware for row in rows])
-    libraries = _numbered([row.libraries for row in rows])
-    records = [
-        {
-            "entrant": row.entrant,
-            "representation": row.representation,
-            "seed": "-" if row.seed is None else str(row.seed),
-            "validation": ", ".join(f"{name} {value:.4f}" for name, value in row.selection.items()) or "-",
-            "chosen": row.chosen or "-",
-            "negatives": f"{row.negatives:,.0f}" if row.negatives else "-",
-            "plugin": " ".join(map(str, row.plugin.values())) or "-",
-            "version": row.version,
-            "commit": row.commit[:10],
-            "machine": str(machines[_pairs(row.hardware)]),
-            "libraries": str(libraries[_pairs(row.libraries)]),
-            "date": row.date,
-            "per query": f"[values]({row.per_query})",
-        }
-        for row in rows
-    ]
+def _provenance(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a table, and a legend of the numbered machines and sets of libraries, which rows share."""
+    machines: dict[str, int] = {}
+    libraries: dict[str, int] = {}
+    records: list[dict[str, Any]] = []
+    for row in rows:
+        record = _provenance_record(row)
+        record["machine"] = machines.setdefault(list_facts(row.hardware), len(machines) + 1)
+        record["libraries"] = libraries.setdefault(list_facts(row.libraries), len(libraries) + 1)
+        record["date"] = row.date
+        record["per query"] = f"[values]({row.per_query})"
+        records.append(record)
+    yield Table.from_records(records).markdown()
     legend = [f"- Machine {number}: {text}" for text, number in machines.items()]
     legend += [f"- Libraries {number}: {text}" for text, number in libraries.items()]
-    return [Table.from_records(records).markdown(), "\n".join(legend)]
+    yield "\n".join(legend)
 
 
-def _numbered(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return {text: number for number, text in enumerate(dict.fromkeys(map(_pairs, records)), 1)}
-
-
-def _pairs(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in record.items())
-
-
-def _commands(rows: Sequence[Row]) -> list[str]:
-    text = "\n".join(dict.fromkeys(row.command for row in rows))
-    return ["One command for each row, shown once where rows share it.", f"```sh\n{text}\n```"]
+def _provenance_record(row: Row) -> dict[str, Any]:
+    validation = ", ".join(f"{name} {value:.4f}" for name, value in row.selection.items())
+    plugin = " ".join(map(str, row.plugin.values()))
+    return {
+        "entrant": row.entrant,
+        "representation": row.representation,
+        "seed": format_number(row.seed, "d"),
+        "validation": validation or "-",
+        "chosen": row.chosen or "-",
+        "negatives": format_number(row.negatives or None, ",.0f"),
+        "plugin": plugin or "-",
+        "version": row.version,
+        "commit": row.commit[:10],
+    }

@@ -1,18 +1,18 @@
 """
-Measured speed as data: one line for each case of a benchmark on one machine, and the tables made of these lines.
+Measured speed as data: a line for each case of a benchmark on one machine, and the tables made of these lines.
 
-* Result                one case: ours beside a peer, the share of the floor, memory, what was equal
+* BenchmarkResult       one case: retrobench beside a peer, the share of the floor, memory, the check of equality
 * append, read, latest  `results.jsonl` in the folder `performance` of a leaderboard
-* Aim, aims             what each case is to show, `aims.toml` beside the results
-* text, page            the table of a run, and the rendered README of the folder
+* Aim, read_aims        the least numbers expected of each case, `aims.toml` beside the results
+* format_results        the table of a run, for a terminal
+* render_page           the README of the folder
 
-Results are appended and never edited. A case that no line speaks of stands in the page as not measured.
+Results are appended and never edited. The page shows a case without a result as not measured.
 """
 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,18 +20,56 @@ from typing import Any
 
 from retrobench.core import Column, Table, atomic_write, build_record
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.cells import list_facts, shell_block
+from retrobench.leaderboard.folders import read_toml
 
-__all__ = ["AIMS", "RESULTS", "Aim", "Result", "aims", "append", "latest", "page", "public", "read", "text"]
+__all__ = [
+    "AIMS",
+    "RESULTS",
+    "Aim",
+    "BenchmarkResult",
+    "append",
+    "format_results",
+    "latest",
+    "public",
+    "read",
+    "read_aims",
+    "render_page",
+]
 
-RESULTS, AIMS = "results.jsonl", "aims.toml"
-# Kept, but no part of `bench --json`.
-_OF_THE_RUN = ("command", "date", "hardware", "smoke", "says", "rounds", "spread")
-_GIB = 2**30
+RESULTS = "results.jsonl"
+AIMS = "aims.toml"
+# In `results.jsonl`, but not in `bench --json`.
+PRIVATE = ("command", "date", "hardware", "smoke", "says", "rounds", "spread")
+GIB = 2**30
+COLUMNS = (
+    Column("benchmark"),
+    Column("case"),
+    Column("peer"),
+    Column("unit"),
+    Column("retrobench", "right", "measure"),
+    Column("of the peer", "right", "measure"),
+    Column("ratio", "right", "measure"),
+    Column("aim", "right", "measure"),
+    Column("floor", "right", "measure"),
+    Column("memory", "right", "cost"),
+    Column("of peer", "right", "cost"),
+)
+ABOUT = (
+    "Each benchmark of `retrobench bench` is one process. In it a peer and retrobench take turns on the same seeded "
+    "data, after their results were found equal. A ratio above 1 means that retrobench is that many times better. The "
+    "table shows the median ratio of the rounds, with the least and the largest in brackets. The floor is the time of "
+    "the matrix products, or copies, measured in the same run. Where the peer does other work, the share of the floor "
+    "is the ratio divided by the ratio that arithmetic allows.",
+    "Memory is the peak above the memory in use before. The system allocates it, as in a user's process. So a block "
+    "of more than 32 MiB, such as the logits of every position, is returned and faulted in again each time. That is "
+    "part of the cost of such a step. Times are noisy and hold for the machine named. Ratios carry over best.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """One case. `ratio` is above 1 where ours is better, whether `unit` is a rate, a time or bytes."""
+class BenchmarkResult:
+    """One case. `ratio` is above 1 where retrobench is better, whether `unit` is a rate, a time or bytes."""
 
     benchmark: str
     case: str
@@ -41,23 +79,26 @@ class Result:
     peer_name: str | None
     unit: str
     ratio: float | None
-    floor_share: float | None  # of what the machine's own matrix products or copies allow, measured in the same run
-    memory: dict[str, float] | None  # side -> peak bytes above what was held before
-    equal: str  # what was compared before timing, and how far apart it was
+    floor_share: float | None  # of the speed of the machine's own matrix products or copies, measured in the same run
+    memory: dict[str, float] | None  # side -> peak bytes above those in use before
+    equal: str  # the quantities compared before timing, and their largest differences
     versions: dict[str, str]
     commit: str
     command: str
     date: str  # UTC, ISO 8601
     hardware: dict[str, str | int | float]
     smoke: bool = False  # equality alone counts
-    says: str = ""  # what the numbers mean, made of them
-    rounds: int = 0  # whose median counts; 0 where a line of before does not say
+    says: str = ""  # a sentence made of the numbers
+    rounds: int = 0  # the ratio is their median; 0 in early lines, which lack it
     spread: tuple[float, float] | None = None  # the least and the largest ratio of a round
+
+
+Key = tuple[str, str]  # benchmark, case
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What a case is to show on one device: the least `ratio`, or the least share of the floor."""
+    """The least `ratio`, or the least share of the floor, expected of a case on one device."""
 
     benchmark: str
     case: str
@@ -66,135 +107,163 @@ class Aim:
     floor_share: float = 0.0
 
     def __str__(self) -> str:
-        parts = [f"{self.ratio:g}x"] if self.ratio else []
-        return " and ".join([*parts, *([f"{100 * self.floor_share:g} % of the floor"] if self.floor_share else [])])
+        texts = []
+        if self.ratio:
+            texts.append(f"{self.ratio:g}x")
+        if self.floor_share:
+            texts.append(f"{100 * self.floor_share:g} % of the floor")
+        return " and ".join(texts)
 
-    def met(self, result: Result) -> bool:
-        """Whether the result shows it."""
+    def met(self, result: BenchmarkResult) -> bool:
+        """Return whether the result reaches the aim."""
         return (result.ratio or 0.0) >= self.ratio and (result.floor_share or 0.0) >= self.floor_share
 
 
-def public(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """The objects of `bench --json`."""
-    return [{name: value for name, value in asdict(of).items() if name not in _OF_THE_RUN} for of in results]
+def public(results: Iterable[BenchmarkResult]) -> list[dict[str, Any]]:
+    """Return the objects of `bench --json`."""
+    records = []
+    for result in results:
+        record = asdict(result)
+        for name in PRIVATE:
+            del record[name]
+        records.append(record)
+    return records
 
 
-def append(folder: Path, results: Sequence[Result]) -> Path:
-    """Put lines behind those of `results.jsonl` in `folder`; cut short, the file holds the old ones or all."""
+def append(folder: Path, results: Sequence[BenchmarkResult]) -> Path:
+    """Append lines to `results.jsonl` in `folder`. An interruption leaves the old lines, or all."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RESULTS
-    before = file.read_text("utf-8") if file.exists() else ""
+    earlier = file.read_text("utf-8") if file.exists() else ""
     lines = [json.dumps(asdict(result), allow_nan=False) + "\n" for result in results]
-    atomic_write(file, [before, *lines])
+    atomic_write(file, [earlier, *lines])
     return file
 
 
-def read(folder: Path) -> list[Result]:
-    """The lines of a folder in their order; none where there is no file. RetrobenchError names a faulty line."""
-    file, known = folder / RESULTS, {of.name for of in fields(Result)}
-    found = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines() if file.exists() else (), 1):
+def read(folder: Path) -> list[BenchmarkResult]:
+    """Return the results of a folder in their order, none without the file. RetrobenchError names a faulty line."""
+    file = folder / RESULTS
+    if not file.exists():
+        return []
+    results = []
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         try:
-            found.append(Result(**json.loads(line)))
+            results.append(BenchmarkResult(**json.loads(line)))
         except (ValueError, TypeError) as error:
+            keys = sorted(field.name for field in fields(BenchmarkResult))
             raise RetrobenchError(
-                f"{file}:{number}: no result of a benchmark ({error}). Known keys: {', '.join(sorted(known))}. "
+                f"{file}:{number}: no result of a benchmark ({error}). Known keys: {', '.join(keys)}. "
                 "Restore the line: results are appended, never edited."
             ) from error
-    return found
+    return results
 
 
-def latest(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:
-    """(benchmark, case, device) -> its last line, of the cases that the benchmark has at the last commit measured."""
-    found = list(results)
-    last = {(of.benchmark, of.device): of.commit for of in found}
-    kept = (of for of in found if of.commit == last[of.benchmark, of.device])
-    return {(of.benchmark, of.case, of.device): of for of in kept}
+def latest(results: Sequence[BenchmarkResult]) -> dict[tuple[str, str, str], BenchmarkResult]:
+    """Return (benchmark, case, device) -> its last result. Only the commit measured last counts for a benchmark."""
+    commits = {(result.benchmark, result.device): result.commit for result in results}
+    last = {}
+    for result in results:
+        if result.commit == commits[result.benchmark, result.device]:
+            last[result.benchmark, result.case, result.device] = result
+    return last
 
 
-def aims(folder: Path) -> list[Aim]:
-    """The tables `[[aim]]` of `aims.toml` in a folder, in their order."""
+def read_aims(folder: Path) -> list[Aim]:
+    """Return the tables `[[aim]]` of `aims.toml` in a folder, in their order."""
     file = folder / AIMS
-    try:
-        document = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
-    except tomllib.TOMLDecodeError as error:
-        raise RetrobenchError(f"{file} is not TOML: {error}. Mend it there.") from error
-    return [build_record(Aim, table, f"aim of {file}") for table in document.get("aim", [])]
+    if not file.exists():
+        return []
+    tables = read_toml(file).get("aim", [])
+    return [build_record(Aim, table, f"aim of {file}") for table in tables]
 
 
-def text(results: Sequence[Result], wanted: Sequence[Aim] = ()) -> str:
-    """Return the table of one run for a terminal, and below it what was equal and what the numbers say."""
+def format_results(results: Sequence[BenchmarkResult], aims: Sequence[Aim] = ()) -> str:
+    """Return the table of one run for a terminal, with the checks of equality and the findings below it."""
     if not results:
         return "Nothing was measured."
-    table = _table([(of.benchmark, of.case, of) for of in results], wanted, results[0].device)
-    equal = [f"{of.benchmark}, {of.case}: {of.equal}" for of in results]
-    meaning = [f"{of.benchmark}, {of.case}: {of.says}" for of in results if of.says]
-    parts = [table.text(), "", "Compared before timing:", *equal]
-    return "\n".join([*parts, "", "What it says:", *meaning] if meaning else parts)
+    cases = [((result.benchmark, result.case), result) for result in results]
+    lines = [_table(cases, aims, results[0].device).text()]
+    lines += ["", "Compared before timing:", *_checks(results)]
+    findings = _findings(results)
+    if findings:
+        lines += ["", "Findings:", *findings]
+    return "\n".join(lines)
 
 
-def page(folder: Path) -> str:
-    """The README of the folder: a table for each device, cases that nobody measured among them."""
-    found, wanted = latest(read(folder)), aims(folder)
-    parts = [
+def render_page(folder: Path) -> str:
+    """Return the README of the folder: a table for each device, with the cases that were not measured."""
+    results = latest(read(folder))
+    aims = read_aims(folder)
+    paragraphs = [
         "# Performance",
         f"<!-- Rendered by `python -m retrobench.leaderboard` from {RESULTS} and {AIMS}: edits are lost. -->",
-        "What `retrobench bench` gave: each benchmark is one process in which a peer and retrobench take turns on the "
-        "same seeded data, after their results were seen to be equal. A ratio above 1 says how many times better "
-        "retrobench is: the median of the rounds, with the least and the largest of so many. The share of the floor is "
-        "of the matrix products, or copies, measured in the same run; where the peer is other work, it is the ratio's "
-        "share of the one that arithmetic allows.",
-        "Memory is the peak above what was held before. Its allocation is the system's, as in a user's process: a "
-        "block of more than 32 MiB, as logits of every position are, is given back and faulted in anew each time, "
-        "which is part of what such a step costs. Times are noisy and speak of the machine named; ratios carry over "
-        "best.",
+        *ABOUT,
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
-        cases = dict.fromkeys((of.benchmark, of.case) for of in wanted if of.device == device)
-        cases |= dict.fromkeys((benchmark, case) for benchmark, case, where in found if where == device)
+        cases: dict[Key, BenchmarkResult | None] = {}
+        for aim in aims:
+            if aim.device == device:
+                cases[aim.benchmark, aim.case] = None
+        for result in results.values():
+            if result.device == device:
+                cases[result.benchmark, result.case] = result
         if cases:
-            rows = [(*key, found.get((*key, device))) for key in cases]
-            parts += [f"## {title}", _table(rows, wanted, device).markdown(), *_sources(of for *_, of in rows if of)]
-    return "\n\n".join(parts) + "\n"
+            paragraphs += [f"## {title}", _table(cases.items(), aims, device).markdown()]
+            paragraphs += _sources([result for result in cases.values() if result])
+    return "\n\n".join(paragraphs) + "\n"
 
 
-CaseResult = tuple[str, str, Result | None]  # benchmark, case, and its result if it was measured
-
-
-def _table(results: Sequence[CaseResult], wanted: Sequence[Aim], device: str) -> Table:
+def _table(cases: Iterable[tuple[Key, BenchmarkResult | None]], aims: Sequence[Aim], device: str) -> Table:
     """Return a row for each case: both sides, ratio, aim, share of the floor, memory."""
-    by_case = {(aim.benchmark, aim.case): aim for aim in wanted if aim.device == device}
-    columns = [Column(name) for name in ("benchmark", "case", "peer", "unit")]
-    columns += [Column(name, "right", "measure") for name in ("retrobench", "of the peer", "ratio", "aim", "floor")]
-    columns += [Column(name, "right", "cost") for name in ("memory", "of peer")]
-    rows = [_cells(benchmark, case, of, by_case.get((benchmark, case))) for benchmark, case, of in results]
-    return Table(columns, rows)
+    aims_by_case = {(aim.benchmark, aim.case): aim for aim in aims if aim.device == device}
+    rows = []
+    for key, result in cases:
+        aim = aims_by_case.get(key)
+        cells = _measured(result, aim) if result else _unmeasured(aim)
+        rows.append([*key, *cells])
+    return Table(COLUMNS, rows)
 
 
-def _cells(benchmark: str, case: str, of: Result | None, aim: Aim | None) -> list[str]:
-    wanted = f"{aim}" if aim else "-"
-    if of is None:
-        return [benchmark, case, "-", "-", "not measured", "-", "-", wanted, "-", "-", "-"]
-    if aim:
-        wanted += "" if aim.met(of) else " (missed)"
-    memory = of.memory or {}
-    held = [f"{memory[side] / _GIB:.2f} GiB" if side in memory else "-" for side in ("ours", "peer")]
-    ratio = "-" if of.ratio is None else f"{of.ratio:.3g}x"
-    if of.spread and of.rounds > 1:
-        ratio += f" ({of.spread[0]:.3g} to {of.spread[1]:.3g} in {of.rounds})"
-    share = "-" if of.floor_share is None else f"{100 * of.floor_share:.0f} %"
+def _unmeasured(aim: Aim | None) -> list[str]:
+    expected = str(aim) if aim else "-"
+    return ["-", "-", "not measured", "-", "-", expected, "-", "-", "-"]
+
+
+def _measured(result: BenchmarkResult, aim: Aim | None) -> list[str]:
+    share = "-" if result.floor_share is None else f"{100 * result.floor_share:.0f} %"
     return [
-        benchmark,
-        case,
-        of.peer_name or "-",
-        of.unit,
-        _number(of.ours),
-        _number(of.peer),
-        ratio,
-        wanted,
+        result.peer_name or "-",
+        result.unit,
+        _number(result.ours),
+        _number(result.peer),
+        _ratio(result),
+        _expected(result, aim),
         share,
-        *held,
+        _memory(result, "ours"),
+        _memory(result, "peer"),
     ]
+
+
+def _ratio(result: BenchmarkResult) -> str:
+    if result.ratio is None:
+        return "-"
+    text = f"{result.ratio:.3g}x"
+    if result.spread and result.rounds > 1:
+        least, largest = result.spread
+        text += f" ({least:.3g} to {largest:.3g} in {result.rounds})"
+    return text
+
+
+def _expected(result: BenchmarkResult, aim: Aim | None) -> str:
+    if aim is None:
+        return "-"
+    return str(aim) if aim.met(result) else f"{aim} (missed)"
+
+
+def _memory(result: BenchmarkResult, side: str) -> str:
+    if not result.memory or side not in result.memory:
+        return "-"
+    return f"{result.memory[side] / GIB:.2f} GiB"
 
 
 def _number(value: float | None) -> str:
@@ -203,19 +272,40 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _sources(results: Iterable[Result]) -> Iterator[str]:
-    """Which runs the lines of a table are of, and what was equal in them."""
-    found = list(results)
-    if not found:
+def _checks(results: Sequence[BenchmarkResult]) -> list[str]:
+    """Return a line for each case: the quantities that were equal before timing."""
+    return [f"{result.benchmark}, {result.case}: {result.equal}" for result in results]
+
+
+def _findings(results: Sequence[BenchmarkResult]) -> list[str]:
+    return [f"{result.benchmark}, {result.case}: {result.says}" for result in results if result.says]
+
+
+def _sources(results: Sequence[BenchmarkResult]) -> Iterator[str]:
+    """Yield the paragraphs below a table: its runs, findings, checks of equality, and commands."""
+    if not results:
         return
-    runs: dict[str, list[str]] = {}
-    for of in found:
-        about = ", ".join(f"{key} {value}" for key, value in {**of.hardware, **of.versions}.items())
-        runs.setdefault(f"commit {of.commit[:10] or 'unknown'}, {of.date[:10]}: {about}", []).append(of.benchmark)
-    yield "\n".join(f"- {', '.join(dict.fromkeys(names))}: {run}" for run, names in runs.items())
-    if meaning := [f"- {of.benchmark}, {of.case}: {of.says}" for of in found if of.says]:
-        yield "What it says:"
-        yield "\n".join(meaning)
+    benchmarks: dict[str, list[str]] = {}  # by run
+    for result in results:
+        names = benchmarks.setdefault(_run(result), [])
+        if result.benchmark not in names:
+            names.append(result.benchmark)
+    yield _bullets([f"{', '.join(names)}: {run}" for run, names in benchmarks.items()])
+    findings = _findings(results)
+    if findings:
+        yield "Findings:"
+        yield _bullets(findings)
     yield "Compared before timing:"
-    yield "\n".join(f"- {of.benchmark}, {of.case}: {of.equal}" for of in found)
-    yield "```sh\n" + "\n".join(dict.fromkeys(of.command for of in found)) + "\n```"
+    yield _bullets(_checks(results))
+    commands = dict.fromkeys(result.command for result in results)
+    yield shell_block(commands)
+
+
+def _run(result: BenchmarkResult) -> str:
+    """Return the commit, day, machine and versions of a result."""
+    environment = list_facts({**result.hardware, **result.versions})
+    return f"commit {result.commit[:10] or 'unknown'}, {result.date[:10]}: {environment}"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

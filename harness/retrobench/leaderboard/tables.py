@@ -1,11 +1,11 @@
 """
 Tables of a leaderboard: text for the terminal, Markdown, CSV, JSON and LaTeX.
 
-* show        the whole of `retrobench leaderboard`
-* render      rows in one format
-* summary     what is shown at the end of a run
-* lay_out     any sections of tables and sentences, as text, Markdown or LaTeX
-* FORMATS     the formats by name
+* show_track       the text that `retrobench leaderboard` prints
+* render           rows in one format
+* summarise_run    the tables at the end of a run
+* lay_out          any sections of tables and sentences, as text, Markdown or LaTeX
+* FORMATS          the formats by name
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
-from retrobench.leaderboard.cells import Commands, Section, notes, sections
-from retrobench.leaderboard.comparison import Comparison, Load, compare
-from retrobench.leaderboard.folders import locate, places, track_name
-from retrobench.leaderboard.rows import Row, load_per_query, read
+from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
+from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.folders import locate, nearest_files, track_name
+from retrobench.leaderboard.rows import Load, Row, per_query_loader, read
+from retrobench.scoring import Pair
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["FORMATS", "lay_out", "loader", "render", "show", "summary"]
+__all__ = ["FORMATS", "lay_out", "render", "show_track", "summarise_run"]
 
 
-def show(track: str, leaderboard: Path | None = None, format: str = "text") -> str:
-    """The tables of one track from the nearest folder that has rows of it."""
+def show_track(track: str, leaderboard: Path | None = None, format: str = "text") -> str:
+    """Return the tables of one track, from the nearest folder that has rows of it."""
     name = track_name(Path(track)) if track.endswith(".toml") else track
-    folders = [place / name for place in places(leaderboard) if (place / name / "rows.jsonl").is_file()]
-    folder = folders[0] if folders else locate(track, leaderboard).parent
+    files = nearest_files("rows.jsonl", leaderboard)
+    folder = files[name].parent if name in files else locate(track, leaderboard).parent
     rows = read(folder)
-    text = render(rows, format, loader(folder, rows))
+    text = render(rows, format, per_query_loader(folder, rows))
     if format != "text":
         return text
     if not rows:
@@ -45,34 +45,31 @@ def show(track: str, leaderboard: Path | None = None, format: str = "text") -> s
 
 
 def render(rows: Sequence[Row], format: str, load: Load | None = None) -> str:
-    """Rows as one of `FORMATS`. `load` gives a row's per-query values; without it nothing is tested.
+    """Return rows in one of `FORMATS`. `load` returns a row's values by query; without it nothing is tested.
 
-    Rows of unlike identity share no table. CSV and JSON hold fractions, seconds and bytes, unrounded; a CSV
-    record begins with the table that it belongs to.
+    Rows of different identities share no table. CSV and JSON hold fractions, seconds and bytes, unrounded. A CSV
+    record begins with the track and identity of its table.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
     return FORMATS[format](compare(rows, load))
 
 
-def loader(folder: Path, rows: Sequence[Row]) -> Load | None:
-    """How per-query values of `rows` are read, or None where they are not beside them, as in the wheel."""
-    here = all((folder / row.per_query).is_file() for row in rows)
-    return partial(load_per_query, folder) if here else None
+def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> RenderableType:
+    """Return the tables of a run's rows for a terminal of any width, and below them the `files` by name.
 
-
-def summary(rows: Sequence[Row], load: Load | None = None, where: Mapping[str, Path] | None = None) -> RenderableType:
-    """Return the tables of a run's rows and the paths in `where` by name, for a terminal of any width."""
+    `folder` holds the rows and their values by query.
+    """
     from rich.console import Group
     from rich.text import Text
 
     lines: list[RenderableType] = []
-    for section in sections(compare(rows, load)):
+    for section in sections(compare(rows, per_query_loader(folder, rows))):
         lines.append(Text(section.heading, "bold"))
         for block in _printed(section):
             lines.append(block.fitted() if isinstance(block, Table) else Text(block))
         lines.append(Text(""))
-    paths = [(name, str(path)) for name, path in (where or {}).items()]
+    paths = [(name, str(path)) for name, path in files.items()]
     return Group(*lines, Table([Column(""), Column("")], paths).fitted())
 
 
@@ -93,21 +90,26 @@ def _in_text(section: Section) -> str:
 
 
 def _printed(section: Section) -> list[Table | str]:
-    """Return the lines a terminal shows below the heading, tables between empty ones."""
+    """Return the lines a terminal shows below the heading. Empty lines surround every table."""
     printed: list[Table | str] = []
     for block in section.blocks:
         if isinstance(block, Table):
             for table in _stacked(block):
-                printed += [table, ""] if printed and printed[-1] == "" else ["", table, ""]
+                if not printed or printed[-1] != "":
+                    printed.append("")
+                printed += [table, ""]
         elif isinstance(block, Commands):
-            printed += ["Run it:", *(f"    {line}" for line in block.lines)]
+            printed.append("Run it:")
+            printed += [f"    {line}" for line in block.lines]
         else:
             printed.append(block)
-    return printed[:-1] if printed and printed[-1] == "" else printed
+    if printed and printed[-1] == "":
+        printed.pop()
+    return printed
 
 
 def _stacked(table: Table) -> list[Table]:
-    """Put the costs below the measures: 80 columns do not hold both."""
+    """Return the measures and then the costs: 80 columns do not hold both."""
     if all(column.kind != "cost" for column in table.columns):
         return [table]
     return [table.without("cost"), table.only("text", "cost")]
@@ -119,7 +121,7 @@ def _in_markdown(section: Section) -> str:
         if isinstance(block, Table):
             paragraphs.append(block.markdown())
         elif isinstance(block, Commands):
-            paragraphs += ["Run it:", "\n".join(["```sh", *block.lines, "```"])]
+            paragraphs += ["Run it:", shell_block(block.lines)]
         else:
             paragraphs.append(block)
     return "\n\n".join(paragraphs)
@@ -133,7 +135,8 @@ def _in_latex(page: Sequence[Section]) -> str:
             if isinstance(block, Table):
                 lines.append(block.latex())
             elif isinstance(block, Commands):
-                lines += [f"% {line}" for line in ("Run it:", *block.lines)]
+                lines.append("% Run it:")
+                lines += [f"% {line}" for line in block.lines]
             else:
                 lines.append(rf"\par\footnotesize {escape_latex(block)}")
         lines.append(r"\end{table}")
@@ -148,7 +151,7 @@ def _record(comparison: Comparison, index: int) -> dict[str, Any]:
         "representation": line.representation,
         "round": line.rows[0].round,
         "seeds": len(line.seeds),
-        "beats": "".join(comparison.letter(beaten) for beaten in comparison.beaten(index)),
+        "beats": comparison.beaten_letters(index),
         "seconds": line.seconds(),
         "pretrain_seconds": line.seconds("pretrain"),
         "tokens_per_second": line.speed(),
@@ -165,7 +168,8 @@ def _csv(comparisons: Sequence[Comparison]) -> str:
             record |= _record(comparison, index)
             for column in comparison.columns:
                 name = " ".join(column)
-                record |= {name: line.mean(*column), f"{name} sd": line.deviation(*column)}
+                record[name] = line.mean(*column)
+                record[f"{name} sd"] = line.deviation(*column)
             records.append(record)
     return Table.from_records(records).csv()
 
@@ -175,13 +179,6 @@ def _json(comparisons: Sequence[Comparison]) -> str:
 
 
 def _document(comparison: Comparison) -> dict[str, Any]:
-    lines = []
-    for index, line in enumerate(comparison.lines):
-        scores: dict[str, dict[str, Any]] = {}
-        for dataset, measure in comparison.columns:
-            values = {"mean": line.mean(dataset, measure), "sd": line.deviation(dataset, measure)}
-            scores.setdefault(dataset, {})[measure] = values
-        lines.append(_record(comparison, index) | {"measures": scores})
     return {
         "track": comparison.rows[0].track,
         "identity": comparison.rows[0].identity,
@@ -190,14 +187,25 @@ def _document(comparison: Comparison) -> dict[str, Any]:
         "tested": comparison.tested,
         "baseline": comparison.letter(comparison.baseline),
         "queries": comparison.queries,
-        "lines": lines,
-        "pairs": [
-            asdict(pair) | {"first": comparison.letter(pair.first), "second": comparison.letter(pair.second)}
-            for pair in comparison.pairs
-        ],
+        "lines": [_line_document(comparison, index) for index in range(len(comparison.lines))],
+        "pairs": [_pair_document(comparison, pair) for pair in comparison.pairs],
         "notes": notes(comparison),
         "rows": [asdict(row) for row in comparison.rows],
     }
+
+
+def _line_document(comparison: Comparison, index: int) -> dict[str, Any]:
+    line = comparison.lines[index]
+    measures: dict[str, dict[str, Any]] = {}  # dataset -> measure -> mean and deviation
+    for dataset, measure in comparison.columns:
+        scores = measures.setdefault(dataset, {})
+        scores[measure] = {"mean": line.mean(dataset, measure), "sd": line.deviation(dataset, measure)}
+    return _record(comparison, index) | {"measures": measures}
+
+
+def _pair_document(comparison: Comparison, pair: Pair) -> dict[str, Any]:
+    letters = {"first": comparison.letter(pair.first), "second": comparison.letter(pair.second)}
+    return asdict(pair) | letters
 
 
 FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {

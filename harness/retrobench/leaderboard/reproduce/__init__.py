@@ -1,9 +1,9 @@
 """
-The papers' tables beside what was measured here.
+The papers' tables beside the rows measured here.
 
-* reproduce   the whole of `retrobench reproduce`: one table, or the list of all
-* section     the tables of one folder in Markdown, for its README
-* Report      the text, and what the shell sees: 1 where a claim failed, 3 where rows are of something else
+* reproduce       the text of `retrobench reproduce`: one table, or the list of all
+* render_claims   the tables of one folder in Markdown, for its README
+* Reproduction    a text, and the exit code: 1 where a claim failed, 3 where rows were refused
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench.errors import unknown
-from retrobench.leaderboard.claims import ClaimedTable, Part, claims, read_claims
+from retrobench.leaderboard.claims import ClaimedTable, read_excerpts, read_tables
 from retrobench.leaderboard.reproduce import records, report
-from retrobench.leaderboard.reproduce.matching import Offer, checked, offered, unclaimed
-from retrobench.leaderboard.reproduce.verdicts import Judged, Tally, judge
+from retrobench.leaderboard.reproduce.matching import RowFile, check_rows, find_unused
+from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, Tally, count_verdicts, judge
 from retrobench.leaderboard.rows import UnlikeError
 from retrobench.leaderboard.tables import FORMATS, lay_out
 
-__all__ = ["Report", "reproduce", "section"]
+__all__ = ["Reproduction", "render_claims", "reproduce"]
 
 
-class Report(NamedTuple):
-    """What is printed, and the exit code."""
+class Reproduction(NamedTuple):
+    """The text to print, and the exit code."""
 
     text: str
     exit_code: int
@@ -33,65 +33,87 @@ class Report(NamedTuple):
 
 def reproduce(
     table: str = "", format: str = "text", rows: Path | None = None, leaderboard: Path | None = None
-) -> Report:
-    """One paper's table, published beside measured, or the list of all tables if none is named.
+) -> Reproduction:
+    """Return one paper's table, published beside measured, or the list of all tables without a name.
 
-    Measured are the rows of the tables' own tracks, or those in the file `rows`, whatever their track. Raises
-    UnlikeError, exit code 3, for a row measured on anything but what the table is about.
+    The measured rows are those of the tables' own tracks, or those in the file `rows`, of any track. Raises
+    UnlikeError, exit code 3, for a row that was measured on other data than the table's.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    known = {each.id: each for each in claims(leaderboard)}
+    tables = {claimed.id: claimed for claimed in read_tables(leaderboard)}
     if not table:
-        return _listed(known.values(), format, leaderboard)
-    if table not in known:
-        raise unknown("table", table, known, "`retrobench reproduce` lists them.")
-    found = _judged(known[table], rows, leaderboard)
-    unused = unclaimed(known[table].parts, Offer.named_by(rows)) if rows else []
-    judged = [each for _, of in found for each in of]
-    code = int(any(each.verdict == "FAIL" for each in judged))
+        return _reproduce_list(tables.values(), format, leaderboard)
+    if table not in tables:
+        raise unknown("table", table, tables, "`retrobench reproduce` lists them.")
+    chosen = RowFile.read(rows) if rows else None
+    unused = find_unused(tables[table].excerpts, chosen) if chosen else []
+    return _reproduce_table(tables[table], _judge_table(tables[table], chosen, leaderboard), unused, format)
+
+
+def _reproduce_table(table: ClaimedTable, judged: list[JudgedExcerpt], unused: list[str], format: str) -> Reproduction:
+    outcomes = _outcomes(judged)
+    exit_code = int(count_verdicts(outcomes)["FAIL"] > 0)
     if format == "csv":
-        return Report(records.as_csv(judged), code)
+        return Reproduction(records.as_csv(outcomes), exit_code)
     if format == "json":
-        return Report(records.as_json(known[table], found, unused), code)
-    sections = [report.section(part, of) for part, of in found]
-    sections = [report.wrapped(each) for each in sections] if format == "text" else sections
-    return Report(f"{lay_out(sections, format)}\n\n{report.closing(judged, code, format, unused)}", code)
+        return Reproduction(records.as_json(table, judged, unused), exit_code)
+    sections = [report.lay_out_excerpt(excerpt) for excerpt in judged]
+    if format == "text":
+        sections = [report.fold_sentences(section) for section in sections]
+    summary = report.summarise(outcomes, exit_code, format, unused)
+    return Reproduction(f"{lay_out(sections, format)}\n\n{summary}", exit_code)
 
 
-def section(folder: Path) -> str:
-    """What a folder's claims say beside what its own rows measured, in Markdown; empty without claims."""
-    if not (folder / "claims.toml").is_file():
-        return ""
-    parts = read_claims(folder / "claims.toml")
-    offer = offered(folder)
-    found = [(part, judge(part, checked(part.id, [part], offer))) for part in parts]
-    text = lay_out([report.section(part, of) for part, of in found], "md")
-    return f"{text}\n\n{report.closing([each for _, of in found for each in of], None, 'md')}"
+def render_claims(folder: Path) -> str:
+    """Return a folder's claims beside its own rows, in Markdown."""
+    file = RowFile.in_folder(folder)
+    judged = []
+    for excerpt in read_excerpts(folder / "claims.toml"):
+        judged.append(judge(excerpt, check_rows(excerpt.id, [excerpt], file)))
+    text = lay_out([report.lay_out_excerpt(excerpt) for excerpt in judged], "md")
+    return f"{text}\n\n{report.summarise(_outcomes(judged), None, 'md')}"
 
 
-def _judged(table: ClaimedTable, rows: Path | None, leaderboard: Path | None) -> list[tuple[Part, list[Judged]]]:
-    if rows is not None:
-        offer = checked(table.id, table.parts, Offer.named_by(rows))
-        return [(part, judge(part, offer)) for part in table.parts]
-    offers = [(part, offered(part.track, leaderboard)) for part in table.parts]
-    return [(part, judge(part, checked(table.id, [part], offer))) for part, offer in offers]
+def _judge_table(table: ClaimedTable, chosen: RowFile | None, leaderboard: Path | None) -> list[JudgedExcerpt]:
+    """Judge a table by the rows that the user chose, or each excerpt by its track's own."""
+    if chosen:
+        check_rows(table.id, table.excerpts, chosen)
+        return [judge(excerpt, chosen) for excerpt in table.excerpts]
+    files = [RowFile.of_track(excerpt.track, leaderboard) for excerpt in table.excerpts]
+    judged = []
+    for excerpt, file in zip(table.excerpts, files, strict=True):
+        judged.append(judge(excerpt, check_rows(table.id, [excerpt], file)))
+    return judged
 
 
-def _listed(tables: Iterable[ClaimedTable], format: str, leaderboard: Path | None) -> Report:
-    tallies, code = [], 0
+def _outcomes(judged: Iterable[JudgedExcerpt]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for excerpt in judged:
+        outcomes += excerpt.outcomes
+    return outcomes
+
+
+def _reproduce_list(tables: Iterable[ClaimedTable], format: str, leaderboard: Path | None) -> Reproduction:
+    tallies = []
+    exit_code = 0
     for table in tables:
-        try:
-            found = _judged(table, None, leaderboard)
-        except UnlikeError as error:
-            tallies.append(Tally(table, tuple(Counter() for _ in table.parts), str(error)))
-            code = UnlikeError.exit_code
-            continue
-        counts = tuple(Counter(each.verdict for each in of) for _, of in found)
-        tallies.append(Tally(table, counts))
-        code = code or int(any(of["FAIL"] for of in counts))
+        tally = _tally(table, leaderboard)
+        tallies.append(tally)
+        if tally.refusal:
+            exit_code = UnlikeError.exit_code
+        elif any(counts["FAIL"] for counts in tally.counts):
+            exit_code = exit_code or 1
     if format == "csv":
-        return Report(records.listed_csv(tallies), code)
+        return Reproduction(records.tallies_as_csv(tallies), exit_code)
     if format == "json":
-        return Report(records.listed_json(tallies), code)
-    return Report(lay_out(report.listed(tallies), format), code)
+        return Reproduction(records.tallies_as_json(tallies), exit_code)
+    return Reproduction(lay_out(report.lay_out_tallies(tallies), format), exit_code)
+
+
+def _tally(table: ClaimedTable, leaderboard: Path | None) -> Tally:
+    try:
+        judged = _judge_table(table, None, leaderboard)
+    except UnlikeError as error:
+        return Tally(table, tuple(Counter() for _ in table.excerpts), str(error))
+    return Tally(table, tuple(count_verdicts(excerpt.outcomes) for excerpt in judged))

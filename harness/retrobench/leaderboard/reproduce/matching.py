@@ -1,9 +1,12 @@
 """
-Which rows measure which claim, and which rows no claim may be held against.
+The rows that measure a claim, and the rows that no claim may be compared with.
 
-* offered, Offer   the rows of a track's folder, or of a file given by name
-* checked          the same, refused where a row is of anything else than the table is about
-* matching         the rows that measure one system; unclaimed: those that measure none
+* RowFile        the rows of a track's folder, or of a file named by the user
+* check_rows     refuses rows measured on other data than the table's
+* rows_of        the rows that measure one system
+* find_unused    the rows that measure no system
+* parse_recipe   the recipe in a claim's `set`
+* difference     a row's recipe beside the claimed one, in words
 """
 
 from __future__ import annotations
@@ -11,149 +14,205 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrobench.config import configure_objective, discover, find_objective, find_preset, parse_objective
 from retrobench.core import from_text
-from retrobench.leaderboard.claims import Part, System
-from retrobench.leaderboard.comparison import Load, alike, override
-from retrobench.leaderboard.folders import places
-from retrobench.leaderboard.rows import Row, UnlikeError, load_per_query, read_file
+from retrobench.leaderboard.claims import Excerpt, System
+from retrobench.leaderboard.comparison import check_same_data, format_override
+from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.rows import Load, Row, UnlikeError, per_query_loader, read_file
 
-__all__ = ["Offer", "Recipe", "checked", "difference", "matching", "offered", "recipe", "unclaimed"]
+__all__ = [
+    "ClaimedRecipe",
+    "RowFile",
+    "check_rows",
+    "claimed_recipe",
+    "difference",
+    "find_unused",
+    "parse_recipe",
+    "rows_of",
+]
 
-# Settings of a track that no number depends on.
+# Keys of a track that change no number.
 HARMLESS = ("*.checkpoint_every", "*.log_every")
 
-# What a dataset's cells have in common with a row's, if the row says nothing of it: these need not be said.
+# Facts of a dataset that a row may leave out. Where a row has them, they must match.
 OPTIONAL = ("judgements", "corpus", "qrels")
 
-NEXT = "Give the rows of one of them by --rows FILE."
+NEXT_STEP = "Give the rows of one of them by --rows FILE."
 
 
 @dataclass(frozen=True)
-class Offer:
-    """Rows by the place where each stands, `FILE:LINE`."""
+class RowFile:
+    """Rows by their location, `FILE:LINE`."""
 
     rows: Mapping[str, Row] = field(default_factory=dict)
-    folder: Path = Path()  # their values by query lie under it
-    named: bool = False  # given by a person: whatever their track and its overrides
+    folder: Path = Path()  # holds their values by query
+    chosen: bool = False  # named by the user: rows of any track, with any overrides
 
     @classmethod
-    def named_by(cls, file: Path) -> Offer:
-        """The rows of a file."""
-        return cls(read_file(file), file.parent, named=True)
+    def read(cls, file: Path) -> RowFile:
+        """Read a file that the user chose."""
+        return cls(read_file(file), file.parent, chosen=True)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> RowFile:
+        """Read the rows of a track's folder; without `rows.jsonl` there are none."""
+        file = folder / "rows.jsonl"
+        return cls(read_file(file), folder) if file.is_file() else cls()
+
+    @classmethod
+    def of_track(cls, track: str, leaderboard: Path | None = None) -> RowFile:
+        """Read the rows of a track, from the nearest folder that has some."""
+        file = nearest_files("rows.jsonl", leaderboard).get(track)
+        return cls.in_folder(file.parent) if file else cls()
 
     @property
     def load(self) -> Load | None:
-        """How values by query are read; None where they are not beside the rows."""
-        here = self.rows and all((self.folder / row.per_query).is_file() for row in self.rows.values())
-        return partial(load_per_query, self.folder) if here else None
+        """Return the loader of values by query; None where a file of them is missing."""
+        return per_query_loader(self.folder, self.rows.values())
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a system's `set` asks for."""
+class ClaimedRecipe:
+    """The settings that a claim's `set` requires of a row."""
 
-    overrides: frozenset[str]  # `KEY=VALUE` as a row's overrides are shown
-    free: tuple[str, ...]  # patterns of keys whose value does not matter
+    overrides: frozenset[str]  # of the track, as `format_override` gives them
+    free: tuple[str, ...]  # patterns of the track's keys that may have any value
     settings: Mapping[str, str]  # of the objective
     representation: str
 
 
-def offered(track: str | Path, leaderboard: Path | None = None) -> Offer:
-    """The rows of a track, from the nearest folder that has any, or those of the folder itself if it is a path."""
-    if not track:
-        return Offer()
-    folders = [track] if isinstance(track, Path) else [place / track for place in places(leaderboard)]
-    folder = next((folder for folder in folders if (folder / "rows.jsonl").is_file()), None)
-    return Offer(read_file(folder / "rows.jsonl"), folder) if folder else Offer()
+def parse_recipe(texts: Iterable[str]) -> ClaimedRecipe:
+    """Return the recipe in texts `KEY=VALUE`, as `--set` takes them. `KEY=*` admits any value."""
+    overrides = set()
+    free = list(HARMLESS)
+    settings = {}
+    representation = ""
+    for text in texts:
+        key, _, value = text.partition("=")
+        section, _, name = key.partition(".")
+        if section == "objective":
+            settings[name] = value
+        elif key == "entrant.representation":
+            representation = value
+        elif section == "entrant":
+            continue  # a checkpoint changes no recipe
+        elif value == "*":
+            free.append(key)
+        else:
+            overrides.add(format_override(key, _parse_value(value)))
+    return ClaimedRecipe(frozenset(overrides), tuple(free), settings, representation)
 
 
-def checked(table: str, parts: Sequence[Part], offer: Offer) -> Offer:
-    """`offer`, if none of its rows is of anything else than the table is about; else UnlikeError names the difference.
+def claimed_recipe(excerpt: Excerpt, system: System) -> ClaimedRecipe:
+    """Return the recipe of a system: its table's, changed by its own `set`."""
+    return parse_recipe((*excerpt.set, *system.set))
 
-    Of rows given by name each has to fit; of a track's own, those that measure something here.
+
+def check_rows(table: str, excerpts: Sequence[Excerpt], file: RowFile) -> RowFile:
+    """Return `file`, if its rows were measured on the table's data. Else raise UnlikeError that names the difference.
+
+    In a file that the user chose every row has to fit; in a track's own, the rows that measure the table.
     """
-    for where, row in offer.rows.items():
-        if offer.named or any(_measures(part, system, row, False) for part in parts for system in part.systems):
-            _check(table, parts, f"{where}: the row of {row.entrant}, track {row.track},", row)
-    for part in parts:
-        _agree(table, part, offer)
-    return offer
+    for location, row in file.rows.items():
+        if file.chosen or _measures_any(excerpts, row, chosen=False):
+            _check_data(table, excerpts, f"{location}: the row of {row.entrant}, track {row.track},", row)
+    for excerpt in excerpts:
+        _check_recipes(table, excerpt, file)
+    return file
 
 
-def matching(part: Part, system: System, offer: Offer) -> list[Row]:
-    """The rows that measure a system."""
-    return [row for row in offer.rows.values() if _measures(part, system, row, offer.named)]
+def rows_of(excerpt: Excerpt, system: System, file: RowFile) -> list[Row]:
+    """Return the rows that measure a system."""
+    return [row for row in file.rows.values() if _measures(excerpt, system, row, file.chosen)]
 
 
-def unclaimed(parts: Sequence[Part], offer: Offer) -> list[str]:
-    """Where the rows stand that measure no system of these parts."""
-    used = [row for part in parts for system in part.systems for row in matching(part, system, offer)]
-    return [f"{where} ({row.entrant})" for where, row in offer.rows.items() if row not in used]
+def find_unused(excerpts: Sequence[Excerpt], file: RowFile) -> list[str]:
+    """Return the locations of the rows that measure no system, with their entrants."""
+    unused = []
+    for location, row in file.rows.items():
+        if not _measures_any(excerpts, row, file.chosen):
+            unused.append(f"{location} ({row.entrant})")
+    return unused
 
 
-def recipe(part: Part, system: System | None = None) -> Recipe:
-    """The part's `set`, and the system's."""
-    pairs = [text.partition("=")[::2] for text in (*part.set, *(system.set if system else ()))]
-    track = [(key, value) for key, value in pairs if key.partition(".")[0] not in ("objective", "entrant")]
-    return Recipe(
-        frozenset(override(key, _value(value)) for key, value in track if value != "*"),
-        (*HARMLESS, *(key for key, value in track if value == "*")),
-        {key.partition(".")[2]: value for key, value in pairs if key.startswith("objective.")},
-        dict(pairs).get("entrant.representation", ""),
-    )
+def difference(excerpt: Excerpt, system: System, row: Row) -> str:
+    """Return how a row's recipe differs from the system's or fills in its free keys; empty where it does neither."""
+    recipe = claimed_recipe(excerpt, system)
+    texts = []
+    if row.track != excerpt.track:
+        texts.append(f"track {row.track}")
+    texts += sorted(_overrides(row, HARMLESS) - recipe.overrides)
+    texts += [f"without {text}" for text in sorted(recipe.overrides - _overrides(row, recipe.free))]
+    return ", ".join(texts)
 
 
-def difference(part: Part, system: System, row: Row) -> str:
-    """How a row's recipe is not the system's, or fills in what that leaves open; empty where neither is so."""
-    wanted = recipe(part, system)
-    given = _given(row, wanted)
-    said = _given(row, replace(wanted, free=HARMLESS))
-    words = [f"track {row.track}"] if row.track != part.track else []
-    words += sorted(said - wanted.overrides)
-    words += [f"without {text}" for text in sorted(wanted.overrides - given)]
-    return ", ".join(words)
-
-
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _given(row: Row, wanted: Recipe) -> frozenset[str]:
-    kept = {k: v for k, v in row.overrides.items() if not any(fnmatchcase(k, free) for free in wanted.free)}
-    return frozenset(override(key, value) for key, value in kept.items())
+def _overrides(row: Row, free: Sequence[str]) -> frozenset[str]:
+    """Return a row's overrides without the free keys."""
+    overrides = set()
+    for key, value in row.overrides.items():
+        if not _matches(key, free):
+            overrides.add(format_override(key, value))
+    return frozenset(overrides)
 
 
-def _measures(part: Part, system: System, row: Row, named: bool) -> bool:
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _measures_any(excerpts: Sequence[Excerpt], row: Row, chosen: bool) -> bool:
+    """Return whether a row measures any system of the excerpts."""
+    for excerpt in excerpts:
+        for system in excerpt.systems:
+            if _measures(excerpt, system, row, chosen):
+                return True
+    return False
+
+
+def _measures(excerpt: Excerpt, system: System, row: Row, chosen: bool) -> bool:
+    """Return whether a row measures a system. A chosen row may be of any track."""
     if not system.entrant or row.objective != parse_objective(system.entrant)[0]:
         return False
-    wanted = recipe(part, system)
-    settings, representation = _expected(system.entrant, tuple(wanted.settings.items()))
+    recipe = claimed_recipe(excerpt, system)
+    settings, representation = _configured(system.entrant, tuple(recipe.settings.items()))
     if any(settings.get(name) != value for name, value in row.settings.items()):
         return False
-    if row.representation != (wanted.representation or representation):
+    if row.representation != (recipe.representation or representation):
         return False
     if system.round and (row.round or row.chosen) != system.round:
         return False
-    given = _given(row, wanted)
-    if named:  # of the track's overrides only what tells this system from the others of its table
-        varied = _varied(part)
-        return {text for text in given if _key(text) in varied} == wanted.overrides - recipe(part).overrides
-    return row.track == part.track and given == wanted.overrides
+    overrides = _overrides(row, recipe.free)
+    if not chosen:
+        return row.track == excerpt.track and overrides == recipe.overrides
+    # Only the keys that tell the table's systems apart have to match.
+    varied = _varied_keys(excerpt)
+    varied_overrides = {text for text in overrides if _key(text) in varied}
+    return varied_overrides == _own_overrides(excerpt, system)
 
 
-def _varied(part: Part) -> set[str]:
-    return {_key(text) for system in part.systems for text in recipe(part, system).overrides - recipe(part).overrides}
+def _own_overrides(excerpt: Excerpt, system: System) -> frozenset[str]:
+    """Return the overrides that a system adds to its table's."""
+    return claimed_recipe(excerpt, system).overrides - parse_recipe(excerpt.set).overrides
+
+
+def _varied_keys(excerpt: Excerpt) -> set[str]:
+    keys: set[str] = set()
+    for system in excerpt.systems:
+        keys |= {_key(text) for text in _own_overrides(excerpt, system)}
+    return keys
 
 
 def _key(text: str) -> str:
@@ -161,68 +220,94 @@ def _key(text: str) -> str:
 
 
 @functools.cache
-def _expected(entrant: str, changed: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], str]:
-    """The settings of an objective, and how its vectors are read."""
-    name, chosen = parse_objective(entrant)
+def _configured(entrant: str, changed: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], str]:
+    """Return an objective's settings, in the types that a row has them in, and its representation."""
+    name, preset_name = parse_objective(entrant)
     objective = find_objective(name, discover()).objective
     assert objective is not None
-    settings = {**find_preset(objective, chosen), **from_text(objective, dict(changed))}
+    settings = {**find_preset(objective, preset_name), **from_text(objective, dict(changed))}
     configured: Any = configure_objective(objective, settings)
-    return json.loads(json.dumps(asdict(configured))), objective.representation  # as a row has them
+    as_in_rows = json.loads(json.dumps(asdict(configured)))
+    return as_in_rows, objective.representation
 
 
-def _check(table: str, parts: Sequence[Part], who: str, row: Row) -> None:
-    about = {column.dataset: part for part in parts for column in part.columns}
-    about = {name: part for name, part in about.items() if part.track and not _known(part, name, "reason")} or about
-    shared = about.keys() & row.measures.keys()
-    if not shared:
+def _check_data(table: str, excerpts: Sequence[Excerpt], subject: str, row: Row) -> None:
+    """Raise UnlikeError where a row was measured on other data. `subject` begins the sentence."""
+    datasets = _measurable_datasets(excerpts)
+    if not datasets & row.measures.keys():
         raise UnlikeError(
-            f"{who} was measured on {_some(row.measures)}, and {table} is about {_some(about)}. "
+            f"{subject} was measured on {_brief(row.measures)}, and {table} is about {_brief(datasets)}. "
             "Numbers of unlike identity share no table."
         )
-    for dataset, part in _needed(parts, row):
-        facts = row.facts.get(dataset, {})
-        for name, wanted in part.datasets[dataset].needs.items():
-            if facts.get(name, wanted if name in OPTIONAL else None) != wanted:
-                said = f"has {name} {facts[name]}" if name in facts else f"does not say its {name}"
-                raise UnlikeError(
-                    f"{who} {said} on {dataset}, and {table} needs {wanted}. Numbers of unlike identity share no table."
-                )
+    for excerpt in excerpts:
+        for dataset in row.measures:
+            # A mean of several datasets has no facts of its own.
+            if dataset in excerpt.datasets and "(mean of" not in dataset:
+                _check_facts(table, excerpt, subject, row, dataset)
 
 
-def _needed(parts: Sequence[Part], row: Row) -> Iterator[tuple[str, Part]]:
-    """The datasets whose facts are asked of a row: a mean of several has none of its own."""
-    for part in parts:
-        yield from ((name, part) for name in row.measures if name in part.datasets and "(mean of" not in name)
+def _check_facts(table: str, excerpt: Excerpt, subject: str, row: Row, dataset: str) -> None:
+    facts = row.facts.get(dataset, {})
+    for name, value in excerpt.datasets[dataset].needs.items():
+        if name in OPTIONAL and name not in facts:
+            continue
+        if facts.get(name) != value:
+            fault = f"does not say its {name}"
+            if name in facts:
+                fault = f"has {name} {facts[name]}"
+            raise UnlikeError(
+                f"{subject} {fault} on {dataset}, and {table} needs {value}. Numbers of unlike identity share no table."
+            )
 
 
-def _known(part: Part, dataset: str, name: str) -> Any:
-    return getattr(part.datasets[dataset], name) if dataset in part.datasets else None
+def _measurable_datasets(excerpts: Sequence[Excerpt]) -> dict[str, None]:
+    """Return the table's datasets that a track measures; all of them where no track measures any."""
+    measurable: dict[str, None] = {}
+    datasets: dict[str, None] = {}
+    for excerpt in excerpts:
+        for column in excerpt.columns:
+            datasets[column.dataset] = None
+            claimed = excerpt.datasets.get(column.dataset)
+            if excerpt.track and not (claimed and claimed.reason):
+                measurable[column.dataset] = None
+    return measurable or datasets
 
 
-def _some(names: Mapping[str, object]) -> str:
-    first = list(names)[:3]
-    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _brief(names: Iterable[str]) -> str:
+    """Return the first three names, and the number of the remaining."""
+    first, remaining = list(names)[:3], list(names)[3:]
+    text = ", ".join(first)
+    if remaining:
+        text += f" and {len(remaining)} more"
+    return text
 
 
-def _agree(table: str, part: Part, offer: Offer) -> None:
-    """Raise UnlikeError where rows of this part were made by unlike recipes, or on unlike files."""
-    rows = [row for system in part.systems for row in matching(part, system, offer)]
-    alike(rows)
-    free, varied = recipe(part).free, _varied(part)
-
-    def fixed(row: Row) -> dict[str, Any]:
-        kept = {k: v for k, v in row.overrides.items() if k not in varied and not any(fnmatchcase(k, f) for f in free)}
-        return {"track": row.track, **kept}
-
-    identities: dict[str, Row] = {}
+def _check_recipes(table: str, excerpt: Excerpt, file: RowFile) -> None:
+    """Raise UnlikeError where an excerpt's rows have different recipes, or were measured on different data."""
+    rows: list[Row] = []
+    for system in excerpt.systems:
+        rows += rows_of(excerpt, system, file)
+    check_same_data(rows)
+    ignored = (*parse_recipe(excerpt.set).free, *_varied_keys(excerpt))
+    first_rows: dict[str, Row] = {}  # by overrides
     for row in rows:
-        unlike = sorted(k for k in fixed(rows[0]) | fixed(row) if fixed(rows[0]).get(k) != fixed(row).get(k))
+        common = _common_recipe(rows[0], ignored)
+        recipe = _common_recipe(row, ignored)
+        unlike = sorted(key for key in common | recipe if common.get(key) != recipe.get(key))
         if unlike:
-            raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(unlike)}. {NEXT}")
-        first = identities.setdefault(json.dumps(row.overrides, sort_keys=True), row)
+            raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(unlike)}. {NEXT_STEP}")
+        first = first_rows.setdefault(json.dumps(row.overrides, sort_keys=True), row)
         if first.identity != row.identity:
-            raise UnlikeError(f"{_two(table, first, row)}: track {row.track} was changed between them. {NEXT}")
+            raise UnlikeError(f"{_two(table, first, row)}: track {row.track} was changed between them. {NEXT_STEP}")
+
+
+def _common_recipe(row: Row, ignored: Sequence[str]) -> dict[str, Any]:
+    """Return a row's track and overrides, without the keys in which the rows of an excerpt may differ."""
+    recipe: dict[str, Any] = {"track": row.track}
+    for key, value in row.overrides.items():
+        if not _matches(key, ignored):
+            recipe[key] = value
+    return recipe
 
 
 def _two(table: str, first: Row, second: Row) -> str:

@@ -1,122 +1,172 @@
 """
-Judged tables for other programs: CSV and JSON, numbers unrounded, what is missing empty or null.
+Judged tables for other programs: CSV and JSON. Numbers are unrounded; a missing value is empty or null.
 
 A cell is a record of
-    table, track, model, entrant, dataset, measure, header (the paper's, where it is wrong), published (corrected),
-    printed (where that is something else), source, measured, sd, delta (measured minus published), tolerance,
-    tolerance_reason, verdict (PASS, PASS (+), FAIL, NOT RUN, N/A), reason (of the last two), kind, seeds (how many),
-    queries, beats (models that it beats significantly), note.
-The JSON of one table is `{table, paper, verdicts: {verdict: count}, unclaimed: [row given that measures nothing here],
-parts: [{title, source, track, set, note, reason,
-needs: {dataset: {name: value}}, commands, derived: [{model, published, measured}], cells: [record and
-rows: [{seed, date, commit, version, identity, hardware, command, facts}]]}]}`, of the list
-`{tables: [{table, title, paper, tracks, cells, verdicts, refused}]}`; `refused` says why rows were, else it is null.
+    table, track, model, entrant, dataset, measure
+    header             as the paper prints it, where that is wrong
+    published          corrected, where the print is wrong
+    printed            the wrong print
+    source, measured, sd
+    delta              measured minus published
+    tolerance, tolerance_reason
+    verdict            PASS, PASS (+), FAIL, NOT RUN, N/A
+    reason             of NOT RUN and N/A
+    kind               replication or reproduction
+    seeds, queries     their numbers
+    beats              the models that it beats significantly
+    note
+
+The JSON of one table is
+    {table, paper, verdicts: {verdict: count}, unclaimed: [location of a row that measures nothing here], parts}
+and each of its parts, an excerpt that one track measures,
+    {title, source, track, set, note, reason, needs: {dataset: {name: value}}, commands,
+     derived: [{model, published, measured}], cells}
+where each of the cells also has
+    rows: [{seed, date, commit, version, identity, hardware, command, facts}].
+The JSON of the list is
+    {tables: [{table, title, paper, tracks, cells, verdicts, refused}]}
+where `refused` is the reason for refusing rows, or null.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from retrobench.core import Table
-from retrobench.leaderboard.claims import ClaimedTable, Part
-from retrobench.leaderboard.reproduce.report import commands, derived
-from retrobench.leaderboard.reproduce.verdicts import VERDICTS, Judged, Tally, kind
+from retrobench.leaderboard.claims import ClaimedTable
+from retrobench.leaderboard.reproduce.derived import derive_means, measuring_commands
+from retrobench.leaderboard.reproduce.verdicts import (
+    VERDICTS,
+    JudgedExcerpt,
+    Outcome,
+    Tally,
+    count_verdicts,
+    describe_kind,
+)
 
-__all__ = ["as_csv", "as_json", "listed_csv", "listed_json"]
+__all__ = ["as_csv", "as_json", "tallies_as_csv", "tallies_as_json"]
 
-ROW = ("seed", "date", "commit", "version", "identity", "hardware", "command", "facts")
+ROW_FIELDS = ("seed", "date", "commit", "version", "identity", "hardware", "command", "facts")
 
 
-def as_csv(judged: Sequence[Judged]) -> str:
-    """Return comma-separated values, a record for each cell."""
-    records = [{**_record(each), "beats": "; ".join(each.beats)} for each in judged]
+def as_csv(outcomes: Sequence[Outcome]) -> str:
+    """Return comma-separated values, a record for each outcome."""
+    records = []
+    for outcome in outcomes:
+        record = _record(outcome)
+        record["beats"] = "; ".join(outcome.beats)
+        records.append(record)
     return Table.from_records(records).csv()
 
 
-def as_json(table: ClaimedTable, found: Sequence[tuple[Part, Sequence[Judged]]], unclaimed: Sequence[str] = ()) -> str:
-    """One document."""
-    counts = Counter(each.verdict for _, judged in found for each in judged)
+def as_json(table: ClaimedTable, judged: Sequence[JudgedExcerpt], unused: Sequence[str] = ()) -> str:
+    """Return the JSON of one table."""
+    outcomes: list[Outcome] = []
+    for excerpt in judged:
+        outcomes += excerpt.outcomes
+    counts = count_verdicts(outcomes)
     document = {
         "table": table.id,
-        "paper": table.parts[0].paper,
+        "paper": table.paper,
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
-        "unclaimed": list(unclaimed),
-        "parts": [
-            {
-                "title": part.title,
-                "source": part.source,
-                "track": part.track or None,
-                "set": part.set,
-                "note": part.note,
-                "reason": part.reason or None,
-                "needs": {name: known.needs for name, known in part.datasets.items() if part.track and known.needs},
-                "commands": commands(part),
-                "derived": [mean._asdict() for mean in derived(part, judged)],
-                "cells": [{**_record(each), "rows": _rows(each)} for each in judged],
-            }
-            for part, judged in found
-        ],
+        "unclaimed": list(unused),
+        "parts": [_excerpt_document(excerpt) for excerpt in judged],
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def listed_csv(tallies: Sequence[Tally]) -> str:
-    """Return comma-separated values, a record for each table and a column for each verdict."""
-    records = []
-    for tally in tallies:
-        record = _listed(tally)
-        records.append({**record, "tracks": " ".join(record["tracks"]), **record["verdicts"]})
-    return Table.from_records(records).csv()
-
-
-def listed_json(tallies: Sequence[Tally]) -> str:
-    """Return one JSON document of all tables."""
-    return json.dumps({"tables": [_listed(tally) for tally in tallies]}, indent=2, ensure_ascii=False)
-
-
-def _listed(tally: Tally) -> dict[str, Any]:
-    table = tally.table
+def _excerpt_document(judged: JudgedExcerpt) -> dict[str, Any]:
+    excerpt = judged.excerpt
+    needs = {}
+    for name, claimed in excerpt.datasets.items():
+        if excerpt.track and claimed.needs:
+            needs[name] = claimed.needs
+    cells = []
+    for outcome in judged.outcomes:
+        cells.append({**_record(outcome), "rows": _rows(outcome)})
     return {
-        "table": table.id,
-        "title": table.title,
-        "paper": table.parts[0].paper,
-        "tracks": list(dict.fromkeys(part.track for part in table.parts if part.track)),
-        "cells": table.cells,
-        "verdicts": {verdict: sum(counts[verdict] for counts in tally.counts) for verdict in VERDICTS},
-        "refused": tally.refused or None,
+        "title": excerpt.title,
+        "source": excerpt.source,
+        "track": excerpt.track or None,
+        "set": excerpt.set,
+        "note": excerpt.note,
+        "reason": excerpt.reason or None,
+        "needs": needs,
+        "commands": measuring_commands(excerpt),
+        "derived": [mean._asdict() for mean in derive_means(judged)],
+        "cells": cells,
     }
 
 
-def _record(each: Judged) -> dict[str, Any]:
-    cell, line = each.cell, each.line
+def tallies_as_csv(tallies: Sequence[Tally]) -> str:
+    """Return comma-separated values, a record for each table and a column for each verdict."""
+    records = []
+    for tally in tallies:
+        record = _tally_record(tally)
+        record["tracks"] = " ".join(record["tracks"])
+        record |= record.pop("verdicts")
+        records.append(record)
+    return Table.from_records(records).csv()
+
+
+def tallies_as_json(tallies: Sequence[Tally]) -> str:
+    """Return one JSON document of all tables."""
+    return json.dumps({"tables": [_tally_record(tally) for tally in tallies]}, indent=2, ensure_ascii=False)
+
+
+def _tally_record(tally: Tally) -> dict[str, Any]:
+    table = tally.table
+    tracks = dict.fromkeys(excerpt.track for excerpt in table.excerpts if excerpt.track)
+    verdicts = {}
+    for verdict in VERDICTS:
+        verdicts[verdict] = sum(counts[verdict] for counts in tally.counts)
     return {
-        "table": each.part.id,
-        "track": each.part.track or None,
-        "model": each.system.model,
-        "entrant": each.system.entrant or None,
+        "table": table.id,
+        "title": table.title,
+        "paper": table.paper,
+        "tracks": list(tracks),
+        "cells": table.cells,
+        "verdicts": verdicts,
+        "refused": tally.refusal or None,
+    }
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    cell = outcome.cell
+    line = outcome.line
+    tolerance = outcome.tolerance
+    return {
+        "table": outcome.excerpt.id,
+        "track": outcome.excerpt.track or None,
+        "model": outcome.system.model,
+        "entrant": outcome.system.entrant or None,
         "dataset": cell.column.dataset,
         "measure": cell.column.measure,
         "header": cell.column.header or None,
         "published": cell.published,
         "printed": cell.printed,
         "source": cell.source,
-        "measured": each.measured,
-        "sd": each.deviation,
-        "delta": each.delta,
-        "tolerance": each.tolerance.value if each.tolerance else None,
-        "tolerance_reason": each.tolerance.reason if each.tolerance else None,
-        "verdict": each.verdict,
-        "reason": each.reason or None,
-        "kind": kind(line) if line else None,
-        "seeds": len(line.rows) if line else None,
-        "queries": each.queries,
-        "beats": each.beats,
-        "note": each.note or None,
+        "measured": outcome.measured,
+        "sd": outcome.deviation,
+        "delta": outcome.delta,
+        "tolerance": tolerance.value if tolerance else None,
+        "tolerance_reason": tolerance.reason if tolerance else None,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason or None,
+        "kind": describe_kind(line) if line else None,
+        "seeds": outcome.seeds,
+        "queries": outcome.queries,
+        "beats": outcome.beats,
+        "note": outcome.note or None,
     }
 
 
-def _rows(each: Judged) -> list[dict[str, Any]]:
-    return [{name: getattr(row, name) for name in ROW} for row in (each.line.rows if each.line else ())]
+def _rows(outcome: Outcome) -> list[dict[str, Any]]:
+    if outcome.line is None:
+        return []
+    documents = []
+    for row in outcome.line.rows:
+        documents.append({name: getattr(row, name) for name in ROW_FIELDS})
+    return documents

@@ -1,26 +1,26 @@
 """
 The verdict on each published number.
 
-PASS       within the tolerance of what is published
-PASS (+)   above it by more than the tolerance: no plain pass, for a leak or another split looks like this
+PASS       within the tolerance of the published number
+PASS (+)   above it by more than the tolerance; set apart, since a leak or another split looks like this
 FAIL       below it by more than the tolerance
-NOT RUN    nothing here has measured it, for the reason given
-N/A        nothing here can be held against it, for the reason given
+NOT RUN    no row here measures it, for the reason given
+N/A        no row here can be compared with it, for the reason given
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from retrobench.leaderboard.claims import Cell, ClaimedTable, Part, System
-from retrobench.leaderboard.comparison import Line, lines, tests
-from retrobench.leaderboard.reproduce.matching import Offer, difference, matching
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System
+from retrobench.leaderboard.comparison import Line, compare_pairs, group_lines, opponent
+from retrobench.leaderboard.reproduce.matching import RowFile, difference, rows_of
+from retrobench.leaderboard.rows import Load, Row
 
-__all__ = ["VERDICTS", "Judged", "Tally", "Tolerance", "judge", "kind"]
+__all__ = ["VERDICTS", "JudgedExcerpt", "Outcome", "Tally", "Tolerance", "count_verdicts", "describe_kind", "judge"]
 
 VERDICTS = ("PASS", "PASS (+)", "FAIL", "NOT RUN", "N/A")
 
@@ -28,162 +28,206 @@ INFERENCE = 5e-4
 TRAINING = 5e-3
 ROUNDING = 1e-9  # 0.3603 - 0.3553 is a little more than 0.005 in binary
 
-TRAINED = ("pretrain", "adapt", "finetune", "distil")
+TRAINING_STAGES = ("pretrain", "adapt", "finetune", "distil")
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far from the published number a measured one may be, and why so far."""
+    """The largest difference from the published number that passes, and its reason."""
 
     value: float
     reason: str
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One published number with what was measured of it, if anything was."""
+class Outcome:
+    """One published number with its verdict, and the line that measured it, if any did."""
 
-    part: Part
+    excerpt: Excerpt
     system: System
     cell: Cell
     verdict: str
     reason: str = ""
     line: Line | None = None
     tolerance: Tolerance | None = None
-    beats: tuple[str, ...] = ()  # what it beats significantly, by name
-    over: int = 0  # how many queries that was tested over
+    beats: tuple[str, ...] = ()  # names of the models that it beats significantly
+    tested_queries: int = 0  # of the test behind `beats`
 
     @property
     def name(self) -> str:
-        """The model, and the checkpoint that stands in for its pre-training."""
-        checkpoint = self.line.rows[0].checkpoint if self.line else None
-        return f"{self.system.model} ({checkpoint})" if checkpoint else self.system.model
+        """Return the model, and the checkpoint that replaced its pre-training."""
+        if self.line is None or not self.line.rows[0].checkpoint:
+            return self.system.model
+        return f"{self.system.model} ({self.line.rows[0].checkpoint})"
 
     @property
     def measured(self) -> float | None:
-        """The mean over seeds."""
-        return self.line.mean(self.cell.column.dataset, self.cell.column.measure) if self.line else None
+        """Return the mean over seeds."""
+        if self.line is None:
+            return None
+        return self.line.mean(*self.cell.column.key)
 
     @property
     def deviation(self) -> float | None:
-        """The sample standard deviation over seeds."""
-        return self.line.deviation(self.cell.column.dataset, self.cell.column.measure) if self.line else None
+        """Return the sample standard deviation over seeds."""
+        if self.line is None:
+            return None
+        return self.line.deviation(*self.cell.column.key)
 
     @property
     def delta(self) -> float | None:
-        """Measured minus published."""
+        """Return measured minus published."""
         if self.measured is None or self.cell.published is None:
             return None
         return self.measured - self.cell.published
 
     @property
-    def queries(self) -> int | None:
-        """How many queries the measured mean is over, where the row says it."""
-        facts = self.line.rows[0].facts.get(self.cell.column.dataset, {}) if self.line else {}
-        found: int | None = facts.get("queries")
-        return found
+    def seeds(self) -> int | None:
+        """Return the number of rows, one for each seed, behind the measured mean."""
+        if self.line is None:
+            return None
+        return len(self.line.rows)
 
     @property
-    def unlike(self) -> str:
-        """How the rows' recipe is not the system's, or fills in what that leaves open."""
-        return difference(self.part, self.system, self.line.rows[0]) if self.line else ""
+    def queries(self) -> int | None:
+        """Return the number of queries behind the measured mean, where the row has it."""
+        if self.line is None:
+            return None
+        facts = self.line.rows[0].facts.get(self.cell.column.dataset, {})
+        queries: int | None = facts.get("queries")
+        return queries
+
+    @property
+    def recipe_difference(self) -> str:
+        """Return how the rows' recipe differs from the system's, or fills in its free keys."""
+        if self.line is None:
+            return ""
+        return difference(self.excerpt, self.system, self.line.rows[0])
 
     @property
     def note(self) -> str:
-        """The same, and what is known of the cell."""
-        return "; ".join(word for word in (self.unlike, self.system.note, self.cell.note) if word)
+        """Return the recipe's difference, and the notes on the system and the cell."""
+        notes = (self.recipe_difference, self.system.note, self.cell.note)
+        return "; ".join(note for note in notes if note)
+
+
+class JudgedExcerpt(NamedTuple):
+    """An excerpt, and the outcomes of its published numbers in the paper's order."""
+
+    excerpt: Excerpt
+    outcomes: list[Outcome]
 
 
 class Tally(NamedTuple):
-    """A claimed table and how many of its cells have each verdict."""
+    """A claimed table and the number of its cells with each verdict."""
 
     table: ClaimedTable
-    counts: tuple[Counter[str], ...]  # by part
-    refused: str = ""  # why its rows were refused
+    counts: tuple[Counter[str], ...]  # by excerpt
+    refusal: str = ""  # why its rows were refused
 
 
-def judge(part: Part, offer: Offer) -> list[Judged]:
-    """Each published number of a part, in the paper's order. What was measured by unlike recipes stands apart."""
-    found = []
-    for system in part.systems:
-        measured = _lines(matching(part, system, offer))
+def judge(excerpt: Excerpt, file: RowFile) -> JudgedExcerpt:
+    """Return the outcome of each published number. Lines of different recipes have an outcome each."""
+    outcomes: list[Outcome] = []
+    for system in excerpt.systems:
+        lines = _lines(rows_of(excerpt, system, file))
         for cell in system.cells:
-            column = (cell.column.dataset, cell.column.measure)
-            having: list[Line | None] = [line for line in measured if line.mean(*column) is not None]
-            found += [_judged(part, system, cell, line) for line in having or [None]]
-            if measured and not having and found[-1].verdict == "NOT RUN":
-                found[-1] = replace(found[-1], reason=f"the rows have no {cell.column.measure} on {column[0]}")
-    return _tested(found, offer)
+            outcomes += _judge_cell(excerpt, system, cell, lines)
+    if file.load:
+        _test_differences(outcomes, file.load)
+    return JudgedExcerpt(excerpt, outcomes)
 
 
-def kind(line: Line) -> str:
-    """What a measurement is to the paper's, in the words of ACM's policy on badging, version 1.1."""
+def describe_kind(line: Line) -> str:
+    """Return how a measurement relates to the paper's, in the words of ACM's policy on badging, version 1.1."""
     row = line.rows[0]
     if row.checkpoint is None:
         return "replication: trained by this project's own code"
-    if trained(row):
-        return f"reproduction: {row.checkpoint}, which the authors released, fine-tuned here"
+    if _trained(row):
+        return f"reproduction: {row.checkpoint}, released by the authors and fine-tuned here"
     return f"reproduction of inference: {row.checkpoint}, as released"
 
 
-def trained(row: Row) -> bool:
-    """Whether anything was trained for a row."""
-    return any(stage.split(" ")[0] in TRAINED for stage in row.artifacts)
+def _trained(row: Row) -> bool:
+    """Return whether a row's encoder was trained here."""
+    return any(stage.split(" ")[0] in TRAINING_STAGES for stage in row.artifacts)
 
 
 def _lines(rows: Sequence[Row]) -> list[Line]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.identity, []).append(row)
-    return [line for group in groups.values() for line in lines(group)]
+    lines = []
+    for group in groups.values():
+        lines += group_lines(group)
+    return lines
 
 
-def _judged(part: Part, system: System, cell: Cell, line: Line | None) -> Judged:
-    known = part.datasets.get(cell.column.dataset)
-    absent = cell.reason or (known.reason if known else "")
-    if absent:
-        return Judged(part, system, cell, "N/A", absent, line)
-    if line is None:
-        return Judged(part, system, cell, "NOT RUN", part.reason or system.reason or _unrun(part, system))
+def _judge_cell(excerpt: Excerpt, system: System, cell: Cell, lines: Sequence[Line]) -> list[Outcome]:
+    """Return an outcome for each line that measures the cell, or one without a line."""
+    column = cell.column
+    measuring = [line for line in lines if line.mean(*column.key) is not None]
+    claimed = excerpt.datasets.get(column.dataset)
+    obstacle = cell.reason or (claimed.reason if claimed else "")
+    if measuring:
+        return [_judge_line(excerpt, system, cell, line, obstacle) for line in measuring]
+    if obstacle:
+        return [Outcome(excerpt, system, cell, "N/A", obstacle)]
+    if lines:
+        reason = f"the rows have no {column.measure} on {column.dataset}"
+    else:
+        missing = f"no row of {system.entrant} by this recipe on track {excerpt.track}"
+        reason = excerpt.reason or system.reason or missing
+    return [Outcome(excerpt, system, cell, "NOT RUN", reason)]
+
+
+def _judge_line(excerpt: Excerpt, system: System, cell: Cell, line: Line, obstacle: str) -> Outcome:
+    if obstacle:
+        return Outcome(excerpt, system, cell, "N/A", obstacle, line)
     tolerance = _tolerance(line, cell)
-    judged = Judged(part, system, cell, "PASS", line=line, tolerance=tolerance)
-    delta = judged.delta or 0.0
+    outcome = Outcome(excerpt, system, cell, "PASS", line=line, tolerance=tolerance)
+    delta = outcome.delta or 0.0
     if delta < -tolerance.value - ROUNDING:
-        return replace(judged, verdict="FAIL")
-    return replace(judged, verdict="PASS (+)") if delta > tolerance.value + ROUNDING else judged
-
-
-def _unrun(part: Part, system: System) -> str:
-    return f"no row of {system.entrant} by this recipe on track {part.track}"
+        return replace(outcome, verdict="FAIL")
+    if delta > tolerance.value + ROUNDING:
+        return replace(outcome, verdict="PASS (+)")
+    return outcome
 
 
 def _tolerance(line: Line, cell: Cell) -> Tolerance:
-    if not trained(line.rows[0]):
+    if not _trained(line.rows[0]):
         return Tolerance(INFERENCE, "inference: nothing is drawn at random, only precision and rounding differ")
-    spread = line.deviation(cell.column.dataset, cell.column.measure)
-    if spread is None:
+    deviation = line.deviation(*cell.column.key)
+    if deviation is None:
         return Tolerance(TRAINING, "training, one seed: 0.005, its spread over seeds unknown")
     reason = f"training: the larger of 0.005 and twice the deviation over {len(line.rows)} seeds"
-    return Tolerance(max(TRAINING, 2 * spread), reason)
+    return Tolerance(max(TRAINING, 2 * deviation), reason)
 
 
-def _tested(found: list[Judged], offer: Offer) -> list[Judged]:
-    """Beside each measured number the models that it beats, in its column."""
-    load = offer.load
-    for column in dict.fromkeys(each.cell.column for each in found) if load else ():
-        assert load is not None
-        places: list[int] = []  # a model that stands in several lines, as the default of ablations does, counts once
-        measured: list[Line] = []
-        for place, each in enumerate(found):
-            if each.cell.column == column and each.line and each.line not in measured:
-                places.append(place)
-                measured.append(each.line)
-        pairs, queries = tests(measured, (column.dataset, column.measure), load)
-        for place in places if pairs else ():
-            found[place] = replace(found[place], over=queries)
+def _test_differences(outcomes: list[Outcome], load: Load) -> None:
+    """Add the models that each measured number beats in its column."""
+    for column in dict.fromkeys(outcome.cell.column for outcome in outcomes):
+        positions: list[int] = []
+        lines: list[Line] = []
+        for position, outcome in enumerate(outcomes):
+            # A model may stand in several lines of a table, as the default of ablations does. It counts once.
+            if outcome.cell.column == column and outcome.line and outcome.line not in lines:
+                positions.append(position)
+                lines.append(outcome.line)
+        pairs, queries = compare_pairs(lines, column.key, load)
+        if not pairs:
+            continue
+        for position in positions:
+            outcomes[position] = replace(outcomes[position], tested_queries=queries)
         for pair in pairs:
             winner = pair.winner()
-            if winner is not None:
-                won, lost = found[places[winner]], found[places[pair.first + pair.second - winner]]
-                found[places[winner]] = replace(won, beats=(*won.beats, lost.name))
-    return found
+            if winner is None:
+                continue
+            loser = outcomes[positions[opponent(pair, winner)]]
+            better = outcomes[positions[winner]]
+            outcomes[positions[winner]] = replace(better, beats=(*better.beats, loser.name))
+
+
+def count_verdicts(outcomes: Iterable[Outcome]) -> Counter[str]:
+    """Return the number of outcomes with each verdict."""
+    return Counter(outcome.verdict for outcome in outcomes)

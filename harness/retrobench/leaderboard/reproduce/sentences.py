@@ -1,0 +1,176 @@
+"""
+The sentences around the tables of a judged excerpt.
+
+* describe_source       its paper, track and recipe
+* describe_corrections  wrong prints, and notes on its systems
+* explain_outcomes      kinds, tolerances, warnings and the test
+* describe_datasets     the facts behind its numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrobench.data import rules
+from retrobench.leaderboard.cells import format_number, list_facts
+from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
+from retrobench.leaderboard.comparison import Line
+from retrobench.leaderboard.reproduce.derived import fixed_texts
+from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, describe_kind
+from retrobench.scoring import ALPHA
+
+__all__ = ["column_headers", "describe_corrections", "describe_datasets", "describe_source", "explain_outcomes"]
+
+TITLES = {"space": "title and text", "none": "text without titles"}
+# Further facts of a dataset, each with its words.
+FACTS = {
+    "similarity": "{}",
+    "precision": "{}",
+    "relevance_level": "relevant from grade {}",
+    "ties": "ties broken {}",
+    "self_hits_removed": "self-hits removed {}",
+    "missing": "missing queries {}",
+}
+
+
+def describe_source(excerpt: Excerpt) -> str:
+    """Return the paper and the table, and the track with the recipe that measures it."""
+    source = f"{excerpt.paper}, {excerpt.source}."
+    if not excerpt.track:
+        return source
+    track = f"Track {excerpt.track}"
+    overrides = fixed_texts(excerpt.set)
+    if overrides:
+        track += f" with {', '.join(overrides)}"
+    rounds = dict.fromkeys(system.round for system in excerpt.systems if system.round and system.entrant)
+    if rounds:
+        track += f", round {' and '.join(rounds)}"
+    return f"{source} {track}."
+
+
+def column_headers(excerpt: Excerpt) -> dict[ClaimedColumn, str]:
+    """Return the header of every column: measure, dataset or both, whichever the columns differ in."""
+    datasets = {column.dataset for column in excerpt.columns}
+    measures = {column.measure for column in excerpt.columns}
+    headers = {}
+    for column in excerpt.columns:
+        if len(datasets) == 1:
+            headers[column] = column.measure
+        elif len(measures) == 1:
+            headers[column] = _label(excerpt, column.dataset)
+        else:
+            headers[column] = f"{_label(excerpt, column.dataset)} {column.measure}"
+    return headers
+
+
+def _label(excerpt: Excerpt, dataset: str) -> str:
+    claimed = excerpt.datasets.get(dataset)
+    return claimed.label if claimed and claimed.label else dataset
+
+
+def describe_corrections(excerpt: Excerpt) -> list[str]:
+    """Return a sentence for each wrong print and each note on a system."""
+    headers = column_headers(excerpt)
+    sentences = []
+    wrong = [f"{column.header} for {headers[column]}" for column in excerpt.columns if column.header]
+    if wrong:
+        sentences.append(f"Headers as printed: {', '.join(wrong)}.")
+    for system in excerpt.systems:
+        if system.note:
+            sentences.append(f"{system.model}: {system.note}.")
+        for cell in system.cells:
+            if cell.printed is not None:
+                sentences.append(f"* {system.model}, {headers[cell.column]}: printed as {cell.printed}; {cell.note}.")
+    return sentences
+
+
+def explain_outcomes(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the sentences behind the verdicts: kinds, tolerances, warnings and the test."""
+    measured = [outcome for outcome in outcomes if outcome.line]
+    if not measured:
+        return []
+    sentences = _describe_origins(measured)
+    sentences.append("ranx computed the scores, and trec_eval confirmed them query by query.")
+    tolerances = dict.fromkeys(outcome.tolerance.reason for outcome in measured if outcome.tolerance)
+    sentences += [f"Tolerance for {reason}." for reason in tolerances]
+    for outcome in measured:
+        if outcome.verdict == "PASS (+)" and outcome.delta is not None:
+            sentences.append(
+                f"Warning: {outcome.name} is {outcome.delta:.4f} above the published {outcome.cell.column.name}, more "
+                "than the tolerance. Look for a leak or another split before believing it."
+            )
+    counts = sorted({outcome.tested_queries for outcome in measured if outcome.tested_queries})
+    if counts:
+        sentences.append(
+            f"Letters beside a measured number name the models that it beats: paired two-sided t-test over "
+            f"{' or '.join(map(str, counts))} queries, values averaged over seeds first, p Holm-corrected within each "
+            f"column, alpha {ALPHA}."
+        )
+    return sentences
+
+
+def _describe_origins(measured: Sequence[Outcome]) -> list[str]:
+    """Return a sentence for each origin of measurements, with the models that share it."""
+    models: dict[str, dict[str, None]] = {}
+    for outcome in measured:
+        if outcome.line:
+            models.setdefault(_origin(outcome.line), {})[outcome.name] = None
+    return [f"{', '.join(names)}: {origin}." for origin, names in models.items()]
+
+
+def _origin(line: Line) -> str:
+    """Return the kind, seeds, commits and machines of a line."""
+    seeds = ", ".join(format_number(row.seed, "d") for row in line.rows)
+    commits = ", ".join(dict.fromkeys(row.commit[:10] for row in line.rows))
+    machines = "; ".join(dict.fromkeys(list_facts(row.hardware) for row in line.rows))
+    return f"{describe_kind(line)}; seeds {seeds}; commit {commits}; {machines}"
+
+
+def describe_datasets(judged: JudgedExcerpt) -> list[str]:
+    """Return the facts of each dataset: the rows' own, or those required of rows where there are none."""
+    excerpt, outcomes = judged
+    if not excerpt.track:
+        return []
+    sentences = []
+    for dataset in dict.fromkeys(column.dataset for column in excerpt.columns):
+        claimed = excerpt.datasets.get(dataset)
+        if claimed is None or claimed.reason or not claimed.needs:
+            continue
+        facts = _row_facts(outcomes, dataset)
+        required = "" if facts else " (required of rows)"
+        sentences.append(f"Identity of {dataset}: {_describe_facts({**claimed.needs, **facts})}{required}.")
+        note = rules.rule(dataset).note
+        if note:
+            sentences.append(note)
+    return sentences
+
+
+def _row_facts(outcomes: Sequence[Outcome], dataset: str) -> Mapping[str, Any]:
+    for outcome in outcomes:
+        if outcome.line and outcome.line.rows[0].facts.get(dataset):
+            return outcome.line.rows[0].facts[dataset]
+    return {}
+
+
+def _describe_facts(facts: Mapping[str, Any]) -> str:
+    texts = []
+    for name in ("documents", "queries", "judgements"):
+        if name in facts:
+            texts.append(f"{_count(facts[name])} {name}")
+    for name in ("corpus", "qrels"):
+        if name in facts:
+            texts.append(f"{name} sha256:{facts[name][:8]}")
+    if "titles" in facts:
+        separator = facts["titles"]
+        texts.append(TITLES.get(separator, f"title {separator} text"))
+    if "query_length" in facts:
+        texts.append(f"lengths {facts['query_length']}/{facts['passage_length']}")
+    for name, words in FACTS.items():
+        if name in facts:
+            texts.append(words.format(_count(facts[name])))
+    return ", ".join(texts)
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if type(value) is int else str(value)
