@@ -287,19 +287,19 @@ def bench(
 @data.command("list")
 def data_list(json: OneJson = False) -> None:
     """List the datasets with rules of their own, and which are at hand."""
-    from retrobench.data import doctor
+    from retrobench.data import list_datasets
 
     _prepare()
-    _print(doctor.listed(json))
+    _print(list_datasets(json))
 
 
 @data.command("fetch")
 def data_fetch(id: OneId) -> None:
     """Download or build a dataset, so that runs work offline afterwards."""
-    from retrobench.data import doctor
+    from retrobench.data import fetch_dataset
 
     _prepare()
-    _print(doctor.fetch(id))
+    _print(fetch_dataset(id))
 
 
 @data.command("check")

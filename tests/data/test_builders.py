@@ -308,7 +308,7 @@ def test_sbert_reads_the_scores_of_bare_ids_from_elsewhere(folder: Path, kind: s
 @pytest.mark.parametrize(
     ("mined", "told"),
     [
-        ({"qid": 5, "pos": []}, r"gz, line 1: not what was mined for a query \(KeyError: 'neg'\)\."),
+        ({"qid": 5, "pos": []}, r"gz, line 1: no negatives mined for a query \(KeyError: 'neg'\)\."),
         ({**bare(), "neg": {"another": [1]}}, r"gz names no negatives of bm25, .* for a training query\."),
     ],
 )

@@ -98,7 +98,7 @@ def test_squad_in_ir_datasets_own_terms() -> None:
 
 
 def test_squad_carries_its_licence() -> None:
-    licence = (embedded.path("squad") / "LICENSE.md").read_text(encoding="utf-8")
+    licence = (embedded.shipped_folder("squad") / "LICENSE.md").read_text(encoding="utf-8")
     for owed in ("CC BY-SA 4.0", "org/licenses/by-sa/4.0", "Rajpurkar", "Wikipedia", "Changes made"):
         assert owed in licence
 
@@ -158,7 +158,7 @@ UNREGISTERED = """
 from retrobench import data
 from retrobench.errors import RetrobenchError
 
-for read in (lambda: data.load("retrobench/squad/test"), lambda: data.doctor.listed(False)):
+for read in (lambda: data.load("retrobench/squad/test"), lambda: data.list_datasets(False)):
     try:
         read()
     except RetrobenchError as error:
@@ -357,7 +357,7 @@ def test_a_collection_that_can_be_made_is_said_to_be(tmp_path: Path, monkeypatch
 def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(embedded.path("tokenizer"))
+    return AutoTokenizer.from_pretrained(embedded.shipped_folder("tokenizer"))
 
 
 def test_tokenizer_is_fast_and_of_the_size_promised(tokenizer: Any) -> None:
@@ -366,7 +366,7 @@ def test_tokenizer_is_fast_and_of_the_size_promised(tokenizer: Any) -> None:
     assert tokenizer.model_max_length == 512
     names = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
     assert [getattr(tokenizer, name) for name in names] == [0, 1, 2, 3, 4]
-    pieces = (embedded.path("tokenizer") / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    pieces = (embedded.shipped_folder("tokenizer") / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert tokenizer.get_vocab() == {piece: number for number, piece in enumerate(pieces)}
 
 

@@ -93,7 +93,7 @@ def test_a_file_that_is_missing_offline_is_told_in_one_line(home: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: Dataset 'beir/scifact/test' needs https://public.ukp.informatik.tu-darmstadt.de")
-    assert "scifact.zip, which is not here and could not be had (" in line
+    assert "scifact.zip, which is not here and could not be downloaded (" in line
     assert "Run `retrobench data fetch beir/scifact/test` where there is a network." in line
     assert line.endswith(f"By hand: put that file at {home}/beir/scifact/source.zip.")
 

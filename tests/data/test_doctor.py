@@ -11,7 +11,7 @@ import ir_datasets
 import pytest
 
 from retrobench.data import build as builders
-from retrobench.data import catalogue, doctor, rules
+from retrobench.data import catalogue, doctor, fetch_dataset, list_datasets, rules
 from retrobench.data import datasets as data
 from retrobench.errors import RetrobenchError
 
@@ -30,7 +30,7 @@ def write(folder: Path, docs: Any = DOCS, queries: Any = QUERIES, judgements: An
     return str(folder)
 
 
-def found(report: doctor.Report) -> dict[str, tuple[str, int]]:
+def found(report: doctor.CheckReport) -> dict[str, tuple[str, int]]:
     return {each.kind: (each.level, each.count) for each in report.checked[0].findings}
 
 
@@ -40,9 +40,9 @@ def test_a_sound_collection_is_counted_hashed_and_found_sound(tmp_path: Path) ->
     (checked,) = report.checked
     dataset = data.load(name)
     assert (checked.findings, report.faults, report.exit_code) == ((), 0, 0)
-    assert checked.documents == doctor.Part(3, None, dataset.corpus_fingerprint())
-    assert checked.queries == doctor.Part(2, None, dataset.queries_fingerprint())
-    assert checked.judgements == doctor.Part(3, None, dataset.qrels_fingerprint())
+    assert checked.documents == doctor.DatasetPart(3, None, dataset.corpus_fingerprint())
+    assert checked.queries == doctor.DatasetPart(2, None, dataset.queries_fingerprint())
+    assert checked.judgements == doctor.DatasetPart(3, None, dataset.qrels_fingerprint())
     assert (checked.titled, checked.grades) == (1, {0: 1, 1: 1, 2: 1})
     text = report.text()
     assert f"sha256 {dataset.corpus_fingerprint()[:16]}, 1 with a title" in text
@@ -121,7 +121,7 @@ def test_what_makes_scores_wrong_is_a_fault(case: str, tmp_path: Path) -> None:
 def test_a_faulty_part_has_no_hash_and_the_others_still_do(tmp_path: Path) -> None:
     name = write(tmp_path, docs=[*DOCS, ("d1", "", "again")])
     checked = doctor.check(name).checked[0]
-    assert checked.documents == doctor.Part(4, None, None)
+    assert checked.documents == doctor.DatasetPart(4, None, None)
     assert checked.queries and checked.queries.sha256 == data.load(name).queries_fingerprint()
     assert "corpus.jsonl, line 4: id 'd1' was used on line 1." in checked.findings[0].text
     assert "sha256 none" in checked.text()
@@ -183,7 +183,7 @@ def test_a_bar_for_many_documents_changes_nothing(
 @pytest.fixture
 def listing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], dict[str, dict[str, Any]]]:
     monkeypatch.setenv("RETROBENCH_DATA", str(tmp_path))
-    return lambda: {row["id"]: row for row in json.loads(doctor.listed(True))}
+    return lambda: {row["id"]: row for row in json.loads(list_datasets(True))}
 
 
 def test_list_holds_groups_catalogue_shipped_local_and_what_can_be_made(
@@ -209,7 +209,7 @@ def test_list_holds_groups_catalogue_shipped_local_and_what_can_be_made(
 
 def test_list_as_text_has_a_line_for_each(listing: Callable[[], dict[str, dict[str, Any]]], tmp_path: Path) -> None:
     write(tmp_path / "wikibook")
-    lines = doctor.listed(False).splitlines()
+    lines = list_datasets(False).splitlines()
     names = [line.split()[0] for line in lines[1:-2]]
     assert names == list(listing())
     assert "wikibook:test" in names and "wikibook" not in names
@@ -219,15 +219,15 @@ def test_list_as_text_has_a_line_for_each(listing: Callable[[], dict[str, dict[s
 def test_builders_are_called_with_the_folder_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETROBENCH_DATA", str(tmp_path))
     monkeypatch.setattr(builders, "BUILDERS", {"small": lambda place: f"{place.name}: {write(place)}"})
-    assert doctor.fetch("small") == f"small: {tmp_path / 'small'}"
+    assert fetch_dataset("small") == f"small: {tmp_path / 'small'}"
     assert doctor.check("small:test").exit_code == 0
 
 
 def test_what_is_there_needs_no_fetching(tmp_path: Path) -> None:
-    assert doctor.fetch("retrobench/squad/test").endswith("ships with retrobench, nothing to fetch")
-    assert doctor.fetch(write(tmp_path)).endswith(f"the folder {tmp_path}, nothing to fetch")
+    assert fetch_dataset("retrobench/squad/test").endswith("ships with retrobench, nothing to fetch")
+    assert fetch_dataset(write(tmp_path)).endswith(f"the folder {tmp_path}, nothing to fetch")
     with pytest.raises(RetrobenchError, match="Unknown dataset 'no-such-thing'"):
-        doctor.fetch("no-such-thing")
+        fetch_dataset("no-such-thing")
 
 
 def test_files_behind_an_id_are_named_with_their_place_and_size() -> None:

@@ -92,9 +92,9 @@ def server() -> Iterator[Server]:
 def test_a_download_is_verified_and_not_repeated(server: Server, tmp_path: Path) -> None:
     server.files["/data.gz"] = CONTENT
     remote = Remote("data.gz", (f"{server.url}/data.gz",), len(CONTENT), MD5)
-    file = sources.fetch(remote, tmp_path / "c.sources")
+    file = sources.download(remote, tmp_path / "c.sources")
     assert file.read_bytes() == CONTENT
-    assert sources.fetch(remote, tmp_path / "c.sources") == file
+    assert sources.download(remote, tmp_path / "c.sources") == file
     assert server.asked == [("/data.gz", 0)]
     assert [path.name for path in file.parent.iterdir()] == ["data.gz"]
 
@@ -105,10 +105,10 @@ def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Pa
     remote = Remote("data.gz", (f"{server.url}/data.gz",), md5=MD5)
     told = rf"Could not download data\.gz \({server.url}/data\.gz: the connection broke off\)\. Run the same command"
     with refused(match=told):
-        sources.fetch(remote, tmp_path)
+        sources.download(remote, tmp_path)
     assert not (tmp_path / "data.gz").exists()
     assert (tmp_path / "data.gz.part").read_bytes() == CONTENT[: 3 * PIECE]
-    assert sources.fetch(remote, tmp_path).read_bytes() == CONTENT
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
     assert server.asked == [("/data.gz", 0), ("/data.gz", second)]
 
 
@@ -116,14 +116,14 @@ def test_the_next_address_goes_on_where_the_first_broke_off(server: Server, tmp_
     server.files |= {"/a": CONTENT, "/b": CONTENT}
     server.cut["/a"] = 70_000
     remote = Remote("data", tuple(f"{server.url}/{name}" for name in ("gone", "a", "b")), md5=MD5)
-    assert sources.fetch(remote, tmp_path).read_bytes() == CONTENT
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
     assert server.asked == [("/gone", 0), ("/a", 0), ("/b", PIECE)]
 
 
 def test_a_wrong_file_is_removed_and_the_next_address_asked(server: Server, tmp_path: Path) -> None:
     server.files |= {"/bad": CONTENT[::-1], "/good": CONTENT}
     remote = Remote("data", (f"{server.url}/bad", f"{server.url}/good"), len(CONTENT), MD5)
-    assert sources.fetch(remote, tmp_path).read_bytes() == CONTENT
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
     assert server.asked == [("/bad", 0), ("/good", 0)]
 
 
@@ -134,12 +134,12 @@ def test_a_file_to_be_had_nowhere_is_told_with_every_address_and_the_way_by_hand
     names = ("short", "bad", "gone")
     remote = Remote("data", (*(f"{server.url}/{name}" for name in names), "http://127.0.0.1:9/"), len(CONTENT), MD5)
     with refused() as caught:
-        sources.fetch(remote, tmp_path)
+        sources.download(remote, tmp_path)
     reversed_md5 = hashlib.md5(CONTENT[::-1]).hexdigest()
     assert str(caught.value) == (
         f"Could not download data ({server.url}/short: 255,999 bytes came, 256,000 are published; "
         f"{server.url}/bad: its md5 is {reversed_md5}, not {MD5}; {server.url}/gone: HTTP 404; "
-        "http://127.0.0.1:9/: no connection). Run the same command again, which goes on from what came, "
+        "http://127.0.0.1:9/: no connection). Run the same command again, which resumes the download, "
         f"or download the file by hand into {tmp_path}."
     )
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +148,7 @@ def test_a_file_to_be_had_nowhere_is_told_with_every_address_and_the_way_by_hand
 def test_a_whole_part_without_a_published_size_is_only_verified(server: Server, tmp_path: Path) -> None:
     server.files["/data"] = CONTENT
     (tmp_path / "data.part").write_bytes(CONTENT)  # the process died before the renaming
-    assert sources.fetch(Remote("data", (f"{server.url}/data",), md5=MD5), tmp_path).read_bytes() == CONTENT
+    assert sources.download(Remote("data", (f"{server.url}/data",), md5=MD5), tmp_path).read_bytes() == CONTENT
 
 
 REPO, REVISION, BELOW = wikibook.WIKIPEDIA
@@ -176,33 +176,33 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def test_parquet_files_come_from_the_hub_once(hub: Server, tmp_path: Path) -> None:
-    files = sources.fetch_parquet(REPO, REVISION, BELOW, tmp_path)
+    files = sources.download_parquet(REPO, REVISION, BELOW, tmp_path)
     assert files == [tmp_path / name for name in NAMES]
     assert [pq.read_table(file).to_pylist()[0]["id"] for file in files] == ["0", "1"]
     before = len(hub.asked)
-    assert sources.at_hand(tmp_path) == sources.fetch_parquet(REPO, REVISION, BELOW, tmp_path) == files
+    assert sources.complete_parquet(tmp_path) == sources.download_parquet(REPO, REVISION, BELOW, tmp_path) == files
     assert [path for path, _ in hub.asked[before:]] == [f"/api/datasets/{REPO}/tree/{REVISION}/{BELOW}"]
     files[1].unlink()
-    assert sources.at_hand(tmp_path) == []  # of two that the names speak of
+    assert sources.complete_parquet(tmp_path) == []  # of two that the names speak of
 
 
 def test_a_parquet_file_unlike_the_hubs_hash_is_refused(hub: Server, tmp_path: Path) -> None:
     place = f"/datasets/{REPO}/resolve/{REVISION}/{NAMES[1]}"
     hub.files[place] = hub.files[place][::-1]
     with refused(match=r"datasets/wikimedia/wikipedia/tree/.*its sha256 is .*, not .* by hand into"):
-        sources.fetch_parquet(REPO, REVISION, BELOW, tmp_path)
+        sources.download_parquet(REPO, REVISION, BELOW, tmp_path)
     assert not (tmp_path / NAMES[1]).exists()
 
 
 def test_a_missing_dataset_is_told_with_its_page(hub: Server, tmp_path: Path) -> None:
     with refused(match=r"huggingface\.co/datasets/no/such/tree/refs%2Fconvert%2Fparquet/train \(\w+: .*404"):
-        sources.fetch_parquet("no/such", "refs/convert/parquet", "train", tmp_path)
+        sources.download_parquet("no/such", "refs/convert/parquet", "train", tmp_path)
 
 
 def test_wikibook_asks_the_hub_for_what_is_incomplete_and_counts(hub: Server, tmp_path: Path) -> None:
     with refused(match=r"^2 articles were found where 6,407,814 are published"):
         wikibook.Wikibook()(tmp_path / "wikibook")
-    assert len(sources.at_hand(tmp_path / "wikibook.sources/wikipedia")) == 2
+    assert len(sources.complete_parquet(tmp_path / "wikibook.sources/wikipedia")) == 2
     assert not (tmp_path / "wikibook").exists()
 
 

@@ -44,7 +44,7 @@ def assert_round_trip(folder: Path, tokenizer: Any, texts: list[tuple[str, str, 
 @pytest.mark.parametrize("at_once", [1, 3, 4096])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_round_trip(family: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_AT_ONCE", at_once)
+    monkeypatch.setattr(tokens, "_CHUNK_TEXTS", at_once)
     base = make(family, tmp_path)
     found = assert_round_trip(tmp_path, base.tokenizer, base.parts)
     assert any(len(found[row].text) > found[row].text_starts.sum() for row in range(20)), "words of several pieces"
@@ -83,7 +83,7 @@ def test_no_separator_to_put_after_titles(tmp_path: Path) -> None:
 
 
 def test_counts_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_AT_ONCE", 5)
+    monkeypatch.setattr(tokens, "_CHUNK_TEXTS", 5)
     steps: list[int] = []
     counted = write_tokens(tmp_path, iter(sentences(11)), word_piece(), steps.append)
     assert steps == [5, 5, 3]

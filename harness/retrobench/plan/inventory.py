@@ -10,7 +10,7 @@ from pathlib import Path
 
 from retrobench import data
 from retrobench.config import Model
-from retrobench.data import MODELS, build, catalogue, path
+from retrobench.data import MODELS, build, catalogue, shipped_folder
 from retrobench.errors import RetrobenchError
 from retrobench.plan.arithmetic import BERT_BASE, Shape
 
@@ -143,7 +143,7 @@ def shape_of(name: str, model: Model) -> tuple[Shape, str]:
 def _folder(name: str) -> Path | None:
     """Where the model's files are, if they are here."""
     if name in MODELS:
-        return path(MODELS[name])
+        return shipped_folder(MODELS[name])
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import try_to_load_from_cache
