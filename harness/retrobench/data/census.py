@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from retrobench.data.tables import Judgement
+
 __all__ = ["SHOWN", "DocumentCensus", "JudgementCensus", "Occurrences", "QueryCensus"]
 
 SHOWN = 3  # examples of each fault in a report
@@ -58,7 +60,7 @@ class JudgementCensus:
     contradictory: Occurrences = field(default_factory=Occurrences)
     by_grade: dict[int, int] = field(default_factory=dict)
 
-    def read(self, rows: Iterable[tuple[str, str, int]]) -> None:
+    def read(self, rows: Iterable[Judgement]) -> None:
         """Count rows of query id, document id and grade."""
         for query_id, document_id, grade in rows:
             self.rows += 1

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from retrobench.data import catalogue, folder, rules
 from retrobench.data.embedded import SHIPPED
+from retrobench.data.tables import IdPair, Judgement
 from retrobench.errors import RetrobenchError, unknown
 
 __all__ = ["Dataset", "Document", "Query", "digest", "load", "local_root"]
@@ -63,7 +64,7 @@ class Dataset(ABC):
         """Return the number of documents, without reading their texts where the source allows it."""
 
     @abstractmethod
-    def judgements(self) -> Iterable[tuple[str, str, int]]:
+    def judgements(self) -> Iterable[Judgement]:
         """Return query id, document id and grade of each judgement in the source's order."""
 
     @property
@@ -85,7 +86,7 @@ class Dataset(ABC):
         """Return the name of the corpus variant, empty where it has none."""
         return ""
 
-    def negatives(self) -> Iterator[tuple[str, str]]:
+    def negatives(self) -> Iterator[IdPair]:
         """Yield query id and document id of documents listed as not relevant, in the source's order."""
         raise RetrobenchError(f"Dataset {self.id!r} has no negatives of its own.")
 
@@ -152,7 +153,8 @@ class CatalogueDataset(Dataset):
     def queries(self) -> Iterator[Query]:
         """Yield the queries in ir_datasets' order."""
         for row in catalogue.reach(self.id, "queries").queries_iter():
-            yield Query(row.query_id, row.text if hasattr(row, "text") else row.default_text())
+            text = row.text if hasattr(row, "text") else row.default_text()
+            yield Query(row.query_id, text)
 
     def document_count(self) -> int:
         """Return ir_datasets' recorded number without a download, and count only where it has no record."""
@@ -162,7 +164,7 @@ class CatalogueDataset(Dataset):
                 return int(recorded)
         return sum(1 for _ in self.documents())
 
-    def judgements(self) -> Iterator[tuple[str, str, int]]:
+    def judgements(self) -> Iterator[Judgement]:
         """Yield the judgements in ir_datasets' order."""
         for row in catalogue.reach(self.id, "qrels").qrels_iter():
             yield row.query_id, row.doc_id, row.relevance
@@ -176,7 +178,7 @@ class CatalogueDataset(Dataset):
         """Tell whether ir_datasets has the entity."""
         return bool(catalogue.entry(self.id).has(entity))
 
-    def negatives(self) -> Iterator[tuple[str, str]]:
+    def negatives(self) -> Iterator[IdPair]:
         """Yield query id and second document of each pair, in ir_datasets' order."""
         for row in catalogue.reach(self.id, "docpairs").docpairs_iter():
             yield row.query_id, row.doc_id_b
@@ -206,7 +208,7 @@ class FolderDataset(Dataset):
         """Return the folder: its splits share their documents."""
         return str(self.folder.resolve())
 
-    def judgements(self) -> Iterator[tuple[str, str, int]]:
+    def judgements(self) -> Iterator[Judgement]:
         """Yield the rows of the split's file."""
         return folder.judgements(self.folder, self.split)
 
@@ -226,7 +228,7 @@ class FolderDataset(Dataset):
         """Return the title in the folder's dataset.toml."""
         return folder.describe(self.folder, self.split).title
 
-    def negatives(self) -> Iterator[tuple[str, str]]:
+    def negatives(self) -> Iterator[IdPair]:
         """Yield the rows of negatives/SPLIT.tsv."""
         return folder.negatives(self.folder, self.split)
 

@@ -43,7 +43,8 @@ class DatasetPart:
         facts = []
         if self.published is not None:
             facts.append(f"of {self.published:,} published")
-        facts.append(f"sha256 {self.sha256[:16] if self.sha256 else 'none'}")
+        sha256 = self.sha256[:16] if self.sha256 else "none"
+        facts.append(f"sha256 {sha256}")
         return facts
 
 
@@ -64,10 +65,12 @@ class CheckedDataset:
     def text(self) -> str:
         """Return counts, rule and findings below the dataset's name, for a terminal."""
         heading = f"{self.dataset}: {self.title}" if self.title else self.dataset
-        remarks = [("rule", _rule_in_words(self.rule)), *(finding.row() for finding in self.findings)]
-        remark_table = Table([Column(""), Column("")], remarks)
-        tables = [self._count_table().text(), remark_table.text()]
-        return "\n".join([heading, *(textwrap.indent(table, "  ") for table in tables)])
+        remarks = [("rule", _rule_in_words(self.rule))]
+        for finding in self.findings:
+            remarks.append(finding.row())
+        count_table = self._count_table().text()
+        remark_table = Table([Column(""), Column("")], remarks).text()
+        return "\n".join([heading, textwrap.indent(count_table, "  "), textwrap.indent(remark_table, "  ")])
 
     def _count_table(self) -> Table:
         """Return a row each for documents, queries and judgements: the count, and facts about it."""
@@ -94,7 +97,10 @@ class CheckReport:
     @property
     def faults(self) -> int:
         """Return the number of findings that are faults."""
-        return sum(finding.level == "fault" for dataset in self.checked for finding in dataset.findings)
+        count = 0
+        for dataset in self.checked:
+            count += sum(finding.level == "fault" for finding in dataset.findings)
+        return count
 
     @property
     def exit_code(self) -> int:
@@ -103,10 +109,14 @@ class CheckReport:
 
     def text(self) -> str:
         """Return every dataset's text and the number of faults, for a terminal."""
-        verdict = "No fault."
-        if self.faults:
-            verdict = f"{self.faults} fault{'s' * (self.faults > 1)}."
-        return "\n\n".join([*(dataset.text() for dataset in self.checked), verdict])
+        paragraphs = [dataset.text() for dataset in self.checked]
+        if self.faults > 1:
+            paragraphs.append(f"{self.faults} faults.")
+        elif self.faults:
+            paragraphs.append("1 fault.")
+        else:
+            paragraphs.append("No fault.")
+        return "\n\n".join(paragraphs)
 
     def json(self) -> str:
         """Return the report with whole hashes as JSON: `{dataset, faults, checked: [...]}`."""
@@ -131,7 +141,9 @@ def _check(dataset: Dataset) -> CheckedDataset:
         queries, queries_hash = _read_queries(dataset, unreadable)
     documents = DocumentCensus(queries.texts, judgements.document_ids())
     documents_hash = _read_documents(dataset, documents, unreadable)
-    published = catalogue.published(dataset.id) if isinstance(dataset, CatalogueDataset) else {}
+    published: dict[str, int] = {}
+    if isinstance(dataset, CatalogueDataset):
+        published = catalogue.published(dataset.id)
     derived = derive(
         documents if documents_hash else None,
         queries if queries_hash else None,

@@ -32,7 +32,8 @@ def _fetch(dataset: Dataset) -> str:
     for entity in entities(dataset.id):
         if dataset.has(entity):
             catalogue.reach(dataset.id, entity)
-            fetched.append(f"{counts[entity]:,} {entity}" if entity in counts else entity)
+            count = f"{counts[entity]:,} " if entity in counts else ""
+            fetched.append(f"{count}{entity}")
     return f"{dataset.id}: {', '.join(fetched)} in {catalogue.home()}, to be used offline"
 
 

@@ -26,7 +26,7 @@ class DatasetFinding:
 
     def row(self) -> tuple[str, str]:
         """Return the level, a fault in capitals, and the sentence with its examples."""
-        level = self.level.upper() if self.level == "fault" else self.level
+        level = "FAULT" if self.level == "fault" else self.level
         if not self.examples:
             return level, self.text
         more = ", ..." if self.count > len(self.examples) else ""

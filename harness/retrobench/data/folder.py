@@ -92,12 +92,12 @@ def unjudged(folder: Path, split: str) -> int:
     return sum(record.id not in judged for record in tables.records(_queries_file(folder, split)))
 
 
-def judgements(folder: Path, split: str) -> Iterator[tuple[str, str, int]]:
+def judgements(folder: Path, split: str) -> Iterator[tables.Judgement]:
     """Yield query id, document id and grade of each judgement of the split, in file order."""
     return tables.judgements(_qrels_file(folder, split))
 
 
-def negatives(folder: Path, split: str) -> Iterator[tuple[str, str]]:
+def negatives(folder: Path, split: str) -> Iterator[tables.IdPair]:
     """Yield query id and document id of each negative of the split, in file order."""
     file = _only_file(folder, f"negatives/{split}.tsv")
     if file is None:

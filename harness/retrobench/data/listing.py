@@ -88,9 +88,10 @@ def list_datasets(as_json: bool) -> str:
 
 def _groups() -> Iterator[ListedDataset]:
     for name in reversed(list(rules.GROUPS)):
-        files: dict[str, catalogue.DownloadFile] = {}
+        files: dict[str, catalogue.DownloadFile] = {}  # by URL, because members share archives
         for member in rules.expand(name):
-            files.update({file.url: file for file in catalogue.files(member)})
+            for file in catalogue.files(member):
+                files[file.url] = file
         yield ListedDataset(
             id=name,
             kind="group",
@@ -104,13 +105,16 @@ def _published() -> Iterator[ListedDataset]:
     for name in dict.fromkeys([*rules.expand("beir"), *MSMARCO]):
         counts = catalogue.published(name)
         files = catalogue.files(name, *entities(name))
+        at_hand = None
+        if files:
+            at_hand = all(file.at_hand for file in files)
         yield ListedDataset(
             id=name,
             kind="catalogue",
             documents=counts.get("docs"),
             queries=counts.get("queries"),
             bytes=sum(file.bytes or 0 for file in files) or None,
-            at_hand=all(file.at_hand for file in files) if files else None,
+            at_hand=at_hand,
             licence="non-commercial" if "msmarco" in name else None,
             rule=rules.rule(name),
         )
@@ -141,21 +145,25 @@ def _local() -> Iterator[ListedDataset]:
 
 def _local_folders() -> list[Path]:
     """Return the folders of collections. An unfinished `NAME.partial` is no collection."""
-    folders = [path for path in local_root().glob("*/") if path.suffix != ".partial" and any(path.glob("corpus.*"))]
-    return sorted(folders)
+    folders = []
+    for path in sorted(local_root().glob("*/")):
+        if path.suffix != ".partial" and any(path.glob("corpus.*")):
+            folders.append(path)
+    return folders
 
 
 def _local_splits(path: Path) -> Iterator[ListedDataset]:
     """Yield each split of a local folder; the folder itself where nothing is judged."""
     splits = folder.splits(path)
     is_small = folder.size(path) < SMALL
-    for name in [f"{path.name}:{split}" for split in splits] or [path.name]:
-        dataset = load(name)
+    dataset_ids = [f"{path.name}:{split}" for split in splits]
+    for dataset_id in dataset_ids or [path.name]:
+        dataset = load(dataset_id)
         documents = queries = None
         if is_small:
             documents = dataset.document_count()
-            if splits:
-                queries = len({query_id for query_id, _, _ in dataset.judgements()})
+        if is_small and splits:
+            queries = len({query_id for query_id, _, _ in dataset.judgements()})
         yield ListedDataset(dataset.id, "local", documents, queries, at_hand=True, rule=dataset.rule)
 
 

@@ -11,7 +11,7 @@ Ids are ir_datasets' own. Importing this module is cheap.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 __all__ = ["GROUPS", "Rule", "averages", "expand", "rule"]
@@ -148,12 +148,16 @@ def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
     by_id = {SPLITS.get(name, name): dict(values) for name, values in scores.items() if name not in GROUPS}
     means = {}
     for group, members in GROUPS.items():  # the forums come first, because their mean is a member of `beir`
-        if any(member not in by_id for member in members):
-            continue
-        group_means = {}
-        for measure in by_id[members[0]]:
-            if all(measure in by_id[member] for member in members):
-                group_means[measure] = sum(by_id[member][measure] for member in members) / len(members)
-        by_id[group] = group_means
-        means[MEANS[group]] = group_means
+        if all(member in by_id for member in members):
+            by_id[group] = _means([by_id[member] for member in members])
+            means[MEANS[group]] = by_id[group]
+    return means
+
+
+def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over datasets of each measure that all of them have."""
+    means = {}
+    for measure in scores[0]:
+        if all(measure in values for values in scores):
+            means[measure] = sum(values[measure] for values in scores) / len(scores)
     return means

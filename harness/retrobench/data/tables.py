@@ -26,13 +26,15 @@ import numpy as np
 
 from retrobench.errors import RetrobenchError
 
-__all__ = ["FaultyFile", "Record", "count", "judgements", "pairs", "records"]
+__all__ = ["FaultyFile", "IdPair", "Judgement", "Record", "count", "judgements", "pairs", "records"]
 
 ID_FIELDS = ("_id", "id", "docid", "query_id")
 TEXT_FIELDS = ("text", "contents", "query")
 
 PAIRS_HEADER = ("query-id", "corpus-id")
 
+Judgement = tuple[str, str, int]  # query id, document id, grade
+IdPair = tuple[str, str]  # query id, document id
 Line = tuple[int, str]  # number, from 1, and text
 
 
@@ -76,7 +78,7 @@ def count(file: Path) -> int:
         return sum(1 for _ in lines)
 
 
-def judgements(file: Path) -> Iterator[tuple[str, str, int]]:
+def judgements(file: Path) -> Iterator[Judgement]:
     """Yield query id, document id and grade of each row in BEIR's form or TREC's.
 
     BEIR's form is a header, then query id, document id and grade between tabs. TREC's is query id, iteration, document
@@ -91,7 +93,7 @@ def judgements(file: Path) -> Iterator[tuple[str, str, int]]:
         yield from _beir_judgements(file, lines)
 
 
-def pairs(file: Path) -> Iterator[tuple[str, str]]:
+def pairs(file: Path) -> Iterator[IdPair]:
     """Yield query id and document id of each row below the header `query-id`, `corpus-id`."""
     for number, line in _lines(file):
         row = tuple(line.rstrip("\r\n").split("\t"))
@@ -106,7 +108,9 @@ def pairs(file: Path) -> Iterator[tuple[str, str]]:
 
 def _opened(file: Path) -> gzip.GzipFile:
     # Bytes, because text mode would also end a line at a lone carriage return.
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+    if file.suffix == ".gz":
+        return gzip.open(file, "rb")
+    return file.open("rb")  # type: ignore[return-value]
 
 
 def _lines(file: Path) -> Iterator[Line]:
@@ -168,11 +172,13 @@ def _first_field(row: dict[str, Any], fields: Iterable[str]) -> Any:
 
 
 def _from_row(row: list[str], columns: int) -> Record:
-    if columns not in (2, 3) or len(row) != columns or not row[0]:
-        expected = "an id, a title and a text" if columns == 3 else "an id and a text"
-        raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {row[:3]}")
-    title = row[1] if columns == 3 else ""
-    return Record(row[0], title, row[-1])
+    if len(row) == columns and row[0]:
+        if columns == 2:
+            return Record(id=row[0], title="", text=row[1])
+        if columns == 3:
+            return Record(*row)
+    expected = "an id, a title and a text" if columns == 3 else "an id and a text"
+    raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {row[:3]}")
 
 
 def _check_repetition(file: Path, hashes: set[int]) -> None:
@@ -186,7 +192,7 @@ def _check_repetition(file: Path, hashes: set[int]) -> None:
         first_lines[record.id] = number
 
 
-def _beir_judgements(file: Path, lines: Iterator[Line]) -> Iterator[tuple[str, str, int]]:
+def _beir_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
     rows = csv.reader((line for _, line in lines), delimiter="\t")
     header = next(rows, [])
     if len(header) == 3 and _is_grade(header[2:]):
@@ -201,7 +207,7 @@ def _beir_judgements(file: Path, lines: Iterator[Line]) -> Iterator[tuple[str, s
         raise FaultyFile(file, rows.line_num, str(error)) from None
 
 
-def _trec_judgements(file: Path, lines: Iterator[Line]) -> Iterator[tuple[str, str, int]]:
+def _trec_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
     for number, line in lines:
         row = line.split()
         if len(row) != 4 or not _is_grade(row[3:]):

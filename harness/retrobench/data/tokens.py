@@ -20,7 +20,9 @@ import numpy as np
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["TokenChunk", "TokenisedTexts", "by_length", "vocabulary", "write_chunks", "write_tokens"]
+__all__ = ["TextRow", "TokenChunk", "TokenisedTexts", "by_length", "vocabulary", "write_chunks", "write_tokens"]
+
+TextRow = tuple[str, str, str]  # id, title, text
 
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 _CHUNK_TEXTS = 4096  # texts tokenised at a time
@@ -113,7 +115,7 @@ def write_chunks(folder: Path, chunks: Iterable[TokenChunk], dtype: type[np.unsi
 
 def write_tokens(
     folder: Path,
-    texts: Iterable[tuple[str, str, str]],
+    texts: Iterable[TextRow],
     tokenizer: Any,
     advance: Any = None,
     separated: bool = False,
@@ -141,7 +143,7 @@ def write_tokens(
     return write_chunks(folder, chunks(), dtype)
 
 
-def _tokenise(rows: Sequence[tuple[str, str, str]], backend: Any, title_end: int | None) -> TokenChunk:
+def _tokenise(rows: Sequence[TextRow], backend: Any, title_end: int | None) -> TokenChunk:
     """Tokenise (id, title, text) triples. `title_end` is appended to every title that has tokens."""
     titles = _encode(backend, [title for _, title, _ in rows])
     texts = _encode(backend, [text for _, _, text in rows])
@@ -155,8 +157,12 @@ def _tokenise(rows: Sequence[tuple[str, str, str]], backend: Any, title_end: int
         lengths.append((len(title), len(text)))
         tokens += title + text
         starts += title_starts + text_starts
-    ids = [text_id for text_id, _, _ in rows]
-    return TokenChunk(ids, np.asarray(lengths, np.int64), np.asarray(tokens, np.uint32), np.asarray(starts, np.bool_))
+    return TokenChunk(
+        ids=[text_id for text_id, _, _ in rows],
+        lengths=np.asarray(lengths, np.int64),
+        tokens=np.asarray(tokens, np.uint32),
+        starts=np.asarray(starts, np.bool_),
+    )
 
 
 def _backend(tokenizer: Any) -> Any:
@@ -193,10 +199,11 @@ class TokenisedTexts:
         dtype = json.loads((folder / "texts.json").read_text())["dtype"]
         lengths = np.load(folder / "lengths.npy", mmap_mode="r")
         offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-        if not offsets[-1]:  # an empty file cannot be mapped
-            return cls(folder, np.zeros(0, dtype), np.zeros(0, np.bool_), lengths[:, 0], offsets)
-        tokens = np.memmap(folder / "tokens.bin", dtype, "r")
-        starts = np.memmap(folder / "starts.bin", np.bool_, "r")
+        tokens = np.zeros(0, dtype)
+        starts = np.zeros(0, np.bool_)
+        if offsets[-1]:  # an empty file cannot be mapped
+            tokens = np.memmap(folder / "tokens.bin", dtype, "r")
+            starts = np.memmap(folder / "starts.bin", np.bool_, "r")
         return cls(folder, tokens, starts, lengths[:, 0], offsets)
 
     @cached_property

@@ -14,6 +14,7 @@ from pathlib import Path
 from retrobench.data import catalogue
 from retrobench.data.build import sources
 from retrobench.data.build.writing import Site
+from retrobench.data.tables import Judgement
 from retrobench.errors import RetrobenchError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "DL20",
     "TRAIN_QRELS",
     "TRAIN_QUERIES",
+    "IdText",
     "Official",
     "Topics",
     "passages",
@@ -33,6 +35,8 @@ __all__ = [
 
 MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking"
 TREC = "https://trec.nist.gov/data/deep"
+
+IdText = tuple[str, str]  # id and text of a query or passage
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ DL20 = Topics(
 )
 
 
-def passages(site: Site) -> Iterator[tuple[str, str]]:
+def passages(site: Site) -> Iterator[IdText]:
     """Return id and text of each passage. The published file's broken encoding is mended as ir_datasets mends it."""
     file = PASSAGES.by_hand(site)
     if file is None:
@@ -94,7 +98,7 @@ def passages(site: Site) -> Iterator[tuple[str, str]]:
     return _tabbed_pairs(file, (line.rstrip(b"\r\n") for line in FixEncoding(source)))
 
 
-def queries(official: Official, site: Site) -> Iterator[tuple[str, str]]:
+def queries(official: Official, site: Site) -> Iterator[IdText]:
     """Return id and text of each query."""
     file = official.by_hand(site)
     if file is None:
@@ -103,7 +107,7 @@ def queries(official: Official, site: Site) -> Iterator[tuple[str, str]]:
     return read_texts(file)
 
 
-def qrels(official: Official, site: Site) -> Iterator[tuple[str, str, int]]:
+def qrels(official: Official, site: Site) -> Iterator[Judgement]:
     """Return query id, passage id and grade of each judgement."""
     file = official.by_hand(site)
     if file is None:
@@ -124,7 +128,7 @@ def triples(site: Site) -> Path:
     return file
 
 
-def read_judgements(file: Path) -> Iterator[tuple[str, str, int]]:
+def read_judgements(file: Path) -> Iterator[Judgement]:
     """Yield query id, passage id and grade of each line: TREC's four columns, or two columns that mean grade 1."""
     for number, line in enumerate(sources.lines(file), 1):
         row = line.decode().split()
@@ -136,12 +140,12 @@ def read_judgements(file: Path) -> Iterator[tuple[str, str, int]]:
             raise RetrobenchError(f"{file}, line {number}: a judgement in two or four columns was expected, not {row}.")
 
 
-def read_texts(file: Path) -> Iterator[tuple[str, str]]:
+def read_texts(file: Path) -> Iterator[IdText]:
     """Return id and text of each line, with a tab between them."""
     return _tabbed_pairs(file, sources.lines(file))
 
 
-def _tabbed_pairs(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:
+def _tabbed_pairs(file: Path, lines: Iterator[bytes]) -> Iterator[IdText]:
     for number, line in enumerate(lines, 1):
         identifier, tab, text = line.decode().partition("\t")
         if not tab:

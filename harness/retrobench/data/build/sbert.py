@@ -33,6 +33,8 @@ from retrobench.data.build.writing import (
     write_qrels,
     write_queries,
 )
+from retrobench.data.tables import IdPair
+from retrobench.data.tokens import TextRow
 from retrobench.errors import RetrobenchError
 
 __all__ = ["PUBLISHED", "Sbert"]
@@ -106,7 +108,7 @@ class Sbert:
             f"{negatives:,} negatives, {filtering}, at most {self.per_system} from each of {len(SYSTEMS)} systems."
         )
 
-    def _negatives(self, mined_file: Path, scores: _Scores | None, judged: set[str]) -> Iterator[tuple[str, str]]:
+    def _negatives(self, mined_file: Path, scores: _Scores | None, judged: set[str]) -> Iterator[IdPair]:
         """Yield query id and passage id of the chosen negatives of each judged query."""
         with bar("negatives", len(judged), "queries") as advance:
             for number, line in enumerate(sources.lines(mined_file), 1):
@@ -165,7 +167,8 @@ def _passage_ids(items: Iterable[Any]) -> tuple[int, ...]:
     """Return the passage ids of items that are ids or records with a `pid`."""
     ids = []
     for item in items:
-        ids.append(int(item["pid"] if isinstance(item, dict) else item))
+        identifier = item["pid"] if isinstance(item, dict) else item
+        ids.append(int(identifier))
     return tuple(ids)
 
 
@@ -191,13 +194,12 @@ class _Scores:
     def read(cls, site: Site) -> _Scores:
         """Read scores.tsv among the sources (query-id, corpus-id, score), else the hub's parquet files."""
         by_hand = site.sources / "scores.tsv"
-        groups = _groups_of_tsv(by_hand) if by_hand.is_file() else _groups_of_parquet(site.sources / "scores")
         passages_file = site.scratch / "passages"
         scores_file = site.scratch / "scores"
         rows: dict[int, slice] = {}
         count = 0
         with passages_file.open("wb") as passages_stream, scores_file.open("wb") as scores_stream:
-            for query, passages, scores in groups:
+            for query, passages, scores in _score_groups(by_hand, site.sources / "scores"):
                 if query in rows:
                     raise RetrobenchError(f"The scores of query {query} do not stand together; sort {by_hand}.")
                 passages.astype(np.int32).tofile(passages_stream)
@@ -215,6 +217,12 @@ class _Scores:
 
 
 Group = tuple[int, NDArray[np.generic], NDArray[np.generic]]  # a query, its passages, their scores
+
+
+def _score_groups(by_hand: Path, folder: Path) -> Iterator[Group]:
+    if by_hand.is_file():
+        return _groups_of_tsv(by_hand)
+    return _groups_of_parquet(folder)
 
 
 def _groups_of_tsv(file: Path) -> Iterator[Group]:
@@ -270,7 +278,7 @@ def _has_scores(mined_file: Path) -> bool:
     return any(isinstance(item, dict) for item in row.get("pos", []))
 
 
-def _untitled(passages: Iterable[tuple[str, str]], advance: Callable[[int], None]) -> Iterator[tuple[str, str, str]]:
+def _untitled(passages: Iterable[official.IdText], advance: Callable[[int], None]) -> Iterator[TextRow]:
     for passage_id, text in passages:
         yield passage_id, "", text
         advance(1)

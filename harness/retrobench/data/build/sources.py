@@ -138,8 +138,10 @@ def download_parquet(repo: str, revision: str, path: str, into: Path) -> list[Pa
 
     api = HfApi()
     try:
-        tree = api.list_repo_tree(repo, path, recursive=True, revision=revision, repo_type="dataset")
-        remote_files = [entry for entry in tree if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")]
+        remote_files = []
+        for entry in api.list_repo_tree(repo, path, recursive=True, revision=revision, repo_type="dataset"):
+            if isinstance(entry, RepoFile) and entry.path.endswith(".parquet"):
+                remote_files.append(entry)
         for remote_file in remote_files:
             target = into / remote_file.path
             if target.exists() and target.stat().st_size == remote_file.size:

@@ -33,6 +33,8 @@ from retrobench.data.build.writing import (
     write_qrels,
     write_queries,
 )
+from retrobench.data.tables import IdPair, Judgement
+from retrobench.data.tokens import TextRow
 from retrobench.errors import RetrobenchError
 
 __all__ = ["PUBLISHED", "Titled", "first_negatives"]
@@ -86,12 +88,14 @@ class Titled:
         passages = _index(archive)
         counts = {"passages": write_corpus(site, _documents(archive, passages))}
         texts: dict[str, str] = {}
+        query_counts = []
         for split in splits:
             judgements = list(split.qrels)
             _check_judgements(split, judgements, passages)
             judged = dict.fromkeys(query_id for query_id, _, _ in judgements)
             counts[f"{split.name} judgements"] = write_qrels(site, split.name, judgements)
             counts[f"{split.name} queries"] = len(judged)
+            query_counts.append(f"{len(judged):,} {split.name}")
             texts |= {query_id: split.queries[query_id] for query_id in judged}
         if not self.sample:
             check_counts(site, counts, PUBLISHED)
@@ -99,9 +103,8 @@ class Titled:
         negatives = write_negatives(site, "train", first_negatives(triples, self.negatives))
         write_description(site, TITLE, rules.rule("msmarco-passage/dev/small"), dict.fromkeys(TOPICS, DEEP))
         titled = int((passages.titles >= 0).sum())
-        query_counts = ", ".join(f"{counts[f'{split.name} queries']:,} {split.name}" for split in splits)
         return (
-            f"{counts['passages']:,} passages, {titled:,} with a title; queries: {query_counts}; "
+            f"{counts['passages']:,} passages, {titled:,} with a title; queries: {', '.join(query_counts)}; "
             f"{negatives:,} negatives, the first {self.negatives} of each training query."
         )
 
@@ -112,7 +115,7 @@ class _Split:
 
     name: str
     queries: dict[str, str]
-    qrels: Iterable[tuple[str, str, int]]
+    qrels: Iterable[Judgement]
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def _read_splits(archive: Path, site: Site) -> list[_Split]:
     return splits
 
 
-def _check_judgements(split: _Split, judgements: Collection[tuple[str, str, int]], passages: _Passages) -> None:
+def _check_judgements(split: _Split, judgements: Collection[Judgement], passages: _Passages) -> None:
     """Raise RetrobenchError for the first judgement of a query or passage that does not exist."""
     for query_id, _, _ in judgements:
         if query_id not in split.queries:
@@ -189,7 +192,7 @@ def _text_positions(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return ascending, np.asarray(positions, dtype=np.int64)[order]
 
 
-def _documents(archive: Path, passages: _Passages) -> Iterator[tuple[str, str, str]]:
+def _documents(archive: Path, passages: _Passages) -> Iterator[TextRow]:
     """Yield id, title and text in numerical order; a missing title is empty.
 
     The recipes do this by `join -a 1 -e '' -o 1.1 2.2 1.2 | sort -n`.
@@ -228,7 +231,7 @@ def _read_field(content: mmap.mmap | bytes, start: int) -> str:
     return content[start:end].rstrip(b"\r").partition(b"\t")[0].decode()
 
 
-def first_negatives(triples: Path, per_query: int) -> Iterator[tuple[str, str]]:
+def first_negatives(triples: Path, per_query: int) -> Iterator[IdPair]:
     """Yield query id and passage id of each query's first negatives, in the order of the triples.
 
     Repeated negatives are yielded again, as in the recipes.

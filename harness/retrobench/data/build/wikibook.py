@@ -18,6 +18,7 @@ from retrobench.core import bar, say
 from retrobench.data import rules
 from retrobench.data.build import sources
 from retrobench.data.build.writing import Site, check_counts, make, write_corpus, write_description
+from retrobench.data.tokens import TextRow
 
 __all__ = ["PUBLISHED", "Wikibook", "blocks", "sentences"]
 
@@ -57,7 +58,7 @@ class Wikibook:
         counter, unit = _token_counter(site)
         block_counts = {"wiki": 0, "book": 0}
 
-        def documents() -> Iterator[tuple[str, str, str]]:
+        def documents() -> Iterator[TextRow]:
             article_blocks = _article_blocks(articles, counter, self.tokens)
             book_blocks = _book_blocks(books, counter, self.tokens)
             for block_id, text in itertools.chain(article_blocks, book_blocks):

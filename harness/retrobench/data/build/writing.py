@@ -18,6 +18,8 @@ from pathlib import Path
 
 from retrobench.core import move, sync
 from retrobench.data.rules import Rule
+from retrobench.data.tables import IdPair, Judgement
+from retrobench.data.tokens import TextRow
 from retrobench.errors import RetrobenchError
 
 __all__ = [
@@ -70,7 +72,7 @@ def make(folder: Path, fill: Callable[[Site], str]) -> str:
     return summary
 
 
-def write_corpus(site: Site, documents: Iterable[tuple[str, str, str]]) -> int:
+def write_corpus(site: Site, documents: Iterable[TextRow]) -> int:
     """Write corpus.jsonl from id, title and text of each document, and return their number."""
     rows = ({"_id": document_id, "title": title, "text": text} for document_id, title, text in documents)
     return _write_jsonl(site.folder / "corpus.jsonl", rows)
@@ -82,13 +84,13 @@ def write_queries(site: Site, texts: Mapping[str, str]) -> int:
     return _write_jsonl(site.folder / "queries.jsonl", rows)
 
 
-def write_qrels(site: Site, split: str, judgements: Iterable[tuple[str, str, int]]) -> int:
+def write_qrels(site: Site, split: str, judgements: Iterable[Judgement]) -> int:
     """Write qrels/SPLIT.tsv from query id, document id and grade, and return the number of judgements."""
     rows = (f"{query_id}\t{document_id}\t{grade}" for query_id, document_id, grade in judgements)
     return _write_tsv(site.folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", rows)
 
 
-def write_negatives(site: Site, split: str, pairs: Iterable[tuple[str, str]]) -> int:
+def write_negatives(site: Site, split: str, pairs: Iterable[IdPair]) -> int:
     """Write negatives/SPLIT.tsv from query id and document id, and return the number of pairs."""
     rows = (f"{query_id}\t{document_id}" for query_id, document_id in pairs)
     return _write_tsv(site.folder / "negatives" / f"{split}.tsv", "query-id\tcorpus-id", rows)
