@@ -297,20 +297,20 @@ def bench(
 
 @data.command("list")
 def data_list(json: OneJson = False) -> None:
-    """List the datasets with rules of their own, and the downloaded ones."""
-    from retrobench.data import doctor
+    """List the datasets with rules of their own, and the downloaded datasets."""
+    from retrobench.data import list_datasets
 
     _prepare()
-    _print(doctor.listed(json))
+    _print(list_datasets(json))
 
 
 @data.command("fetch")
 def data_fetch(id: OneId) -> None:
     """Download or build a dataset, so that later runs work offline."""
-    from retrobench.data import doctor
+    from retrobench.data import fetch_dataset
 
     _prepare()
-    _print(doctor.fetch(id))
+    _print(fetch_dataset(id))
 
 
 @data.command("check")

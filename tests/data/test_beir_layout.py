@@ -17,10 +17,10 @@ def test_a_folder_reads_as_beirs_own_loader_reads_it(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # beir leaves closing its files to the garbage collector
         documents, queries, qrels = GenericDataLoader(str(tmp_path)).load(split="test")
-    ours = load(str(tmp_path))
-    assert [(d.id, d.title, d.text) for d in ours.documents()] == [
-        (key, document["title"], document["text"]) for key, document in documents.items()
-    ]
-    assert {query.id: query.text for query in ours.queries()} == queries
-    assert ours.qrels() == qrels
-    assert len(documents) == tiny.DOCUMENTS and len(queries) == len(tiny.SPLITS["test"])
+    dataset = load(str(tmp_path))
+    assert len(documents) == dataset.document_count() == tiny.DOCUMENTS
+    for document in dataset.documents():
+        assert documents[document.id] == {"title": document.title, "text": document.text}
+    assert len(queries) == len(tiny.SPLITS["test"])
+    assert {query.id: query.text for query in dataset.queries()} == queries
+    assert dataset.qrels() == qrels

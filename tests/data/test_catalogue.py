@@ -1,10 +1,10 @@
-"""What is read of ir_datasets' downloads before they are made, and what is done where it no longer says."""
+"""Downloads of ir_datasets: their paths and sizes, and datasets whose downloads it keeps to itself."""
 
 from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Mirror:
 
 
 def renamed() -> type:
-    """ir_datasets' `Download` as an upgrade could have it, its private attributes under other names."""
+    """Return ir_datasets' `Download` with other names for its private attributes, as an upgrade could bring."""
     source = inspect.getsource(Download).replace("class Download:", "class Renamed(Download):")
     source = source.replace("_cache_path", "_target").replace("_size_hint", "_bytes")
     names: dict[str, Any] = {}
@@ -49,19 +49,23 @@ def kind(request: pytest.FixtureRequest) -> type:
     return Download if request.param == "pinned" else renamed()
 
 
-def registered(kind: type, folder: Path, patch: pytest.MonkeyPatch, **contents: str | None) -> None:
-    """Have ir_datasets know a dataset whose three files are downloads of this kind."""
+def register(kind: type, folder: Path, patch: pytest.MonkeyPatch, contents: Mapping[str, str | None]) -> None:
+    """Register with ir_datasets a dataset whose three files are downloads of this kind."""
     patch.setenv("IR_DATASETS_HOME", str(folder))
     patch.delitem(ir_datasets.registry._registered, NAME, raising=False)
-    files = {name: kind([Mirror(name, content)], folder / name, size_hint=20) for name, content in contents.items()}
-    docs, queries = TsvDocs(files["docs"], namespace=NAME), TsvQueries(files["queries"])
-    ir_datasets.registry.register(NAME, Dataset(docs, queries, TrecQrels(files["qrels"], {})))
+    files = {}
+    for name, content in contents.items():
+        files[name] = kind([Mirror(name, content)], folder / name, size_hint=20)
+    docs = TsvDocs(files["docs"], namespace=NAME)
+    queries = TsvQueries(files["queries"])
+    qrels = TrecQrels(files["qrels"], {})
+    ir_datasets.registry.register(NAME, Dataset(docs, queries, qrels))
 
 
-def test_a_dataset_is_downloaded_whether_or_not_ir_datasets_says_where_to(
+def test_a_dataset_is_downloaded_even_if_its_paths_are_unknown(
     kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registered(kind, tmp_path, monkeypatch, **CONTENTS)
+    register(kind, tmp_path, monkeypatch, CONTENTS)
     dataset = load(NAME)
     assert [document.text for document in dataset.documents()] == ["whales", "ships"]
     assert [query.text for query in dataset.queries()] == ["what is a whale"]
@@ -71,23 +75,22 @@ def test_a_dataset_is_downloaded_whether_or_not_ir_datasets_says_where_to(
 
 def test_the_pinned_ir_datasets_says_where_its_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where an upgrade drops `_cache_path` or `_size_hint`: `data list` and `plan` then know no download."""
-    registered(Download, tmp_path, monkeypatch, **CONTENTS)
-    before = catalogue.files(NAME)
-    assert [(file.path, file.bytes, file.at_hand) for file in before] == [
-        (tmp_path / name, 20, False) for name in CONTENTS
-    ]
-    list(load(NAME).documents())
+    register(Download, tmp_path, monkeypatch, CONTENTS)
+    files = catalogue.files(NAME)
+    assert [file.path for file in files] == [tmp_path / name for name in CONTENTS]
+    assert [(file.bytes, file.at_hand) for file in files] == [(20, False)] * 3
+    assert len(list(load(NAME).documents())) == 2
     assert [file.at_hand for file in catalogue.files(NAME)] == [True, False, False]
 
 
-def test_an_ir_datasets_that_does_not_say_so_names_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    registered(renamed(), tmp_path, monkeypatch, **CONTENTS)
+def test_downloads_with_unknown_paths_are_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(renamed(), tmp_path, monkeypatch, CONTENTS)
     assert catalogue.files(NAME) == ()
 
 
 def test_a_download_that_fails_is_one_line(kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    registered(kind, tmp_path, monkeypatch, **{**CONTENTS, "docs": None})
+    register(kind, tmp_path, monkeypatch, {**CONTENTS, "docs": None})
     with pytest.raises(RetrobenchError, match=r"no route to host") as raised:
         list(load(NAME).documents())
-    named = "https://example.org/docs" if kind is Download else f"a file under {tmp_path}"
-    assert f"Dataset '{NAME}' needs {named}, which is not here" in str(raised.value)
+    file = "https://example.org/docs" if kind is Download else f"a file under {tmp_path}"
+    assert f"'{NAME}' needs {file}" in str(raised.value)

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: broken off, wrong, continued, and a small hub of Hugging Face's kind."""
+"""Downloads from a server on this machine: interrupted, wrong, resumed, and a small Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from retrobench.errors import RetrobenchError
 refused = functools.partial(pytest.raises, RetrobenchError)
 
 CONTENT = bytes(range(256)) * 1000  # 256,000 bytes
-PIECE = 65_536  # what is read at a time
+CHUNK = 65_536  # bytes read at a time
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 @dataclass
 class Server:
-    """What is served, and what was asked for: path and first byte."""
+    """The files of a server, and a log of the requests."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)  # after so many bytes the connection is broken off, once
-    ranges: bool = True
-    asked: list[tuple[str, int]] = field(default_factory=list)
+    breaks: dict[str, int] = field(default_factory=dict)  # path -> byte at which the connection breaks, once
+    ranges: bool = True  # whether the server can resume
+    requests: list[tuple[str, int]] = field(default_factory=list)  # path and first byte
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
-        """A request handler that answers from here."""
+        """Return a request handler that serves these files."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_HEAD(self) -> None:
-                self.answer(body=False)
+                self.respond(body=False)
 
             def do_GET(self) -> None:
-                self.answer(body=True)
+                self.respond(body=True)
 
-            def answer(self, body: bool) -> None:
+            def respond(self, body: bool) -> None:
                 path = self.path.split("?")[0]
-                wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                first = int(wanted[1]) if wanted and server.ranges else 0
+                byte_range = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+                first = int(byte_range[1]) if byte_range and server.ranges else 0
                 if body:
-                    server.asked.append((path, first))
+                    server.requests.append((path, first))
                 content = server.files.get(path)
                 if content is None:
                     return self.send_error(404)
@@ -68,7 +68,7 @@ class Server:
                 self.send_header("X-Repo-Commit", "c" * 40)
                 self.end_headers()
                 if body:
-                    stop = server.cut.pop(path, len(content))
+                    stop = server.breaks.pop(path, len(content))
                     self.wfile.write(content[first:stop])
 
             def log_message(self, format: str, *args: object) -> None:
@@ -92,73 +92,73 @@ def server() -> Iterator[Server]:
 def test_a_download_is_verified_and_not_repeated(server: Server, tmp_path: Path) -> None:
     server.files["/data.gz"] = CONTENT
     remote = Remote("data.gz", (f"{server.url}/data.gz",), len(CONTENT), MD5)
-    file = sources.fetch(remote, tmp_path / "c.sources")
+    file = sources.download(remote, tmp_path / "c.sources")
     assert file.read_bytes() == CONTENT
-    assert sources.fetch(remote, tmp_path / "c.sources") == file
-    assert server.asked == [("/data.gz", 0)]
+    assert sources.download(remote, tmp_path / "c.sources") == file
+    assert server.requests == [("/data.gz", 0)]
     assert [path.name for path in file.parent.iterdir()] == ["data.gz"]
 
 
-@pytest.mark.parametrize(("ranges", "second"), [(True, 3 * PIECE), (False, 0)])
-def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Path, ranges: bool, second: int) -> None:
-    server.files["/data.gz"], server.cut["/data.gz"], server.ranges = CONTENT, 200_000, ranges
+@pytest.mark.parametrize(("ranges", "second"), [(True, 3 * CHUNK), (False, 0)])
+def test_a_broken_download_is_resumed(server: Server, tmp_path: Path, ranges: bool, second: int) -> None:
+    server.files["/data.gz"] = CONTENT
+    server.breaks["/data.gz"] = 200_000
+    server.ranges = ranges
     remote = Remote("data.gz", (f"{server.url}/data.gz",), md5=MD5)
-    told = rf"Could not download data\.gz \({server.url}/data\.gz: the connection broke off\)\. Run the same command"
-    with refused(match=told):
-        sources.fetch(remote, tmp_path)
+    with refused(match=rf"data\.gz \({server.url}/data\.gz: the connection broke off"):
+        sources.download(remote, tmp_path)
     assert not (tmp_path / "data.gz").exists()
-    assert (tmp_path / "data.gz.part").read_bytes() == CONTENT[: 3 * PIECE]
-    assert sources.fetch(remote, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [("/data.gz", 0), ("/data.gz", second)]
+    assert (tmp_path / "data.gz.part").read_bytes() == CONTENT[: 3 * CHUNK]
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
+    assert server.requests == [("/data.gz", 0), ("/data.gz", second)]
 
 
-def test_the_next_address_goes_on_where_the_first_broke_off(server: Server, tmp_path: Path) -> None:
+def test_the_next_address_resumes_a_broken_download(server: Server, tmp_path: Path) -> None:
     server.files |= {"/a": CONTENT, "/b": CONTENT}
-    server.cut["/a"] = 70_000
-    remote = Remote("data", tuple(f"{server.url}/{name}" for name in ("gone", "a", "b")), md5=MD5)
-    assert sources.fetch(remote, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [("/gone", 0), ("/a", 0), ("/b", PIECE)]
+    server.breaks["/a"] = 70_000
+    remote = Remote("data", (f"{server.url}/gone", f"{server.url}/a", f"{server.url}/b"), md5=MD5)
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
+    assert server.requests == [("/gone", 0), ("/a", 0), ("/b", CHUNK)]
 
 
-def test_a_wrong_file_is_removed_and_the_next_address_asked(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_file_is_removed_and_the_next_address_used(server: Server, tmp_path: Path) -> None:
     server.files |= {"/bad": CONTENT[::-1], "/good": CONTENT}
     remote = Remote("data", (f"{server.url}/bad", f"{server.url}/good"), len(CONTENT), MD5)
-    assert sources.fetch(remote, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [("/bad", 0), ("/good", 0)]
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
+    assert server.requests == [("/bad", 0), ("/good", 0)]
 
 
-def test_a_file_to_be_had_nowhere_is_told_with_every_address_and_the_way_by_hand(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_failed_download_names_every_address_with_its_fault(server: Server, tmp_path: Path) -> None:
     server.files |= {"/short": CONTENT[:-1], "/bad": CONTENT[::-1]}
-    names = ("short", "bad", "gone")
-    remote = Remote("data", (*(f"{server.url}/{name}" for name in names), "http://127.0.0.1:9/"), len(CONTENT), MD5)
-    with refused() as caught:
-        sources.fetch(remote, tmp_path)
-    reversed_md5 = hashlib.md5(CONTENT[::-1]).hexdigest()
-    assert str(caught.value) == (
-        f"Could not download data ({server.url}/short: 255,999 bytes came, 256,000 are published; "
-        f"{server.url}/bad: its md5 is {reversed_md5}, not {MD5}; {server.url}/gone: HTTP 404; "
-        "http://127.0.0.1:9/: no connection). Run the same command again, which goes on from what came, "
-        f"or download the file by hand into {tmp_path}."
-    )
+    refuses = "http://127.0.0.1:9/"
+    urls = (f"{server.url}/short", f"{server.url}/bad", f"{server.url}/gone", refuses)
+    with refused() as raised:
+        sources.download(Remote("data", urls, len(CONTENT), MD5), tmp_path)
+    message = str(raised.value)
+    assert f"{server.url}/short: 255,999 bytes came, 256,000 are published" in message
+    assert f"{server.url}/bad: its md5 is {hashlib.md5(CONTENT[::-1]).hexdigest()}, not {MD5}" in message
+    assert f"{server.url}/gone: HTTP 404" in message
+    assert f"{refuses}: no connection" in message
+    assert f"by hand into {tmp_path}." in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_part_without_a_published_size_is_only_verified(server: Server, tmp_path: Path) -> None:
+def test_a_whole_download_without_a_published_size_is_only_verified(server: Server, tmp_path: Path) -> None:
     server.files["/data"] = CONTENT
     (tmp_path / "data.part").write_bytes(CONTENT)  # the process died before the renaming
-    assert sources.fetch(Remote("data", (f"{server.url}/data",), md5=MD5), tmp_path).read_bytes() == CONTENT
+    remote = Remote("data", (f"{server.url}/data",), md5=MD5)
+    assert sources.download(remote, tmp_path).read_bytes() == CONTENT
 
 
-REPO, REVISION, BELOW = wikibook.WIKIPEDIA
-NAMES = tuple(f"{BELOW}/train-{number:05}-of-00002.parquet" for number in range(2))
+REPO, REVISION, FOLDER = wikibook.WIKIPEDIA
+NAMES = (f"{FOLDER}/train-00000-of-00002.parquet", f"{FOLDER}/train-00001-of-00002.parquet")
+PAGE = f"/api/datasets/{REPO}/tree/{REVISION}/{FOLDER}"
 
 
 @pytest.fixture
 def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A hub with two articles of Wikipedia in two files."""
-    tree = []
+    """Return a hub with two articles of Wikipedia in two files."""
+    tree: list[dict[str, object]] = [{"type": "file", "path": f"{FOLDER}/README.md", "size": 1, "oid": "0" * 40}]
     for number, name in enumerate(NAMES):
         file = io.BytesIO()
         pq.write_table(pa.Table.from_pylist([{"id": str(number), "text": f"Article {number}."}]), file)
@@ -166,56 +166,59 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
         server.files[f"/datasets/{REPO}/resolve/{REVISION}/{name}"] = content
         lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
         tree.append({"type": "file", "path": name, "size": len(content), "oid": "0" * 40, "lfs": lfs})
+    server.files[PAGE] = json.dumps(tree).encode()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    tree.append({"type": "file", "path": f"{BELOW}/README.md", "size": 1, "oid": "0" * 40})
-    server.files[f"/api/datasets/{REPO}/tree/{REVISION}/{BELOW}"] = json.dumps(tree).encode()
-    monkeypatch.setattr(
-        huggingface_hub, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=server.url, token=False)
-    )
+    local_api = functools.partial(huggingface_hub.HfApi, endpoint=server.url, token=False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", local_api)
     return server
 
 
 def test_parquet_files_come_from_the_hub_once(hub: Server, tmp_path: Path) -> None:
-    files = sources.fetch_parquet(REPO, REVISION, BELOW, tmp_path)
+    files = sources.download_parquet(REPO, REVISION, FOLDER, tmp_path)
     assert files == [tmp_path / name for name in NAMES]
     assert [pq.read_table(file).to_pylist()[0]["id"] for file in files] == ["0", "1"]
-    before = len(hub.asked)
-    assert sources.at_hand(tmp_path) == sources.fetch_parquet(REPO, REVISION, BELOW, tmp_path) == files
-    assert [path for path, _ in hub.asked[before:]] == [f"/api/datasets/{REPO}/tree/{REVISION}/{BELOW}"]
+    hub.requests.clear()
+    assert sources.download_parquet(REPO, REVISION, FOLDER, tmp_path) == files
+    assert hub.requests == [(PAGE, 0)]
+
+
+def test_parquet_files_are_complete_only_if_none_is_missing(hub: Server, tmp_path: Path) -> None:
+    files = sources.download_parquet(REPO, REVISION, FOLDER, tmp_path)
+    assert sources.complete_parquet(tmp_path) == files
     files[1].unlink()
-    assert sources.at_hand(tmp_path) == []  # of two that the names speak of
+    assert sources.complete_parquet(tmp_path) == []
 
 
 def test_a_parquet_file_unlike_the_hubs_hash_is_refused(hub: Server, tmp_path: Path) -> None:
-    place = f"/datasets/{REPO}/resolve/{REVISION}/{NAMES[1]}"
-    hub.files[place] = hub.files[place][::-1]
+    path = f"/datasets/{REPO}/resolve/{REVISION}/{NAMES[1]}"
+    hub.files[path] = hub.files[path][::-1]
     with refused(match=r"datasets/wikimedia/wikipedia/tree/.*its sha256 is .*, not .* by hand into"):
-        sources.fetch_parquet(REPO, REVISION, BELOW, tmp_path)
+        sources.download_parquet(REPO, REVISION, FOLDER, tmp_path)
     assert not (tmp_path / NAMES[1]).exists()
 
 
-def test_a_missing_dataset_is_told_with_its_page(hub: Server, tmp_path: Path) -> None:
+def test_the_page_of_a_missing_dataset_is_named(hub: Server, tmp_path: Path) -> None:
     with refused(match=r"huggingface\.co/datasets/no/such/tree/refs%2Fconvert%2Fparquet/train \(\w+: .*404"):
-        sources.fetch_parquet("no/such", "refs/convert/parquet", "train", tmp_path)
+        sources.download_parquet("no/such", "refs/convert/parquet", "train", tmp_path)
 
 
-def test_wikibook_asks_the_hub_for_what_is_incomplete_and_counts(hub: Server, tmp_path: Path) -> None:
-    with refused(match=r"^2 articles were found where 6,407,814 are published"):
+def test_wikibook_downloads_missing_files_and_compares_counts(hub: Server, tmp_path: Path) -> None:
+    with refused(match=r"^2 articles .* 6,407,814 are published"):
         wikibook.Wikibook()(tmp_path / "wikibook")
-    assert len(sources.at_hand(tmp_path / "wikibook.sources/wikipedia")) == 2
+    assert len(sources.complete_parquet(tmp_path / "wikibook.sources/wikipedia")) == 2
     assert not (tmp_path / "wikibook").exists()
 
 
-def test_an_archive_without_a_member_is_told(tmp_path: Path) -> None:
+def test_a_missing_member_of_an_archive_is_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("marco/../../escape.txt"))
         tar.addfile(tarfile.TarInfo("marco/there.txt"))
-    with refused(match=r"a\.tar\.gz holds no gone\.txt\. Remove it and run the same command again\."):
+    with refused(match=r"a\.tar\.gz holds no gone\.txt\."):
         sources.unpack(tmp_path / "a.tar.gz", ["there.txt", "gone.txt"], tmp_path / "into")
     assert [path.name for path in (tmp_path / "into").iterdir()] == ["there.txt"]
 
 
-def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(b"no gzip")
-    with refused(match=r"a\.gz is damaged \(.*\)\. Remove it"):
+    with refused(match=r"a\.gz is damaged"):
         list(sources.lines(tmp_path / "a.gz"))

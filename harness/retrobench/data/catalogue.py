@@ -1,13 +1,13 @@
 """
-ir_datasets, with what it leaves to others: one process at a time, and one line where a file cannot be had.
+ir_datasets, limited to one downloading process at a time, with one-line errors for missing files.
 
-* entry(id)           ir_datasets' own record of a dataset
-* reach(id, entity)   the dataset, once that entity is downloaded and can be read offline
-* files(id)           the downloads behind an id: where from, where to, how large, whether still needed
-* published(id)       the counts that ir_datasets records
+* entry(id)           return ir_datasets' own record of a dataset
+* reach(id, entity)   return the dataset, after downloading the entity's files
+* files(id)           return the downloads behind an id, with address, path and size
+* published(id)       return the counts that ir_datasets records
 * quiet_ir_datasets   keep its log of downloads off standard error
 
-ir_datasets is imported only here and in `embedded`, and within functions: it takes a third of a second.
+Only this module and `embedded` import ir_datasets, and within functions, because the import takes a third of a second.
 """
 
 from __future__ import annotations
@@ -23,37 +23,58 @@ from retrobench.core import say
 from retrobench.data.embedded import SHIPPED
 from retrobench.errors import RetrobenchError
 
-__all__ = ["ENTITIES", "File", "corpus_id", "entry", "files", "home", "ids", "published", "quiet_ir_datasets", "reach"]
+__all__ = [
+    "ENTITIES",
+    "DownloadFile",
+    "corpus_id",
+    "entry",
+    "files",
+    "home",
+    "ids",
+    "published",
+    "quiet_ir_datasets",
+    "reach",
+]
 
 ENTITIES = ("docs", "queries", "qrels")
 
-# How ir_datasets' log of its own work begins. Licences that a user has to confirm begin otherwise, and stay.
-CHATTER = ("[starting]", "[finished]", "[error]", "Opening", "download error", "Download failed", "If you have a local")
+# Beginnings of ir_datasets' progress messages. Licences that a user has to confirm begin otherwise, and stay visible.
+PROGRESS = (
+    "[starting]",
+    "[finished]",
+    "[error]",
+    "Opening",
+    "download error",
+    "Download failed",
+    "If you have a local",
+)
+
+REASON_LENGTH = 300  # characters of a failure's text that an error message repeats
 
 
 @dataclass(frozen=True)
-class File:
-    """One download."""
+class DownloadFile:
+    """One file that ir_datasets downloads."""
 
     url: str
-    path: Path  # where it goes, also by hand
+    path: Path  # the path where ir_datasets looks for the file, also when a person puts it there
     bytes: int | None
-    at_hand: bool  # it, or what was made of it, is there
+    at_hand: bool  # whether the file, or a copy that ir_datasets built from it, is on the disk
 
 
 def quiet_ir_datasets() -> None:
-    """Keep ir_datasets' log of its own work off standard error, for this process. `reach` says what it downloads."""
+    """Keep ir_datasets' progress messages off standard error in this process. `reach` reports downloads itself."""
     logging.getLogger("ir_datasets").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(CHATTER)
+    return not record.getMessage().startswith(PROGRESS)
 
 
 def entry(dataset_id: str) -> Any:
-    """Return ir_datasets' record of a dataset; KeyError where it has none.
+    """Return ir_datasets' record of a dataset.
 
-    RetrobenchError for the shipped collection where nobody has registered it.
+    Raise KeyError where ir_datasets has no record, and RetrobenchError for the shipped collection before `register()`.
     """
     import ir_datasets
 
@@ -87,56 +108,65 @@ def home() -> Path:
 
 
 def published(dataset_id: str) -> dict[str, int]:
-    """Entity (`docs`, `queries`, `qrels`) -> its count as recorded, where there is a record."""
+    """Return the recorded count of each entity (`docs`, `queries`, `qrels`), without entities that have no record."""
     metadata = entry(dataset_id).metadata()
-    return {entity: metadata[entity]["count"] for entity in ENTITIES if "count" in metadata.get(entity, {})}
+    counts = {}
+    for entity in ENTITIES:
+        if "count" in metadata.get(entity, {}):
+            counts[entity] = metadata[entity]["count"]
+    return counts
 
 
 def reach(dataset_id: str, entity: str) -> Any:
-    """The dataset of ir_datasets, its `docs`, `queries`, `qrels` or `docpairs` ready to be read without a network.
+    """Return ir_datasets' dataset, after downloading the files of an entity. Reading then needs no network.
 
-    RetrobenchError where it has no such entity, or where a file is missing and cannot be downloaded.
+    The entity is `docs`, `queries`, `qrels` or `docpairs`. Raise RetrobenchError where the dataset has no such entity,
+    or where a file is missing and cannot be downloaded.
     """
     dataset = entry(dataset_id)
     if not dataset.has(entity):
         subsets = [name for name in ids() if name.startswith(f"{dataset_id}/")]
         raise RetrobenchError(f"Dataset {dataset_id!r} has no {entity}. Its subsets: {', '.join(subsets) or 'none'}.")
-    if dataset_id not in SHIPPED:
-        with _alone(dataset_id), _in_one_line(dataset_id, entity):
-            _download(dataset_id, entity)
-            next(iter(getattr(dataset, f"{entity}_iter")()), None)  # builds what is built before the first is given
+    if dataset_id in SHIPPED:
+        return dataset
+    with _download_lock(dataset_id), _in_one_line(dataset_id, entity):
+        _download(dataset_id, entity)
+        # ir_datasets builds its local copy before it gives the first row.
+        next(iter(getattr(dataset, f"{entity}_iter")()), None)
     return dataset
 
 
-def files(dataset_id: str, *entities: str) -> tuple[File, ...]:
-    """The downloads behind the entities, `docs`, `queries` and `qrels` if none is named, each once.
+def files(dataset_id: str, *entities: str) -> tuple[DownloadFile, ...]:
+    """Return each download behind the entities once; without entities, behind `docs`, `queries` and `qrels`.
 
-    Empty where ir_datasets does not say, as for what it composes of other datasets.
+    The result is empty where ir_datasets names no files, for example for a dataset composed of other datasets.
     """
-    found: dict[str, File] = {}
+    by_url: dict[str, DownloadFile] = {}
     for _, file in _downloads(dataset_id, entities or ENTITIES):
-        before = found.get(file.url)
-        found[file.url] = file if before is None or before.at_hand else before
-    return tuple(found.values())
+        earlier = by_url.get(file.url)
+        if earlier is None or earlier.at_hand:  # a file is at hand only if every use of it is
+            by_url[file.url] = file
+    return tuple(by_url.values())
 
 
 def _download(dataset_id: str, entity: str) -> None:
-    """Fetch archives first, so that a failure is met before ir_datasets draws a bar for what it makes of them."""
+    """Download archives first, so that a failure comes before ir_datasets draws a bar for its local copy."""
     for download, file in _downloads(dataset_id, (entity,)):
         if not file.at_hand and file.url:
             download.path()
             say(f"{dataset_id}: downloaded {file.url}")
 
 
-def _downloads(dataset_id: str, entities: tuple[str, ...]) -> Iterator[tuple[Any, File]]:
+def _downloads(dataset_id: str, entities: tuple[str, ...]) -> Iterator[tuple[Any, DownloadFile]]:
+    """Yield ir_datasets' download objects behind the entities, each with its file."""
     dataset = entry(dataset_id)
     for entity in entities:
         if not dataset.has(entity):
             continue
         handler = getattr(dataset, f"{entity}_handler")()
         built = entity == "docs" and _is_built(handler)
-        for download, cached in _beneath(handler, built, set()):
-            file = _file(download, cached)
+        for download, cached in _walk(handler, built, set()):
+            file = _download_file(download, cached)
             if file is not None:
                 yield download, file
 
@@ -144,12 +174,12 @@ def _downloads(dataset_id: str, entities: tuple[str, ...]) -> Iterator[tuple[Any
 def _is_built(handler: Any) -> bool:
     try:
         return bool(handler.docs_store().built())
-    except Exception:  # not every source has a store, and each says so in its own way
+    except Exception:  # sources without a store raise errors of different classes
         return False
 
 
-def _beneath(node: Any, cached: bool, seen: set[int]) -> Iterator[tuple[Any, bool]]:
-    """The downloads that an object of ir_datasets reads, each with whether a copy made of it is on disk."""
+def _walk(node: Any, cached: bool, seen: set[int]) -> Iterator[tuple[Any, bool]]:
+    """Yield the downloads that an object of ir_datasets reads, each with whether a copy built from it is on disk."""
     from ir_datasets.util import Cache, Download
 
     if id(node) in seen:
@@ -158,35 +188,38 @@ def _beneath(node: Any, cached: bool, seen: set[int]) -> Iterator[tuple[Any, boo
     if isinstance(node, Download):
         yield node, cached
     elif isinstance(node, list | tuple):
-        for part in node:
-            yield from _beneath(part, cached, seen)
+        for child in node:
+            yield from _walk(child, cached, seen)
     elif type(node).__module__.startswith("ir_datasets"):
-        cached = cached or (isinstance(node, Cache) and Path(node.path(force=False)).exists())
-        for part in vars(node).values():
-            yield from _beneath(part, cached, seen)
+        if isinstance(node, Cache) and Path(node.path(force=False)).exists():
+            cached = True
+        for child in vars(node).values():
+            yield from _walk(child, cached, seen)
 
 
-def _file(download: Any, cached: bool) -> File | None:
+def _download_file(download: Any, cached: bool) -> DownloadFile | None:
     # Private to ir_datasets: its public `path()` may start the download. Without these two attributes the file stays
     # unknown, as `files` allows, and ir_datasets downloads it on first reading.
     try:
-        target, size = download._cache_path, download._size_hint
+        target = download._cache_path
+        size = download._size_hint
     except AttributeError:
         return None
-    url = next((mirror.url for mirror in download.mirrors if hasattr(mirror, "url")), "")
+    urls = [mirror.url for mirror in download.mirrors if hasattr(mirror, "url")]
+    url = urls[0] if urls else ""
     path = Path(target or home() / "downloads" / (download.expected_md5 or "unknown"))
-    return File(url, path, size, cached or path.exists())
+    return DownloadFile(url, path, size, cached or path.exists())
 
 
 @contextlib.contextmanager
-def _alone(dataset_id: str) -> Iterator[None]:
-    """Keep a second process out: ir_datasets writes downloads and stores under one name from all of them (its #228)."""
+def _download_lock(dataset_id: str) -> Iterator[None]:
+    """Let one process at a time download the archives behind a dataset.
+
+    ir_datasets writes downloads and stores under the same names from every process (its issue #228).
+    """
     from filelock import FileLock, Timeout
 
-    parts = dataset_id.split("/")
-    # What shares archives: the sets of a benchmark do not, the splits of a collection do.
-    shared = "-".join(parts[:2] if parts[0].endswith("beir") else parts[:1])
-    lock = FileLock(home() / f"{shared}.retrobench.lock")
+    lock = FileLock(home() / f"{_archive_family(dataset_id)}.retrobench.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -200,26 +233,37 @@ def _alone(dataset_id: str) -> Iterator[None]:
         lock.release()
 
 
+def _archive_family(dataset_id: str) -> str:
+    """Return a name shared by datasets with common archives: splits of a collection, but not sets of a benchmark."""
+    names = dataset_id.split("/")
+    depth = 2 if names[0].endswith("beir") else 1
+    return "-".join(names[:depth])
+
+
 @contextlib.contextmanager
 def _in_one_line(dataset_id: str, entity: str) -> Iterator[None]:
+    """Turn any failure of ir_datasets into a one-line error that names the missing file."""
     try:
         yield
     except Exception as error:
+        needed = f"a file under {home()}"
+        by_hand = ""
         missing = [file for file in files(dataset_id, entity) if file.url and not file.at_hand]
-        reason = _reason(error)
-        what = missing[0].url if missing else f"a file under {home()}"
-        by_hand = f" By hand: put that file at {missing[0].path}." if missing else ""
+        if missing:
+            needed = missing[0].url
+            by_hand = f" By hand: put that file at {missing[0].path}."
         raise RetrobenchError(
-            f"Dataset {dataset_id!r} needs {what}, which is not here and could not be had "
-            f"({reason[:300]}). "
+            f"Dataset {dataset_id!r} needs {needed}, which is not here and could not be downloaded "
+            f"({_reason(error)[:REASON_LENGTH]}). "
             f"Run `retrobench data fetch {dataset_id}` where there is a network.{by_hand}"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """What lies at the bottom: of several mirrors the last one's failure, of retries the failure itself."""
+    """Return the failure beneath ir_datasets' error: the last mirror's failure, and of retries the failure itself."""
     cause: Any = error
     if len(error.args) == 2 and isinstance(error.args[1], list) and error.args[1]:
         cause = error.args[1][-1][1]
-    cause = getattr(cause.args[0] if cause.args else cause, "reason", cause)
+    wrapper = cause.args[0] if cause.args else cause
+    cause = getattr(wrapper, "reason", cause)
     return " ".join(f"{type(cause).__name__}: {cause}".split())

@@ -1,7 +1,7 @@
 """
-What can be wrong with a collection, counted in one pass over each of its parts.
+Count the faults of a collection in one pass over its documents, queries and judgements.
 
-Of documents 16 bytes each are kept, so that a hundred million can be counted; queries and judgements are held whole.
+A document takes 16 bytes of memory, so that a hundred million can be counted. Queries and judgements stay in memory.
 """
 
 from __future__ import annotations
@@ -13,89 +13,96 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-__all__ = ["SHOWN", "Documents", "Judgements", "Queries"]
+from retrobench.data.tables import Judgement
 
-SHOWN = 3  # examples kept of each kind of trouble
+__all__ = ["SHOWN", "DocumentCensus", "JudgementCensus", "Occurrences", "QueryCensus"]
+
+SHOWN = 3  # examples of each fault in a report
 
 
-class _Document(Protocol):
+class _HasText(Protocol):
     @property
     def id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+class _HasTitle(_HasText, Protocol):
     @property
     def title(self) -> str: ...
-    @property
-    def text(self) -> str: ...
 
 
-class _Query(Protocol):
-    @property
-    def id(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-
-
-D = TypeVar("D", bound=_Document)
-Q = TypeVar("Q", bound=_Query)
+D = TypeVar("D", bound=_HasTitle)
+Q = TypeVar("Q", bound=_HasText)
 
 
 @dataclass
-class Examples:
-    """How many, and the first few."""
+class Occurrences:
+    """The number of occurrences of one fault, and the first few."""
 
     count: int = 0
-    first: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
-    def add(self, text: str) -> None:
-        """One more."""
+    def add(self, example: str) -> None:
+        """Count one occurrence."""
         self.count += 1
-        if len(self.first) < SHOWN:
-            self.first.append(text)
+        if len(self.examples) < SHOWN:
+            self.examples.append(example)
 
 
 @dataclass
-class Judgements:
-    """The judgements of one split. Where a pair is judged twice the first grade stands."""
+class JudgementCensus:
+    """The judgements of one split. Where a pair is judged twice, the first grade counts."""
 
-    grades: dict[str, dict[str, int]] = field(default_factory=dict)
+    grades: dict[str, dict[str, int]] = field(default_factory=dict)  # query id -> document id -> grade
     rows: int = 0
-    repeated: int = 0  # said twice, but the same
-    contradictory: Examples = field(default_factory=Examples)
+    repeated: int = 0  # pairs judged twice with equal grades
+    contradictory: Occurrences = field(default_factory=Occurrences)
     by_grade: dict[int, int] = field(default_factory=dict)
 
-    def read(self, rows: Iterable[tuple[str, str, int]]) -> None:
-        """Take in query id, document id and grade of each."""
-        for query, document, grade in rows:
+    def read(self, rows: Iterable[Judgement]) -> None:
+        """Count rows of query id, document id and grade."""
+        for query_id, document_id, grade in rows:
             self.rows += 1
             self.by_grade[grade] = self.by_grade.get(grade, 0) + 1
-            of = self.grades.setdefault(query, {})
-            if document not in of:
-                of[document] = grade
-            elif of[document] == grade:
+            grades = self.grades.setdefault(query_id, {})
+            if document_id not in grades:
+                grades[document_id] = grade
+            elif grades[document_id] == grade:
                 self.repeated += 1
             else:
-                self.contradictory.add(f"{query} {document}")
+                self.contradictory.add(f"{query_id} {document_id}")
 
-    def below(self, level: int) -> int:
-        """The number of queries without a document of at least this grade."""
-        return sum(max(of.values()) < level for of in self.grades.values())
+    def document_ids(self) -> set[str]:
+        """Return the ids of all judged documents."""
+        ids: set[str] = set()
+        for grades in self.grades.values():
+            ids.update(grades)
+        return ids
 
-    def naming(self, documents: set[str]) -> int:
-        """The number of judged pairs whose document is one of these."""
-        return sum(len(documents & of.keys()) for of in self.grades.values()) if documents else 0
+    def queries_below(self, level: int) -> int:
+        """Count the queries without a document of at least this grade."""
+        return sum(max(grades.values()) < level for grades in self.grades.values())
+
+    def pairs_with(self, document_ids: set[str]) -> int:
+        """Count the judged pairs whose document is in a set."""
+        if not document_ids:
+            return 0
+        return sum(len(document_ids & grades.keys()) for grades in self.grades.values())
 
 
 @dataclass
-class Queries:
+class QueryCensus:
     """The queries of one split."""
 
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # query id -> text
     rows: int = 0
-    repeated: Examples = field(default_factory=Examples)
-    unfit: Examples = field(default_factory=Examples)  # ids that no TREC file can carry
-    empty: Examples = field(default_factory=Examples)
+    repeated: Occurrences = field(default_factory=Occurrences)
+    unfit: Occurrences = field(default_factory=Occurrences)  # ids that no TREC file can carry
+    empty: Occurrences = field(default_factory=Occurrences)
 
-    def passing(self, queries: Iterable[Q]) -> Iterator[Q]:
-        """The same queries, each taken in as it goes by."""
+    def counted(self, queries: Iterable[Q]) -> Iterator[Q]:
+        """Yield the queries unchanged and count each one on the way."""
         for query in queries:
             self.rows += 1
             if query.id in self.texts:
@@ -109,52 +116,58 @@ class Queries:
 
 
 @dataclass
-class Documents:
-    """A corpus, seen with the queries and judgements that refer to it."""
+class DocumentCensus:
+    """The documents of a corpus, compared with the queries and judgements that refer to them."""
 
-    queries: Mapping[str, str]
-    absent: set[str]  # at first every judged document; what is left was not in the corpus
+    queries: Mapping[str, str]  # query id -> text
+    absent: set[str]  # every judged document at first; after the pass, the documents that the corpus lacks
     rows: int = 0
     titled: int = 0
-    unfit: Examples = field(default_factory=Examples)
-    empty: Examples = field(default_factory=Examples)
-    namesakes: int = 0  # documents with the id of a query
-    same_text: Examples = field(default_factory=Examples)  # of these, the ones that are that query
-    ids: array[int] = field(default_factory=lambda: array("q"))
-    texts: array[int] = field(default_factory=lambda: array("q"))
+    unfit: Occurrences = field(default_factory=Occurrences)
+    empty: Occurrences = field(default_factory=Occurrences)
+    shared_ids: int = 0  # documents with the id of a query
+    same_text: Occurrences = field(default_factory=Occurrences)  # documents with a query's id and text
+    id_hashes: array[int] = field(default_factory=lambda: array("q"))
+    text_hashes: array[int] = field(default_factory=lambda: array("q"))
 
-    def passing(self, documents: Iterable[D]) -> Iterator[D]:
-        """The same documents, each taken in as it goes by."""
+    def counted(self, documents: Iterable[D]) -> Iterator[D]:
+        """Yield the documents unchanged and count each one on the way."""
         for document in documents:
-            self.rows += 1
-            self.titled += bool(document.title.strip())
-            self.ids.append(hash(document.id))
-            self.absent.discard(document.id)
-            if not _fits(document.id):
-                self.unfit.add(repr(document.id))
-            if document.title.strip() or document.text.strip():
-                self.texts.append(hash((document.title, document.text)))
-            else:
-                self.empty.add(document.id)
-            asked = self.queries.get(document.id)
-            if asked is not None:
-                self.namesakes += 1
-                if asked.strip() in (document.text.strip(), f"{document.title} {document.text}".strip()):
-                    self.same_text.add(document.id)
+            self._count(document)
             yield document
 
+    def _count(self, document: _HasTitle) -> None:
+        title = document.title.strip()
+        text = document.text.strip()
+        self.rows += 1
+        self.titled += bool(title)
+        self.id_hashes.append(hash(document.id))
+        self.absent.discard(document.id)
+        if not _fits(document.id):
+            self.unfit.add(repr(document.id))
+        if title or text:
+            self.text_hashes.append(hash((document.title, document.text)))
+        else:
+            self.empty.add(document.id)
+        query = self.queries.get(document.id)
+        if query is None:
+            return
+        self.shared_ids += 1
+        if query.strip() in (text, f"{document.title} {document.text}".strip()):
+            self.same_text.add(document.id)
+
     def repeated_ids(self) -> int:
-        """The number of documents whose id an earlier one had."""
-        return _repeated(self.ids)
+        """Count the documents whose id an earlier document had."""
+        return _repetitions(self.id_hashes)
 
     def repeated_texts(self) -> int:
-        """The number of documents whose title and text an earlier one had, empty ones left out."""
-        return _repeated(self.texts)
+        """Count the documents, empty ones aside, whose title and text an earlier document had."""
+        return _repetitions(self.text_hashes)
 
 
 def _fits(identifier: str) -> bool:
     return identifier.split() == [identifier]
 
 
-def _repeated(hashes: array[int]) -> int:
+def _repetitions(hashes: array[int]) -> int:
     return len(hashes) - len(np.unique(np.frombuffer(hashes, np.int64)))

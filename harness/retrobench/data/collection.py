@@ -1,8 +1,7 @@
-"""A dataset with the hashes of everything in it, each part read once to be hashed."""
+"""A dataset with the hashes of its documents, queries and judgements. Hashing reads each of the three once."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,30 +13,32 @@ __all__ = ["Collection", "Corpus", "open_collections"]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of one or several datasets."""
+    """The documents that one or several datasets share."""
 
-    dataset: Dataset  # one of those that have these documents
+    dataset: Dataset  # any of the datasets that share the documents
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over ids, titles and texts in order, as 64 hexadecimal digits."""
-        return self._read[0]
+        """Return the SHA-256 over ids, titles and texts in order, as 64 hexadecimal digits."""
+        return self._hash_and_count[0]
 
     @cached_property
     def count(self) -> int:
-        """The number of documents."""
-        return self._read[1]
+        """Return the number of documents."""
+        return self._hash_and_count[1]
 
     @cached_property
-    def _read(self) -> tuple[str, int]:
-        counter = itertools.count()
+    def _hash_and_count(self) -> tuple[str, int]:
+        count = 0
 
         def rows() -> Iterator[list[str]]:
+            nonlocal count
             for document in self.dataset.documents():
-                next(counter)
+                count += 1
                 yield [document.id, document.title, document.text]
 
-        return digest(rows()), next(counter)
+        sha256 = digest(rows())
+        return sha256, count
 
 
 @dataclass(frozen=True)
@@ -49,27 +50,27 @@ class Collection:
 
     @property
     def id(self) -> str:
-        """The dataset's id."""
+        """Return the dataset's id."""
         return self.dataset.id
 
     @cached_property
     def queries_hash(self) -> str:
-        """SHA-256 over the ids and texts of the queries in order."""
+        """Return the SHA-256 over the ids and texts of the queries in order."""
         return self.dataset.queries_fingerprint()
 
     @cached_property
     def qrels_hash(self) -> str:
-        """SHA-256 over the judgements."""
+        """Return the SHA-256 over the judgements."""
         return self.dataset.qrels_fingerprint()
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over documents, queries and judgements."""
+        """Return the SHA-256 over documents, queries and judgements."""
         return digest([self.corpus.hash, self.queries_hash, self.qrels_hash])
 
 
 def open_collections(dataset_ids: Iterable[str]) -> dict[str, Collection]:
-    """Return the datasets by id; those with the same documents share one `Corpus`, so it is read once for all."""
+    """Return the datasets by id. Datasets with equal documents share one `Corpus`, so each corpus is read once."""
     corpora: dict[str, Corpus] = {}
     collections: dict[str, Collection] = {}
     for dataset_id in dataset_ids:

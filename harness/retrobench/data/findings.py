@@ -1,4 +1,4 @@
-"""What a census of a collection means: faults, which make scores wrong, and what else is to be known."""
+"""Findings about a dataset, derived from its census: faults make scores wrong, warnings and remarks do not."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from retrobench.data.census import SHOWN, Documents, Examples, Judgements, Queries
+from retrobench.data.census import SHOWN, DocumentCensus, JudgementCensus, Occurrences, QueryCensus
 from retrobench.data.rules import Rule
 
-__all__ = ["Finding", "findings"]
+__all__ = ["DatasetFinding", "derive"]
+
+LEVELS = ("fault", "warning", "remark")  # worst first
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was noticed, under a name for programs and in a sentence for readers."""
+class DatasetFinding:
+    """A fault, warning or remark about a dataset: `kind` is its name for programs, `text` a sentence for readers."""
 
     level: Literal["fault", "warning", "remark"]
     kind: str
@@ -24,127 +26,140 @@ class Finding:
 
     def row(self) -> tuple[str, str]:
         """Return the level, a fault in capitals, and the sentence with its examples."""
-        level = self.level.upper() if self.level == "fault" else self.level
+        level = "FAULT" if self.level == "fault" else self.level
         if not self.examples:
             return level, self.text
         more = ", ..." if self.count > len(self.examples) else ""
         return level, f"{self.text}: {', '.join(self.examples)}{more}"
 
 
-def findings(
-    documents: Documents | None,
-    queries: Queries | None,
-    judgements: Judgements | None,
+def derive(
+    documents: DocumentCensus | None,
+    queries: QueryCensus | None,
+    judgements: JudgementCensus | None,
     rule: Rule,
     published: Mapping[str, int],
-) -> tuple[Finding, ...]:
-    """All that is to be said of a dataset, faults first. A part is None that is not there or could not be read.
+) -> tuple[DatasetFinding, ...]:
+    """Return all findings about a dataset, faults first. A census is None where its source is missing or unreadable.
 
-    `published` are the counts of `docs`, `queries` and `qrels` where they are known. What a dataset was published with
-    (`rule.dangling`) is no fault of it, but another number is.
+    `published` are the recorded counts of `docs`, `queries` and `qrels`. The published number of dangling judgements
+    (`rule.dangling`) is no fault, but any other number is.
     """
-    found = list(_counts({"docs": documents, "queries": queries, "qrels": judgements}, published))
+    findings: list[DatasetFinding] = []
     if documents:
-        found += _documents(documents)
+        findings += _count_mismatch("documents", documents.rows, published.get("docs"))
     if queries:
-        found += _queries(queries)
+        findings += _count_mismatch("queries", queries.rows, published.get("queries"))
     if judgements:
-        found += _judgements(judgements, rule)
+        findings += _count_mismatch("judgements", judgements.rows, published.get("qrels"))
+    if documents:
+        findings += _about_documents(documents)
+    if queries:
+        findings += _about_queries(queries)
+    if judgements:
+        findings += _about_judgements(judgements, rule)
     if documents and judgements:
-        found += _absent(documents, judgements, rule)
+        findings += _dangling_documents(documents, judgements, rule)
     if queries and judgements:
-        found += _unmatched(queries, judgements)
+        findings += _unmatched_queries(queries, judgements)
     if documents and queries:
-        found += _namesakes(documents, queries, rule)
-    return tuple(sorted(found, key=lambda finding: ("fault", "warning", "remark").index(finding.level)))
+        findings += _shared_ids(documents, queries, rule)
+    return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
-def _counts(
-    parts: Mapping[str, Documents | Queries | Judgements | None], published: Mapping[str, int]
-) -> Iterator[Finding]:
-    names = {"docs": "documents", "queries": "queries", "qrels": "judgements"}
-    for entity, part in parts.items():
-        if part and entity in published and published[entity] != part.rows:
-            text = f"{part.rows:,} {names[entity]} where {published[entity]:,} are published"
-            yield Finding("fault", f"{names[entity]}-count", part.rows, text)
+def _count_mismatch(name: str, count: int, published: int | None) -> Iterator[DatasetFinding]:
+    if published is not None and count != published:
+        text = f"{count:,} {name} where {published:,} are published"
+        yield DatasetFinding("fault", f"{name}-count", count, text)
 
 
-def _documents(documents: Documents) -> Iterator[Finding]:
-    yield from _unfit(documents.unfit, "document")
+def _about_documents(documents: DocumentCensus) -> Iterator[DatasetFinding]:
+    yield from _unfit_ids(documents.unfit, "document")
     if count := documents.repeated_ids():
-        yield Finding("fault", "repeated-document-ids", count, f"{count:,} documents have the id of an earlier one")
+        text = f"{count:,} documents have the id of an earlier one"
+        yield DatasetFinding("fault", "repeated-document-ids", count, text)
     if count := documents.repeated_texts():
         text = f"{count:,} documents have the title and text of an earlier one"
-        yield Finding("remark", "repeated-texts", count, text)
+        yield DatasetFinding("remark", "repeated-texts", count, text)
     if documents.empty.count:
-        yield _of(documents.empty, "remark", "empty-documents", "documents are empty")
+        yield _with_examples(documents.empty, "remark", "empty-documents", "documents are empty")
 
 
-def _queries(queries: Queries) -> Iterator[Finding]:
-    yield from _unfit(queries.unfit, "query")
+def _about_queries(queries: QueryCensus) -> Iterator[DatasetFinding]:
+    yield from _unfit_ids(queries.unfit, "query")
     if queries.repeated.count:
-        yield _of(queries.repeated, "fault", "repeated-query-ids", "queries have the id of an earlier one")
+        text = "queries have the id of an earlier one"
+        yield _with_examples(queries.repeated, "fault", "repeated-query-ids", text)
     if queries.empty.count:
-        yield _of(queries.empty, "remark", "empty-queries", "queries are empty")
+        yield _with_examples(queries.empty, "remark", "empty-queries", "queries are empty")
 
 
-def _judgements(judgements: Judgements, rule: Rule) -> Iterator[Finding]:
+def _about_judgements(judgements: JudgementCensus, rule: Rule) -> Iterator[DatasetFinding]:
     if judgements.contradictory.count:
-        yield _of(judgements.contradictory, "fault", "contradictions", "pairs are judged twice with different grades")
-    if judgements.repeated:
-        text = f"{judgements.repeated:,} judgements are said twice, with the same grade"
-        yield Finding("remark", "repeated-judgements", judgements.repeated, text)
-    if count := sum(count for grade, count in judgements.by_grade.items() if grade < 0):
-        yield Finding("remark", "negative-grades", count, f"{count:,} judgements have a grade below 0: it counts as 0")
-    if count := judgements.below(1):
+        text = "pairs are judged twice with different grades"
+        yield _with_examples(judgements.contradictory, "fault", "contradictions", text)
+    if count := judgements.repeated:
+        text = f"{count:,} judgements repeat a pair with the same grade"
+        yield DatasetFinding("remark", "repeated-judgements", count, text)
+    if count := sum(rows for grade, rows in judgements.by_grade.items() if grade < 0):
+        text = f"{count:,} judgements have a grade below 0: it counts as 0"
+        yield DatasetFinding("remark", "negative-grades", count, text)
+    if count := judgements.queries_below(1):
         text = f"{count:,} queries have no judgement above 0: they count 0 in every measure"
-        yield Finding("remark", "queries-without-relevant", count, text)
-    if rule.relevance_level > 1 and (count := judgements.below(rule.relevance_level)):
-        text = f"{count:,} queries have no grade of {rule.relevance_level} or more: they count 0 except in nDCG"
-        yield Finding("remark", "queries-below-level", count, text)
+        yield DatasetFinding("remark", "queries-without-relevant", count, text)
+    level = rule.relevance_level
+    if level > 1 and (count := judgements.queries_below(level)):
+        text = f"{count:,} queries have no grade of {level} or more: they count 0 except in nDCG"
+        yield DatasetFinding("remark", "queries-below-level", count, text)
 
 
-def _absent(documents: Documents, judgements: Judgements, rule: Rule) -> Iterator[Finding]:
-    count = judgements.naming(documents.absent)
-    if count or rule.dangling:
-        known = count == rule.dangling
-        text = f"{count:,} judgements name documents that the corpus lacks"
-        text += ", as published" if known else f", {rule.dangling:,} as published" if rule.dangling else ""
-        examples = tuple(sorted(documents.absent)[:SHOWN])
-        yield Finding("remark" if known else "fault", "dangling-documents", count, text, examples)
+def _dangling_documents(documents: DocumentCensus, judgements: JudgementCensus, rule: Rule) -> Iterator[DatasetFinding]:
+    count = judgements.pairs_with(documents.absent)
+    if not count and not rule.dangling:
+        return
+    text = f"{count:,} judgements name documents that the corpus lacks"
+    examples = tuple(sorted(documents.absent)[:SHOWN])
+    if count == rule.dangling:
+        yield DatasetFinding("remark", "dangling-documents", count, f"{text}, as published", examples)
+        return
+    if rule.dangling:
+        text += f", {rule.dangling:,} as published"
+    yield DatasetFinding("fault", "dangling-documents", count, text, examples)
 
 
-def _unmatched(queries: Queries, judgements: Judgements) -> Iterator[Finding]:
-    if count := sum(query not in judgements.grades for query in queries.texts):
+def _unmatched_queries(queries: QueryCensus, judgements: JudgementCensus) -> Iterator[DatasetFinding]:
+    if count := len(queries.texts.keys() - judgements.grades.keys()):
         text = f"{count:,} queries have no judgement and are not scored"
-        yield Finding("remark", "unjudged-queries", count, text)
-    absent = [query for query in judgements.grades if query not in queries.texts]
+        yield DatasetFinding("remark", "unjudged-queries", count, text)
+    absent = [query_id for query_id in judgements.grades if query_id not in queries.texts]
     if absent:
         text = f"{len(absent):,} judged queries have no text and would count 0"
-        yield Finding("fault", "dangling-queries", len(absent), text, tuple(absent[:SHOWN]))
+        yield DatasetFinding("fault", "dangling-queries", len(absent), text, tuple(absent[:SHOWN]))
 
 
-def _namesakes(documents: Documents, queries: Queries, rule: Rule) -> Iterator[Finding]:
-    count = documents.namesakes
+def _shared_ids(documents: DocumentCensus, queries: QueryCensus, rule: Rule) -> Iterator[DatasetFinding]:
+    count = documents.shared_ids
     if not count:
         return
     text = f"{count:,} of {len(queries.texts):,} query ids are also document ids"
     if rule.drop_self:
-        yield Finding("remark", "shared-ids", count, f"{text}; a query's own document is dropped from its ranking")
+        text += "; a query's own document is dropped from its ranking"
+        yield DatasetFinding("remark", "shared-ids", count, text)
     elif documents.same_text.count:
-        # Most often the query itself would be found first, and no rule takes it out.
+        # Such a query usually ranks itself first, and no rule removes it.
         text += f", and {documents.same_text.count:,} times with the same text, but no rule drops them (drop_self)"
-        yield Finding("warning", "shared-ids", count, text, tuple(documents.same_text.first))
+        yield DatasetFinding("warning", "shared-ids", count, text, tuple(documents.same_text.examples))
     else:
         text += ", never with the same text: a coincidence of numbering, nothing is dropped"
-        yield Finding("remark", "shared-ids", count, text)
+        yield DatasetFinding("remark", "shared-ids", count, text)
 
 
-def _unfit(examples: Examples, kind: str) -> Iterator[Finding]:
-    if examples.count:
-        told = f"{kind} ids are empty or hold white space, which no TREC file can carry"
-        yield _of(examples, "fault", f"unfit-{kind}-ids", told)
+def _unfit_ids(unfit: Occurrences, name: str) -> Iterator[DatasetFinding]:
+    if unfit.count:
+        text = f"{name} ids are empty or hold white space, which no TREC file can carry"
+        yield _with_examples(unfit, "fault", f"unfit-{name}-ids", text)
 
 
-def _of(examples: Examples, level: Literal["fault", "remark"], kind: str, text: str) -> Finding:
-    return Finding(level, kind, examples.count, f"{examples.count:,} {text}", tuple(examples.first))
+def _with_examples(occurrences: Occurrences, level: Literal["fault", "remark"], kind: str, text: str) -> DatasetFinding:
+    count = occurrences.count
+    return DatasetFinding(level, kind, count, f"{count:,} {text}", tuple(occurrences.examples))

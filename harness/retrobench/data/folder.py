@@ -1,15 +1,17 @@
 """
 A collection in a folder: BEIR's layout, or tab-separated text, each file gzipped or not.
 
-    corpus.jsonl or corpus.tsv         documents
-    queries.jsonl or queries.tsv       queries of all splits; queries.SPLIT.jsonl or .tsv, where there, those of one
-    qrels/SPLIT.tsv or qrels.SPLIT.tsv judgements, in BEIR's form or TREC's
-    negatives/SPLIT.tsv                documents that do not answer a query: query-id, corpus-id
-    dataset.toml                       what the collection is, and how it is scored
+    corpus.jsonl or corpus.tsv                  documents
+    queries.jsonl or queries.tsv                queries of all splits
+    queries.SPLIT.jsonl or queries.SPLIT.tsv    queries of one split, read in place of the file for all splits
+    qrels/SPLIT.tsv or qrels.SPLIT.tsv          judgements, in BEIR's form or TREC's
+    negatives/SPLIT.tsv                         documents that do not answer a query: query-id, corpus-id
+    dataset.toml                                the name of the corpus variant, and the rule of scoring
 
-Only the corpus is needed until more is asked for. Of two files for one purpose neither is taken. `tables` says how
-the files are read. `dataset.toml` holds `title`, which names the variant of the corpus, the fields of `rules.Rule`,
-and the same again for one split under `[splits.SPLIT]`.
+Only the corpus is required. Two files for one purpose are an error. `tables` reads the files.
+
+`dataset.toml` holds `title`, which names the corpus variant, and the fields of `rules.Rule`. A table
+`[splits.SPLIT]` sets fields for one split.
 """
 
 from __future__ import annotations
@@ -44,117 +46,132 @@ LAYOUT = "corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv"
 
 @dataclass(frozen=True)
 class Description:
-    """What `dataset.toml` says: the corpus variant, and the rule of one split."""
+    """The content of `dataset.toml` for one split: the corpus variant and the rule."""
 
     title: str
     rule: Rule
 
 
 def checked(folder: Path) -> Path:
-    """The folder itself, if it has documents."""
-    _corpus(folder)
+    """Return the folder unchanged. Raise RetrobenchError if it has no documents."""
+    _corpus_file(folder)
     return folder
 
 
 def size(folder: Path) -> int:
-    """The bytes of the corpus as it lies on the disk."""
-    return _corpus(folder).stat().st_size
+    """Return the bytes of the corpus file."""
+    return _corpus_file(folder).stat().st_size
 
 
 def documents(folder: Path) -> Iterator[tables.Record]:
-    """Id, title and text of each document in file order."""
-    return tables.records(_corpus(folder))
+    """Yield id, title and text of each document in file order."""
+    return tables.records(_corpus_file(folder))
 
 
 def document_count(folder: Path) -> int:
-    """The number of lines of the corpus."""
-    return tables.count(_corpus(folder))
+    """Return the number of lines of the corpus file."""
+    return tables.count(_corpus_file(folder))
 
 
 def queries(folder: Path, split: str) -> Iterator[tuple[str, str]]:
-    """Id and text of each query that the split judges, in the order of its judgements."""
-    file = _queries(folder, split)
+    """Return id and text of each query that the split judges, in the order of its judgements."""
+    file = _queries_file(folder, split)
     texts = {record.id: record.text for record in tables.records(file)}
-    judged = dict.fromkeys(query for query, _, _ in judgements(folder, split))
-    absent = next((query for query in judged if query not in texts), None)
-    if absent is not None:
-        raise tables.FaultyFile(_qrels(folder, split), 0, f"judges query {absent!r}, which {file} lacks")
-    return ((query, texts[query]) for query in judged)
+    judged = dict.fromkeys(query_id for query_id, _, _ in judgements(folder, split))
+    for query_id in judged:
+        if query_id not in texts:
+            raise tables.FaultyFile(_qrels_file(folder, split), 0, f"judges query {query_id!r}, which {file} lacks")
+    return ((query_id, texts[query_id]) for query_id in judged)
 
 
 def unjudged(folder: Path, split: str) -> int:
-    """The number of queries in the split's file of queries that no split judges, and that are therefore never used."""
-    judged = {query for each in splits(folder) for query, _, _ in judgements(folder, each)}
-    return sum(record.id not in judged for record in tables.records(_queries(folder, split)))
+    """Count the queries in the split's file of queries that no split judges. They are never used."""
+    judged: set[str] = set()
+    for name in splits(folder):
+        judged.update(query_id for query_id, _, _ in judgements(folder, name))
+    return sum(record.id not in judged for record in tables.records(_queries_file(folder, split)))
 
 
-def judgements(folder: Path, split: str) -> Iterator[tuple[str, str, int]]:
-    """Query id, document id and grade of each judgement of the split, in file order."""
-    return tables.judgements(_qrels(folder, split))
+def judgements(folder: Path, split: str) -> Iterator[tables.Judgement]:
+    """Yield query id, document id and grade of each judgement of the split, in file order."""
+    return tables.judgements(_qrels_file(folder, split))
 
 
-def negatives(folder: Path, split: str) -> Iterator[tuple[str, str]]:
-    """Query id and document id of each negative of the split, in file order."""
-    file = _one(folder, f"negatives/{split}.tsv")
+def negatives(folder: Path, split: str) -> Iterator[tables.IdPair]:
+    """Yield query id and document id of each negative of the split, in file order."""
+    file = _only_file(folder, f"negatives/{split}.tsv")
     if file is None:
-        known = ", ".join(_splits(folder, "negatives/*.tsv")) or "none"
-        raise RetrobenchError(f"No file {folder / 'negatives' / split}.tsv. Splits with negatives there: {known}.")
+        names = ", ".join(_split_names(folder, "negatives/*.tsv")) or "none"
+        raise RetrobenchError(f"No file {folder / 'negatives' / split}.tsv. Splits with negatives there: {names}.")
     return tables.pairs(file)
 
 
 def splits(folder: Path) -> tuple[str, ...]:
-    """The splits with judgements, sorted."""
-    return _splits(folder, "qrels/*.tsv", "qrels.*.tsv")
+    """Return the sorted names of the splits with judgements."""
+    return _split_names(folder, "qrels/*.tsv", "qrels.*.tsv")
 
 
 def describe(folder: Path, split: str) -> Description:
-    """What `dataset.toml` says of the split; nothing, and the default rule, where there is no such file."""
+    """Return the description of a split in `dataset.toml`; without such a file, no title and the default rule."""
     file = folder / "dataset.toml"
-    try:
-        found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RetrobenchError(f"{file} is not TOML ({error}).") from None
-    title, by_split = found.pop("title", ""), found.pop("splits", {})
+    settings = _read_toml(file) if file.is_file() else {}
+    title = settings.pop("title", "")
+    by_split = settings.pop("splits", {})
     if not isinstance(title, str) or not isinstance(by_split, dict) or not isinstance(by_split.get(split, {}), dict):
         raise RetrobenchError(f"{file}: title must be a text, and splits a table like [splits.{split}].")
-    rule = build_record(Rule, {"note": title, **found, **by_split.get(split, {})}, str(file))
+    rule = build_record(Rule, {"note": title, **settings, **by_split.get(split, {})}, str(file))
     return Description(title, rule)
 
 
-def _corpus(folder: Path) -> Path:
-    file = _one(folder, "corpus.jsonl", "corpus.tsv")
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RetrobenchError(f"{file} is not TOML ({error}).") from None
+
+
+def _corpus_file(folder: Path) -> Path:
+    file = _only_file(folder, "corpus.jsonl", "corpus.tsv")
     if file is None:
         raise RetrobenchError(f"Folder {folder} has no corpus.jsonl; BEIR's layout is {LAYOUT}.")
     return file
 
 
-def _queries(folder: Path, split: str) -> Path:
-    own = _one(folder, f"queries.{split}.jsonl", f"queries.{split}.tsv")
-    file = own or _one(folder, "queries.jsonl", "queries.tsv")
+def _queries_file(folder: Path, split: str) -> Path:
+    file = _only_file(folder, f"queries.{split}.jsonl", f"queries.{split}.tsv")
+    if file is None:
+        file = _only_file(folder, "queries.jsonl", "queries.tsv")
     if file is None:
         raise RetrobenchError(f"Folder {folder} has no queries.jsonl, so no queries; BEIR's layout is {LAYOUT}.")
     return file
 
 
-def _qrels(folder: Path, split: str) -> Path:
-    file = _one(folder, f"qrels/{split}.tsv", f"qrels.{split}.tsv")
+def _qrels_file(folder: Path, split: str) -> Path:
+    file = _only_file(folder, f"qrels/{split}.tsv", f"qrels.{split}.tsv")
     if file is None:
-        known = ", ".join(splits(folder)) or "none"
+        names = ", ".join(splits(folder)) or "none"
         raise RetrobenchError(
-            f"No file {folder / 'qrels' / split}.tsv. Splits there: {known}; name one as {folder}:SPLIT."
+            f"No file {folder / 'qrels' / split}.tsv. Splits there: {names}; name one as {folder}:SPLIT."
         )
     return file
 
 
-def _one(folder: Path, *names: str) -> Path | None:
-    """The one file of these names, gzipped or not."""
-    found = [folder / (name + end) for name in names for end in ("", ".gz") if (folder / (name + end)).is_file()]
-    if len(found) > 1:
-        there = " and ".join(str(file.relative_to(folder)) for file in found)
-        raise RetrobenchError(f"Folder {folder} has {there}, of which only one can count; move the other away.")
-    return found[0] if found else None
+def _only_file(folder: Path, *names: str) -> Path | None:
+    """Return the file with any of these names, gzipped or not. Raise RetrobenchError if there are two."""
+    files = []
+    for name in names:
+        for file in (folder / name, folder / f"{name}.gz"):
+            if file.is_file():
+                files.append(file)
+    if len(files) > 1:
+        duplicates = " and ".join(str(file.relative_to(folder)) for file in files)
+        raise RetrobenchError(f"Folder {folder} has {duplicates}, of which only one can count; move the other away.")
+    return files[0] if files else None
 
 
-def _splits(folder: Path, *patterns: str) -> tuple[str, ...]:
-    names = (file.name for pattern in patterns for end in ("", ".gz") for file in folder.glob(pattern + end))
-    return tuple(sorted({name.removesuffix(".gz").removesuffix(".tsv").removeprefix("qrels.") for name in names}))
+def _split_names(folder: Path, *patterns: str) -> tuple[str, ...]:
+    names = set()
+    for pattern in patterns:
+        for file in (*folder.glob(pattern), *folder.glob(f"{pattern}.gz")):
+            names.add(file.name.removesuffix(".gz").removesuffix(".tsv").removeprefix("qrels."))
+    return tuple(sorted(names))

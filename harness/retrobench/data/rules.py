@@ -1,17 +1,17 @@
 """
-How each dataset is scored, and which datasets stand behind one name.
+The rule by which each dataset is scored, and the groups of datasets.
 
-* Rule, rule(id)      self-hits, the least relevant grade, the usual measures, and what to know of a published dataset
-* GROUPS, expand(id)  `beir` and `beir/cqadupstack`, and the split that an id without one means
-* averages(scores)    the mean of every group that is complete, under a name that says of how many
+* Rule, rule(id)      self-hits, relevance threshold, default measures, and a note about a published dataset
+* GROUPS, expand(id)  the members of `beir` and `beir/cqadupstack`, and the default split of a parent id
+* averages(scores)    the mean of every complete group, with the number of its members in its name
 
-Ids are those of ir_datasets. Nothing heavy is imported.
+Ids are ir_datasets' own. Importing this module is cheap.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 __all__ = ["GROUPS", "Rule", "averages", "expand", "rule"]
@@ -19,18 +19,18 @@ __all__ = ["GROUPS", "Rule", "averages", "expand", "rule"]
 
 @dataclass(frozen=True)
 class Rule:
-    """What the scorer has to know of a dataset."""
+    """The facts about a dataset that scoring needs."""
 
-    # A query's own document, the one with its id, leaves its ranking. ArguAna and Quora alone: elsewhere equal ids
-    # are a coincidence of numbering, and an unrelated document would go.
+    # Remove from each ranking the document with the query's id. Only ArguAna and Quora need it: elsewhere equal ids
+    # are a coincidence of numbering, and the rule would remove an unrelated document.
     drop_self: bool = False
-    # The least grade that is relevant in measures that know two grades only; nDCG keeps them all.
+    # The lowest relevant grade for binary measures. nDCG uses every grade.
     relevance_level: int = 1
-    # Computed when nobody names any.
+    # Default measures, used when the user names none.
     measures: tuple[str, ...] = ("nDCG@10", "Recall@100")
     # One sentence for the reader of a score.
     note: str = ""
-    # Judgements of documents that the corpus lacks, as published. Any other number is a fault of the copy.
+    # The published number of judgements whose document the corpus lacks. Any other number is a fault of the copy.
     dangling: int = 0
 
     def __post_init__(self) -> None:
@@ -38,18 +38,13 @@ class Rule:
             raise ValueError(f"relevance_level is {self.relevance_level}, and grade 0 means not relevant")
 
 
-FORUMS = tuple(
-    f"beir/cqadupstack/{forum}"
-    for forum in (
-        *("android", "english", "gaming", "gis", "mathematica", "physics"),
-        *("programmers", "stats", "tex", "unix", "webmasters", "wordpress"),
-    )
-)
-
 CQADUPSTACK = "beir/cqadupstack"
 
-# BEIR's zero-shot sets, less the four that are not public: BioASQ, Signal-1M, TREC-NEWS and Robust04. The last
-# member stands for its 12 forums.
+FORUM_NAMES = "android english gaming gis mathematica physics programmers stats tex unix webmasters wordpress"
+FORUMS = tuple(f"{CQADUPSTACK}/{name}" for name in FORUM_NAMES.split())
+
+# BEIR's public zero-shot sets. BioASQ, Signal-1M, TREC-NEWS and Robust04 are not public. The last member is the group
+# of 12 forums.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     CQADUPSTACK: FORUMS,
     "beir": (
@@ -61,13 +56,19 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 MEANS = {CQADUPSTACK: "beir/cqadupstack (mean of 12 forums)", "beir": "beir (mean of 14 public sets)"}
 
-# beir/msmarco/test is TREC DL 2019; the set that papers call MS MARCO is dev.
-SPLITS = {"beir/msmarco": "beir/msmarco/dev"} | {
-    f"beir/{name}": f"beir/{name}/test"
-    for name in ("nfcorpus", "fiqa", "quora", "dbpedia-entity", "hotpotqa", "fever", "scifact")
+# Parent id -> the split that papers report. beir/msmarco/test is TREC DL 2019; papers report dev as MS MARCO.
+SPLITS = {
+    "beir/msmarco": "beir/msmarco/dev",
+    "beir/nfcorpus": "beir/nfcorpus/test",
+    "beir/fiqa": "beir/fiqa/test",
+    "beir/quora": "beir/quora/test",
+    "beir/dbpedia-entity": "beir/dbpedia-entity/test",
+    "beir/hotpotqa": "beir/hotpotqa/test",
+    "beir/fever": "beir/fever/test",
+    "beir/scifact": "beir/scifact/test",
 }
 
-# The columns of the three papers. In two of them R@k is Success@k: a query with any answer in the first k.
+# The columns of the three papers. Two papers call Success@k "R@k": the share of queries with an answer in the top k.
 _MSMARCO = Rule(
     measures=(
         *("MRR@10", "MRR@100", "Recall@10", "Recall@50", "Recall@100", "Recall@1000"),
@@ -85,7 +86,7 @@ _ARGUANA = Rule(
     dangling=5,
 )
 
-# The first pattern that matches the whole id.
+# The first pattern that matches the whole id gives the rule.
 _RULES: tuple[tuple[str, Rule], ...] = (
     (r"beir/arguana", _ARGUANA),
     (r"beir/quora(/.+)?", Rule(drop_self=True, note="The queries are documents of the corpus.")),
@@ -115,34 +116,48 @@ _RULES: tuple[tuple[str, Rule], ...] = (
 
 
 def rule(dataset_id: str) -> Rule:
-    """The rule of a dataset; the default one where nothing is known of it."""
-    return next((found for pattern, found in _RULES if re.fullmatch(pattern, dataset_id)), Rule())
+    """Return the rule of a dataset, and the default rule for an id that no pattern matches."""
+    for pattern, published_rule in _RULES:
+        if re.fullmatch(pattern, dataset_id):
+            return published_rule
+    return Rule()
 
 
 def expand(dataset_id: str) -> tuple[str, ...]:
-    """The datasets that an id stands for: a group's members, a parent's test split, else itself."""
+    """Return the dataset ids behind an id: a group's members, a parent's default split, else the id itself."""
     if dataset_id in GROUPS:
         return tuple(_flat(dataset_id))
     return (SPLITS.get(dataset_id, dataset_id),)
 
 
-def _flat(name: str) -> Iterator[str]:
-    for member in GROUPS[name]:
-        yield from _flat(member) if member in GROUPS else (member,)
+def _flat(group: str) -> Iterator[str]:
+    for member in GROUPS[group]:
+        if member in GROUPS:
+            yield from _flat(member)
+        else:
+            yield member
 
 
 def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """
-    Name of the mean -> measure -> mean, from dataset id -> measure -> value.
+    Return the means of complete groups, as group title -> measure -> mean, from dataset id -> measure -> value.
 
-    Only groups of which every member is there, and only measures that every member has. A forum counts once among
-    the 12, and their mean once among the 14. Of BEIR's 18 sets four are not public, so no mean here is one over 18.
+    A mean covers the measures that every member has. Each forum counts once among the 12, and their mean counts once
+    among the 14. BEIR has 18 sets, of which four are not public, so no mean covers 18.
     """
-    known = {SPLITS.get(name, name): dict(values) for name, values in scores.items() if name not in GROUPS}
-    found = {}
-    for group, members in GROUPS.items():  # the forums first: their mean is a member of the other group
-        if all(member in known for member in members):
-            shared = [name for name in known[members[0]] if all(name in known[member] for member in members)]
-            known[group] = {name: sum(known[member][name] for member in members) / len(members) for name in shared}
-            found[MEANS[group]] = known[group]
-    return found
+    by_id = {SPLITS.get(name, name): dict(values) for name, values in scores.items() if name not in GROUPS}
+    means = {}
+    for group, members in GROUPS.items():  # the forums come first, because their mean is a member of `beir`
+        if all(member in by_id for member in members):
+            by_id[group] = _means([by_id[member] for member in members])
+            means[MEANS[group]] = by_id[group]
+    return means
+
+
+def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over datasets of each measure that all of them have."""
+    means = {}
+    for measure in scores[0]:
+        if all(measure in values for values in scores):
+            means[measure] = sum(values[measure] for values in scores) / len(scores)
+    return means

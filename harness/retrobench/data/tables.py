@@ -1,13 +1,13 @@
 """
-The files of a collection, line by line and never whole: JSON Lines and tab-separated text, gzipped or not.
+Read the files of a collection line by line: JSON Lines and tab-separated text, gzipped or not.
 
 * records      id, title and text of documents or queries
 * judgements   query id, document id and grade
 * pairs        query id and document id
 
-A record in JSON Lines has its id in `_id`, `id`, `docid` or `query_id`, its text in `text`, `contents` or `query`, and
-perhaps a `title`. In tab-separated text it is id, text or id, title, text: as many columns as the first line has,
-no header, no quotes. Each faulty line is named by file and number.
+A JSON Lines record has its id in `_id`, `id`, `docid` or `query_id`, and its text in `text`, `contents` or `query`. A
+`title` is optional. Tab-separated columns are id, text or id, title, text, without header and quotes. The first line
+sets the number of columns. An error names the file and the line.
 """
 
 from __future__ import annotations
@@ -18,22 +18,28 @@ import itertools
 import json
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from retrobench.errors import RetrobenchError
 
-__all__ = ["FaultyFile", "Record", "count", "judgements", "pairs", "records"]
+__all__ = ["FaultyFile", "IdPair", "Judgement", "Record", "count", "judgements", "pairs", "records"]
 
-IDS = ("_id", "id", "docid", "query_id")
-TEXTS = ("text", "contents", "query")
+ID_FIELDS = ("_id", "id", "docid", "query_id")
+TEXT_FIELDS = ("text", "contents", "query")
+
+PAIRS_HEADER = ("query-id", "corpus-id")
+
+Judgement = tuple[str, str, int]  # query id, document id, grade
+IdPair = tuple[str, str]  # query id, document id
+Line = tuple[int, str]  # number, from 1, and text
 
 
 class FaultyFile(RetrobenchError):
-    """A file that is not what its name promises. The message says where."""
+    """A file whose content does not have the format of its name. Line 0 stands for the whole file."""
 
     def __init__(self, file: Path, line: int, fault: str) -> None:
         super().__init__(f"{file}, line {line}: {fault}." if line else f"{file} {fault}.")
@@ -48,64 +54,67 @@ class Record(NamedTuple):
 
 
 def records(file: Path) -> Iterator[Record]:
-    """The records of a file named `*.jsonl` or `*.tsv`, or such a file gzipped, in file order.
+    """Yield the records of a file named `*.jsonl`, `*.tsv`, `*.jsonl.gz` or `*.tsv.gz`, in file order.
 
-    FaultyFile where a line is not a record, and after the last one where an id was used twice: 8 bytes are kept
-    for each id, so that nine million of them take no more than 72 MB.
+    Raise FaultyFile at a line that is no record. A repeated id raises it after the last record: only 8 bytes of each
+    id stay in memory, 72 MB for nine million ids.
     """
     hashes = array("q")
-    for _, record in _numbered(file):
+    for _, record in _numbered_records(file):
         hashes.append(hash(record.id))
         yield record
     if not hashes:
         expected = "a document or query" if _is_tsv(file) else "one JSON object"
         raise FaultyFile(file, 0, f"is empty; {expected} per line is expected")
-    inorder = np.sort(np.frombuffer(hashes, np.int64))
-    twice = inorder[1:][inorder[1:] == inorder[:-1]]
-    if len(twice):
-        _name_repetition(file, set(twice.tolist()))
+    ascending = np.sort(np.frombuffer(hashes, np.int64))
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(repeated):
+        _check_repetition(file, set(repeated.tolist()))
 
 
 def count(file: Path) -> int:
-    """The number of lines, none of them read as a record."""
+    """Return the number of lines, without parsing any."""
     with _opened(file) as lines:
         return sum(1 for _ in lines)
 
 
-def judgements(file: Path) -> Iterator[tuple[str, str, int]]:
-    """The rows of a file in BEIR's form (a header, then query id, document id, grade between tabs) or in TREC's (query
-    id, iteration, document id, grade).
+def judgements(file: Path) -> Iterator[Judgement]:
+    """Yield query id, document id and grade of each row in BEIR's form or TREC's.
 
-    A missing header in the first form is an error: other readers would take the first judgement for one.
+    BEIR's form is a header, then query id, document id and grade between tabs. TREC's is query id, iteration, document
+    id and grade. A missing header is an error, because other readers would skip the first judgement.
     """
     lines = _lines(file)
     first = next(lines, (1, ""))
+    lines = itertools.chain([first], lines)
     if _is_grade(first[1].split()[3:]):
-        yield from _by_trec(file, itertools.chain([first], lines))
+        yield from _trec_judgements(file, lines)
     else:
-        yield from _by_beir(file, itertools.chain([first], lines))
+        yield from _beir_judgements(file, lines)
 
 
-def pairs(file: Path) -> Iterator[tuple[str, str]]:
-    """The rows of a file whose header is `query-id`, `corpus-id`, with a tab between."""
+def pairs(file: Path) -> Iterator[IdPair]:
+    """Yield query id and document id of each row below the header `query-id`, `corpus-id`."""
     for number, line in _lines(file):
         row = tuple(line.rstrip("\r\n").split("\t"))
         if number == 1:
-            if row != ("query-id", "corpus-id"):
+            if row != PAIRS_HEADER:
                 raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id")
-        elif len(row) != 2 or not all(row):
+            continue
+        if len(row) != 2 or not all(row):
             raise FaultyFile(file, number, f"a query id and a document id were expected, not {list(row)}")
-        else:
-            yield row[0], row[1]
+        yield row[0], row[1]
 
 
 def _opened(file: Path) -> gzip.GzipFile:
-    # Opened as bytes: text mode would end a line at a lone carriage return too.
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+    # Bytes, because text mode would also end a line at a lone carriage return.
+    if file.suffix == ".gz":
+        return gzip.open(file, "rb")
+    return file.open("rb")  # type: ignore[return-value]
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers, from 1."""
+def _lines(file: Path) -> Iterator[Line]:
+    """Yield the lines with their numbers."""
     with _opened(file) as lines:
         for number in itertools.count(1):
             try:
@@ -123,13 +132,17 @@ def _is_tsv(file: Path) -> bool:
     return ".tsv" in file.suffixes[-2:]
 
 
-def _numbered(file: Path) -> Iterator[tuple[int, Record]]:
-    tabbed, columns = _is_tsv(file), 0
+def _numbered_records(file: Path) -> Iterator[tuple[int, Record]]:
+    tabbed = _is_tsv(file)
+    columns = 0
     for number, line in _lines(file):
-        row = line.rstrip("\r\n").split("\t") if tabbed else []
-        columns = columns or len(row)
         try:
-            record = _from_row(row, columns) if tabbed else _from_json(line)
+            if tabbed:
+                row = line.rstrip("\r\n").split("\t")
+                columns = columns or len(row)
+                record = _from_row(row, columns)
+            else:
+                record = _from_json(line)
         except ValueError as error:
             raise FaultyFile(file, number, str(error)) from None
         yield number, record
@@ -140,36 +153,49 @@ def _from_json(line: str) -> Record:
         row = json.loads(line)
     except ValueError as error:
         raise ValueError(f"not a JSON object ({error})") from None
-    key = next((row[name] for name in IDS if name in row), None) if isinstance(row, dict) else None
-    if not isinstance(key, str):
+    identifier = _first_field(row, ID_FIELDS) if isinstance(row, dict) else None
+    if not isinstance(identifier, str):
         raise ValueError("not a JSON object with a string '_id'")
-    text = next((name for name in TEXTS if name in row), "text")
-    for field in ("title", text):
+    text_field = next((field for field in TEXT_FIELDS if field in row), "text")
+    for field in ("title", text_field):
         if not isinstance(row.get(field), str | None):
             raise ValueError(f"{field!r} is not a string but {row[field]!r}")
-    return Record(key, row.get("title") or "", row.get(text) or "")
+    return Record(identifier, row.get("title") or "", row.get(text_field) or "")
+
+
+def _first_field(row: dict[str, Any], fields: Iterable[str]) -> Any:
+    """Return the value of the first of these fields that the row has."""
+    for field in fields:
+        if field in row:
+            return row[field]
+    return None
 
 
 def _from_row(row: list[str], columns: int) -> Record:
-    if columns not in (2, 3) or len(row) != columns or not row[0]:
-        expected = {2: "an id and a text", 3: "an id, a title and a text"}.get(columns, "an id and a text")
-        raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {row[:3]}")
-    return Record(row[0], row[1] if columns == 3 else "", row[-1])
+    if len(row) == columns and row[0]:
+        if columns == 2:
+            return Record(id=row[0], title="", text=row[1])
+        if columns == 3:
+            return Record(*row)
+    expected = "an id, a title and a text" if columns == 3 else "an id and a text"
+    raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {row[:3]}")
 
 
-def _name_repetition(file: Path, hashes: set[int]) -> None:
-    """Read again, for the lines: of two ids with one hash both may be innocent."""
-    seen: dict[str, int] = {}
-    for number, record in _numbered(file):
-        if hash(record.id) in hashes:
-            if record.id in seen:
-                raise FaultyFile(file, number, f"id {record.id!r} was used on line {seen[record.id]}")
-            seen[record.id] = number
+def _check_repetition(file: Path, hashes: set[int]) -> None:
+    """Read the file again and raise FaultyFile for a repeated id. Different ids with equal hashes are no fault."""
+    first_lines: dict[str, int] = {}
+    for number, record in _numbered_records(file):
+        if hash(record.id) not in hashes:
+            continue
+        if record.id in first_lines:
+            raise FaultyFile(file, number, f"id {record.id!r} was used on line {first_lines[record.id]}")
+        first_lines[record.id] = number
 
 
-def _by_beir(file: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[str, str, int]]:
+def _beir_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
     rows = csv.reader((line for _, line in lines), delimiter="\t")
-    if len(first := next(rows, [])) == 3 and _is_grade(first[2:]):
+    header = next(rows, [])
+    if len(header) == 3 and _is_grade(header[2:]):
         raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id, score")
     try:
         for number, row in enumerate(rows, 2):
@@ -181,7 +207,7 @@ def _by_beir(file: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[str
         raise FaultyFile(file, rows.line_num, str(error)) from None
 
 
-def _by_trec(file: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[str, str, int]]:
+def _trec_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
     for number, line in lines:
         row = line.split()
         if len(row) != 4 or not _is_grade(row[3:]):
@@ -190,5 +216,6 @@ def _by_trec(file: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[str
         yield row[0], row[2], int(row[3])
 
 
-def _is_grade(column: list[str]) -> bool:
-    return len(column) == 1 and column[0].removeprefix("-").isdecimal()
+def _is_grade(columns: list[str]) -> bool:
+    """Tell whether the columns are a single whole number."""
+    return len(columns) == 1 and columns[0].removeprefix("-").isdecimal()

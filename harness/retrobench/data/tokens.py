@@ -1,4 +1,8 @@
-"""Tokenised texts on disk: flat ids and offsets, memory-mapped, so that no step tokenises and no corpus need fit."""
+"""
+Tokenised texts on disk: flat token ids and offsets, memory-mapped.
+
+Training reads token ids instead of tokenising, and a corpus may be larger than memory.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +20,24 @@ import numpy as np
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["TokenChunk", "TokenisedTexts", "by_length", "vocabulary", "write_chunks", "write_tokens"]
+__all__ = ["TextRow", "TokenChunk", "TokenisedTexts", "by_length", "vocabulary", "write_chunks", "write_tokens"]
+
+TextRow = tuple[str, str, str]  # id, title, text
 
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
-_AT_ONCE = 4096
+_CHUNK_TEXTS = 4096  # texts tokenised at a time
 
 
 def by_length(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Row numbers in groups of at most `budget` tokens each, padding included, shortest first; a longer text alone.
+    """Yield groups of row numbers, shortest texts first, with at most `budget` tokens a group, padding included.
 
-    `lengths` [N] are in tokens. Texts of one length keep their order.
+    `lengths` [N] are in tokens. A text longer than `budget` is a group of its own. Texts of equal length keep their
+    order.
     """
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        # As they are sorted, a group of n texts takes n times the length of its last one.
+        # The texts are sorted, so a group of n texts takes n times the length of its last text.
         sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
         count = max(1, int(np.searchsorted(sizes, budget, side="right")))
         yield order[start : start + count]
@@ -38,27 +45,43 @@ def by_length(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def vocabulary(tokenizer: Any, size: int) -> Vocabulary:
-    """The facts of a fast tokenizer beside a model with `size` word vectors, never a constant of one vocabulary."""
+    """Return the special ids of a fast tokenizer, for a model with `size` word vectors.
+
+    Raise RetrobenchError for a slow tokenizer, and for a tokenizer without a pad, cls, sep or mask token.
+    """
     _backend(tokenizer)
-    words = tokenizer.get_vocab()
-    special = set(tokenizer.all_special_ids) | set(range(len(tokenizer), size))
-    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= {i for token, i in words.items() if _UNUSED.fullmatch(token)}
-    cls = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
+    cls = tokenizer.cls_token_id
+    if cls is None:
+        cls = tokenizer.bos_token_id
     ids = {"pad": tokenizer.pad_token_id, "cls": cls, "sep": _separator(tokenizer), "mask": tokenizer.mask_token_id}
-    missing = [name for name, value in ids.items() if value is None]
-    if missing:
-        raise RetrobenchError(f"The base model's tokenizer has no {missing[0]} token; choose a masked language model.")
-    return Vocabulary(size=size, special=frozenset(special), **ids)
+    for name, token_id in ids.items():
+        if token_id is None:
+            raise RetrobenchError(f"The base model's tokenizer has no {name} token; choose a masked language model.")
+    return Vocabulary(size=size, special=_special_ids(tokenizer, size), **ids)
+
+
+def _special_ids(tokenizer: Any, size: int) -> frozenset[int]:
+    """Return the ids that stand for no word: special tokens, unused tokens, and model rows beyond the tokenizer."""
+    special = set(tokenizer.all_special_ids)
+    special.update(range(len(tokenizer), size))
+    for token_id, added_token in tokenizer.added_tokens_decoder.items():
+        if added_token.special:
+            special.add(token_id)
+    for token, token_id in tokenizer.get_vocab().items():
+        if _UNUSED.fullmatch(token):
+            special.add(token_id)
+    return frozenset(special)
 
 
 def _separator(tokenizer: Any) -> Any:
-    return tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    if tokenizer.sep_token_id is None:
+        return tokenizer.eos_token_id
+    return tokenizer.sep_token_id
 
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """Tokens of some texts, one text behind the other; of each text first its title."""
+    """The concatenated tokens of N texts. The tokens of a title come before the tokens of its text."""
 
     ids: Sequence[str]
     lengths: np.ndarray  # [N, 2], tokens of each title and of each text
@@ -67,8 +90,8 @@ class TokenChunk:
 
 
 def write_chunks(folder: Path, chunks: Iterable[TokenChunk], dtype: type[np.unsignedinteger]) -> dict[str, float]:
-    """Write tokenised texts into `folder`, chunk by chunk; return the numbers of texts and tokens."""
-    written = [np.zeros((0, 2), np.int64)]
+    """Write tokenised texts into `folder`, chunk by chunk, and return the numbers of texts and tokens."""
+    chunk_lengths = [np.zeros((0, 2), np.int64)]
     with (
         open(folder / "tokens.bin", "wb") as tokens,
         open(folder / "starts.bin", "wb") as starts,
@@ -79,83 +102,96 @@ def write_chunks(folder: Path, chunks: Iterable[TokenChunk], dtype: type[np.unsi
             ids.write(separator + ", ".join(map(json.dumps, chunk.ids)))
             tokens.write(chunk.tokens.astype(dtype).tobytes())
             starts.write(chunk.starts.astype(np.bool_).tobytes())
-            written.append(chunk.lengths)
+            chunk_lengths.append(chunk.lengths)
             separator = ", "
         ids.write("[]" if separator == "[" else "]")
-    lengths = np.concatenate(written)
+    lengths = np.concatenate(chunk_lengths)
+    offsets = np.concatenate([[0], lengths.sum(1).cumsum()])
     np.save(folder / "lengths.npy", lengths)
-    np.save(folder / "offsets.npy", np.concatenate([[0], lengths.sum(1).cumsum()]))
+    np.save(folder / "offsets.npy", offsets)
     (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name}))
     return {"texts": float(len(lengths)), "tokens": float(lengths.sum())}
 
 
 def write_tokens(
     folder: Path,
-    texts: Iterable[tuple[str, str, str]],
+    texts: Iterable[TextRow],
     tokenizer: Any,
     advance: Any = None,
     separated: bool = False,
 ) -> dict[str, float]:
-    """Tokenise (id, title, text) triples into `folder`; return the numbers of texts and tokens.
+    """Tokenise (id, title, text) triples into `folder`, and return the numbers of texts and tokens.
 
-    With `separated` a title ends in the tokenizer's separator, which counts as a word of the title.
+    With `separated`, a title ends in the tokenizer's separator, which counts as a word of the title.
     """
     backend = _backend(tokenizer)
-    between = [_separator(tokenizer)] if separated else []
-    if None in between:
+    title_end = _separator(tokenizer) if separated else None
+    if separated and title_end is None:
         raise RetrobenchError("The base model's tokenizer has no sep token to put after titles; join them by a space.")
-    # Many a tokenizer.json carries the truncation and padding of the model's last training run.
+    # A tokenizer.json may carry the truncation and padding of its model's last training run.
     backend.no_truncation()
     backend.no_padding()
 
     def chunks() -> Iterator[TokenChunk]:
-        source = iter(texts)
-        while rows := list(islice(source, _AT_ONCE)):
-            yield _tokenised(rows, backend, between)
+        remaining = iter(texts)
+        while rows := list(islice(remaining, _CHUNK_TEXTS)):
+            yield _tokenise(rows, backend, title_end)
             if advance is not None:
                 advance(len(rows))
 
-    return write_chunks(folder, chunks(), np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    return write_chunks(folder, chunks(), dtype)
 
 
-def _tokenised(rows: Sequence[tuple[str, str, str]], backend: Any, between: list[int]) -> TokenChunk:
-    """Tokenise (id, title, text) triples; `between` stands after every title."""
+def _tokenise(rows: Sequence[TextRow], backend: Any, title_end: int | None) -> TokenChunk:
+    """Tokenise (id, title, text) triples. `title_end` is appended to every title that has tokens."""
     titles = _encode(backend, [title for _, title, _ in rows])
-    bodies = _encode(backend, [text for _, _, text in rows])
-    lengths, tokens, starts = [], [], []
-    for (title, title_starts), (body, body_starts) in zip(titles, bodies, strict=True):
-        if title:
-            title, title_starts = [*title, *between], [*title_starts, *(True for _ in between)]
-        lengths.append((len(title), len(body)))
-        tokens.append(np.asarray([*title, *body], np.uint32))
-        starts.append(np.asarray([*title_starts, *body_starts], np.bool_))
-    ids = [identifier for identifier, _, _ in rows]
-    return TokenChunk(ids, np.asarray(lengths, np.int64), np.concatenate(tokens), np.concatenate(starts))
+    texts = _encode(backend, [text for _, _, text in rows])
+    lengths: list[tuple[int, int]] = []
+    tokens: list[int] = []
+    starts: list[bool] = []
+    for (title, title_starts), (text, text_starts) in zip(titles, texts, strict=True):
+        if title and title_end is not None:
+            title.append(title_end)
+            title_starts.append(True)
+        lengths.append((len(title), len(text)))
+        tokens += title + text
+        starts += title_starts + text_starts
+    return TokenChunk(
+        ids=[text_id for text_id, _, _ in rows],
+        lengths=np.asarray(lengths, np.int64),
+        tokens=np.asarray(tokens, np.uint32),
+        starts=np.asarray(starts, np.bool_),
+    )
 
 
 def _backend(tokenizer: Any) -> Any:
-    """What a fast tokenizer works with, and tells words apart by; RetrobenchError for a slow one."""
+    """Return the Rust tokenizer beneath a fast tokenizer, which numbers words. Raise RetrobenchError for a slow one."""
     if not getattr(tokenizer, "is_fast", False):
         raise RetrobenchError("The base model has no fast tokenizer; choose a base that ships a tokenizer.json.")
     return tokenizer.backend_tokenizer
 
 
 def _encode(backend: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], list[bool]]]:
-    """Ids and word starts of each text; a word is what the tokenizer itself calls one."""
+    """Yield token ids and word starts of each text. The tokenizer's own word numbers decide where a word starts."""
     for encoding in backend.encode_batch(texts, add_special_tokens=False):
-        words = encoding.word_ids
-        yield encoding.ids, [i == 0 or word != words[i - 1] for i, word in enumerate(words)]
+        starts = []
+        previous = -1
+        for word in encoding.word_ids:
+            starts.append(word != previous)
+            previous = word
+        yield encoding.ids, starts
 
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """Passages by row number, mapped rather than read; only the ids are read, when first needed."""
+    """Passages by row number, memory-mapped. Only the ids are read into memory, on first use."""
 
     folder: Path
-    tokens: np.ndarray  # of all texts in a row
-    starts: np.ndarray
+    tokens: np.ndarray  # [T], the concatenated tokens of all texts
+    starts: np.ndarray  # [T] bool, True where a word begins
     title_lengths: np.ndarray  # [N]
-    offsets: np.ndarray  # [N + 1], where each text begins among the tokens
+    offsets: np.ndarray  # [N + 1], the position of each text's first token
 
     @classmethod
     def open(cls, folder: Path) -> TokenisedTexts:
@@ -163,15 +199,16 @@ class TokenisedTexts:
         dtype = json.loads((folder / "texts.json").read_text())["dtype"]
         lengths = np.load(folder / "lengths.npy", mmap_mode="r")
         offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-        if not offsets[-1]:  # an empty file cannot be mapped
-            return cls(folder, np.zeros(0, dtype), np.zeros(0, np.bool_), lengths[:, 0], offsets)
-        tokens = np.memmap(folder / "tokens.bin", dtype, "r")
-        starts = np.memmap(folder / "starts.bin", np.bool_, "r")
+        tokens = np.zeros(0, dtype)
+        starts = np.zeros(0, np.bool_)
+        if offsets[-1]:  # an empty file cannot be mapped
+            tokens = np.memmap(folder / "tokens.bin", dtype, "r")
+            starts = np.memmap(folder / "starts.bin", np.bool_, "r")
         return cls(folder, tokens, starts, lengths[:, 0], offsets)
 
     @cached_property
     def ids(self) -> list[str]:
-        """Ids of the texts, read when first needed."""
+        """Read the ids of the texts."""
         ids: list[str] = json.loads((self.folder / "ids.json").read_text(encoding="utf-8"))
         return ids
 
@@ -184,7 +221,12 @@ class TokenisedTexts:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> Passage:
-        first, last = self.offsets[row], self.offsets[row + 1]
+        first = self.offsets[row]
         middle = first + self.title_lengths[row]
-        tokens, starts = self.tokens, self.starts
-        return Passage(tokens[first:middle], starts[first:middle], tokens[middle:last], starts[middle:last])
+        last = self.offsets[row + 1]
+        return Passage(
+            self.tokens[first:middle],
+            self.starts[first:middle],
+            self.tokens[middle:last],
+            self.starts[middle:last],
+        )

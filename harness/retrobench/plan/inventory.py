@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from retrobench import data
 from retrobench.config import Model
-from retrobench.data import MODELS, build, catalogue, path
+from retrobench.data import MODELS, build, catalogue, shipped_folder
 from retrobench.errors import RetrobenchError
 from retrobench.plan.arithmetic import BERT_BASE, Shape
 
@@ -192,7 +192,7 @@ def _read_shape(name: str, folder: Path) -> Shape:
 def _find_folder(name: str) -> Path | None:
     """Return the folder with the model's files, or None if they are not local."""
     if name in MODELS:
-        return path(MODELS[name])
+        return shipped_folder(MODELS[name])
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import try_to_load_from_cache

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrobench.core import atomic_write
-from retrobench.data import path
+from retrobench.data import shipped_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-EMBEDDED = path("squad").parent
+EMBEDDED = shipped_folder("squad").parent
 SPLITS = ("train", "fit", "val", "test")
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY_SIZE = 8192

@@ -1,12 +1,12 @@
 """
-The collections that ir_datasets does not have, by name: `BUILDERS[NAME](folder)` makes one and says what it made.
+Build the collections that ir_datasets lacks: `BUILDERS[NAME](folder)` builds one and returns a line about it.
 
 * msmarco-titled    MS MARCO's passages with RocketQA's titles: train, dev, dl19, dl20       titled
-* msmarco-sbert     the same without titles, with sentence-transformers' hard negatives      sbert
+* msmarco-sbert     MS MARCO's passages without titles, with sentence-transformers' negatives sbert
 * wikibook          Wikipedia and BookCorpus in blocks, for pre-training                     wikibook
 
-A builder is a frozen record with settings of its own. It reads what lies in FOLDER.sources, downloads the rest to
-there, and gives the folder its name last. leaderboards/msmarco/DATA.md says which files these are.
+A builder is a frozen record with settings of its own. It downloads into FOLDER.sources the files that are missing
+there, and renames the finished folder last. leaderboards/msmarco/DATA.md lists these files.
 """
 
 from __future__ import annotations

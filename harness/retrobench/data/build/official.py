@@ -1,8 +1,8 @@
 """
-MS MARCO's passages, queries, judgements and triples, and TREC's: from ir_datasets, or from files put there by hand.
+MS MARCO's passages, queries, judgements and triples, and TREC's topics and judgements, as published.
 
-ir_datasets downloads, verifies and keeps them in its own home. A file among the sources, under the name it is
-published by, is read in its place, plain, gzipped or still in its archive.
+ir_datasets downloads and verifies them in its own home. A file placed by hand among the sources, under its published
+name, is read instead: plain, gzipped or still in its archive.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from retrobench.data import catalogue
 from retrobench.data.build import sources
 from retrobench.data.build.writing import Site
+from retrobench.data.tables import Judgement
 from retrobench.errors import RetrobenchError
 
 __all__ = [
@@ -21,44 +22,48 @@ __all__ = [
     "DL20",
     "TRAIN_QRELS",
     "TRAIN_QUERIES",
+    "IdText",
     "Official",
     "Topics",
-    "judged",
     "passages",
     "qrels",
     "queries",
-    "texts",
+    "read_judgements",
+    "read_texts",
     "triples",
 ]
 
 MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking"
 TREC = "https://trec.nist.gov/data/deep"
 
+IdText = tuple[str, str]  # id and text of a query or passage
+
 
 @dataclass(frozen=True)
 class Official:
-    """A published file, the dataset of ir_datasets that it is part of, and which member of an archive it is."""
+    """A published file, its dataset in ir_datasets, and its name within its archive, empty where it is no archive."""
 
     url: str
     dataset: str
     member: str = ""
 
     def by_hand(self, site: Site) -> Path | None:
-        """The file among the sources, unpacked where it lies in an archive."""
-        archive = self.url.rpartition("/")[2]
-        plain = self.member or archive.removesuffix(".gz")
-        for name in (plain, f"{plain}.gz"):
+        """Return the file among the sources, unpacked if it lies in an archive; None if it is not among them."""
+        published_name = self.url.rpartition("/")[2]
+        plain_name = self.member or published_name.removesuffix(".gz")
+        for name in (plain_name, f"{plain_name}.gz"):
             if (site.sources / name).is_file():
                 return site.sources / name
-        if not self.member or not (site.sources / archive).is_file():
+        archive = site.sources / published_name
+        if not self.member or not archive.is_file():
             return None
-        sources.unpack(site.sources / archive, [self.member], site.scratch)
+        sources.unpack(archive, [self.member], site.scratch)
         return site.scratch / self.member
 
 
 @dataclass(frozen=True)
 class Topics:
-    """The queries and judgements of one TREC track."""
+    """The queries and judgements of a TREC track."""
 
     queries: Official
     qrels: Official
@@ -68,53 +73,63 @@ PASSAGES = Official(f"{MSMARCO}/collectionandqueries.tar.gz", "msmarco-passage",
 TRAIN_QUERIES = Official(f"{MSMARCO}/queries.tar.gz", "msmarco-passage/train", "queries.train.tsv")
 TRAIN_QRELS = Official(f"{MSMARCO}/qrels.train.tsv", "msmarco-passage/train")
 TRIPLES = Official(f"{MSMARCO}/qidpidtriples.train.full.2.tsv.gz", "msmarco-passage/train/triples-v2")
-DL19, DL20 = (
-    Topics(
-        Official(f"{MSMARCO}/msmarco-test{year}-queries.tsv.gz", f"msmarco-passage/trec-dl-{year}"),
-        Official(f"{TREC}/{year}qrels-pass.txt", f"msmarco-passage/trec-dl-{year}"),
-    )
-    for year in (2019, 2020)
+DL19 = Topics(
+    Official(f"{MSMARCO}/msmarco-test2019-queries.tsv.gz", "msmarco-passage/trec-dl-2019"),
+    Official(f"{TREC}/2019qrels-pass.txt", "msmarco-passage/trec-dl-2019"),
+)
+DL20 = Topics(
+    Official(f"{MSMARCO}/msmarco-test2020-queries.tsv.gz", "msmarco-passage/trec-dl-2020"),
+    Official(f"{TREC}/2020qrels-pass.txt", "msmarco-passage/trec-dl-2020"),
 )
 
 
-def passages(site: Site) -> Iterator[tuple[str, str]]:
-    """Id and text of each passage, the broken encoding of the published file mended as ir_datasets does."""
+def passages(site: Site) -> Iterator[IdText]:
+    """Return id and text of each passage. The published file's broken encoding is mended as ir_datasets mends it."""
     file = PASSAGES.by_hand(site)
     if file is None:
-        return ((row.doc_id, row.text) for row in catalogue.reach(PASSAGES.dataset, "docs").docs_iter())
+        rows = catalogue.reach(PASSAGES.dataset, "docs").docs_iter()
+        return ((row.doc_id, row.text) for row in rows)
     from ir_datasets.datasets.msmarco_passage import FixEncoding
     from ir_datasets.util import GzipExtract, LocalDownload
 
     source = LocalDownload(file)
-    mended = FixEncoding(GzipExtract(source) if file.suffix == ".gz" else source)
-    return _pairs(file, (line.rstrip(b"\r\n") for line in mended))
+    if file.suffix == ".gz":
+        source = GzipExtract(source)
+    return _tabbed_pairs(file, (line.rstrip(b"\r\n") for line in FixEncoding(source)))
 
 
-def queries(official: Official, site: Site) -> Iterator[tuple[str, str]]:
-    """Id and text of each query."""
+def queries(official: Official, site: Site) -> Iterator[IdText]:
+    """Return id and text of each query."""
     file = official.by_hand(site)
     if file is None:
-        return ((row.query_id, row.text) for row in catalogue.reach(official.dataset, "queries").queries_iter())
-    return texts(file)
+        rows = catalogue.reach(official.dataset, "queries").queries_iter()
+        return ((row.query_id, row.text) for row in rows)
+    return read_texts(file)
 
 
-def qrels(official: Official, site: Site) -> Iterator[tuple[str, str, int]]:
-    """Query id, passage id and grade of each judgement."""
+def qrels(official: Official, site: Site) -> Iterator[Judgement]:
+    """Return query id, passage id and grade of each judgement."""
     file = official.by_hand(site)
     if file is None:
         rows = catalogue.reach(official.dataset, "qrels").qrels_iter()
         return ((row.query_id, row.doc_id, row.relevance) for row in rows)
-    return judged(file)
+    return read_judgements(file)
 
 
 def triples(site: Site) -> Path:
-    """The file of query id, a passage that answers it and one that does not: 397,768,673 lines, grouped by query."""
-    by_hand = TRIPLES.by_hand(site)
-    return by_hand or Path(catalogue.reach(TRIPLES.dataset, "docpairs").docpairs_handler().docpairs_path())
+    """Return the file of training triples: query id, id of a relevant passage, id of a passage that is not.
+
+    It has 397,768,673 lines, grouped by query.
+    """
+    file = TRIPLES.by_hand(site)
+    if file is None:
+        handler = catalogue.reach(TRIPLES.dataset, "docpairs").docpairs_handler()
+        file = Path(handler.docpairs_path())
+    return file
 
 
-def judged(file: Path) -> Iterator[tuple[str, str, int]]:
-    """Query id, passage id and grade of each line, in TREC's four columns or in two where every grade is 1."""
+def read_judgements(file: Path) -> Iterator[Judgement]:
+    """Yield query id, passage id and grade of each line: TREC's four columns, or two columns that mean grade 1."""
     for number, line in enumerate(sources.lines(file), 1):
         row = line.decode().split()
         if len(row) == 2:
@@ -125,14 +140,14 @@ def judged(file: Path) -> Iterator[tuple[str, str, int]]:
             raise RetrobenchError(f"{file}, line {number}: a judgement in two or four columns was expected, not {row}.")
 
 
-def texts(file: Path) -> Iterator[tuple[str, str]]:
-    """Id and text of each line, with a tab between them."""
-    return _pairs(file, sources.lines(file))
+def read_texts(file: Path) -> Iterator[IdText]:
+    """Return id and text of each line, with a tab between them."""
+    return _tabbed_pairs(file, sources.lines(file))
 
 
-def _pairs(file: Path, rows: Iterator[bytes]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(rows, 1):
-        key, tab, text = line.decode().partition("\t")
+def _tabbed_pairs(file: Path, lines: Iterator[bytes]) -> Iterator[IdText]:
+    for number, line in enumerate(lines, 1):
+        identifier, tab, text = line.decode().partition("\t")
         if not tab:
             raise RetrobenchError(f"{file}, line {number}: an id, a tab and a text were expected.")
-        yield key, text
+        yield identifier, text

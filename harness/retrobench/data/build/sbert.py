@@ -1,9 +1,9 @@
 """
-MS MARCO as published, without titles, with the hard negatives of sentence-transformers: RetroMAE's BEIR recipe.
+MS MARCO's passages without titles, with sentence-transformers' hard negatives: RetroMAE's recipe for BEIR.
 
-Each training query has negatives mined by BM25 and three dense retrievers, each with the score a cross-encoder gives
-it. A negative whose score is not at least `margin` below that of the lowest positive is likely an answer and dropped;
-of the rest the first `per_system` of each retriever are kept (RetroMAE: examples/retriever/BEIR/download_neg.py).
+BM25 and three dense retrievers mined negatives for each training query, and a cross-encoder scored them. A negative is
+dropped as a likely answer unless its score is at least `margin` below the lowest positive's. The first `per_system`
+remaining negatives of each retriever are written (RetroMAE: examples/retriever/BEIR/download_neg.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from retrobench.data.build import official, sources
 from retrobench.data.build.sources import Remote
 from retrobench.data.build.writing import (
     Site,
-    expect,
+    check_counts,
     make,
     write_corpus,
     write_description,
@@ -32,19 +33,21 @@ from retrobench.data.build.writing import (
     write_qrels,
     write_queries,
 )
+from retrobench.data.tables import IdPair
+from retrobench.data.tokens import TextRow
 from retrobench.errors import RetrobenchError
 
 __all__ = ["PUBLISHED", "Sbert"]
 
-# Holds the scores: `{"qid", "pos": [{"pid", "ce-score"}], "neg": {system: [{"pid", "ce-score"}]}}`. The MD5 is the one
-# that lightning-ir checks (data/external_datasets).
+# A line is `{"qid", "pos": [{"pid", "ce-score"}], "neg": {system: [{"pid", "ce-score"}]}}`. lightning-ir checks this
+# MD5 (data/external_datasets).
 NEGATIVES = Remote(
     "msmarco-hard-negatives.jsonl.gz",
     ("https://sbert.net/datasets/msmarco-hard-negatives.jsonl.gz",),
     md5="ecf8cafb10197fd7adf4f68aabd15d84",
 )
-# The hub's later file of that name has bare ids and more systems. Its scores lie beside it as a pickle, which is never
-# loaded, and in a dataset of their own as parquet: columns query_id, corpus_id (a list) and score (a list).
+# The hub's later file of that name has bare ids and more systems. The hub publishes its scores as a pickle, which is
+# never loaded, and as a parquet dataset: columns query_id, corpus_id (a list) and score (a list).
 HUB_NEGATIVES = Remote(
     "msmarco-hard-negatives-hub.jsonl.gz",
     (
@@ -53,7 +56,7 @@ HUB_NEGATIVES = Remote(
 )
 HUB_SCORES = ("sentence-transformers/msmarco-scores-ms-marco-MiniLM-L6-v2", "main", "list")
 
-# Those of the file with scores, which RetroMAE and BEIR's train_msmarco_v3 take all of.
+# The systems of the file with scores. RetroMAE and BEIR's train_msmarco_v3 use all four.
 SYSTEMS = ("bm25", "msmarco-distilbert-base-tas-b", "msmarco-distilbert-base-v3", "msmarco-MiniLM-L-6-v3")
 
 # As in etc/metadata.json of ir_datasets 0.6.3: msmarco-passage, its train/judged and train.
@@ -65,8 +68,8 @@ class Sbert:
     """
     Builds `msmarco-sbert`: split train, with negatives.
 
-    `margin` is in units of the cross-encoder's logits; None keeps what was mined whatever its score. A `sample` is
-    not held to the published counts.
+    `margin` is in units of the cross-encoder's logits. None writes mined negatives whatever their scores. A `sample` is
+    not compared with the published counts.
     """
 
     margin: float | None = 3.0
@@ -74,52 +77,59 @@ class Sbert:
     sample: bool = False
 
     def __call__(self, folder: Path) -> str:
-        """Build into `folder` and say what was made."""
+        """Build into `folder`, and return a line about the result."""
         return make(folder, self._fill)
 
     def _fill(self, site: Site) -> str:
-        mined = _mined(site)  # all downloads come before any work
-        texts, qrels = official.queries(official.TRAIN_QUERIES, site), official.qrels(official.TRAIN_QRELS, site)
-        untitled = official.passages(site)
-        scores = None if self.margin is None or _has_scores(mined) else _Scores.read(site)
+        # All downloads come before any work.
+        mined_file = _mined_file(site)
+        texts = official.queries(official.TRAIN_QUERIES, site)
+        qrels = official.qrels(official.TRAIN_QRELS, site)
+        passages = official.passages(site)
+        scores = None
+        if self.margin is not None and not _has_scores(mined_file):
+            scores = _Scores.read(site)
         with bar("passages", PUBLISHED["passages"], "passages") as advance:
-            counts = {"passages": write_corpus(site, _untitled(untitled, advance))}
+            counts = {"passages": write_corpus(site, _untitled(passages, advance))}
         judgements = list(qrels)
-        judged = {query for query, _, _ in judgements}
+        judged = {query_id for query_id, _, _ in judgements}
         counts["train judgements"] = write_qrels(site, "train", judgements)
         counts["train queries"] = write_queries(site, {key: text for key, text in texts if key in judged})
         if not self.sample:
-            expect(site, counts, PUBLISHED)
-        negatives = write_negatives(site, "train", self._chosen(mined, scores, judged))
+            check_counts(site, counts, PUBLISHED)
+        negatives = write_negatives(site, "train", self._negatives(mined_file, scores, judged))
         if not negatives:
-            raise RetrobenchError(f"{mined} names no negatives of {', '.join(SYSTEMS)} for a training query.")
-        how = "unfiltered" if self.margin is None else f"cross-encoder margin {self.margin:g}"
-        title = f"MS MARCO passages without titles; sentence-transformers' hard negatives, {how}"
+            raise RetrobenchError(f"{mined_file} names no negatives of {', '.join(SYSTEMS)} for a training query.")
+        filtering = "unfiltered" if self.margin is None else f"cross-encoder margin {self.margin:g}"
+        title = f"MS MARCO passages without titles; sentence-transformers' hard negatives, {filtering}"
         write_description(site, title, rules.rule("msmarco-passage/train"), {})
         return (
             f"{counts['passages']:,} passages without titles; {counts['train queries']:,} train queries; "
-            f"{negatives:,} negatives, {how}, at most {self.per_system} from each of {len(SYSTEMS)} systems."
+            f"{negatives:,} negatives, {filtering}, at most {self.per_system} from each of {len(SYSTEMS)} systems."
         )
 
-    def _chosen(self, mined: Path, scores: _Scores | None, judged: set[str]) -> Iterator[tuple[str, str]]:
+    def _negatives(self, mined_file: Path, scores: _Scores | None, judged: set[str]) -> Iterator[IdPair]:
+        """Yield query id and passage id of the chosen negatives of each judged query."""
         with bar("negatives", len(judged), "queries") as advance:
-            for number, line in enumerate(sources.lines(mined), 1):
+            for number, line in enumerate(sources.lines(mined_file), 1):
                 try:
-                    found = _Mined.read(line, scores)
+                    mined = _Mined.read(line, scores)
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     fault = f"{type(error).__name__}: {error}"
                     raise RetrobenchError(
-                        f"{mined}, line {number}: not what was mined for a query ({fault})."
+                        f"{mined_file}, line {number}: no negatives mined for a query ({fault})."
                     ) from None
                 advance(1)
-                if str(found.query) in judged:
-                    for passage in found.negatives(self.margin, self.per_system):
-                        yield str(found.query), str(passage)
+                query_id = str(mined.query)
+                if query_id not in judged:
+                    continue
+                for passage in mined.negatives(self.margin, self.per_system):
+                    yield query_id, str(passage)
 
 
 @dataclass(frozen=True)
 class _Mined:
-    """What was mined for a query: its positives, each system's passages from the best, and scores as far as known."""
+    """The mining result for one query: positives, each system's passages from the best, and the available scores."""
 
     query: int
     positives: tuple[int, ...]
@@ -128,109 +138,147 @@ class _Mined:
 
     @classmethod
     def read(cls, line: bytes, scores: _Scores | None) -> _Mined:
+        """Parse a line, with its own scores unless `scores` are given."""
         row = json.loads(line)
-        query, listed = int(row["qid"]), [row["pos"], *(row["neg"][name] for name in row["neg"] if name in SYSTEMS)]
-        if scores is None:
-            known = {int(item["pid"]): item["ce-score"] for items in listed for item in items if isinstance(item, dict)}
-        else:
-            known = scores.of(query)
-        ids = [tuple(int(item["pid"] if isinstance(item, dict) else item) for item in items) for items in listed]
-        return cls(query, ids[0], tuple(ids[1:]), known)
+        query = int(row["qid"])
+        negatives = [items for system, items in row["neg"].items() if system in SYSTEMS]
+        query_scores = scores.by_passage(query) if scores else _own_scores([row["pos"], *negatives])
+        return cls(query, _passage_ids(row["pos"]), tuple(map(_passage_ids, negatives)), query_scores)
 
-    def negatives(self, margin: float | None, most: int) -> list[int]:
-        """The first `most` of each system that no system before had and that score low enough."""
-        lowest = min((self.scores[key] for key in self.positives if key in self.scores), default=-math.inf)
-        ceiling = math.inf if margin is None else lowest - margin
-        chosen: dict[int, None] = {}
+    def negatives(self, margin: float | None, per_system: int) -> list[int]:
+        """Return the first `per_system` new passages of each system whose scores are low enough."""
+        ceiling = math.inf
+        if margin is not None:
+            positive_scores = [self.scores[passage] for passage in self.positives if passage in self.scores]
+            ceiling = min(positive_scores, default=-math.inf) - margin
+        chosen: dict[int, None] = {}  # a set in the order of insertion
         for passages in self.systems:
-            fresh = (key for key in passages if key not in chosen and key not in self.positives)
-            # Without a score nothing speaks against its being an answer.
-            low = [key for key in fresh if margin is None or self.scores.get(key, math.inf) <= ceiling]
-            chosen |= dict.fromkeys(list(dict.fromkeys(low))[:most])
+            most = len(chosen) + per_system
+            for passage in passages:
+                if len(chosen) == most:
+                    break
+                # A passage without a score may be an answer.
+                if passage not in self.positives and self.scores.get(passage, math.inf) <= ceiling:
+                    chosen[passage] = None
         return list(chosen)
+
+
+def _passage_ids(items: Iterable[Any]) -> tuple[int, ...]:
+    """Return the passage ids of items that are ids or records with a `pid`."""
+    ids = []
+    for item in items:
+        identifier = item["pid"] if isinstance(item, dict) else item
+        ids.append(int(identifier))
+    return tuple(ids)
+
+
+def _own_scores(rankings: Iterable[Iterable[Any]]) -> dict[int, float]:
+    """Return passage -> score from the items that are records with a `ce-score`."""
+    scores = {}
+    for items in rankings:
+        for item in items:
+            if isinstance(item, dict):
+                scores[int(item["pid"])] = item["ce-score"]
+    return scores
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """The cross-encoder's scores, 160 million of them: left on disk, with the place of each query's."""
+    """The cross-encoder's 160 million scores, memory-mapped, with the rows of each query."""
 
     passages: NDArray[np.int32]
     scores: NDArray[np.float64]
-    places: dict[int, tuple[int, int]]
+    rows: dict[int, slice]
 
     @classmethod
     def read(cls, site: Site) -> _Scores:
-        """From scores.tsv among the sources (query-id, corpus-id, score), else from the hub's parquet files."""
+        """Read scores.tsv among the sources (query-id, corpus-id, score), else the hub's parquet files."""
         by_hand = site.sources / "scores.tsv"
-        groups = _from_text(by_hand) if by_hand.is_file() else _from_parquet(site.sources / "scores")
-        passages, scores, places, count = site.scratch / "passages", site.scratch / "scores", {}, 0
-        with passages.open("wb") as first, scores.open("wb") as second:
-            for query, keys, values in groups:
-                if query in places:
+        passages_file = site.scratch / "passages"
+        scores_file = site.scratch / "scores"
+        rows: dict[int, slice] = {}
+        count = 0
+        with passages_file.open("wb") as passages_stream, scores_file.open("wb") as scores_stream:
+            for query, passages, scores in _score_groups(by_hand, site.sources / "scores"):
+                if query in rows:
                     raise RetrobenchError(f"The scores of query {query} do not stand together; sort {by_hand}.")
-                keys.astype(np.int32).tofile(first)
-                values.astype(np.float64).tofile(second)
-                places[query] = count, count + len(keys)
-                count += len(keys)
+                passages.astype(np.int32).tofile(passages_stream)
+                scores.astype(np.float64).tofile(scores_stream)
+                rows[query] = slice(count, count + len(passages))
+                count += len(passages)
         if not count:
             raise RetrobenchError(f"No scores in {by_hand}: query-id, corpus-id and score with tabs are expected.")
-        return cls(np.memmap(passages, np.int32, "r"), np.memmap(scores, np.float64, "r"), places)
+        return cls(np.memmap(passages_file, np.int32, "r"), np.memmap(scores_file, np.float64, "r"), rows)
 
-    def of(self, query: int) -> dict[int, float]:
-        """Passage -> score, for a query."""
-        part = slice(*self.places.get(query, (0, 0)))
-        return dict(zip(self.passages[part].tolist(), self.scores[part].tolist(), strict=True))
+    def by_passage(self, query: int) -> dict[int, float]:
+        """Return passage -> score for a query."""
+        rows = self.rows.get(query, slice(0))
+        return dict(zip(self.passages[rows].tolist(), self.scores[rows].tolist(), strict=True))
 
 
 Group = tuple[int, NDArray[np.generic], NDArray[np.generic]]  # a query, its passages, their scores
 
 
-def _from_text(file: Path) -> Iterator[Group]:
-    rows = (line.split(b"\t") for line in sources.lines(file) if line[:1].isdigit())  # a header is passed over
+def _score_groups(by_hand: Path, folder: Path) -> Iterator[Group]:
+    if by_hand.is_file():
+        return _groups_of_tsv(by_hand)
+    return _groups_of_parquet(folder)
+
+
+def _groups_of_tsv(file: Path) -> Iterator[Group]:
+    rows = (line.split(b"\t") for line in sources.lines(file) if line[:1].isdigit())  # skips a header
     for query, group in itertools.groupby(rows, key=lambda row: row[0]):
+        passages = []
+        scores = []
         try:
-            keys, values = zip(*((int(key), float(value)) for _, key, value in group), strict=True)
+            for _, passage, score in group:
+                passages.append(int(passage))
+                scores.append(float(score))
         except ValueError:
             raise RetrobenchError(
-                f"{file}, query {query.decode()}: a query id, a passage id and a score with tabs."
+                f"{file}, query {query.decode()}: a query id, a passage id and a score with tabs are expected."
             ) from None
-        yield int(query), np.array(keys), np.array(values)
+        yield int(query), np.array(passages), np.array(scores)
 
 
-def _from_parquet(folder: Path) -> Iterator[Group]:
+def _groups_of_parquet(folder: Path) -> Iterator[Group]:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    for file in sources.at_hand(folder) or sources.fetch_parquet(*HUB_SCORES, folder):
+    for file in sources.complete_parquet(folder) or sources.download_parquet(*HUB_SCORES, folder):
         for batch in pq.ParquetFile(file).iter_batches(columns=["query_id", "corpus_id", "score"]):
             queries = pc.cast(batch.column("query_id"), pa.int64()).to_pylist()
-            keys = pc.cast(batch.column("corpus_id").flatten(), pa.int32()).to_numpy()
-            values = pc.cast(batch.column("score").flatten(), pa.float64()).to_numpy()
-            ends = np.cumsum(pc.list_value_length(batch.column("corpus_id")).to_numpy())
-            for query, low, high in zip(queries, [0, *ends[:-1]], ends, strict=True):
-                yield query, keys[low:high], values[low:high]
+            passages = pc.cast(batch.column("corpus_id").flatten(), pa.int32()).to_numpy()
+            scores = pc.cast(batch.column("score").flatten(), pa.float64()).to_numpy()
+            lengths = pc.list_value_length(batch.column("corpus_id")).to_pylist()
+            start = 0
+            for query, length in zip(queries, lengths, strict=True):
+                rows = slice(start, start + length)
+                yield query, passages[rows], scores[rows]
+                start += length
 
 
-def _mined(site: Site) -> Path:
-    """The file with scores if it can be had, else the hub's."""
-    if (site.sources / HUB_NEGATIVES.name).is_file():
-        return site.sources / HUB_NEGATIVES.name
+def _mined_file(site: Site) -> Path:
+    """Return the file with scores if it can be downloaded, else the hub's. A hub file among the sources comes first."""
+    hub_file = site.sources / HUB_NEGATIVES.name
+    if hub_file.is_file():
+        return hub_file
     try:
-        return sources.fetch(NEGATIVES, site.sources)
-    except RetrobenchError as first:
+        return sources.download(NEGATIVES, site.sources)
+    except RetrobenchError as error:
         try:
-            return sources.fetch(HUB_NEGATIVES, site.sources)
+            return sources.download(HUB_NEGATIVES, site.sources)
         except RetrobenchError:
-            raise first from None
+            raise error from None
 
 
-def _has_scores(mined: Path) -> bool:
-    row = json.loads(next(sources.lines(mined), b"{}"))
+def _has_scores(mined_file: Path) -> bool:
+    row = json.loads(next(sources.lines(mined_file), b"{}"))
     return any(isinstance(item, dict) for item in row.get("pos", []))
 
 
-def _untitled(passages: Iterable[tuple[str, str]], advance: Callable[[int], None]) -> Iterator[tuple[str, str, str]]:
-    for key, text in passages:
-        yield key, "", text
+def _untitled(passages: Iterable[official.IdText], advance: Callable[[int], None]) -> Iterator[TextRow]:
+    for passage_id, text in passages:
+        yield passage_id, "", text
         advance(1)

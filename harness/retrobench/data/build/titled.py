@@ -1,9 +1,9 @@
 """
 The MS MARCO passages with titles: RocketQA's files, joined as RetroMAE, Tevatron and bowdpr join them.
 
-RocketQA linked each passage to the MS MARCO document it is from and took over its title. The archive's passages,
-training and dev queries and dev judgements are used as they are; the training judgements, the TREC topics and the
-triples that the negatives are taken from are the official ones. The papers' figures are on this corpus.
+RocketQA linked each passage to its MS MARCO document and copied the document's title. RocketQA's archive gives the
+passages, the training and dev queries and the dev judgements. MS MARCO and TREC give the training judgements, the TREC
+topics and the triples behind the negatives. The papers report results on this corpus.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import mmap
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from retrobench.data.build import official, sources
 from retrobench.data.build.sources import Remote
 from retrobench.data.build.writing import (
     Site,
-    expect,
+    check_counts,
     make,
     write_corpus,
     write_description,
@@ -33,6 +33,8 @@ from retrobench.data.build.writing import (
     write_qrels,
     write_queries,
 )
+from retrobench.data.tables import IdPair, Judgement
+from retrobench.data.tokens import TextRow
 from retrobench.errors import RetrobenchError
 
 __all__ = ["PUBLISHED", "Titled", "first_negatives"]
@@ -59,7 +61,7 @@ TITLE = "MS MARCO passages with RocketQA's titles"
 TOPICS = {"dl19": official.DL19, "dl20": official.DL20}
 DEEP = rules.rule("msmarco-passage/trec-dl-2019")
 
-AT_A_TIME = 100_000  # rows between two looks at the clock
+BAR_STEP = 100_000  # rows between two updates of the bar
 
 
 @dataclass(frozen=True)
@@ -67,159 +69,190 @@ class Titled:
     """
     Builds `msmarco-titled`: splits train (with negatives), dev, dl19 and dl20.
 
-    `negatives` is how many of a query's are kept, the first ones in the order of the official triples: RetroMAE
-    samples from the first 200 (`--sample_neg_from_topk 200`). A `sample` is not held to the published counts.
+    `negatives` is the number of negatives per query, the first in the order of the official triples. RetroMAE samples
+    from the first 200 (`--sample_neg_from_topk 200`). A `sample` is not compared with the published counts.
     """
 
     negatives: int = 200
     sample: bool = False
 
     def __call__(self, folder: Path) -> str:
-        """Build into `folder` and say what was made."""
+        """Build into `folder`, and return a line about the result."""
         return make(folder, self._fill)
 
     def _fill(self, site: Site) -> str:
-        marco = _marco(site)
-        splits, triples = _splits(marco, site), official.triples(site)  # all downloads come before any work
-        passages = _index(marco)
-        counts = {"passages": write_corpus(site, _documents(marco, passages))}
+        # All downloads come before any work.
+        archive = _archive_folder(site)
+        splits = _read_splits(archive, site)
+        triples = official.triples(site)
+        passages = _index(archive)
+        counts = {"passages": write_corpus(site, _documents(archive, passages))}
         texts: dict[str, str] = {}
-        for split, (queries, qrels) in splits.items():
-            judgements = list(qrels)
-            judged = dict.fromkeys(query for query, _, _ in judgements)
-            _resolve(split, judgements, queries, passages)
-            counts[f"{split} judgements"] = write_qrels(site, split, judgements)
-            counts[f"{split} queries"] = len(judged)
-            texts |= {query: queries[query] for query in judged}
+        query_counts = []
+        for split in splits:
+            judgements = list(split.qrels)
+            _check_judgements(split, judgements, passages)
+            judged = dict.fromkeys(query_id for query_id, _, _ in judgements)
+            counts[f"{split.name} judgements"] = write_qrels(site, split.name, judgements)
+            counts[f"{split.name} queries"] = len(judged)
+            query_counts.append(f"{len(judged):,} {split.name}")
+            texts |= {query_id: split.queries[query_id] for query_id in judged}
         if not self.sample:
-            expect(site, counts, PUBLISHED)
+            check_counts(site, counts, PUBLISHED)
         write_queries(site, texts)
         negatives = write_negatives(site, "train", first_negatives(triples, self.negatives))
         write_description(site, TITLE, rules.rule("msmarco-passage/dev/small"), dict.fromkeys(TOPICS, DEEP))
+        titled = int((passages.titles >= 0).sum())
         return (
-            f"{counts['passages']:,} passages, {int((passages.titles >= 0).sum()):,} with a title; queries: "
-            + ", ".join(f"{counts[f'{split} queries']:,} {split}" for split in ("train", "dev", *TOPICS))
-            + f"; {negatives:,} negatives, the first {self.negatives} of each training query."
+            f"{counts['passages']:,} passages, {titled:,} with a title; queries: {', '.join(query_counts)}; "
+            f"{negatives:,} negatives, the first {self.negatives} of each training query."
         )
 
 
 @dataclass(frozen=True)
+class _Split:
+    """A split's query texts by id, judged or not, and its judgements."""
+
+    name: str
+    queries: dict[str, str]
+    qrels: Iterable[Judgement]
+
+
+@dataclass(frozen=True)
 class _Passages:
-    """The ids [N] of para.txt, ascending, and where in the two files text and title of each begin (-1: no title)."""
+    """The ids [N] of para.txt, ascending, and the byte positions of texts and titles in their files (-1: no title)."""
 
     ids: NDArray[np.int64]
     texts: NDArray[np.int64]
     titles: NDArray[np.int64]
 
 
-def _marco(site: Site) -> Path:
-    """The folder with the archive's files: one put among the sources unpacked, else the archive is."""
+def _archive_folder(site: Site) -> Path:
+    """Return the folder of the archive's files: `marco` among the sources, else the unpacked archive."""
     if (site.sources / "marco" / MEMBERS[0]).is_file():
         return site.sources / "marco"
-    sources.unpack(sources.fetch(ROCKETQA, site.sources), MEMBERS, site.scratch)
+    sources.unpack(sources.download(ROCKETQA, site.sources), MEMBERS, site.scratch)
     return site.scratch
 
 
-def _splits(marco: Path, site: Site) -> dict[str, tuple[dict[str, str], Iterable[tuple[str, str, int]]]]:
-    """Of each split the text of its queries, some of which may be judged nowhere, and the judgements."""
-    found: dict[str, tuple[dict[str, str], Iterable[tuple[str, str, int]]]] = {
-        "train": (dict(official.texts(marco / "train.query.txt")), official.qrels(official.TRAIN_QRELS, site)),
-        "dev": (dict(official.texts(marco / "dev.query.txt")), official.judged(marco / "qrels.dev.tsv")),
-    }
-    for split, topics in TOPICS.items():
-        found[split] = dict(official.queries(topics.queries, site)), official.qrels(topics.qrels, site)
-    return found
+def _read_splits(archive: Path, site: Site) -> list[_Split]:
+    train_queries = dict(official.read_texts(archive / "train.query.txt"))
+    dev_queries = dict(official.read_texts(archive / "dev.query.txt"))
+    splits = [
+        _Split("train", train_queries, official.qrels(official.TRAIN_QRELS, site)),
+        _Split("dev", dev_queries, official.read_judgements(archive / "qrels.dev.tsv")),
+    ]
+    for name, topics in TOPICS.items():
+        queries = dict(official.queries(topics.queries, site))
+        splits.append(_Split(name, queries, official.qrels(topics.qrels, site)))
+    return splits
 
 
-def _resolve(split: str, judgements: list[tuple[str, str, int]], queries: dict[str, str], passages: _Passages) -> None:
-    """Raise for the first judgement of a query or passage that is not there."""
-    lost = next((query for query, _, _ in judgements if query not in queries), None)
-    if lost is not None:
-        raise RetrobenchError(f"The {split} judgements name query {lost}, of which no text was found.")
-    named = np.array([int(passage) for _, passage, _ in judgements])
-    absent = named[~np.isin(named, passages.ids)]
+def _check_judgements(split: _Split, judgements: Collection[Judgement], passages: _Passages) -> None:
+    """Raise RetrobenchError for the first judgement of a query or passage that does not exist."""
+    for query_id, _, _ in judgements:
+        if query_id not in split.queries:
+            raise RetrobenchError(f"The {split.name} judgements name query {query_id}, of which no text was found.")
+    judged = np.array([int(passage_id) for _, passage_id, _ in judgements])
+    absent = judged[~np.isin(judged, passages.ids)]
     if len(absent):
-        raise RetrobenchError(f"The {split} judgements name passage {absent[0]}, which para.txt lacks.")
+        raise RetrobenchError(f"The {split.name} judgements name passage {absent[0]}, which para.txt lacks.")
 
 
-def _index(marco: Path) -> _Passages:
+def _index(archive: Path) -> _Passages:
     # 8 bytes per number: 0.3 GB for the whole collection, where the texts themselves would be 4 GB.
-    ids, texts = _starts(marco / "para.txt")
-    known, at = _starts(marco / "para.title.txt")
-    place = np.searchsorted(known, ids).clip(max=max(len(known) - 1, 0))
-    titles = np.where(known[place] == ids, at[place], -1) if len(known) else np.full(len(ids), -1)
+    ids, texts = _text_positions(archive / "para.txt")
+    titled_ids, title_positions = _text_positions(archive / "para.title.txt")
+    titles = np.full(len(ids), -1)
+    if len(titled_ids):
+        rows = np.searchsorted(titled_ids, ids).clip(max=len(titled_ids) - 1)
+        titles = np.where(titled_ids[rows] == ids, title_positions[rows], -1)
     return _Passages(ids, texts, titles)
 
 
-def _starts(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The ids of a file of `id TAB text` lines, ascending, and the byte where the text of each begins."""
-    ids, starts, at = array("q"), array("q"), 0
+def _text_positions(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ids of a file of `id TAB text` lines, ascending, and the byte position of each text."""
+    ids = array("q")
+    positions = array("q")
+    line_position = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            key, tab, _ = line.partition(b"\t")
-            if not tab or not key.isdigit():
+            identifier, tab, _ = line.partition(b"\t")
+            if not tab or not identifier.isdigit():
                 raise RetrobenchError(f"{file}, line {number}: a passage id, a tab and a text were expected.")
-            ids.append(int(key))
-            starts.append(at + len(key) + 1)
-            at += len(line)
-    numbers = np.asarray(ids, dtype=np.int64)
-    order = np.argsort(numbers, kind="stable")
-    numbers = numbers[order]
-    twice = numbers[1:][numbers[1:] == numbers[:-1]]
-    if len(twice):
-        raise RetrobenchError(f"{file} has passage {twice[0]} twice.")
-    return numbers, np.asarray(starts, dtype=np.int64)[order]
+            ids.append(int(identifier))
+            positions.append(line_position + len(identifier) + 1)
+            line_position += len(line)
+    unsorted_ids = np.asarray(ids, dtype=np.int64)
+    order = np.argsort(unsorted_ids, kind="stable")
+    ascending = unsorted_ids[order]
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(repeated):
+        raise RetrobenchError(f"{file} has passage {repeated[0]} twice.")
+    return ascending, np.asarray(positions, dtype=np.int64)[order]
 
 
-def _documents(marco: Path, passages: _Passages) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text in numerical order: `join -a 1 -e '' -o 1.1 2.2 1.2 | sort -n`, so no title is ''."""
+def _documents(archive: Path, passages: _Passages) -> Iterator[TextRow]:
+    """Yield id, title and text in numerical order; a missing title is empty.
+
+    The recipes do this by `join -a 1 -e '' -o 1.1 2.2 1.2 | sort -n`.
+    """
     count = len(passages.ids)
     with (
-        _mapped(marco / "para.txt") as texts,
-        _mapped(marco / "para.title.txt") as titles,
+        _mapped(archive / "para.txt") as texts,
+        _mapped(archive / "para.title.txt") as titles,
         bar("titled passages", count, "passages") as advance,
     ):
-        for low in range(0, count, AT_A_TIME):
-            part = slice(low, low + AT_A_TIME)
-            columns = (column[part].tolist() for column in (passages.ids, passages.titles, passages.texts))
-            for key, title, text in zip(*columns, strict=True):
-                yield str(key), "" if title < 0 else _field(titles, title), _field(texts, text)
-            advance(len(passages.ids[part]))
+        for start in range(0, count, BAR_STEP):
+            rows = slice(start, start + BAR_STEP)
+            ids = passages.ids[rows].tolist()
+            title_positions = passages.titles[rows].tolist()
+            text_positions = passages.texts[rows].tolist()
+            for passage_id, title_position, text_position in zip(ids, title_positions, text_positions, strict=True):
+                title = "" if title_position < 0 else _read_field(titles, title_position)
+                yield str(passage_id), title, _read_field(texts, text_position)
+            advance(len(ids))
 
 
 @contextmanager
 def _mapped(file: Path) -> Iterator[mmap.mmap | bytes]:
-    if file.stat().st_size == 0:  # which cannot be mapped
+    if file.stat().st_size == 0:  # an empty file cannot be mapped
         yield b""
         return
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content
 
 
-def _field(content: mmap.mmap | bytes, start: int) -> str:
+def _read_field(content: mmap.mmap | bytes, start: int) -> str:
+    """Return the text from a position to the next tab or line end. `join` drops the columns after another tab."""
     end = content.find(b"\n", start)
-    line = content[start : end if end >= 0 else len(content)]
-    return line.rstrip(b"\r").partition(b"\t")[0].decode()  # what stands after another tab is not joined
+    if end < 0:
+        end = len(content)
+    return content[start:end].rstrip(b"\r").partition(b"\t")[0].decode()
 
 
-def first_negatives(triples: Path, most: int) -> Iterator[tuple[str, str]]:
-    """Query id and negative of the triples in their order, `most` of each query, repeats included as in the recipes."""
-    taken: dict[int, int] = {}
+def first_negatives(triples: Path, per_query: int) -> Iterator[IdPair]:
+    """Yield query id and passage id of each query's first negatives, in the order of the triples.
+
+    Repeated negatives are yielded again, as in the recipes.
+    """
+    counts: dict[int, int] = {}
     with bar("negatives", TRIPLES, "triples") as advance:
-        for queries, passages in _columns(triples):
-            # Where a run of one query begins: the lines of a query stand together, but for the ends of a batch.
+        for queries, passages in _triple_batches(triples):
+            # The lines of a query stand together, except at the ends of a batch.
             starts = np.flatnonzero(np.diff(queries, prepend=-1))
             for start, end in itertools.pairwise([*starts, len(queries)]):
                 query = int(queries[start])
-                kept = passages[start : min(end, start + most - taken.get(query, 0))].tolist()
-                taken[query] = taken.get(query, 0) + len(kept)
-                for passage in kept:
+                count = counts.get(query, 0)
+                negatives = passages[start : min(end, start + per_query - count)].tolist()
+                counts[query] = count + len(negatives)
+                for passage in negatives:
                     yield str(query), str(passage)
             advance(len(queries))
 
 
-def _columns(triples: Path) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """Queries and negatives of a file of three numbers to a line, some thousand lines at a time."""
+def _triple_batches(triples: Path) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Yield queries and negatives of a file of three numbers to a line, some thousand lines at a time."""
     import pyarrow as pa
     import pyarrow.csv as csv
 

@@ -1,9 +1,9 @@
 """
-A collection's folder, written whole or not at all.
+Write a collection's folder, whole or not at all.
 
-* make(folder, fill)     fills FOLDER.partial and gives it its name last
-* write_corpus, write_queries, write_qrels, write_negatives, write_description     the files of BEIR's layout
-* expect(...)            that as many of each thing were found as were published
+* make(folder, fill)         fill FOLDER.partial, then rename it
+* write_corpus, write_queries, write_qrels, write_negatives, write_description     write the files of BEIR's layout
+* check_counts(...)          compare counts with the published ones
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pathlib import Path
 
 from retrobench.core import move, sync
 from retrobench.data.rules import Rule
+from retrobench.data.tables import IdPair, Judgement
+from retrobench.data.tokens import TextRow
 from retrobench.errors import RetrobenchError
 
 __all__ = [
     "Site",
-    "expect",
+    "check_counts",
     "make",
     "write_corpus",
     "write_description",
@@ -34,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Site:
-    """Where a collection is made: the folder to fill, its sources, and a folder that is gone in the end."""
+    """The folders of a build: the collection to fill, its sources, and a folder deleted at the end."""
 
     folder: Path
     sources: Path
@@ -43,92 +45,94 @@ class Site:
 
 def make(folder: Path, fill: Callable[[Site], str]) -> str:
     """
-    The collection at `folder`, made by `fill`, which says in one line what it made.
+    Make the collection at `folder`, and return the line that `fill` returns about it.
 
-    What a call that was cut short has left is thrown away, but for the sources. RetrobenchError where something is
-    there already, and where the disk is full.
+    Files of an interrupted call are deleted, except the sources. Raise RetrobenchError where `folder` exists, and where
+    the disk is full.
     """
-    partial, sources = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "sources"))
+    partial = folder.with_name(f"{folder.name}.partial")
+    sources = folder.with_name(f"{folder.name}.sources")
     if folder.exists():
         raise RetrobenchError(f"{folder} is there already. Move it away to have it made again.")
     shutil.rmtree(partial, ignore_errors=True)
     site = Site(partial, sources, partial / "scratch")
-    for place in (sources, site.scratch):
-        place.mkdir(parents=True, exist_ok=True)
+    site.sources.mkdir(parents=True, exist_ok=True)
+    site.scratch.mkdir(parents=True, exist_ok=True)
     try:
-        made = fill(site)
+        summary = fill(site)
         shutil.rmtree(site.scratch)
         sync(partial)
     except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)  # gigabytes of no use to the next call
+        shutil.rmtree(partial, ignore_errors=True)  # the next call has no use for these gigabytes
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             fault = f"The disk is full: {folder} was not made. Free space and run the same command again."
             raise RetrobenchError(fault) from None
         raise
     move(partial, folder)
-    return made
+    return summary
 
 
-def write_corpus(site: Site, documents: Iterable[tuple[str, str, str]]) -> int:
-    """corpus.jsonl from id, title and text of each; returns how many."""
-    rows = ({"_id": key, "title": title, "text": text} for key, title, text in documents)
-    return _jsonl(site.folder / "corpus.jsonl", rows)
+def write_corpus(site: Site, documents: Iterable[TextRow]) -> int:
+    """Write corpus.jsonl from id, title and text of each document, and return their number."""
+    rows = ({"_id": document_id, "title": title, "text": text} for document_id, title, text in documents)
+    return _write_jsonl(site.folder / "corpus.jsonl", rows)
 
 
 def write_queries(site: Site, texts: Mapping[str, str]) -> int:
-    """queries.jsonl from the text of each id."""
-    return _jsonl(site.folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in texts.items()))
+    """Write queries.jsonl from the text of each query id, and return their number."""
+    rows = ({"_id": query_id, "text": text} for query_id, text in texts.items())
+    return _write_jsonl(site.folder / "queries.jsonl", rows)
 
 
-def write_qrels(site: Site, split: str, judgements: Iterable[tuple[str, str, int]]) -> int:
-    """qrels/SPLIT.tsv from query id, document id and grade."""
-    rows = (f"{query}\t{document}\t{grade}" for query, document, grade in judgements)
-    return _tsv(site.folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", rows)
+def write_qrels(site: Site, split: str, judgements: Iterable[Judgement]) -> int:
+    """Write qrels/SPLIT.tsv from query id, document id and grade, and return the number of judgements."""
+    rows = (f"{query_id}\t{document_id}\t{grade}" for query_id, document_id, grade in judgements)
+    return _write_tsv(site.folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", rows)
 
 
-def write_negatives(site: Site, split: str, pairs: Iterable[tuple[str, str]]) -> int:
-    """negatives/SPLIT.tsv from query id and document id."""
-    rows = (f"{query}\t{document}" for query, document in pairs)
-    return _tsv(site.folder / "negatives" / f"{split}.tsv", "query-id\tcorpus-id", rows)
+def write_negatives(site: Site, split: str, pairs: Iterable[IdPair]) -> int:
+    """Write negatives/SPLIT.tsv from query id and document id, and return the number of pairs."""
+    rows = (f"{query_id}\t{document_id}" for query_id, document_id in pairs)
+    return _write_tsv(site.folder / "negatives" / f"{split}.tsv", "query-id\tcorpus-id", rows)
 
 
 def write_description(site: Site, title: str, rule: Rule, splits: Mapping[str, Rule]) -> None:
-    """dataset.toml: what the collection is, its rule, and that of the splits with another one."""
-    # A JSON string or array is a TOML one too.
-    text = [f"title = {json.dumps(title, ensure_ascii=False)}", *_settings(rule)]
-    for split, other in splits.items():
-        text += ["", f"[splits.{split}]", *_settings(other)]
-    (site.folder / "dataset.toml").write_text("\n".join(text) + "\n", encoding="utf-8")
+    """Write dataset.toml: the title, the rule, and the rules of the splits that depart from it."""
+    # A JSON string or array is valid TOML.
+    lines = [f"title = {json.dumps(title, ensure_ascii=False)}", *_rule_settings(rule)]
+    for split, split_rule in splits.items():
+        lines += ["", f"[splits.{split}]", *_rule_settings(split_rule)]
+    (site.folder / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _settings(rule: Rule) -> list[str]:
+def _rule_settings(rule: Rule) -> list[str]:
     return [f"relevance_level = {rule.relevance_level}", f"measures = {json.dumps(rule.measures)}"]
 
 
-def expect(site: Site, found: Mapping[str, int], published: Mapping[str, int]) -> None:
-    """Raise RetrobenchError for the first thing of which not as many were found as were published."""
-    for name, wanted in published.items():
-        if found[name] != wanted:
+def check_counts(site: Site, counts: Mapping[str, int], published: Mapping[str, int]) -> None:
+    """Raise RetrobenchError for the first count that differs from the published one."""
+    for name, expected in published.items():
+        if counts[name] != expected:
             raise RetrobenchError(
-                f"{found[name]:,} {name} were found where {wanted:,} are published: a source is incomplete or another "
-                f"one. Remove it from {site.sources} and run the same command again."
+                f"{counts[name]:,} {name} were found where {expected:,} are published: a source is incomplete or "
+                f"differs from the published file. Remove it from {site.sources} and run the same command again."
             )
 
 
-def _jsonl(file: Path, rows: Iterable[Mapping[str, str]]) -> int:
-    return _write(file, (json.dumps(row, ensure_ascii=False) for row in rows))
+def _write_jsonl(file: Path, rows: Iterable[Mapping[str, str]]) -> int:
+    return _write_lines(file, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
-def _tsv(file: Path, header: str, rows: Iterable[str]) -> int:
-    return _write(file, itertools.chain([header], rows)) - 1
+def _write_tsv(file: Path, header: str, rows: Iterable[str]) -> int:
+    return _write_lines(file, itertools.chain([header], rows)) - 1
 
 
-def _write(file: Path, rows: Iterable[str]) -> int:
-    """Write each as a line; returns how many."""
+def _write_lines(file: Path, rows: Iterable[str]) -> int:
+    """Write each row as a line, and return the number of lines."""
     file.parent.mkdir(exist_ok=True)
     count = 0
-    with file.open("w", encoding="utf-8", newline="\n") as out:
+    with file.open("w", encoding="utf-8", newline="\n") as stream:
         for row in rows:
-            out.write(row + "\n")
+            stream.write(row + "\n")
             count += 1
     return count

@@ -1,4 +1,4 @@
-"""The shipped SQuAD collection as ir_datasets sees it: held in memory, written nowhere.
+"""The shipped SQuAD collection in ir_datasets' classes, in memory only.
 
 ir_datasets' own JSON Lines documents would build a store on disk, under a home that may be read-only.
 """
@@ -14,36 +14,38 @@ from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericQuery, 
 from ir_datasets.formats.base import DocSource, DocSourceSeekableIter, SourceDocIter
 from ir_datasets.indices import Docstore
 
-from retrobench.data.embedded import SPLITS, SQUAD, path
+from retrobench.data.embedded import SPLITS, SQUAD, shipped_folder
 
 
 class TitledDoc(NamedTuple):
-    """One passage: the title of its Wikipedia article, and its text."""
+    """A passage: the title of its Wikipedia article, and its text."""
 
     doc_id: str
     title: str
     text: str
 
     def default_text(self) -> str:
-        """What ir_datasets' other tools index: title, space, text."""
+        """Return title, space and text, which ir_datasets' other tools index."""
         return f"{self.title} {self.text}"
 
 
 def _lines(name: str) -> list[bytes]:
-    return lzma.decompress((path("squad") / name).read_bytes()).splitlines()
+    return lzma.decompress((shipped_folder("squad") / name).read_bytes()).splitlines()
 
 
 def _records(name: str) -> list[dict[str, str]]:
-    # As one array: the queries take less than half the time they take line by line.
+    # Parsing one array takes less than half the time of parsing line by line.
     records: list[dict[str, str]] = json.loads(b"[" + b",".join(_lines(name)) + b"]")
     return records
 
 
-# Each is read once in a process: 20,958 passages and 98,169 queries, about 60 MB together.
+# A process reads each file once: 20,958 passages and 98,169 queries take about 60 MB together.
 @functools.cache
 def _docs() -> dict[str, TitledDoc]:
-    rows = _records("corpus.jsonl.xz")
-    return {row["_id"]: TitledDoc(row["_id"], row["title"], row["text"]) for row in rows}
+    docs = {}
+    for row in _records("corpus.jsonl.xz"):
+        docs[row["_id"]] = TitledDoc(row["_id"], row["title"], row["text"])
+    return docs
 
 
 @functools.cache
@@ -53,14 +55,18 @@ def _queries() -> dict[str, GenericQuery]:
 
 @functools.cache
 def _qrels(split: str) -> list[TrecQrel]:
-    rows = (line.decode().split("\t") for line in _lines(f"qrels/{split}.tsv.xz")[1:])
-    return [TrecQrel(query, document, int(grade), "0") for query, document, grade in rows]
+    qrels = []
+    for line in _lines(f"qrels/{split}.tsv.xz")[1:]:
+        query_id, document_id, grade = line.decode().split("\t")
+        qrels.append(TrecQrel(query_id, document_id, int(grade), "0"))
+    return qrels
 
 
 # ir_datasets ships no types, so to mypy its classes are Any.
 class _SeekableDocs(DocSourceSeekableIter):  # type: ignore[misc]
     def __init__(self, docs: list[TitledDoc]) -> None:
-        self.docs, self.position = docs, 0
+        self.docs = docs
+        self.position = 0
 
     def __next__(self) -> TitledDoc:
         if self.position >= len(self.docs):
@@ -92,31 +98,31 @@ class SquadDocs(BaseDocs):  # type: ignore[misc]
     """All 20,958 passages, shared by every split."""
 
     def docs_source_iter(self) -> Iterator[_Source]:
-        """The one source that ir_datasets' sliceable iterator reads."""
+        """Return the only source, for ir_datasets' sliceable iterator."""
         return iter([_Source()])
 
     def docs_iter(self) -> Any:
-        """An iterator over the passages that may also be indexed and sliced."""
+        """Return an iterator over the passages that can also be indexed and sliced."""
         return SourceDocIter(self, slice(0, self.docs_count()))
 
     def docs_count(self) -> int:
-        """The number of passages."""
+        """Return the number of passages."""
         return len(_docs())
 
     def docs_cls(self) -> type[TitledDoc]:
-        """The type of each passage."""
+        """Return the type of a passage."""
         return TitledDoc
 
     def docs_store(self, field: str = "doc_id") -> _Store:
-        """Look-up by id, in memory."""
+        """Return the look-up by id, in memory."""
         return _Store(TitledDoc, field)
 
     def docs_namespace(self) -> str:
-        """Splits of one namespace share their ids."""
+        """Return the namespace. Splits of a namespace share their ids."""
         return SQUAD
 
     def docs_lang(self) -> str:
-        """English."""
+        """Return English."""
         return "en"
 
 
@@ -127,15 +133,15 @@ class SquadQueries(BaseQueries):  # type: ignore[misc]
         self.split = split
 
     def queries_iter(self) -> Iterator[GenericQuery]:
-        """The split's questions."""
+        """Yield the split's questions."""
         return (_queries()[qrel.query_id] for qrel in _qrels(self.split))
 
     def queries_count(self) -> int:
-        """The number of questions: each has one judgement."""
+        """Return the number of questions. Each question has a single judgement."""
         return len(_qrels(self.split))
 
     def queries_lang(self) -> str:
-        """English."""
+        """Return English."""
         return "en"
 
 
@@ -146,24 +152,24 @@ class SquadQrels(BaseQrels):  # type: ignore[misc]
         self.split = split
 
     def qrels_iter(self) -> Iterator[TrecQrel]:
-        """The split's judgements."""
+        """Yield the split's judgements."""
         return iter(_qrels(self.split))
 
     def qrels_count(self) -> int:
-        """The number of judgements."""
+        """Return the number of judgements."""
         return len(_qrels(self.split))
 
     def qrels_cls(self) -> Any:
-        """The type of each judgement."""
+        """Return the type of a judgement."""
         return TrecQrel
 
     def qrels_defs(self) -> dict[int, str]:
-        """What the only grade means."""
+        """Return the meaning of the only grade."""
         return {1: "The passage the question was written about, which answers it."}
 
 
 def datasets() -> dict[str, Any]:
-    """Return the collection as ir_datasets' datasets: the id of each, the parent's first, and the dataset."""
+    """Return ir_datasets' datasets by id, the parent first."""
     docs = SquadDocs()
     by_id = {SQUAD: Dataset(docs)}
     for split in SPLITS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench.core import tree_hash
-from retrobench.data import MODELS, path
+from retrobench.data import MODELS, shipped_folder
 from retrobench.errors import RetrobenchError
 
 __all__ = ["Files", "find", "read_json"]
@@ -101,7 +101,7 @@ class Files:
 def find(name: str) -> Path:
     """The folder of that name, else the hub's snapshot of it, which is downloaded unless HF_HUB_OFFLINE is set."""
     if name in MODELS:
-        return path(MODELS[name])
+        return shipped_folder(MODELS[name])
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import snapshot_download

@@ -1,0 +1,47 @@
+"""Download datasets of ir_datasets, or build collections, so that later commands need no network."""
+
+from __future__ import annotations
+
+from retrobench.data import catalogue, rules
+from retrobench.data.datasets import Dataset, FolderDataset, load, local_root
+from retrobench.data.embedded import SHIPPED
+
+__all__ = ["entities", "fetch_dataset"]
+
+
+def fetch_dataset(dataset_id: str) -> str:
+    """Download or build a dataset, or every member of a group, and return a line for each.
+
+    Raise RetrobenchError where a download fails, with the address and the way by hand. A second process that fetches
+    the dataset waits for the first.
+    """
+    from retrobench.data.build import BUILDERS
+
+    if dataset_id in BUILDERS:
+        return BUILDERS[dataset_id](local_root() / dataset_id)
+    return "\n".join(_fetch(load(member)) for member in rules.expand(dataset_id))
+
+
+def _fetch(dataset: Dataset) -> str:
+    if isinstance(dataset, FolderDataset):
+        return f"{dataset.id}: the folder {dataset.folder.absolute()}, nothing to fetch"
+    if dataset.id in SHIPPED:
+        return f"{dataset.id}: ships with retrobench, nothing to fetch"
+    counts = catalogue.published(dataset.id)
+    fetched = []
+    for entity in entities(dataset.id):
+        if dataset.has(entity):
+            catalogue.reach(dataset.id, entity)
+            count = f"{counts[entity]:,} " if entity in counts else ""
+            fetched.append(f"{count}{entity}")
+    return f"{dataset.id}: {', '.join(fetched)} in {catalogue.home()}, to be used offline"
+
+
+def entities(dataset_id: str) -> tuple[str, ...]:
+    """Return the entities of a dataset that are downloaded.
+
+    Pairs of documents are gigabytes, so they are downloaded only for a set of triples, whose purpose they are.
+    """
+    if "triples" in dataset_id:
+        return (*catalogue.ENTITIES, "docpairs")
+    return catalogue.ENTITIES
