@@ -65,20 +65,20 @@ class FinetunePerformance(Performance):
 class Optimisation:
     """AdamW with warm-up, decay and clipping, for a number of optimizer steps or epochs."""
 
-    steps: Count = 0
+    steps: Count = 0  # optimizer steps
     batch: Positive = field(kw_only=True)  # examples per forward and process
-    learning_rate: Share = field(kw_only=True)
-    warmup: Share = 0.1  # share of the steps below 1, their number from 1
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    floor: float = 0.0  # share of the learning rate at the end of the decay
-    weight_decay: float = 0.01
+    learning_rate: Share = field(kw_only=True)  # AdamW's, at the end of the warm-up
+    warmup: Share = 0.1  # below 1 a share of the steps, from 1 on a number of steps
+    schedule: Literal["linear", "cosine", "constant"] = "linear"  # decay of the learning rate after the warm-up
+    floor: float = 0.0  # share of the learning rate that the decay ends at
+    weight_decay: float = 0.01  # AdamW's, not on biases and norms
     clip: Share = 1.0  # largest gradient norm; 0 does not clip
     accumulation: Positive = 1  # batches per optimizer step
     bucket: Count = 32  # batches whose examples are sorted by length together; 0 shuffles, as the papers did
-    precision: Precision = "auto"
-    checkpoint_every: Positive = 100
-    log_every: Positive = 10
-    epochs: Share = 0.0  # passes over the examples, in place of steps
+    precision: Precision = "auto"  # of the training; auto: bf16 where the device computes it, else fp32
+    checkpoint_every: Positive = 100  # optimizer steps between checkpoints
+    log_every: Positive = 10  # optimizer steps between lines of log.jsonl
+    epochs: Share = 0.0  # passes over the examples, instead of steps
     performance: Performance = Performance()
 
     def __post_init__(self) -> None:
@@ -123,11 +123,11 @@ class Model:
 
     base: str  # a folder, a hub id, or retrobench/base
     layers: Count = 0  # above 0: start from a random BERT of this shape with the base's tokenizer
-    hidden: Positive = 128
-    heads: Positive = 4
-    intermediate: Positive = 512
-    positions: Positive = 512
-    dropout: Share = 0.1
+    hidden: Positive = 128  # width of the layers; this key and the next four count only with layers above 0
+    heads: Positive = 4  # attention heads per layer
+    intermediate: Positive = 512  # width of the feed-forward parts
+    positions: Positive = 512  # longest text in tokens
+    dropout: Share = 0.1  # of hidden states and attention
 
 
 @dataclass(frozen=True)
@@ -135,30 +135,29 @@ class Pretrain(Optimisation):
     """Further pre-training, on a general corpus or on the target's. Only here do objectives differ."""
 
     corpus: tuple[str, ...] = ()  # dataset ids, read in their order
-    titles: bool = True
-    max_length: Length = 512
+    titles: bool = True  # put a passage's title and a space before its text
+    max_length: Length = 512  # tokens of a passage, [CLS] and [SEP] included
 
 
 @dataclass(frozen=True)
 class Reading:
     """The form in which an encoder reads texts."""
 
-    titles: Titles = True
-    query_length: Length = 32  # tokens, [CLS] and [SEP] included
-    passage_length: Length = 144
+    titles: Titles = True  # a passage's title before its text, behind it a space; "[SEP]": behind it the separator
+    query_length: Length = 32  # tokens of a query, [CLS] and [SEP] included
+    passage_length: Length = 144  # tokens of a passage, [CLS] and [SEP] included
 
 
 @dataclass(frozen=True)
 class Finetune(Optimisation):
     """Contrastive fine-tuning on the training queries: InfoNCE over all passages of the batch."""
 
-    queries: str = ""  # a dataset id
+    queries: str = ""  # a dataset id; its queries, judgements and documents are the training set
     reading: Reading = Reading()
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0  # divides the scores before the softmax
     negatives: Count = 0  # hard negatives per query, beside the in-batch negatives
-    # The dataset whose own negatives the first round uses, `hard_depth` per query, 0 for all.
-    hard: str = ""
-    hard_depth: Count = 0
+    hard: str = ""  # a dataset id; its own hard negatives serve in the first round
+    hard_depth: Count = 0  # hard negatives of that dataset per query; 0 for all
     # A query with too few hard negatives repeats them, or gets random passages (RetroMAE). "drop" repeats them too, and
     # leaves out queries without any (bowdpr).
     lacking: Literal["repeat", "random", "drop"] = "repeat"
@@ -186,11 +185,10 @@ class Distil:
 
     teacher: str = ""  # a cross-encoder's folder or hub id
     scores: str = ""  # a teacher's scores: a TSV file of query-id, corpus-id, score
-    loss: Literal["element-mean", "batch-mean"] = (
-        "element-mean"  # mean over queries and passages (as released), queries
-    )
-    temperature: Annotated[float, Gt(0)] = 1.0  # of the student
-    contrastive: Share = 1e-4
+    # The mean of the divergence over queries and passages (as released), or over queries.
+    loss: Literal["element-mean", "batch-mean"] = "element-mean"
+    temperature: Annotated[float, Gt(0)] = 1.0  # divides the student's scores
+    contrastive: Share = 1e-4  # weight of InfoNCE over the whole batch
     negatives: Positive = 15  # per query, drawn from the scored candidates
     max_length: Count = 0  # tokens of a pair; 0 uses the teacher's own limit
 
@@ -210,13 +208,13 @@ class Evaluate:
 
     datasets: tuple[str, ...] = ()  # ids of datasets and of groups such as `beir`
     select: str = ""  # the dataset on which the best round is chosen; empty: the last round
-    measures: tuple[str, ...] = ("MRR@10", "nDCG@10", "Recall@100")
+    measures: tuple[str, ...] = ("MRR@10", "nDCG@10", "Recall@100")  # the first ranks the tables
     depth: Positive = 1000  # documents kept per query
     rounds: Literal["chosen", "every"] = "chosen"  # a row for the chosen round, or for every round
-    query_length: Count = 0  # 0: as in fine-tuning
-    passage_length: Count = 0
-    titles: Titles | None = None  # None: as in fine-tuning
-    index: str = "exact"  # or a factory string of faiss for approximate search
+    query_length: Count = 0  # tokens of a query; 0: as in fine-tuning
+    passage_length: Count = 0  # tokens of a passage; 0: as in fine-tuning
+    titles: Titles | None = None  # put titles before texts; left out: as in fine-tuning
+    index: str = "exact"  # "exact", or a factory string of faiss for approximate search
 
     def __post_init__(self) -> None:
         if not self.datasets or not self.measures:

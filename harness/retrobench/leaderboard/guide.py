@@ -8,7 +8,7 @@ from pathlib import Path
 from retrobench.config import track_keys
 from retrobench.core import Column, Table, atomic_write
 
-__all__ = ["BEGIN", "END", "is_current", "key_tables", "write_keys"]
+__all__ = ["BEGIN", "END", "find_guide", "is_current", "key_tables", "write_keys"]
 
 BEGIN, END = "<!-- keys: generated from the records of the package -->", "<!-- end of keys -->"
 
@@ -18,9 +18,19 @@ def key_tables() -> str:
     blocks = []
     columns = [Column("key"), Column("type"), Column("default"), Column("meaning")]
     for section, keys in groupby(track_keys(), key=lambda key: key.section):
+        if section == "adapt":  # the keys of [pretrain]
+            continue
         rows = [[f"`{key.key}`", key.type, f"`{key.default}`" if key.default else "", key.meaning] for key in keys]
         blocks += [f"#### `[{section}]`", Table(columns, rows).markdown()]
     return "\n\n".join(blocks)
+
+
+def find_guide(folder: Path) -> Path | None:
+    """Return the README of a folder of leaderboards, if it has the marks between which the keys stand."""
+    guide = folder / "README.md"
+    if guide.exists() and BEGIN in guide.read_text("utf-8"):
+        return guide
+    return None
 
 
 def is_current(guide: Path) -> bool:

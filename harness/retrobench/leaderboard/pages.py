@@ -18,6 +18,7 @@ from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.folders import read_toml
+from retrobench.leaderboard.guide import find_guide, is_current, write_keys
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row, per_query_loader, read
 from retrobench.leaderboard.tables import render
@@ -114,6 +115,9 @@ def find_stale(folder: Path) -> list[str]:
         file = track / "README.md"
         if not file.exists() or file.read_text("utf-8") != render_readme(track):
             stale.append(str(file))
+    guide = find_guide(folder)
+    if guide and not is_current(guide):
+        stale.append(str(guide))
     return stale
 
 
@@ -128,6 +132,10 @@ def main(arguments: Sequence[str]) -> int:
         for folder in folders:
             for track in _tracks(folder):
                 print(write_readme(track))
+            guide = find_guide(folder)
+            if guide:
+                write_keys(guide)
+                print(guide)
     except RetrobenchError as error:
         print(error, file=sys.stderr)
         return error.exit_code
