@@ -44,7 +44,7 @@ def test_a_squad_split_is_complete(split: str) -> None:
 def articles(split: str) -> set[str]:
     """Return the titles of the articles that a split judges."""
     titles = {document.id: document.title for document in load(SQUAD).documents()}
-    judged = set()
+    judged: set[str] = set()
     for grades in load(f"{SQUAD}/{split}").qrels().values():
         judged.update(titles[document_id] for document_id in grades)
     return judged

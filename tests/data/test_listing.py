@@ -82,7 +82,7 @@ def test_downloads_have_an_address_a_path_and_a_size() -> None:
 
 
 def test_shared_downloads_are_named_once_and_shipped_ones_never() -> None:
-    archives = set()
+    archives: set[str] = set()
     for forum in rules.expand("beir/cqadupstack"):
         archives.update(file.url for file in catalogue.files(forum))
     assert len(archives) == 1
