@@ -1,4 +1,4 @@
-"""The shape of the code, proved: rooms, the public list, sizes, the top level, no path of a machine."""
+"""The structure of the code: rooms, the public list, sizes, the top level, no path of a machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import retrobench
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "harness" / "retrobench"
 
-# From the top of the house down. CONTRIBUTING.md shows the same table.
+# From the top floor down. CONTRIBUTING.md shows this table.
 FLOORS = (
     ("cli", "testing"),
     ("runs",),
@@ -56,7 +56,7 @@ def room_of(file: Path) -> str:
 
 
 def imported(file: Path) -> Iterator[tuple[str, str]]:
-    """Module and name of every import, wherever it stands: at the top, in a function, for type checkers."""
+    """Yield module and name of every import: at the top, in functions, for type checkers."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
@@ -66,7 +66,7 @@ def imported(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def reached(file: Path) -> Iterator[tuple[str, str, str]]:
-    """The room, the path within it and the name of each import from this package."""
+    """Yield room, path within the room and name of each import from this package."""
     for module, name in imported(file):
         _, _, path = module.partition(".")
         room, _, inside = path.partition(".")
@@ -78,7 +78,7 @@ def reached(file: Path) -> Iterator[tuple[str, str, str]]:
             yield room, inside, name
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_the_lists_of_files_are_not_empty() -> None:
     assert {room_of(file) for file in MODULES} == set(HEIGHT)
     assert {"retrobench_bert.py", "retrobench_dupmae.py"} <= {file.name for file in PLUGINS}
     assert Path(__file__) in SOURCES
@@ -87,13 +87,13 @@ def test_there_is_something_to_look_at() -> None:
 @pytest.mark.parametrize("file", MODULES, ids=called)
 def test_imports_go_down_and_through_the_door(file: Path) -> None:
     room = room_of(file)
-    for other, inside, name in reached(file):
-        if other == room or (room, other) in MAY_LOOK_UP:
+    for target, path, name in reached(file):
+        if target == room or (room, target) in MAY_LOOK_UP:
             continue
-        assert HEIGHT[other] < HEIGHT[room], f"{room} may not import {other}"
-        assert not inside, f"import {name} from retrobench.{other}, not from {other}.{inside}"
-        door = importlib.import_module(f"retrobench.{other}")
-        assert not name or name in door.__all__, f"{name} is private to {other}"
+        assert HEIGHT[target] < HEIGHT[room], f"{room} may not import {target}"
+        assert not path, f"import {name} from retrobench.{target}, not from {target}.{path}"
+        package = importlib.import_module(f"retrobench.{target}")
+        assert not name or name in package.__all__, f"{name} is private to {target}"
 
 
 def renames(node: ast.AST) -> bool:
@@ -211,9 +211,13 @@ def shipped_texts() -> Iterator[tuple[Path, str]]:
                     continue  # weights, arrays, compressed text
 
 
-def test_no_file_knows_a_path_of_somebodys_machine() -> None:
+def test_no_file_names_a_path_of_a_machine() -> None:
     machine = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|tmp|opt|mnt)/\S*")
     texts = list(shipped_texts())
     assert ROOT / "README.md" in {file for file, _ in texts}
-    found = {called(file): match[0] for file, text in texts if (match := machine.search(text))}
-    assert found == {}
+    paths = {}
+    for file, text in texts:
+        match = machine.search(text)
+        if match:
+            paths[called(file)] = match[0]
+    assert paths == {}

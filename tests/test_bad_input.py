@@ -1,4 +1,4 @@
-"""What a user gets wrong is one line and exit code 2, before anything is trained, and leaves nothing behind."""
+"""A user's mistake is one line and exit code 2, before any training, and leaves no files behind."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ COMMAND = [sys.executable, "-c", "from retrobench.cli import main; main()"]
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
-    """The parts that every test copies."""
+    """Write the track that every test copies."""
     return tiny.make(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
-def place(original: tiny.Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tiny.Tiny:
-    """A collection, a base and a track that may be spoilt, in the working directory."""
+def track(original: tiny.Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tiny.Tiny:
+    """Return a track in the working directory that a test may damage."""
     shutil.copytree(original.data, tmp_path / "data")
     shutil.copytree(original.base, tmp_path / "base")
     (tmp_path / "tiny.toml").write_text(tiny.TRACK.format(base="base", data="data"))
     monkeypatch.chdir(tmp_path)
-    return tiny.Tiny(*(Path(name) for name in ("data", "base", "tiny.toml", "store", "boards")))
+    return tiny.Tiny(Path("data"), Path("base"), Path("tiny.toml"), Path("store"), Path("boards"))
 
 
 @pytest.fixture
-def refuse(place: tiny.Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command line in this process; its last line, once nothing but that is seen to have happened."""
+def refuse(track: tiny.Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs the command line and returns its error.
+
+    It checks that only `stages` have finished, and that no row was written.
+    """
 
     def call(*words: str, objectives: Sequence[str] = ("mlm",), stages: Sequence[str] = ()) -> str:
-        monkeypatch.setattr(sys, "argv", ["retrobench", *place.options(*objectives), *words])
+        monkeypatch.setattr(sys, "argv", ["retrobench", *track.options(*objectives), *words])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        said = capfd.readouterr()
+        output = capfd.readouterr()
         assert stop.value.code == 2
-        *earlier, last = said.err.splitlines()
-        assert said.out == "" and last.startswith("Error: ") and "Traceback" not in said.err
-        finished = {path.parent.name for path in place.store.glob("*/*") if path.is_dir() and not path.suffix}
+        *progress, error = output.err.splitlines()
+        assert output.out == ""
+        assert error.startswith("Error: ")
+        assert "Traceback" not in output.err
+        finished = {path.parent.name for path in track.store.glob("*/*") if path.is_dir() and not path.suffix}
         assert finished == set(stages)
-        assert bool(earlier) == bool(stages), "without a stage the error is all there is"
+        assert bool(progress) == bool(stages), "without a stage, only the error is printed"
         assert not list(Path("boards").rglob("*.jsonl"))
-        return last.removeprefix("Error: ")
+        return error.removeprefix("Error: ")
 
     return call
 
@@ -127,7 +132,7 @@ def test_a_wrong_override(setting: str, refuse: Refuse, monkeypatch: pytest.Monk
     assert refuse("--set", setting, objectives=objectives).startswith(SETTINGS[setting])
 
 
-TOGETHER: dict[tuple[str, ...], str] = {
+CONFLICTS: dict[tuple[str, ...], str] = {
     (
         "finetune.hard=data:train",
         "finetune.negatives=0",
@@ -151,15 +156,17 @@ TOGETHER: dict[tuple[str, ...], str] = {
 }
 
 
-@pytest.mark.parametrize("settings", TOGETHER)
-def test_overrides_that_do_not_go_together(settings: tuple[str, ...], refuse: Refuse) -> None:
-    words = [word for setting in settings for word in ("--set", setting)]
-    assert refuse(*words, objectives=["bert", "mlm"]).startswith(TOGETHER[settings])
+@pytest.mark.parametrize("settings", CONFLICTS)
+def test_conflicting_overrides(settings: tuple[str, ...], refuse: Refuse) -> None:
+    words = []
+    for setting in settings:
+        words += ["--set", setting]
+    assert refuse(*words, objectives=["bert", "mlm"]).startswith(CONFLICTS[settings])
 
 
-def test_negatives_of_other_queries(refuse: Refuse, place: tiny.Tiny) -> None:
-    (place.data / "negatives").mkdir()
-    file = place.data / "negatives" / "train.tsv"
+def test_negatives_of_unknown_queries(refuse: Refuse, track: tiny.Tiny) -> None:
+    (track.data / "negatives").mkdir()
+    file = track.data / "negatives" / "train.tsv"
     file.write_text("query-id\tcorpus-id\n")
     words = ("--set", "finetune.hard=data:train")
     assert refuse(*words) == "Dataset 'data:train' holds no negatives. Check its files."
@@ -189,28 +196,28 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_wrong_track_file(kind: str, refuse: Refuse, place: tiny.Tiny) -> None:
+def test_a_wrong_track_file(kind: str, refuse: Refuse, track: tiny.Tiny) -> None:
     old, new, text = FILES[kind]
-    spoil(place.track, old, new)
+    spoil(track.track, old, new)
     assert refuse().startswith(text)
 
 
-def test_an_unknown_key_in_the_file_names_the_known_ones(refuse: Refuse, place: tiny.Tiny) -> None:
-    spoil(place.track, "queries = 40", "querys = 40")
+def test_an_unknown_key_in_the_file_names_the_known_ones(refuse: Refuse, track: tiny.Tiny) -> None:
+    spoil(track.track, "queries = 40", "querys = 40")
     assert refuse() == (
         "Unknown setting 'mine.querys'. Did you mean 'mine.queries'? Known: mine.depth, mine.queries, mine.skip "
         "(track tiny)."
     )
 
 
-def test_all_that_a_track_lacks_is_told_at_once(refuse: Refuse, place: tiny.Tiny) -> None:
-    text = place.track.read_text().replace('base = "base"\n', "").replace("batch = 8\n", "")
-    place.track.write_text(text)
+def test_one_error_lists_all_missing_keys(refuse: Refuse, track: tiny.Tiny) -> None:
+    text = track.track.read_text().replace('base = "base"\n', "").replace("batch = 8\n", "")
+    track.track.write_text(text)
     assert refuse() == "model.base is missing; pretrain.batch is missing; finetune.batch is missing (track tiny)."
 
 
-def test_a_wrong_entrant_file(refuse: Refuse, place: tiny.Tiny) -> None:
-    file = place.track.with_name("mine.toml")
+def test_a_wrong_entrant_file(refuse: Refuse, track: tiny.Tiny) -> None:
+    file = track.track.with_name("mine.toml")
     for text, error in {
         'objective = "mlm"\nseed = 1': "Unknown setting 'seed'. ",
         'name = "x"': "objective is missing (entrant file mine.toml).",
@@ -222,60 +229,63 @@ def test_a_wrong_entrant_file(refuse: Refuse, place: tiny.Tiny) -> None:
     assert refuse(objectives=["gone.toml"]).startswith("Cannot read gone.toml: No such file or directory.")
 
 
-def empty_corpus(data: Path) -> None:
+def empty_the_corpus(data: Path) -> None:
     (data / "corpus.jsonl").write_text("")
 
 
-def no_judgements(data: Path) -> None:
+def remove_judgements(data: Path) -> None:
     (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
 
 
-def no_split(data: Path) -> None:
+def remove_split(data: Path) -> None:
     (data / "qrels" / "val.tsv").unlink()
 
 
 COLLECTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty corpus": (empty_corpus, "data/corpus.jsonl is empty; one JSON object per line is expected."),
-    "no judgements": (no_judgements, "Dataset 'data:test' holds no judgements; there is nothing to run on."),
-    "no split": (no_split, "No file data/qrels/val.tsv. Splits there: test, train; name one as data:SPLIT."),
+    "empty corpus": (empty_the_corpus, "data/corpus.jsonl is empty; one JSON object per line is expected."),
+    "no judgements": (remove_judgements, "Dataset 'data:test' holds no judgements; there is nothing to run on."),
+    "no split": (remove_split, "No file data/qrels/val.tsv. Splits there: test, train; name one as data:SPLIT."),
     "no folder": (shutil.rmtree, "Unknown dataset 'data:test'. Known: "),
     "no corpus": (lambda data: (data / "corpus.jsonl").unlink(), "Folder data has no corpus.jsonl; BEIR's layout is"),
 }
 
 
 @pytest.mark.parametrize("kind", COLLECTIONS)
-def test_a_wrong_collection(kind: str, refuse: Refuse, place: tiny.Tiny) -> None:
+def test_a_wrong_collection(kind: str, refuse: Refuse, track: tiny.Tiny) -> None:
     damage, text = COLLECTIONS[kind]
-    damage(place.data)
+    damage(track.data)
     assert refuse().startswith(text)
-    if kind != "no split":  # BM25 chooses nothing
+    if kind != "no split":  # BM25 has no rounds to choose from
         assert refuse(objectives=["bm25"]).startswith(text)
 
 
-def other_family(base: Path) -> None:
+def change_family(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "distilbert"}))
 
 
-def pickled(base: Path) -> None:
+def pickle_weights(base: Path) -> None:
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
 
 
 BASES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "family": (other_family, "Unknown backbone family of base 'distilbert'. Did you mean 'bert'? Known: bert, modern"),
-    "pickled": (pickled, "The model folder 'base' holds no safetensors, and nothing pickled is loaded. Convert it"),
+    "family": (change_family, "Unknown backbone family of base 'distilbert'. Did you mean 'bert'? Known: bert, modern"),
+    "pickled": (
+        pickle_weights,
+        "The model folder 'base' holds no safetensors, and nothing pickled is loaded. Convert it",
+    ),
     "no config": (lambda base: (base / "config.json").unlink(), "The model folder 'base' holds no config.json with"),
     "no tokenizer": (lambda base: (base / "tokenizer.json").unlink(), "The model folder 'base' holds no tokenizer; a"),
 }
 
 
 @pytest.mark.parametrize("kind", BASES)
-def test_a_wrong_base(kind: str, refuse: Refuse, place: tiny.Tiny) -> None:
+def test_a_wrong_base(kind: str, refuse: Refuse, track: tiny.Tiny) -> None:
     damage, text = BASES[kind]
-    damage(place.base)
+    damage(track.base)
     assert refuse().startswith(text)
-    # The same of a checkpoint that is fine-tuned.
-    spoil(place.track, 'base = "base"', 'base = "retrobench/tokenizer"')
+    # A checkpoint has the same checks.
+    spoil(track.track, 'base = "base"', 'base = "retrobench/tokenizer"')
     assert refuse("--set", "entrant.checkpoint=base").startswith(text)
 
 
@@ -306,45 +316,45 @@ def test_accumulation_for_an_objective_that_couples_its_batch(refuse: Refuse) ->
     )
 
 
-def test_damaged_rows_are_refused_before_the_training(place: tiny.Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = place.boards / "tiny" / "rows.jsonl"
+def test_damaged_rows_are_refused_before_the_training(track: tiny.Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = track.boards / "tiny" / "rows.jsonl"
     rows.parent.mkdir(parents=True)
     rows.write_text('{"track": "tiny"')
-    done = call(place.options("mlm"))
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"Error: {rows}:1: not JSON (") and done.stderr.count("\n") == 1
-    assert not place.store.exists() and rows.read_text() == '{"track": "tiny"'
+    result = call(track.options("mlm"))
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(f"Error: {rows}:1: not JSON (") and result.stderr.count("\n") == 1
+    assert not track.store.exists() and rows.read_text() == '{"track": "tiny"'
 
 
-def call(words: Sequence[str], *before: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*before, *COMMAND, *words], capture_output=True, text=True, timeout=120)
+def call(words: Sequence[str], *prefix: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*prefix, *COMMAND, *words], capture_output=True, text=True, timeout=120)
 
 
-def test_a_file_where_the_store_should_be(place: tiny.Tiny) -> None:
-    place.store.write_text("mine")
-    done = call(place.options("mlm"))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"Error: The store {place.store.absolute()} cannot be used: it is a file. "
+def test_a_file_where_the_store_should_be(track: tiny.Tiny) -> None:
+    track.store.write_text("mine")
+    result = call(track.options("mlm"))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"Error: The store {track.store.absolute()} cannot be used: it is a file. "
         "Name a folder that can be written with --store DIR, or set RETROBENCH_HOME.\n"
     )
-    assert place.store.read_text() == "mine" and not place.boards.exists()
+    assert track.store.read_text() == "mine" and not track.boards.exists()
 
 
-def test_a_full_disk(place: tiny.Tiny) -> None:
+def test_a_full_disk(track: tiny.Tiny) -> None:
     if shutil.which("unshare") is None:
         pytest.skip("needs util-linux's unshare to mount a small disk")
-    place.store.mkdir()
-    # The tokens fit; the weights, of 40 kB without the moments, do not. What is left is listed before the disk goes.
+    track.store.mkdir()
+    # The tokens fit on the disk. The weights of 40 kB and their moments do not. The files are listed before unmounting.
     inside = 'mount -t tmpfs -o size=128k tmpfs store && echo mounted && "$@"; code=$?; find store -type d; exit $code'
-    done = call(place.options("mlm"), "unshare", "-rm", "sh", "-c", inside, "sh")
-    if not done.stdout.startswith("mounted"):
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-    assert done.returncode == 2, done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"Error: The disk is full: pretrain could not write to the store {place.store.absolute()}")
+    result = call(track.options("mlm"), "unshare", "-rm", "sh", "-c", inside, "sh")
+    if not result.stdout.startswith("mounted"):
+        pytest.skip(f"a small disk cannot be mounted here: {result.stderr.strip()}")
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: The disk is full: pretrain could not write to the store {track.store.absolute()}")
     assert last.endswith("run the same command again, or name another disk with --store DIR.")
-    assert "Traceback" not in done.stderr
-    left = [Path(line) for line in done.stdout.splitlines()[1:]]
-    assert {path.parent.name for path in left if len(path.parts) == 3 and not path.suffix} == {"tokenise"}
-    assert not place.boards.exists()
+    assert "Traceback" not in result.stderr
+    folders = [Path(line) for line in result.stdout.splitlines()[1:]]
+    assert {path.parent.name for path in folders if len(path.parts) == 3 and not path.suffix} == {"tokenise"}
+    assert not track.boards.exists()

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, their exit codes and what they print where."""
+"""The command line: real processes, their exit codes and their output."""
 
 from __future__ import annotations
 
@@ -57,18 +57,17 @@ try:
 finally:
     print(*sys.modules, file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return set(done.stderr.split())
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return set(result.stderr.split())
 
 
 def test_help_answers_within_three_tenths_of_a_second() -> None:
     seconds = []
-    for _ in range(5):  # processor time, and the least: what another process on the core's twin thread does only adds
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(5):  # the least processor time, since the load of a core's second thread only adds
+        start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         assert call("--help").returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime - before.ru_utime)
+        seconds.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start)
     assert min(seconds) < 0.3
 
 
@@ -83,7 +82,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     ("command", "module", "libraries"),
     [
         ("objectives", "retrobench.config.discovery", {"rich", "numpy"}),
-        ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for its tests of significance
+        ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for tests of significance
     ],
 )
 def test_a_listing_imports_no_library_that_trains_or_reads_datasets(
@@ -120,12 +119,12 @@ def test_version() -> None:
     assert call("--version").stdout == f"retrobench {version('retrobench')}\n"
 
 
-def test_objectives_as_json_is_one_sorted_array_with_null_for_what_is_missing(tmp_path: Path) -> None:
+def test_objectives_as_json_is_a_sorted_array_with_null_for_missing_values(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     (tmp_path / "bad.py").write_text("print('loud')\nimport absent_module")
-    done = call("objectives", "--json", "--plugin", "mine.py", "--plugin", "bad.py", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "loud\n")
-    rows = json.loads(done.stdout)
+    result = call("objectives", "--json", "--plugin", "mine.py", "--plugin", "bad.py", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "loud\n")
+    rows = json.loads(result.stdout)
     assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)
     assert [row for row in rows if row["distribution"].endswith(".py")] == [
         {
@@ -147,7 +146,7 @@ def test_objectives_as_json_is_one_sorted_array_with_null_for_what_is_missing(tm
     ]
 
 
-def test_objectives_as_a_table_shows_reasons_only_where_there_are_some(tmp_path: Path) -> None:
+def test_objectives_as_a_table_shows_reasons_only_if_an_objective_is_broken(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     sound, broken = call("objectives"), call("objectives", "--plugin", "mine.py", cwd=tmp_path)
     assert sound.returncode == broken.returncode == 0
@@ -168,20 +167,22 @@ def test_objectives_as_a_table_shows_reasons_only_where_there_are_some(tmp_path:
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], line: str) -> None:
-    done = call(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"Error: {line}") and done.stderr.count("\n") == 1
+    result = call(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {line}")
+    assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "-o", "bert", "--seed", "-1"], ["rum"]])
 def test_a_wrong_call_is_exit_code_2(arguments: list[str]) -> None:
-    done = call(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Error: " in done.stderr and "Traceback" not in done.stderr
+    result = call(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def _heeding_interrupts() -> None:
+def _accept_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -189,20 +190,20 @@ def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text("import sys, time\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
     words = [*COMMAND, "objectives", "--plugin", str(slow)]
-    # A shell has its background jobs ignore interrupts, and these tests may run in one.
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=_heeding_interrupts) as process:
+    # The background jobs of a shell ignore interrupts, and the tests may run as such a job.
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=_accept_interrupts) as process:
         assert process.stderr and process.stderr.readline() == "ready\n"
         os.kill(process.pid, signal.SIGINT)
-        said = process.stderr.read()
+        message = process.stderr.read()
     assert process.returncode == 130
-    assert said == "Interrupted. Finished stages are kept; run the same command again to resume.\n"
+    assert message == "Interrupted. Finished stages are kept; run the same command again to resume.\n"
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     from retrobench import leaderboard
 
     def truncated(*_: Any) -> str:
-        raise EOFError("file ended early")  # Typer alone would swallow this one
+        raise EOFError("file ended early")  # Typer would turn it into "Aborted!"
 
     monkeypatch.setattr(leaderboard, "show", truncated)
     monkeypatch.setattr(sys, "argv", ["retrobench", "leaderboard"])
@@ -210,33 +211,37 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
         cli.main()
 
 
-def test_run_hands_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_passes_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def record(asked: tuple[Any, ...]) -> Swept:
-        calls.append(tuple(asked))
+    def record(request: tuple[Any, ...]) -> Swept:
+        calls.append(tuple(request))
         return Swept([], tmp_path, {})
 
     monkeypatch.setattr(runs, "sweep", record)
-    one = "run --objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
-    two = f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh"
-    for line in (f"{one} {two}", "run --objective bert"):
+    experiments = "--objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
+    folders = f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh"
+    for line in (f"run {experiments} {folders}", "run --objective bert"):
         monkeypatch.setattr(sys, "argv", ["retrobench", *line.split()])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert stop.value.code == 0
-    everything = (["bert", "dupmae:paper"], "t.toml", [1, 2], ["a.b=1", "c=x=y"])
-    assert calls[0] == (*everything, tmp_path, Path("boards"), [Path("mine.py")], True)
+    expected = (["bert", "dupmae:paper"], "t.toml", [1, 2], ["a.b=1", "c=x=y"])
+    assert calls[0] == (*expected, tmp_path, Path("boards"), [Path("mine.py")], True)
     assert calls[1] == (["bert"], "mini", [0], [], None, None, [], False)
 
 
 def test_a_command_is_short() -> None:
-    """At most 15 lines, of which what it does beside its options, a line each, takes at most 8."""
-    whole, does = {}, {}
+    """A command has at most 15 lines. Its body has at most 8."""
+    commands = {}
     for node in ast.parse(inspect.getsource(cli)).body:
         if isinstance(node, ast.FunctionDef) and node.decorator_list:
-            whole[node.name] = (node.end_lineno or 0) - node.lineno + 1
-            does[node.name] = (node.end_lineno or 0) - node.body[0].lineno + 1
-    assert {"run", "objectives", "leaderboard", "evaluate", "score", "reproduce", "plan", "data_check"} <= set(whole)
-    assert {name: length for name, length in does.items() if length > 8} == {}
-    assert {name for name, length in whole.items() if length > 15} == {"evaluate", "run"}, "those with most options"
+            commands[node.name] = node
+    assert {"run", "objectives", "leaderboard", "evaluate", "score", "reproduce", "plan", "data_check"} <= set(commands)
+    long_commands = set()
+    for name, node in commands.items():
+        last_line = node.end_lineno or 0
+        assert last_line - node.body[0].lineno < 8, name
+        if last_line - node.lineno >= 15:
+            long_commands.add(name)
+    assert long_commands == {"evaluate", "run"}, "the commands with most options"

@@ -12,14 +12,14 @@ import retrobench
 
 PACKAGE = Path(retrobench.__file__).parent
 
-# The libraries are imported first: each sets itself up as it likes. Then only this package's modules are new.
+# Libraries may change the process, so they are imported first. Then only this package's modules are new.
 CODE = """
 import importlib, json, logging, os, sys, warnings
 from contextlib import suppress
 
 libraries, modules = json.load(sys.stdin)
 for name in libraries:
-    with suppress(Exception):  # a few are made by another module, and cannot be imported by their name
+    with suppress(Exception):  # a few modules cannot be imported by their name
         importlib.import_module(name)
 
 import ir_datasets, torch
@@ -62,12 +62,12 @@ print(json.dumps(sorted(sys.modules)))
 def changed_by(
     modules: Sequence[str], libraries: Sequence[str] = (), folder: Path | None = None
 ) -> tuple[dict[str, object], list[str]]:
-    """What importing the modules, some in `folder`, changed in a fresh process with libraries; and all it imported."""
-    given = json.dumps([libraries, modules])
+    """Import modules in a new process, after libraries. Return the changes and all imported modules."""
+    names = json.dumps([libraries, modules])
     command = [sys.executable, "-c", CODE]
-    done = subprocess.run(command, input=given, cwd=folder, capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, done.stderr
-    *_, changed, imported = done.stdout.splitlines()
+    result = subprocess.run(command, input=names, cwd=folder, capture_output=True, text=True, timeout=170)
+    assert result.returncode == 0, result.stderr
+    *_, changed, imported = result.stdout.splitlines()
     return json.loads(changed), json.loads(imported)
 
 
@@ -84,7 +84,7 @@ def test_importing_every_module_changes_nothing_elsewhere() -> None:
 
 
 def test_changes_are_seen(tmp_path: Path) -> None:
-    """The same test of modules that do on import what none may, one each."""
+    """Each of these modules makes one forbidden change on import."""
     forbidden = {
         "loggers": "import logging; logging.getLogger('ir_datasets').addFilter(print)",
         "bars": "from transformers.utils import logging; logging.disable_progress_bar()",

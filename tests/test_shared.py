@@ -1,4 +1,4 @@
-"""A search shared by real processes, one thread each, against that of one process, bit for bit."""
+"""A search shared by real processes equals a search by one process, bit for bit."""
 
 from __future__ import annotations
 
@@ -52,17 +52,22 @@ print(*among)
 
 
 def lay(folder: Path, draw: np.random.Generator, rows: int) -> None:
+    """Write random vectors with dense and sparse parts."""
     counts = draw.integers(0, 5, rows)
-    indices = np.concatenate([np.zeros(0, np.int32), *(draw.permutation(30)[:n].astype(np.int32) for n in counts)])
-    terms = Terms(np.concatenate([[0], np.cumsum(counts)]), indices, draw.random(len(indices)).astype(np.float32))
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    columns = [draw.permutation(30)[:count] for count in counts]
+    indices = np.concatenate(columns).astype(np.int32)
+    weights = draw.random(len(indices)).astype(np.float32)
+    dense = np.round(draw.standard_normal((rows, 24)), 1).astype(np.float32)
     with Writer(folder, rows, 24, 30, "float16", rows, {}) as writer:
-        writer.put(0, np.round(draw.standard_normal((rows, 24)), 1).astype(np.float32), terms)
+        writer.put(0, dense, Terms(bounds, indices, weights))
         writer.publish(str(row) for row in range(rows))
 
 
-def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
-    """Three documents leave one of four processes none."""
-    draw, sizes = np.random.default_rng(0), {"many": 500, "few": 3}
+def test_four_processes_rank_like_one_process(tmp_path: Path) -> None:
+    """With three documents, one of four processes has none."""
+    draw = np.random.default_rng(0)
+    sizes = {"many": 500, "few": 3}
     for case, documents in sizes.items():
         for name, rows in (("q", 37), ("p", documents)):
             (tmp_path / case / name).mkdir(parents=True)
@@ -70,29 +75,31 @@ def test_four_processes_find_what_one_finds(tmp_path: Path) -> None:
         np.save(tmp_path / case / "tie_ranks.npy", draw.permutation(documents).astype(np.int32))
     for count in (1, 4):
         words = [sys.executable, "-c", SEARCH, str(tmp_path)]
-        at_work = [subprocess.Popen([*words, str(rank), str(count)]) for rank in range(count)]
-        assert [process.wait(150) for process in at_work] == [0] * count
+        running = [subprocess.Popen([*words, str(rank), str(count)]) for rank in range(count)]
+        assert [process.wait(150) for process in running] == [0] * count
     for case, documents in sizes.items():
-        one = np.load(tmp_path / case / "1.0.npz")
-        assert one["rows"].shape == (37, min(40, documents)) and len(np.unique(one["rows"])) > 2
+        single = np.load(tmp_path / case / "1.0.npz")
+        assert single["rows"].shape == (37, min(40, documents))
+        assert len(np.unique(single["rows"])) > 2
         for rank in range(4):
-            other = np.load(tmp_path / case / f"4.{rank}.npz")
-            assert np.array_equal(one["rows"], other["rows"])
-            assert np.array_equal(one["scores"].view(np.int32), other["scores"].view(np.int32))
+            shared = np.load(tmp_path / case / f"4.{rank}.npz")
+            assert np.array_equal(single["rows"], shared["rows"])
+            assert np.array_equal(single["scores"].view(np.int32), shared["scores"].view(np.int32))
 
 
 def test_two_processes_make_one_run_in_the_store(tmp_path: Path) -> None:
-    """Each searches half of the documents, and the run is byte for byte what one process writes; own ones are out."""
+    """Each process searches half of the documents. The run equals that of one process byte for byte."""
     draw = np.random.default_rng(1)
     for name, rows in (("q", 37), ("p", 501)):
         (tmp_path / name).mkdir()
         lay(tmp_path / name, draw, rows)
-    ended = launch([sys.executable, "-c", STORED, str(tmp_path)])
-    assert [process.returncode for process in ended] == [0, 0], ended
-    assert [process.stdout.split() for process in ended] == [["250"], ["251"]]
+    results = launch([sys.executable, "-c", STORED, str(tmp_path)])
+    assert [process.returncode for process in results] == [0, 0], results
+    assert [process.stdout.split() for process in results] == [["250"], ["251"]]
     (entry,) = (folder for folder in (tmp_path / "store" / "search").iterdir() if folder.is_dir())
     (tmp_path / "alone").mkdir()
     retrieve(tmp_path / "alone", Searcher(tmp_path / "q", tmp_path / "p", 0.7), 40, "data", "x", drop_self=True)
     files = {file.name: file.read_bytes() for file in (tmp_path / "alone").iterdir()}
-    assert {"run.trec", "rows.npy", "scores.npy"} < files.keys() and read_run(entry)[2].self_hits > 0
+    assert {"run.trec", "rows.npy", "scores.npy"} < files.keys()
+    assert read_run(entry)[2].self_hits > 0
     assert {file.name: file.read_bytes() for file in entry.iterdir() if file.name != "entry.json"} == files

@@ -1,4 +1,4 @@
-"""A stranger's distribution, of which nothing here knows, adds an objective that runs through to a row."""
+"""A stranger's distribution adds an objective, and a run appends its row."""
 
 from __future__ import annotations
 
@@ -79,41 +79,43 @@ def retrobench_objectives():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the stranger's distribution is installed into, offline."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    """Install the stranger's distribution offline, and return its folder."""
+    source = tmp_path_factory.mktemp("source")
+    target = tmp_path_factory.mktemp("site")
     assert len(PYPROJECT.splitlines()) == 10
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "first_words.py").write_text(MODULE)
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-qq"]
     command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(target), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
     return target
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tiny.Tiny:
+def track(tmp_path: Path) -> tiny.Tiny:
     return tiny.make(tmp_path)
 
 
-def test_a_distribution_of_a_strangers_runs_to_a_row(installed: Path, made: tiny.Tiny) -> None:
-    words = [*made.options("first-words:three"), "--set", "pretrain.steps=3"]
+def test_a_distribution_of_a_strangers_runs_to_a_row(installed: Path, track: tiny.Tiny) -> None:
+    words = [*track.options("first-words:three"), "--set", "pretrain.steps=3"]
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from retrobench.cli import main; main()", *words]
-    done = subprocess.run(command, env=environment, cwd=made.data, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    (row,) = made.rows()
+    result = subprocess.run(command, env=environment, cwd=track.data, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    (row,) = track.rows()
     assert (row["entrant"], row["objective"], row["settings"]) == ("first-words:three", "first-words", {"count": 3})
     assert row["plugin"] == {"distribution": "first-words", "version": "1.2.3"}
-    assert row["measures"][f"{made.data}:test"]["Recall@100"] > 0
-    (pretrained,) = made.finished("pretrain")
+    assert row["measures"][f"{track.data}:test"]["Recall@100"] > 0
+    (pretrained,) = track.finished("pretrain")
     assert json.loads((pretrained / "entry.json").read_text())["code"] == "first-words 1.2.3"
     lines = [json.loads(line) for line in (pretrained / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [0, 1, 2] and all(line["words"] > 0 for line in lines)
-    assert "first-words:three" in done.stdout
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert all(line["words"] > 0 for line in lines)
+    assert "first-words:three" in result.stdout
 
 
-def test_it_keeps_the_contract_and_is_listed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_objective_keeps_the_contract_and_is_listed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retrobench.testing import check_objective
 
     monkeypatch.syspath_prepend(str(installed))
@@ -122,9 +124,9 @@ def test_it_keeps_the_contract_and_is_listed(installed: Path, monkeypatch: pytes
     assert (row.distribution, row.version, row.paper, row.status) == ("first-words", "1.2.3", "unpublished", "ok")
 
 
-def test_a_file_runs_to_a_row_without_packaging(made: tiny.Tiny, capfd: pytest.CaptureFixture[str]) -> None:
-    file = made.track.with_name("mine.py")
-    request = Request(["first-words"], str(made.track), (0,), (), made.store, made.boards, (file,))
+def test_a_file_runs_to_a_row_without_packaging(track: tiny.Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    file = track.track.with_name("mine.py")
+    request = Request(["first-words"], str(track.track), (0,), (), track.store, track.boards, (file,))
     file.write_text(MODULE)
     (first,) = sweep(request).rows
     assert first.plugin == {
@@ -132,7 +134,7 @@ def test_a_file_runs_to_a_row_without_packaging(made: tiny.Tiny, capfd: pytest.C
         "version": find_objective("first-words", discover([file])).code[:16],
     }
     assert first.command.endswith(f"--seed 0 --plugin {file}")
-    # The same settings by other code: what was trained with the old code is not taken for it.
+    # Equal settings with changed code need new training.
     file.write_text(
         MODULE.replace("bag, weights = bag_of_words([ids[words]", "bag, weights = bag_of_words([ids[words][2:]")
     )

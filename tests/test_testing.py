@@ -1,4 +1,4 @@
-"""check_objective tells the author of an objective what it breaks."""
+"""check_objective names the broken part of the contract."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from retrobench_mlm import MaskedLanguageModelling
 
 
 def broken(**members: Any) -> Any:
-    """Masked language modelling, which is sound, with some members replaced."""
-    made = type("Broken", (MaskedLanguageModelling,), {"__doc__": "Predicts masked words.", **members})
-    return dataclass(frozen=True)(made)
+    """Return masked language modelling, which keeps the contract, with replaced members."""
+    changed = type("Broken", (MaskedLanguageModelling,), {"__doc__": "Predicts masked words.", **members})
+    return dataclass(frozen=True)(changed)
 
 
 def collated(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Any:
-    def collate(self: Any, *given: Any) -> dict[str, Tensor]:
-        return change(MaskedLanguageModelling.collate(self, *given))
+    def collate(self: Any, *arguments: Any) -> dict[str, Tensor]:
+        return change(MaskedLanguageModelling.collate(self, *arguments))
 
     return broken(collate=collate)
 
@@ -48,8 +48,8 @@ def too_long(self: Any, passages: Any, vocabulary: Any, max_length: int, generat
     return masked_batch(pack(passages, vocabulary, 40), vocabulary, 0.3, generator)
 
 
-def divides_by_length(self: Any, passages: Any, *given: Any) -> dict[str, Tensor]:
-    batch = MaskedLanguageModelling.collate(self, passages, *given)
+def divides_by_length(self: Any, passages: Any, *arguments: Any) -> dict[str, Tensor]:
+    batch = MaskedLanguageModelling.collate(self, passages, *arguments)
     batch["shares"] = torch.tensor([1 / len(passage.text) for passage in passages])
     return batch
 
@@ -89,7 +89,7 @@ def grafted(self: Any, backbone: Backbone) -> nn.Module:
 
 
 def unsaved_teacher(self: Any, backbone: Backbone) -> nn.Module:
-    """A moving mean of the words that no checkpoint holds."""
+    """Wrap with a moving mean of the word matrix that is missing in checkpoints."""
     teacher = [backbone.word_matrix.detach().clone()]
 
     def step(model: Pretraining, progress: float, **batch: Tensor) -> Step:
@@ -150,30 +150,30 @@ BREAKS = [
 ]
 
 
-def test_the_sound_one_passes() -> None:
+def test_a_sound_objective_passes() -> None:
     check_objective(broken())
 
 
 @pytest.mark.parametrize(("objective", "message"), BREAKS, ids=[message for _, message in BREAKS])
-def test_a_broken_objective_is_told_what_it_breaks(objective: Any, message: str) -> None:
-    with pytest.raises(AssertionError) as told:
+def test_the_error_names_the_broken_part(objective: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as error:
         check_objective(objective)
-    assert message in str(told.value) and "\n" not in str(told.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_of_an_objective_without_pretraining_only_the_declaration_is_checked() -> None:
-    never = broken(pretrains=False, collate=None, wrap=None)
-    check_objective(never)
+def test_an_objective_without_pretraining_needs_only_a_declaration() -> None:
+    check_objective(broken(pretrains=False, collate=None, wrap=None))
     with pytest.raises(AssertionError, match="has no docstring"):
         check_objective(broken(pretrains=False, __doc__=""))
 
 
-def test_checking_leaves_the_random_generators_alone() -> None:
+def test_checking_restores_the_random_generators() -> None:
     def states() -> tuple[Any, ...]:
         return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
 
-    before = states()
+    original_states = states()
     check_objective(MaskedLanguageModelling)
     with pytest.raises(AssertionError):
         check_objective(stepped(at_random))
-    assert states() == before
+    assert states() == original_states

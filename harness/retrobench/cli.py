@@ -137,6 +137,17 @@ Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least r
 PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
+ClaimedTable = Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")]
+RowsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")]
+PlannedObjective = Annotated[
+    str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective to plan for.")
+]
+Benchmarks = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; by default all but `scale`.")
+]
+Device = Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The device, by default the first GPU.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Check equality on small data, and time nothing.")]
+ResultFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")]
 
 
 def _version(is_requested: bool) -> None:
@@ -240,13 +251,9 @@ def score(
 
 @app.command()
 def reproduce(
-    table: Annotated[
-        str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")
-    ] = "",
+    table: ClaimedTable = "",
     format: Format = "text",
-    rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")
-    ] = None,
+    rows: RowsFile = None,
     leaderboard: Leaderboard = None,
 ) -> None:
     """Print a paper's table: published, measured, difference and verdict."""
@@ -261,9 +268,7 @@ def reproduce(
 def plan(
     overrides: Overrides,
     track: Track = "mini",
-    objective: Annotated[
-        str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective to plan for.")
-    ] = "retromae",
+    objective: PlannedObjective = "retromae",
     hardware: Hardware = "this",
     gpus: Gpus = 1,
     leaderboard: Leaderboard = None,
@@ -277,14 +282,10 @@ def plan(
 
 @app.command()
 def bench(
-    name: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; by default all but `scale`.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="cpu|cuda", help="The device, by default the first GPU.")
-    ] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Check equality on small data, and time nothing.")] = False,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")] = None,
+    name: Benchmarks = None,
+    device: Device = None,
+    smoke: Smoke = False,
+    json: ResultFile = None,
     leaderboard: BenchLeaderboard = None,
 ) -> None:
     """Measure speed and memory beside peers, after a check that the results are equal."""

@@ -1,4 +1,4 @@
-"""A plugin's code is known by its source and by what it imports from beside it."""
+"""A plugin's fingerprint covers its source and the neighbours that it imports."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from retrobench.config.fingerprint import fingerprint
 
 
 def test_a_neighbour_counts_where_it_is_imported(tmp_path: Path) -> None:
-    module, near, far = (tmp_path / name for name in ("mine.py", "near.py", "far.py"))
+    module = tmp_path / "mine.py"
+    neighbour = tmp_path / "near.py"
+    second_neighbour = tmp_path / "far.py"
     module.write_text("def wrap():\n    from near import layer\n")
-    near.write_text("import far.away, json\n")
-    far.write_text("a = 1\n")
+    neighbour.write_text("import far.away, json\n")
+    second_neighbour.write_text("a = 1\n")
     (tmp_path / "unrelated.py").write_text("a = 1\n")
     first = fingerprint(module)
     (tmp_path / "unrelated.py").write_text("a = 2\n")
     assert fingerprint(module) == first
-    far.write_text("a = 2\n")
+    second_neighbour.write_text("a = 2\n")
     assert fingerprint(module) != first
 
 

@@ -217,11 +217,11 @@ def test_a_plugin_that_prints_leaves_standard_output_alone(
 
 def test_an_editable_install_is_known_by_its_source(install: Install) -> None:
     module = install("acme", TOY, origin=json.dumps({"url": "file:///", "dir_info": {"editable": True}}))
-    (before,) = rows_of("acme")
-    assert len(before.code) == 64
+    (original,) = rows_of("acme")
+    assert len(original.code) == 64
     module.write_text(TOY + "# changed\n")
-    (after,) = rows_of("acme")
-    assert after.code != before.code
+    (changed,) = rows_of("acme")
+    assert changed.code != original.code
 
 
 def test_a_local_but_copied_install_is_known_by_its_version(install: Install) -> None:
@@ -235,10 +235,10 @@ def test_a_file_gives_an_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.write_text(TOY)
     (row,) = rows_of("json.py", files=[file, tmp_path / "json.py"])
     assert (row.name, row.version, row.status, row.reason) == ("toy", "", "ok", "")
-    before = row.code
+    original_code = row.code
     file.write_text(TOY + "# changed\n")
     (row,) = rows_of("json.py", files=[file])
-    assert len(row.code) == 64 and row.code != before
+    assert len(row.code) == 64 and row.code != original_code
 
 
 def test_a_broken_file_is_a_row_and_a_missing_one_an_error(tmp_path: Path) -> None:

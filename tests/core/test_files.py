@@ -1,4 +1,4 @@
-"""Files replaced all at once: also by a process that is killed in the midst of it."""
+"""Atomic writes, also by a process that is killed while it writes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_content_is_replaced(content: str | bytes | list[str | bytes], expected:
     assert names(tmp_path) == ["rows.jsonl"]
 
 
-@pytest.mark.parametrize("before", [None, "old"])
-def test_an_exception_leaves_the_old_content(before: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("old", [None, "old"])
+def test_an_exception_leaves_the_old_content(old: str | None, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    if before is not None:
-        file.write_text(before)
+    if old is not None:
+        file.write_text(old)
 
     def chunks() -> Iterator[str]:
         yield "half"
@@ -50,8 +50,11 @@ def test_an_exception_leaves_the_old_content(before: str | None, tmp_path: Path)
 
     with pytest.raises(KeyError, match="no such row"):
         atomic_write(file, chunks())
-    assert names(tmp_path) == ([] if before is None else ["rows.jsonl"])
-    assert before is None or file.read_text() == before
+    if old is None:
+        assert names(tmp_path) == []
+    else:
+        assert names(tmp_path) == ["rows.jsonl"]
+        assert file.read_text() == old
 
 
 WRITER = """
@@ -78,8 +81,8 @@ def test_a_killed_writer_leaves_the_old_content_and_the_next_one_succeeds(tmp_pa
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert file.read_bytes() == old
-    (aside,) = set(tmp_path.iterdir()) - {file}
-    assert aside.stat().st_size >= 900_000, "killed in the midst of writing"
+    (partial,) = set(tmp_path.iterdir()) - {file}
+    assert partial.stat().st_size >= 900_000, "killed while it wrote"
     atomic_write(file, "new")
     assert file.read_text() == "new"
     assert names(tmp_path) == ["rows.jsonl"]
@@ -87,21 +90,21 @@ def test_a_killed_writer_leaves_the_old_content_and_the_next_one_succeeds(tmp_pa
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The calls to the disk: `sync` with the inode written, `replace` with the inode renamed."""
-    made: list[tuple[str, int]] = []
+    """Record calls to the disk: `sync` with the written inode, `replace` with the renamed inode."""
+    recorded: list[tuple[str, int]] = []
     fsync, replace = os.fsync, os.replace
 
     def synced(handle: int) -> None:
-        made.append(("sync", os.fstat(handle).st_ino))
+        recorded.append(("sync", os.fstat(handle).st_ino))
         fsync(handle)
 
     def replaced(source: Path, target: Path) -> None:
-        made.append(("replace", source.stat().st_ino))
+        recorded.append(("replace", source.stat().st_ino))
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    return made
+    return recorded
 
 
 def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(

@@ -1,4 +1,4 @@
-"""Freed memory: given back to the system, or kept for the next step."""
+"""Freed memory is returned to the system, or kept for the next step."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ print(anonymous() - before)
 
 
 def bytes_that_stay(word: str, **variables: str) -> int:
-    """Of 200 MB that a process has freed again."""
+    """Return how many of 200 MB a process keeps after freeing them."""
     environment = {**os.environ, **variables}
     command = [sys.executable, "-c", CODE, word]
     return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
-def test_memory_is_kept_for_whom_it_is_asked_and_who_has_not_set_it() -> None:
+def test_freed_memory_is_kept_on_request_unless_the_user_sets_a_threshold() -> None:
     assert bytes_that_stay("leave") < 50e6
     assert bytes_that_stay("keep") > 150e6
     assert bytes_that_stay("keep", MALLOC_MMAP_THRESHOLD_="131072") < 50e6

@@ -1,4 +1,4 @@
-"""What Linux says of the processor is what torch finds out by itself."""
+"""Linux and torch report equal facts about the processor."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import torch
 from retrobench.core import computes_bf16
 
 
-def test_bf16_is_known_as_torch_knows_it() -> None:
+def test_bf16_is_detected_as_by_torch() -> None:
     assert computes_bf16() is torch.cpu.get_capabilities().get("avx512_bf16", False)

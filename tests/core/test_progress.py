@@ -1,4 +1,4 @@
-"""What the person waiting sees, on a terminal and in a log."""
+"""Progress on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_a_long_bar_in_a_log_is_a_line_now_and_then(
     for line in between:
         assert re.fullmatch(rf"pretrain: \d\d/40 steps, {RATE}, \d\.\d s left", line)
     rate = re.fullmatch(rf"pretrain: 40/40 steps, ({RATE}), \d\.\d s", last)
-    assert rate and 1 <= float(rate[1].split()[0]) <= 100  # 30 steps of at least 0.01 s: not the 10 done before
+    assert rate and 1 <= float(rate[1].split()[0]) <= 100  # 30 steps of at least 0.01 s, without the earlier 10
 
 
-def test_a_bar_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_shows_its_count_after_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyError), bar("encode", 10, "passages") as advance:
         advance(3)
         raise KeyError
@@ -103,5 +103,5 @@ def test_a_bar_on_a_terminal() -> None:
 def read(master: int) -> bytes:
     try:
         return os.read(master, 65536)
-    except OSError:  # Linux's way of saying that the other end is closed
+    except OSError:  # on Linux, the other end is closed
         return b""

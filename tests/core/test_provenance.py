@@ -1,4 +1,4 @@
-"""What a row says of the program and the machine."""
+"""Facts in a row about the program and the machine."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not i
 
 @pytest.fixture(autouse=True)
 def no_other_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    """git tells its hooks by these variables which repository called them."""
+    """Remove the variables by which git names a repository to its hooks."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
 
 
 def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    result = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return result.stdout.strip()
 
 
 def checkout(folder: Path, package: str = "harness/retrobench/core") -> Path:
-    """A copy of the module in a project of the same layout, committed."""
+    """Commit a copy of the module in a project of the package's layout."""
     (folder / package).mkdir(parents=True)
     shutil.copy(provenance.__file__, folder / package)
     (folder / "plugins").mkdir()
@@ -45,14 +45,14 @@ def checkout(folder: Path, package: str = "harness/retrobench/core") -> Path:
 
 
 def commit(folder: Path, package: str = "harness/retrobench/core") -> str:
-    """What the copy says."""
+    """Return the commit that the copy reports."""
     spec = spec_from_file_location("copied_provenance", folder / package / "provenance.py")
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = module.commit()
-    assert isinstance(found, str)
-    return found
+    head = module.commit()
+    assert isinstance(head, str)
+    return head
 
 
 @needs_git
@@ -85,7 +85,7 @@ def test_changed_text_is_not(tmp_path: Path) -> None:
 @needs_git
 @pytest.mark.parametrize("package", [".venv/lib/python3/site-packages/retrobench", "vendored/retrobench"])
 def test_a_copy_inside_somebodys_checkout_has_no_commit(package: str, tmp_path: Path) -> None:
-    """The commit there is another project's."""
+    """That commit belongs to another project."""
     assert commit(checkout(tmp_path, package), package) == ""
 
 
@@ -102,19 +102,21 @@ def test_no_commit_where_git_cannot_tell(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_libraries() -> None:
-    found = provenance.libraries()
-    assert found["python"] == platform.python_version()
+    versions = provenance.libraries()
+    assert versions["python"] == platform.python_version()
     used = {"torch", "transformers", "accelerate", "sentence-transformers", "ir_datasets", "ranx", "bm25s", "numpy"}
-    assert used | {"pytrec_eval-terrier"} <= set(found)
-    assert found["torch"] == version("torch")
+    assert used | {"pytrec_eval-terrier"} <= set(versions)
+    assert versions["torch"] == version("torch")
     # PyPI's distribution is 2.13.0, the module inside is 2.13.0+cu130.
-    assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
-    assert {"faiss-cpu", "faiss-gpu"} & set(found)
+    assert versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert {"faiss-cpu", "faiss-gpu"} & set(versions)
 
 
 def test_hardware() -> None:
-    found = provenance.hardware()
-    assert set(found) - {"devices"} == {"device", "processor", "cores", "threads", "system"}
-    assert (found["device"] == "cpu") is not torch.cuda.is_available()
-    assert found["cores"] == os.cpu_count() and found["threads"] == torch.get_num_threads()
-    assert found["processor"] and "\n" not in str(found["processor"])
+    facts = provenance.hardware()
+    assert set(facts) - {"devices"} == {"device", "processor", "cores", "threads", "system"}
+    assert (facts["device"] == "cpu") is not torch.cuda.is_available()
+    assert facts["cores"] == os.cpu_count()
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["processor"]
+    assert "\n" not in str(facts["processor"])

@@ -71,8 +71,8 @@ def test_a_value_of_another_type_is_refused(key: str, value: Any, expected: str)
 
 
 def test_an_unknown_key_names_the_known_ones() -> None:
-    known = "form, label, rate, shared, sizes, steps, tables"
-    with pytest.raises(RetrobenchError, match=f"^Unknown setting 'step'. Did you mean 'steps'\\? Known: {known} "):
+    names = "form, label, rate, shared, sizes, steps, tables"
+    with pytest.raises(RetrobenchError, match=f"^Unknown setting 'step'. Did you mean 'steps'\\? Known: {names} "):
         build_record(Settings, {"step": 1}, "recipe")
 
 

@@ -1,4 +1,4 @@
-"""One table in every format: padding, escaping, marks and kinds, written out by hand."""
+"""One table in every format, with padding, escapes, marks and kinds, written by hand."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def printed(table: Table, width: int) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-def test_fitted_is_the_text_where_there_is_room_and_folds_where_there_is_none() -> None:
+def test_fitted_equals_text_and_folds_at_a_narrow_edge() -> None:
     assert printed(RANKED, 80) == RANKED.text().splitlines()
     assert printed(Table([Column(""), Column("")], [("[b]rows[/b]", "x")]), 80) == ["[b]rows[/b]  x"]
     long = Table([Column("name"), Column("n", "right")], [("0123456789" * 2, 7)])

@@ -1,4 +1,4 @@
-"""The whole chain by two processes: one store, one row, and nothing made twice."""
+"""A run by two processes: one store, one row, and every artifact made once."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from retrobench.core import processes
 
 
 def test_a_run_of_two_processes(tmp_path: Path) -> None:
-    made = tiny.make(tmp_path)
-    words = [sys.executable, "-c", "from retrobench.cli import main; main()", *made.options("retromae")]
+    track = tiny.make(tmp_path)
+    words = [sys.executable, "-c", "from retrobench.cli import main; main()", *track.options("retromae")]
     first, second = launch(words)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    (row,) = made.rows()
-    assert row["measures"][f"{made.data}:test"]["MRR@10"] > 0
-    assert "retromae" in first.stdout and second.stdout == ""
-    assert "pretrain retromae seed 0: new" in first.stderr and "seed 0" not in second.stderr
-    assert len(made.finished("pretrain")) == 1 and len(made.finished("finetune")) == 2
-    assert not list(made.store.glob("*/*.partial"))
-    again, _ = launch(words)
-    assert "pretrain retromae seed 0: cached" in again.stderr and len(made.rows()) == 1
+    (row,) = track.rows()
+    assert row["measures"][f"{track.data}:test"]["MRR@10"] > 0
+    assert "retromae" in first.stdout
+    assert second.stdout == ""
+    assert "pretrain retromae seed 0: new" in first.stderr
+    assert "seed 0" not in second.stderr
+    assert len(track.finished("pretrain")) == 1
+    assert len(track.finished("finetune")) == 2
+    assert not list(track.store.glob("*/*.partial"))
+    rerun, _ = launch(words)
+    assert "pretrain retromae seed 0: cached" in rerun.stderr
+    assert len(track.rows()) == 1
 
 
-def test_alone_nothing_waits() -> None:
-    assert (processes.size(), processes.rank(), processes.leads(), processes.agree(True), processes.agree(False)) == (
-        1,
-        0,
-        True,
-        True,
-        False,
-    )
+def test_a_single_process_does_not_wait() -> None:
     processes.meet()
+    assert (processes.size(), processes.rank()) == (1, 0)
+    assert processes.leads()
+    assert processes.agree(True)
+    assert not processes.agree(False)

@@ -148,17 +148,18 @@ def board(folder: Path, *rows: Row, values: dict[str, float] | None = None) -> P
     """A folder of tracks, with claims and rows of one; a row's value by query is its mean, a little up and down."""
     (folder / "small").mkdir(parents=True, exist_ok=True)
     (folder / "small" / "claims.toml").write_text(CLAIMS, "utf-8")
-    for one in rows:
-        mean = one.measures.get("d:dev", {}).get("MRR@10", 0.0)
-        spread = {query: mean + 0.01 * (-1) ** place for place, query in enumerate(QUERIES)}
-        append(folder / "small", one, {"d:dev": {"MRR@10": values or spread}})
+    for row in rows:
+        mean = row.measures.get("d:dev", {}).get("MRR@10", 0.0)
+        spread = {query: mean + 0.01 * (-1) ** number for number, query in enumerate(QUERIES)}
+        append(folder / "small", row, {"d:dev": {"MRR@10": values or spread}})
     return folder
 
 
 def cells(text: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """(model, column) -> its records, from the JSON of `reproduce`."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for part in json.loads(text)["parts"]:
-        for each in part["cells"]:
-            found.setdefault((each["model"], f"{each['dataset']} {each['measure']}"), []).append(each)
-    return found
+    """Return the records of `reproduce --format json` by model and column."""
+    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for section in json.loads(text)["parts"]:
+        for record in section["cells"]:
+            column = f"{record['dataset']} {record['measure']}"
+            records.setdefault((record["model"], column), []).append(record)
+    return records

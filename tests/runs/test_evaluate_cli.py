@@ -1,4 +1,4 @@
-"""`retrobench evaluate` as a user meets it."""
+"""`retrobench evaluate` on the command line."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ import tiny
 from retrobench import cli
 
 
-class Done(NamedTuple):
+class Output(NamedTuple):
     code: int
     out: str
     err: str
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("place")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evaluate")
     tiny.write_collection(root / "data")
     published.bare(root / "model")
     return root
 
 
 @pytest.fixture
-def call(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """The command line, in this process: another would spend a test's time on imports."""
-    monkeypatch.chdir(place)
+def call(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Output]:
+    """Return a function that runs the command line in this process, which saves the imports."""
+    monkeypatch.chdir(root)
 
-    def main(*words: str) -> Done:
+    def main(*words: str) -> Output:
         monkeypatch.setattr(sys, "argv", ["retrobench", "evaluate", *words])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        return Done(int(stop.value.code or 0), *capfd.readouterr())
+        return Output(int(stop.value.code or 0), *capfd.readouterr())
 
     return main
 
@@ -48,11 +48,11 @@ OPTIONS = ["--pooling", "cls", "--similarity", "dot", "--max-length", "12", "--s
 OPTIONS += ["--measure", "RR@10", "--measure", "R@5"]
 
 
-def test_a_plain_encoder_on_a_folder(call: Callable[..., Done]) -> None:
+def test_a_plain_encoder_on_a_folder(call: Callable[..., Output]) -> None:
     words = ["model", "--dataset", "data", "--dataset", "data:val", "--query-prefix", "ba: ", *OPTIONS]
-    done = call(*words, "--json")
-    assert done.code == 0, done.err
-    document = json.loads(done.out)
+    output = call(*words, "--json")
+    assert output.code == 0, output.err
+    document = json.loads(output.out)
     assert document["model"] == "model" and document["averages"] == {}
     assert document["settings"] == {
         "pooling": "cls",
@@ -66,18 +66,20 @@ def test_a_plain_encoder_on_a_folder(call: Callable[..., Done]) -> None:
     assert list(document["datasets"]) == ["data", "data:val"]
     for score in document["datasets"].values():
         assert list(score["measures"]) == ["MRR@10", "Recall@5"] and score["queries"] == 15
-    assert "pooling: cls (--pooling)" in done.err.splitlines()
+    assert "pooling: cls (--pooling)" in output.err.splitlines()
 
-    again = call(*words)
-    assert again.code == 0, again.err
-    lines = [line for line in again.err.splitlines() if line.startswith(("embed", "search"))]
-    assert len(lines) == 5 and all(": cached" in line for line in lines), "both sets of queries, one of passages"
+    rerun = call(*words)
+    assert rerun.code == 0, rerun.err
+    lines = [line for line in rerun.err.splitlines() if line.startswith(("embed", "search"))]
+    assert len(lines) == 5 and all(": cached" in line for line in lines), (
+        "two sets of queries and one of passages, two searches"
+    )
     values = [f"{value:.4f}" for value in document["datasets"]["data:val"]["measures"].values()]
-    assert values in [line.split()[-2:] for line in again.out.splitlines() if line.startswith("data:val ")]
+    assert values in [line.split()[-2:] for line in rerun.out.splitlines() if line.startswith("data:val ")]
 
 
-def test_what_is_wrong_is_one_line(call: Callable[..., Done], place: Path) -> None:
-    assert call("model", "--dataset", "data", "--store", "none") == Done(
+def test_an_error_is_one_line(call: Callable[..., Output], root: Path) -> None:
+    assert call("model", "--dataset", "data", "--store", "none") == Output(
         2,
         "",
         "Error: Model 'model' has no modules.json, so its files do not say how a text's tokens become one vector. "
@@ -86,4 +88,4 @@ def test_what_is_wrong_is_one_line(call: Callable[..., Done], place: Path) -> No
     assert call("model", "--pooling", "cls", "--dataset", "dato", "--store", "none").err.startswith(
         "Error: Unknown dataset 'dato'."
     )
-    assert not (place / "none").exists()
+    assert not (root / "none").exists()

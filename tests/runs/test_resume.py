@@ -1,4 +1,4 @@
-"""Killed in the middle of each stage in turn and started again, a run ends bit for bit like one that was left alone."""
+"""A run that is killed in each stage and resumed ends bit for bit like an unbroken run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pytest
 import tiny
 
-# Forked from a process that has imported what a run imports, each of the runs is a process of its own within a
-# moment. The one that is left alone starts from nothing.
+# The killed runs are forked from a process with all imports done, which starts them quickly. The unbroken run is a
+# new process.
 FORKING = multiprocessing.get_context("forkserver") if sys.platform != "win32" else None
 IMPORTS = [
     "retrobench.runs.sweep",
@@ -30,7 +30,7 @@ IMPORTS = [
 
 
 class Kill(NamedTuple):
-    """In which stage a run is killed: about to open `file`, when `beside` is written and `finished` others are done."""
+    """The moment of a kill: a run opens `file`, and `beside` and `finished` entries of the stage exist."""
 
     stage: str
     file: str
@@ -39,7 +39,7 @@ class Kill(NamedTuple):
     key: str = "*"
 
 
-# In the order of the chain, so that each run goes on from where the last one was killed.
+# In the order of the chain, so that each run resumes where the previous run was killed.
 KILLS = {
     "tokenise": Kill("tokenise", "lengths.npy", "tokens.bin"),
     "pretrain": Kill("pretrain", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
@@ -54,18 +54,18 @@ KILLS = {
 }
 
 
-def options(made: tiny.Tiny) -> list[str]:
-    return [*made.options("dupmae"), "--set", "pretrain.precision=auto", "--set", "finetune.precision=auto"]
+def options(track: tiny.Tiny) -> list[str]:
+    return [*track.options("dupmae"), "--set", "pretrain.precision=auto", "--set", "finetune.precision=auto"]
 
 
-def run(words: list[str], log: Path, pattern: str, there: Connection) -> None:
-    """`retrobench` in this process, until it is about to open a file that fits the pattern: there it waits."""
+def run(words: list[str], log: Path, pattern: str, connection: Connection) -> None:
+    """Run `retrobench` in this process, and wait before it opens a file that fits the pattern."""
     from retrobench.cli import main
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        named = event == "open" and isinstance(arguments[0], str | os.PathLike)
-        if named and fnmatch.fnmatch(str(arguments[0]), pattern):
-            there.send("there")
+        opens_path = event == "open" and isinstance(arguments[0], str | os.PathLike)
+        if opens_path and fnmatch.fnmatch(str(arguments[0]), pattern):
+            connection.send("opening")
             time.sleep(600)
 
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
@@ -76,22 +76,23 @@ def run(words: list[str], log: Path, pattern: str, there: Connection) -> None:
     main()
 
 
-def killed(words: list[str], made: tiny.Tiny, kill: Kill) -> str:
-    """What a run said until it was killed in the middle of a stage."""
+def killed(words: list[str], track: tiny.Tiny, kill: Kill) -> str:
+    """Kill a run in the middle of a stage, and return its output."""
     assert FORKING
-    log = made.store.with_name("killed.log")
+    log = track.store.with_name("killed.log")
     log.unlink(missing_ok=True)
-    here, there = FORKING.Pipe(duplex=False)
-    pattern = f"{made.store}/{kill.stage}/{kill.key}.partial/{kill.file}"
-    process = FORKING.Process(target=run, args=(words, log, pattern, there))
+    receiver, sender = FORKING.Pipe(duplex=False)
+    pattern = f"{track.store}/{kill.stage}/{kill.key}.partial/{kill.file}"
+    process = FORKING.Process(target=run, args=(words, log, pattern, sender))
     process.start()
-    there.close()
+    sender.close()
     try:
-        wait([here, process.sentinel], timeout=100)
-        assert process.is_alive() and here.poll(), f"not killed in {kill.stage}:\n{log.read_text()}"
-        (partial,) = made.store.glob(f"{kill.stage}/*.partial")
-        assert (partial / kill.beside).exists() and not partial.with_suffix("").exists()
-        assert len(made.finished(kill.stage)) == kill.finished
+        wait([receiver, process.sentinel], timeout=100)
+        assert process.is_alive() and receiver.poll(), f"not killed in {kill.stage}:\n{log.read_text()}"
+        (partial,) = track.store.glob(f"{kill.stage}/*.partial")
+        assert (partial / kill.beside).exists()
+        assert not partial.with_suffix("").exists()
+        assert len(track.finished(kill.stage)) == kill.finished
     finally:
         process.kill()
         process.join()
@@ -100,14 +101,16 @@ def killed(words: list[str], made: tiny.Tiny, kill: Kill) -> str:
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """All that the stages wrote, by name; an entry's own description holds dates and costs."""
-    skipped = {"entry.json"}
-    files = [file for file in store.rglob("*") if file.is_file() and file.suffix != ".lock"]
-    return {str(file.relative_to(store)): file.read_bytes() for file in files if file.name not in skipped}
+    """Return the files of all stages by name, without entry.json, which holds dates and costs."""
+    files = {}
+    for file in store.rglob("*"):
+        if file.is_file() and file.suffix != ".lock" and file.name != "entry.json":
+            files[str(file.relative_to(store))] = file.read_bytes()
+    return files
 
 
 @pytest.mark.skipif(FORKING is None, reason="needs fork")
-def test_killed_in_each_stage_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_in_each_stage_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert FORKING
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     FORKING.set_forkserver_preload(IMPORTS)
@@ -115,25 +118,27 @@ def test_killed_in_each_stage_and_started_again(tmp_path: Path, monkeypatch: pyt
     whole = broken._replace(store=tmp_path / "whole", boards=tmp_path / "whole-boards")
     main = [sys.executable, "-c", "from retrobench.cli import main; main()"]
     unbroken = subprocess.Popen([*main, *options(whole)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    said = {name: killed(options(broken), broken, kill) for name, kill in KILLS.items()}
-    _, there = FORKING.Pipe(duplex=False)
-    last = FORKING.Process(target=run, args=(options(broken), tmp_path / "last.log", "", there))
+    outputs = {name: killed(options(broken), broken, kill) for name, kill in KILLS.items()}
+    _, sender = FORKING.Pipe(duplex=False)
+    last = FORKING.Process(target=run, args=(options(broken), tmp_path / "last.log", "", sender))
     last.start()
     errors = unbroken.communicate()[1]
     last.join()
     assert (last.exitcode, unbroken.returncode) == (0, 0), errors
 
-    assert "\npretrain dupmae seed 0: resuming, an earlier run was cut short\n" in said["export of pretrain"]
-    assert "\ncontinuing at step 2\n" in said["export of pretrain"]
-    assert "\ncontinuing at step 4\n" in said["finetune"], "a cut export does not cost the training"
-    assert "\ncontinuing at step 2\n" in said["export of finetune"]
-    assert "\ncontinuing at step 4\n" in said["encode"]
-    assert "\ncontinuing at step 2\n" in said["search"]
-    expected, found = contents(whole.store), contents(broken.store)
-    assert {Path(name).name for name in expected} >= {"model.safetensors", "run.trec", "scores.json"}
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if found[name] != expected[name]] == []
-    (row,), (other,) = whole.rows(), broken.rows()
+    assert "\npretrain dupmae seed 0: resuming, an earlier run was cut short\n" in outputs["export of pretrain"]
+    assert "\ncontinuing at step 2\n" in outputs["export of pretrain"]
+    assert "\ncontinuing at step 4\n" in outputs["finetune"], "an interrupted export keeps the training"
+    assert "\ncontinuing at step 2\n" in outputs["export of finetune"]
+    assert "\ncontinuing at step 4\n" in outputs["encode"]
+    assert "\ncontinuing at step 2\n" in outputs["search"]
+    unbroken_files = contents(whole.store)
+    files = contents(broken.store)
+    assert {Path(name).name for name in unbroken_files} >= {"model.safetensors", "run.trec", "scores.json"}
+    assert files.keys() == unbroken_files.keys()
+    assert [name for name in files if files[name] != unbroken_files[name]] == []
+    (unbroken_row,) = whole.rows()
+    (row,) = broken.rows()
     for name in ("measures", "artifacts", "selection", "chosen", "identity"):
-        assert row[name] == other[name]
-    assert row["cost"]["pretrain"]["tokens"] == other["cost"]["pretrain"]["tokens"]
+        assert row[name] == unbroken_row[name]
+    assert row["cost"]["pretrain"]["tokens"] == unbroken_row["cost"]["pretrain"]["tokens"]
