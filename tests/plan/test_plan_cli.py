@@ -1,4 +1,4 @@
-"""`retrobench plan` in real processes: what it prints, what it leaves alone, and what it refuses."""
+"""`retrobench plan` in real processes: its output, its imports and downloads, and its errors."""
 
 from __future__ import annotations
 
@@ -22,60 +22,65 @@ finally:
 """
 
 
-def call(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # No name resolves to a proxy that refuses, so that a download would be an error.
-    proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    places = {"IR_DATASETS_HOME": str(home / "ir"), "RETROBENCH_HOME": str(home / "store"), "HF_HOME": str(home / "hf")}
-    command = [sys.executable, "-c", SCRIPT, "plan", *words]
-    known = {**os.environ, **proxies, **places}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=known, cwd=home)
+def call_plan(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `retrobench plan` in an empty home. Its proxy refuses every connection, so a download is an error."""
+    environment = dict(os.environ)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        environment[name] = "http://127.0.0.1:9"
+    environment["IR_DATASETS_HOME"] = str(home / "ir")
+    environment["RETROBENCH_HOME"] = str(home / "store")
+    environment["HF_HOME"] = str(home / "hf")
+    command = [sys.executable, "-c", SCRIPT, "plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=home)
+
+
+def read_seconds(time: str) -> float:
+    number, unit = time.replace(",", "").split()
+    return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
 
 
 def test_msmarco_on_an_h200(tmp_path: Path) -> None:
-    done = call(tmp_path, "--track", "msmarco", "--hardware", "h200")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    process = call_plan(tmp_path, "--track", "msmarco", "--hardware", "h200")
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("msmarco for retromae on NVIDIA H200: 139 GiB, 790 TFLOP/s (bf16, ")
+    assert re.search(r"^here +\S.* cores, ", process.stdout, re.MULTILINE)
     table = [re.split(r"\s{2,}", line) for line in lines[2:13]]
     cells = {row[0]: row for row in table}
+    assert cells["stage"][-1] == "here"  # the time of each stage on this machine
     assert cells["pretrain"][1:3] == ["34 G", "9.6 h"]
-    assert cells["stage"][-1] == "here"  # what this machine would need, stage by stage
-    floors = [cells[name][2] for name in cells if name not in ("stage", "total", "")]
-    seconds = {"s": 1, "min": 60, "h": 3600}
-    total = sum(float(of.split()[0]) * seconds[of.split()[1]] for of in floors)
-    shown = float(cells["total"][1].split()[0]) * 3600
-    assert total == pytest.approx(shown, rel=0.05)
-    assert re.search(r"^here +\S.* cores, ", done.stdout, re.MULTILINE)
-    assert not {"torch", "ranx", "faiss", "transformers"} & {*done.stderr.split()}
-    assert not list(tmp_path.rglob("*.gz")) + list(tmp_path.rglob("*.safetensors"))
+    floors = [read_seconds(row[2]) for name, row in cells.items() if name not in ("stage", "total", "")]
+    total = read_seconds(cells["total"][1])
+    assert sum(floors) == pytest.approx(total, rel=0.05)
 
 
-def test_beir_knows_what_is_here_already(tmp_path: Path) -> None:
+def test_a_plan_for_a_card_loads_no_torch_and_downloads_nothing(tmp_path: Path) -> None:
+    process = call_plan(tmp_path, "--track", "msmarco", "--hardware", "h200")
+    modules = set(process.stderr.split())
+    assert modules.isdisjoint({"torch", "ranx", "faiss", "transformers"})
+    assert not list(tmp_path.rglob("*.gz"))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_beir_counts_local_archives(tmp_path: Path) -> None:
     if not ARCHIVES.is_dir():
         pytest.skip(f"no archives of ir_datasets in {ARCHIVES}")
     for name in ("nfcorpus", "arguana"):
         (tmp_path / "ir" / "beir" / name).mkdir(parents=True)
-        shutil.copyfile(ARCHIVES / "beir" / name / "source.zip", tmp_path / "ir" / "beir" / name / "source.zip")
-    done = call(tmp_path, "--track", "beir", "--objective", "mlm", "--hardware", "a100", "--gpus", "2")
-    assert done.returncode == 0, done.stderr
-    flat = " ".join(done.stdout.split())
-    assert (
-        "tests 14 sets over 25 collections of 25,018,672 documents; the largest: beir/climate-fever, 5,416,593" in flat
-    )
+        archive = Path("beir") / name / "source.zip"
+        shutil.copyfile(ARCHIVES / archive, tmp_path / "ir" / archive)
+    process = call_plan(tmp_path, "--track", "beir", "--objective", "mlm", "--hardware", "a100", "--gpus", "2")
+    assert process.returncode == 0, process.stderr
+    flat = " ".join(process.stdout.split())
+    assert "14 sets over 25 collections of 25,018,672 documents" in flat
+    assert "beir/climate-fever, 5,416,593" in flat
     # 14 archives less 2, the base model, 4 files behind msmarco-sbert and 2 parts of wikibook.
     assert "GB in 19 files: " in flat
 
 
-def test_this_machine_is_measured(tmp_path: Path) -> None:
-    track = tmp_path / "boards" / "own"
-    track.mkdir(parents=True)
-    (tmp_path / "data" / "qrels").mkdir(parents=True)
-    (tmp_path / "data" / "corpus.jsonl").write_text('{"_id": "d", "text": "a text"}\n')
-    (tmp_path / "data" / "queries.jsonl").write_text('{"_id": "q", "text": "a query"}\n')
-    (tmp_path / "data" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
-    (track / "track.toml").write_text("""
+TRACK = """
 [model]
 base = "retrobench/base"
 [pretrain]
@@ -90,24 +95,39 @@ batch = 1
 learning_rate = 1e-3
 [evaluate]
 datasets = ["data"]
-""")
-    done = call(tmp_path, "--track", "own", "--leaderboard", "boards", "--set", "finetune.steps=4")
-    assert done.returncode == 0, done.stderr
-    first = " ".join(done.stdout.split("stage")[0].split())
-    found = re.fullmatch(
-        r"own for retromae on (.+): (\d+) GiB, ([\d,.]+) ([GT])FLOP/s \((bf16|fp32), measured now, (1536|8192) x \d+\)",
-        first,
-    )
-    assert found, first
-    assert float(found[3].replace(",", "")) * {"G": 1, "T": 1000}[found[4]] > 1
-    assert "torch" in done.stderr.split()
-    assert not re.search(r"^here\b", done.stdout, re.MULTILINE)
+"""
+TITLE = re.compile(
+    r"own for retromae on (?P<name>.+): (?P<memory>\d+) GiB, (?P<rate>[\d,.]+) (?P<unit>[GT])FLOP/s "
+    r"\((bf16|fp32), measured now, (1536|8192) x \d+\)"
+)
+
+
+def test_this_machine_is_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "boards" / "own"
+    folder.mkdir(parents=True)
+    (folder / "track.toml").write_text(TRACK)
+    qrels = tmp_path / "data" / "qrels"
+    qrels.mkdir(parents=True)
+    (tmp_path / "data" / "corpus.jsonl").write_text('{"_id": "d", "text": "a text"}\n')
+    (tmp_path / "data" / "queries.jsonl").write_text('{"_id": "q", "text": "a query"}\n')
+    (qrels / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    process = call_plan(tmp_path, "--track", "own", "--leaderboard", "boards", "--set", "finetune.steps=4")
+    assert process.returncode == 0, process.stderr
+    paragraph, _, _ = process.stdout.partition("stage")
+    title = TITLE.fullmatch(" ".join(paragraph.split()))
+    assert title, paragraph
+    rate = float(title["rate"].replace(",", ""))
+    if title["unit"] == "T":
+        rate *= 1000
+    assert rate > 1
+    assert "torch" in process.stderr.split()
+    assert not re.search(r"^here\b", process.stdout, re.MULTILINE)
 
 
 def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path) -> None:
-    done = call(tmp_path, "--track", "msmarcoo", "--hardware", "h200")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    process = call_plan(tmp_path, "--track", "msmarcoo", "--hardware", "h200")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("Error: ")]
     assert line.startswith("Error: Unknown track 'msmarcoo'. Did you mean 'msmarco'? Known: ")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in process.stderr

@@ -36,7 +36,7 @@ from retrobench.stages import tokenise_documents
 
 
 def kinds(dataset: str) -> dict[str, tuple[str, int]]:
-    """What the doctor found: kind -> level and count."""
+    """Return the doctor's findings: kind -> level and count."""
     (checked,) = doctor.check(dataset).checked
     return {finding.kind: (finding.level, finding.count) for finding in checked.findings}
 
@@ -64,17 +64,18 @@ def test_pitfall_02_another_set_is_taken_for_the_dev_set(tmp_path: Path, monkeyp
 def test_pitfall_15_nan_and_minus_one_become_hits(tmp_path: Path) -> None:
     """A vector that is not finite is refused by the name of its text; faiss's -1, "nothing more", ends a list."""
     sound, ids = [[-1.0, 0.0], [-2.0, 0.0], [-3.0, 0.0]], ["a", "b", "c"]
-    for at, bad in enumerate((math.nan, math.inf, -math.inf)):
-        spoilt = lay(tmp_path / f"spoilt{at}", [*sound[:2], [bad, 0.0]])
-        kept = lay(tmp_path / f"kept{at}", sound)
+    for number, value in enumerate((math.nan, math.inf, -math.inf)):
+        spoilt = lay(tmp_path / f"spoilt{number}", [*sound[:2], [value, 0.0]])
+        finite = lay(tmp_path / f"finite{number}", sound)
         with pytest.raises(RetrobenchError, match=r"^The vector of document 'c' .* is not finite"):
-            ranked(kept, spoilt, ["q1", "q2", "q3"], ids, 2)
+            ranked(finite, spoilt, ["q1", "q2", "q3"], ids, 2)
         with pytest.raises(RetrobenchError, match=r"^The vector of query 'q3' .* is not finite"):
-            ranked(spoilt, kept, ["q1", "q2", "q3"], ids, 2)
+            ranked(spoilt, finite, ["q1", "q2", "q3"], ids, 2)
 
     # Asked for five of three documents: each once, though all products are below the -1 that stood for NaN elsewhere.
-    found = ranked(lay(tmp_path / "q", [[1.0, 0.0]]), tmp_path / "kept0", ["q"], ids, 5)
-    assert (found.rows.tolist(), found.scores.tolist()) == ([[0, 1, 2]], [[-1.0, -2.0, -3.0]])
+    hits = ranked(lay(tmp_path / "q", [[1.0, 0.0]]), tmp_path / "finite0", ["q"], ids, 5)
+    assert hits.rows.tolist() == [[0, 1, 2]]
+    assert hits.scores.tolist() == [[-1.0, -2.0, -3.0]]
 
     # And what faiss itself says of five, through the ranking, a run file and the scorer.
     index = faiss.IndexFlatIP(2)
@@ -92,9 +93,10 @@ def test_pitfall_15_nan_and_minus_one_become_hits(tmp_path: Path) -> None:
 
 def test_pitfall_16_a_single_query_fails(tmp_path: Path) -> None:
     """One query, one document, one measure, from vectors to a score."""
-    found = ranked(lay(tmp_path / "q", [[2.0]]), lay(tmp_path / "p", [[0.5]]), ["q"], ["d"], 10)
-    assert (found.rows.tolist(), found.scores.tolist()) == ([[0]], [[1.0]])
-    write_run(tmp_path, ["q"], ["d"], found, "one")
+    hits = ranked(lay(tmp_path / "q", [[2.0]]), lay(tmp_path / "p", [[0.5]]), ["q"], ["d"], 10)
+    assert hits.rows.tolist() == [[0]]
+    assert hits.scores.tolist() == [[1.0]]
+    write_run(tmp_path, ["q"], ["d"], hits, "one")
     data = collection(tmp_path / "data", "d", {"q": {"d": 1}})
     for name in ("nDCG@10", "MRR@10", "RR", "Recall@10"):
         assert score_file(tmp_path / "run.trec", str(data), None, [name]).values == {name: {"q": 1.0}}
@@ -108,10 +110,10 @@ def test_pitfall_17_own_documents_stay_in_arguana(tmp_path: Path, monkeypatch: p
     qrels = {"a": {"b": 1}, "b": {"c": 1}, "c": {"b": 1}}
     catalogued("beir/arguana", tmp_path, "a b c d", qrels, monkeypatch)
     run, judged = write(tmp_path, {"a": "a b", "b": "c d b", "c": "c d b"}, qrels)
-    found = score_file(run, "beir/arguana", None, ["RR", "nDCG@10"])
-    assert found.values["RR"] == {"a": 1.0, "b": 1.0, "c": 1 / 2}
-    assert found.self_hits_removed == 3
-    assert "self-hits removed  3 (the dataset's rule)" in found.text()
+    scored = score_file(run, "beir/arguana", None, ["RR", "nDCG@10"])
+    assert scored.values["RR"] == {"a": 1.0, "b": 1.0, "c": 1 / 2}
+    assert scored.self_hits_removed == 3
+    assert "self-hits removed  3 (the dataset's rule)" in scored.text()
     # Judgements alone say nothing of it, and nothing is removed.
     plain = score_file(run, None, judged, ["RR"])
     assert (plain.values["RR"], plain.self_hits_removed) == ({"a": 1 / 2, "b": 1.0, "c": 1 / 3}, 0)
@@ -124,25 +126,31 @@ def test_pitfall_17_own_documents_go_by_chance_elsewhere(tmp_path: Path, monkeyp
     }
     catalogued("beir/fiqa/test", tmp_path, "7 8", {"7": {"7": 1}}, monkeypatch)
     run, _ = write(tmp_path, {"7": "7 8"}, {})
-    found = score_file(run, "beir/fiqa/test", None, ["RR"])
-    assert (found.measures, found.self_hits_removed) == ({"RR": 1.0}, 0)
+    scored = score_file(run, "beir/fiqa/test", None, ["RR"])
+    assert (scored.measures, scored.self_hits_removed) == ({"RR": 1.0}, 0)
 
 
-def test_pitfall_17_a_list_is_one_short_and_the_callers_arrays_are_changed(tmp_path: Path) -> None:
+def test_pitfall_17_a_list_is_one_short(tmp_path: Path) -> None:
     """Documents a to d score 4, 3, 2, 1: the first two for query a are b and c, for query x still a and b."""
-    queries, passages = lay(tmp_path / "q", [[1.0], [1.0]]), lay(tmp_path / "p", [[4.0], [3.0], [2.0], [1.0]])
+    queries = lay(tmp_path / "q", [[1.0], [1.0]])
+    passages = lay(tmp_path / "p", [[4.0], [3.0], [2.0], [1.0]])
     ids = ["a", "b", "c", "d"]
-    found = ranked(queries, passages, ["a", "x"], ids, 2, drop_self=True)
-    assert (found.rows.tolist(), found.scores.tolist()) == ([[1, 2], [0, 1]], [[3.0, 2.0], [4.0, 3.0]])
-    assert found.self_hits == 1
+    hits = ranked(queries, passages, ["a", "x"], ids, 2, drop_self=True)
+    assert hits.rows.tolist() == [[1, 2], [0, 1]]
+    assert hits.scores.tolist() == [[3.0, 2.0], [4.0, 3.0]]
+    assert hits.self_hits == 1
     # Query c has its own document right below the cut: nothing was removed that anybody would have seen.
     assert ranked(queries, passages, ["c", "x"], ids, 2, drop_self=True).self_hits == 0
 
-    rows, scores = np.asarray([[0, 1, 2]], np.int32), np.asarray([[3.0, 2.0, 1.0]], np.float32)
-    before, own = (rows.copy(), scores.copy()), ranking.own_rows(["a"], ids)
-    settled = ranking.finish(rows, scores, ranking.precedence(ids), 2, own)
+
+def test_pitfall_17_the_callers_arrays_stay_unchanged() -> None:
+    ids = ["a", "b", "c", "d"]
+    rows = np.asarray([[0, 1, 2]], np.int32)
+    scores = np.asarray([[3.0, 2.0, 1.0]], np.float32)
+    settled = ranking.finish(rows, scores, ranking.precedence(ids), 2, ranking.own_rows(["a"], ids))
     assert settled.rows.tolist() == [[1, 2]]
-    assert (rows == before[0]).all() and (scores == before[1]).all()
+    assert rows.tolist() == [[0, 1, 2]]
+    assert scores.tolist() == [[3.0, 2.0, 1.0]]
 
 
 # Groups and their means
@@ -151,18 +159,18 @@ def test_pitfall_17_a_list_is_one_short_and_the_callers_arrays_are_changed(tmp_p
 def beir(**left_out: str) -> dict[str, dict[str, float]]:
     """Values of every set of BEIR: 0.1, 0.2, ... 1.3 for the single ones, 0.01, 0.02, ... 0.12 for the forums."""
     single = [name for name in rules.GROUPS["beir"] if name != "beir/cqadupstack"]
-    values = {name: 0.1 * place for place, name in enumerate(single, 1)}
-    values |= {name: 0.01 * place for place, name in enumerate(rules.GROUPS["beir/cqadupstack"], 1)}
+    values = {name: 0.1 * number for number, name in enumerate(single, 1)}
+    values |= {name: 0.01 * number for number, name in enumerate(rules.GROUPS["beir/cqadupstack"], 1)}
     return {name: {"nDCG@10": value} for name, value in values.items() if name not in left_out.values()}
 
 
 def test_pitfall_18_a_mean_over_14_stands_in_a_column_of_18() -> None:
     """13 sets sum to 9.1 and CQADupStack is 0.065: the mean of 14 is 9.165 / 14, and says that it is one of 14."""
-    found = averages(beir())
-    assert found["beir (mean of 14 public sets)"]["nDCG@10"] == pytest.approx(9.165 / 14, abs=1e-12)
-    assert set(found) == {"beir (mean of 14 public sets)", "beir/cqadupstack (mean of 12 forums)"}
+    means = averages(beir())
+    assert means["beir (mean of 14 public sets)"]["nDCG@10"] == pytest.approx(9.165 / 14, abs=1e-12)
+    assert set(means) == {"beir (mean of 14 public sets)", "beir/cqadupstack (mean of 12 forums)"}
     # MS MARCO is no zero-shot set, and a mean of 13 is none.
-    assert averages(beir() | {"beir/msmarco/dev": {"nDCG@10": 1.0}}) == found
+    assert averages(beir() | {"beir/msmarco/dev": {"nDCG@10": 1.0}}) == means
     assert len(expand("beir")) == 13 + 12 and "beir/msmarco/dev" not in expand("beir")
     assert set(averages(beir(left_out="beir/fever/test"))) == {"beir/cqadupstack (mean of 12 forums)"}
 
@@ -178,10 +186,16 @@ def test_pitfall_18_the_papers_mean_of_18_has_no_counterpart(tmp_path: Path) -> 
         measures={"beir (mean of 14 public sets)": {"nDCG@10": 0.452}, nfcorpus: {"nDCG@10": 0.31}},
         facts={nfcorpus: dict(table.excerpts[0].datasets[nfcorpus].needs)},
     )
-    told = {of["dataset"]: of for of in reproduced(tmp_path, [measured], table.id) if of["model"] == "RetroMAE"}
-    assert told[nfcorpus]["verdict"] == "PASS" and told["beir/nq"]["verdict"] == "NOT RUN"
-    mean = told["AVERAGE (18 sets)"]
-    assert (mean["published"], mean["measured"], mean["verdict"]) == (0.452, None, "N/A")
+    cells = {}
+    for cell in reproduced(tmp_path, [measured], table.id):
+        if cell["model"] == "RetroMAE":
+            cells[cell["dataset"]] = cell
+    assert cells[nfcorpus]["verdict"] == "PASS"
+    assert cells["beir/nq"]["verdict"] == "NOT RUN"
+    mean = cells["AVERAGE (18 sets)"]
+    assert mean["published"] == 0.452
+    assert mean["measured"] is None
+    assert mean["verdict"] == "N/A"
     assert mean["reason"].startswith("a mean over 18 sets, of which 4 are not public")
 
 
@@ -202,8 +216,8 @@ def test_pitfall_20_touche_has_two_sets_of_judgements(tmp_path: Path) -> None:
     assert rule(touche[0]).note.startswith("Touche-2020 v2: 2,214 judgements")
     # a is worse than nothing, which is nothing: what it leaves is the gain of b, 2 / log2 3 of an ideal 2.
     qrels = {"q": {"a": -2, "b": 2}}
-    found = score(tmp_path, {"q": "a b"}, qrels, "nDCG@10", "RR", "Recall@10")
-    assert found.measures == pytest.approx({"nDCG@10": 1 / math.log2(3), "RR": 1 / 2, "Recall@10": 1.0}, abs=1e-12)
+    scored = score(tmp_path, {"q": "a b"}, qrels, "nDCG@10", "RR", "Recall@10")
+    assert scored.measures == pytest.approx({"nDCG@10": 1 / math.log2(3), "RR": 1 / 2, "Recall@10": 1.0}, abs=1e-12)
     assert kinds(str(collection(tmp_path / "data", "a b", qrels)))["negative-grades"] == ("remark", 1)
 
 
@@ -211,9 +225,9 @@ def test_pitfall_21_judged_documents_are_missing(tmp_path: Path, monkeypatch: py
     """`gone` is relevant and not in the corpus: recall is 1 of 2, and the doctor names it."""
     data = str(collection(tmp_path / "data", "a b", {"q": {"a": 1, "gone": 1}}))
     run, _ = write(tmp_path, {"q": "a b"}, {})
-    found = score_file(run, data, None, ["Recall@10", "nDCG@10", "MAP"])
+    scored = score_file(run, data, None, ["Recall@10", "nDCG@10", "MAP"])
     ndcg = 1 / (1 + 1 / math.log2(3))
-    assert found.measures == pytest.approx({"Recall@10": 1 / 2, "nDCG@10": ndcg, "MAP": 1 / 2}, abs=1e-12)
+    assert scored.measures == pytest.approx({"Recall@10": 1 / 2, "nDCG@10": ndcg, "MAP": 1 / 2}, abs=1e-12)
     report = doctor.check(data)
     assert (report.faults, report.exit_code) == (1, 1)
     assert "1 judgements name documents that the corpus lacks: gone" in report.text()
@@ -262,13 +276,14 @@ def test_pitfall_23_titles_are_joined_in_several_ways(tmp_path: Path) -> None:
     keys: set[str] = set()
     identities: set[str] = set()
     budget: dict[str, Any] = {"steps": 1, "batch": 2, "learning_rate": 1e-3}
-    for titles, before in expected.items():
-        made = tokenise_documents(work, work.inputs.collections[data].corpus, titles)
-        passage = TokenisedTexts.open(made.path)[0]
-        assert words.convert_ids_to_tokens([*passage.title, *passage.text]) == [*before, "fe", "##ge"]
+    for titles, title_tokens in expected.items():
+        artifact = tokenise_documents(work, work.inputs.collections[data].corpus, titles)
+        passage = TokenisedTexts.open(artifact.path)[0]
+        assert words.convert_ids_to_tokens([*passage.title, *passage.text]) == [*title_tokens, "fe", "##ge"]
         finetune = Finetune(**budget, queries=data, reading=Reading(titles=titles))
         track = Track("tiny", Model("unused"), Pretrain(**budget), finetune, Evaluate((data,)))
-        keys, identities = keys | {made.key}, identities | {track.identity}
+        keys.add(artifact.key)
+        identities.add(track.identity)
     assert len(keys) == len(identities) == 3
     # A passage without a title has nothing to be parted from.
     name = str(titled(tmp_path / "bare", ""))
@@ -291,17 +306,17 @@ def test_pitfall_24_a_pair_is_judged_twice(tmp_path: Path, monkeypatch: pytest.M
     ):
         trec.read_qrels(tmp_path / "qrels.txt")
     run, _ = write(tmp_path, {"q": "a b"}, {})
-    told = r"judges query 'q' and document 'a' twice, as 1 and as 0; remove one of the two\.$"
+    message = r"judges query 'q' and document 'a' twice, as 1 and as 0; remove one of the two\.$"
 
     folder = collection(tmp_path / "data", "a b", {"q": {"a": 1}})
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q\ta\t0\n")
-    with pytest.raises(RetrobenchError, match=told):
+    with pytest.raises(RetrobenchError, match=message):
         score_file(run, str(folder), None, ["RR"])
     assert kinds(str(folder))["contradictions"] == ("fault", 1)
 
     judged = catalogued("beir/fiqa/test", tmp_path, "a b", {"q": {"a": 1}}, monkeypatch)
     with judged.open("a") as file:
         file.write("q 0 a 0\n")
-    with pytest.raises(RetrobenchError, match=told):
+    with pytest.raises(RetrobenchError, match=message):
         score_file(run, "beir/fiqa/test", None, ["RR"])
