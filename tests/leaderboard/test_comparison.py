@@ -1,4 +1,4 @@
-"""Means, spreads and tests of significance are the ones known by hand; only like is compared with like."""
+"""Means, spreads and tests equal those worked out by hand, and rows on different data are not compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,14 @@ def only(comparisons: Sequence[Comparison]) -> Comparison:
 
 
 def test_mean_and_sample_deviation_over_seeds() -> None:
-    rows = [row("bert", seed, [value, 0.5]) for seed, value in enumerate((0.10, 0.12, 0.14))]
+    rows = [row("bert", 0, [0.10, 0.5]), row("bert", 1, [0.12, 0.5]), row("bert", 2, [0.14, 0.5])]
     line = only(compare([*rows, row("mlm", 0, [0.2])])).lines[1]
     assert (line.entrant, line.seeds) == ("bert", [0, 1, 2])
     assert line.mean(DATASET, "MRR@10") == pytest.approx(0.12, abs=1e-15)
     assert line.deviation(DATASET, "MRR@10") == pytest.approx(0.02, abs=1e-15)
     assert line.deviation(DATASET, "nDCG@10") == 0.0
-    assert only(compare([row("mlm", 0)])).lines[0].deviation(DATASET, "MRR@10") is None
+    single = only(compare([row("mlm", 0)])).lines[0]
+    assert single.deviation(DATASET, "MRR@10") is None
 
 
 def test_cost_is_summed_over_stages_and_averaged_over_seeds() -> None:
@@ -52,12 +53,10 @@ def test_cost_is_summed_over_stages_and_averaged_over_seeds() -> None:
     assert line.speed() == 20000
     assert line.peak_memory() == 2**31
     bare = only(compare([row("bm25", None, cost={"search": {"seconds": 4.0}})])).lines[0]
-    assert (bare.seconds(), bare.seconds("pretrain"), bare.speed(), bare.peak_memory()) == (
-        4,
-        None,
-        None,
-        None,
-    )
+    assert bare.seconds() == 4
+    assert bare.seconds("pretrain") is None
+    assert bare.speed() is None
+    assert bare.peak_memory() is None
 
 
 def test_a_later_row_of_a_seed_takes_the_place_of_the_earlier() -> None:
@@ -123,15 +122,20 @@ def test_the_t_test_is_the_one_known_by_hand() -> None:
 
 def test_seeds_are_averaged_before_the_test() -> None:
     seeds = [{"1": 0.0, "2": 0.5, "3": 0.3}, {"1": 1.0, "2": 0.5, "3": 0.5}]
-    other = {"1": 0.4, "2": 0.1, "3": 0.2}
-    (pair,) = paired_tests([seeds, [other]])
-    assert pair.p == pytest.approx(ttest_rel([0.5, 0.5, 0.4], [0.4, 0.1, 0.2]).pvalue, abs=1e-12)
+    single = {"1": 0.4, "2": 0.1, "3": 0.2}
+    (pair,) = paired_tests([seeds, [single]])
+    expected = ttest_rel([0.5, 0.5, 0.4], [0.4, 0.1, 0.2]).pvalue
+    assert pair.p == pytest.approx(expected, abs=1e-12)
 
 
 def test_differences_without_spread_are_decided_without_dividing_by_it() -> None:
-    same, more = {"1": 0.25, "2": 0.5}, {"1": 0.5, "2": 0.75}
-    assert [pair.p for pair in paired_tests([[same], [same], [more]])] == [1.0, 0.0, 0.0]
-    assert [pair.p for pair in paired_tests([[{"1": 0.1}], [{"1": 0.9}]])] == [1.0]
+    low = {"1": 0.25, "2": 0.5}
+    high = {"1": 0.5, "2": 0.75}
+    equal, *unequal = paired_tests([[low], [low], [high]])
+    assert equal.p == 1.0
+    assert [pair.p for pair in unequal] == [0.0, 0.0]
+    (single_query,) = paired_tests([[{"1": 0.1}], [{"1": 0.9}]])
+    assert single_query.p == 1.0
 
 
 def test_holm_by_hand() -> None:
@@ -141,15 +145,16 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+def p_value(a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    return float(ttest_rel(list(a.values()), list(b.values())).pvalue)
+
+
 def test_marks_and_sentences(mini: Path) -> None:
     table = only(compare(read(mini), partial(load_per_query, mini)))
     assert [line.entrant for line in table.lines] == ["retromae", "mlm", "bert"]
     assert [table.beaten(line) for line in range(3)] == [[1, 2], [], []]
     assert (table.queries, len(table.pairs)) == (30, 3)
-    ps = [
-        ttest_rel(list(a.values()), list(b.values())).pvalue
-        for a, b in ((RETROMAE, MLM), (RETROMAE, BERT), (MLM, BERT))
-    ]
+    ps = [p_value(RETROMAE, MLM), p_value(RETROMAE, BERT), p_value(MLM, BERT)]
     assert [pair.p for pair in table.pairs] == pytest.approx(ps, rel=1e-9)
     assert [pair.corrected for pair in table.pairs] == pytest.approx(holm(ps), rel=1e-9)
     text = render(read(mini), "md", partial(load_per_query, mini))
@@ -162,28 +167,25 @@ def test_marks_and_sentences(mini: Path) -> None:
     assert "(n = 1 per entrant)" in text
 
 
-def test_worse_than_the_baseline_and_near_the_best_are_said(tmp_path: Path) -> None:
-    filled(
-        tmp_path,
-        {
-            "bert": RETROMAE,
-            "mlm": {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())},
-            "bow-mae": BERT,
-        },
-    )
+def test_notes_name_lines_worse_than_the_baseline_and_near_the_best(tmp_path: Path) -> None:
+    near = {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())}
+    filled(tmp_path, {"bert": RETROMAE, "mlm": near, "bow-mae": BERT})
     text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
     assert "bow-mae does not beat bert at this size: -0.2000, p < 0.001. It is significantly worse." in text
     assert "mlm does not beat bert at this size: +0.0000, p = 1." in text
     assert "Not significantly different from the best, " in text
 
 
-def test_each_round_is_a_line_and_is_held_against_bert_after_the_same_round() -> None:
-    values = {("bert", "in-batch"): 0.30, ("bert", "mined"): 0.34, ("mlm", "in-batch"): 0.31, ("mlm", "mined"): 0.33}
-    rows = [row(name, values=[value], round=round) for (name, round), value in values.items()]
-    by_query = {one.entrant + one.round: one.measures[DATASET]["MRR@10"] for one in rows}
+def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> None:
+    rows = [
+        row("bert", values=[0.30], round="in-batch"),
+        row("bert", values=[0.34], round="mined"),
+        row("mlm", values=[0.31], round="in-batch"),
+        row("mlm", values=[0.33], round="mined"),
+    ]
 
-    def load(one: Row) -> PerQuery:
-        mean = by_query[one.entrant + one.round]
+    def load(scored: Row) -> PerQuery:
+        mean = scored.measures[DATASET]["MRR@10"]
         return {DATASET: {"MRR@10": {f"q{i}": mean + 0.001 * (-1) ** i for i in range(30)}}}
 
     table = only(compare(rows, load))
@@ -192,46 +194,44 @@ def test_each_round_is_a_line_and_is_held_against_bert_after_the_same_round() ->
     text = "\n".join(notes(table))
     assert "mlm, mined does not beat bert, mined at this size: -0.0100" in text
     assert "mlm, in-batch does not beat" not in text
-    again = [*rows, row("bert", values=[0.2], round="mined", artifacts={"score": "new"})]
-    assert only(compare(again)).superseded == 1, "of the same round only"
+    rerun = row("bert", values=[0.2], round="mined", artifacts={"score": "new"})
+    assert only(compare([*rows, rerun])).superseded == 1, "the row of its round"
 
 
 def test_the_first_column_with_values_by_query_is_tested_and_named(tmp_path: Path) -> None:
-    """A mean of datasets leads the table and has none."""
-    mean_of = "beir (mean of 14 public sets)"
+    """A mean of datasets leads the table and has no values by query."""
+    beir = "beir (mean of 14 public sets)"
     for name, values in (("bert", BERT), ("retromae", RETROMAE)):
-        measures = {mean_of: {"nDCG@10": mean(values) / 2}, DATASET: {"MRR@10": mean(values)}}
+        measures = {beir: {"nDCG@10": mean(values) / 2}, DATASET: {"MRR@10": mean(values)}}
         append(tmp_path, row(name, measures=measures), {DATASET: {"MRR@10": values}})
     table = only(compare(read(tmp_path), partial(load_per_query, tmp_path)))
-    assert (table.columns[0], table.tested) == ((mean_of, "nDCG@10"), (DATASET, "MRR@10"))
+    assert (table.columns[0], table.tested) == ((beir, "nDCG@10"), (DATASET, "MRR@10"))
     assert [table.beaten(line) for line in range(2)] == [[1], []]
-    assert (
-        f"Letters beside MRR@10 name the lines that a line beats: paired two-sided t-test over 30 queries of {DATASET}"
-        in (render(read(tmp_path), "text", partial(load_per_query, tmp_path)))
-    )
+    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    assert "Letters beside MRR@10 name" in text
+    assert f"t-test over 30 queries of {DATASET}" in text
     markdown = render(read(tmp_path), "md", partial(load_per_query, tmp_path))
     assert "0.4500 ± -<sup>b</sup> |" in markdown, "beside the number that was tested"
     assert "0.2250 ± -<sup>" not in markdown
     document = json.loads(render(read(tmp_path), "json", partial(load_per_query, tmp_path)))["tables"][0]
-    assert (document["main"], document["tested"]) == ([mean_of, "nDCG@10"], [DATASET, "MRR@10"])
+    assert (document["main"], document["tested"]) == ([beir, "nDCG@10"], [DATASET, "MRR@10"])
 
 
 @pytest.mark.parametrize("name", ["corpus", "qrels", "documents"])
 def test_rows_on_unlike_files_share_no_table(name: str) -> None:
     changed: dict[str, Any] = {"corpus": "a" * 64, "qrels": "b" * 64, "documents": 7}
-    one, other = row(facts={DATASET: facts()}), row("mlm", 3, facts={DATASET: facts(**{name: changed[name]})})
+    first = row(facts={DATASET: facts()})
+    second = row("mlm", 3, facts={DATASET: facts(**{name: changed[name]})})
     with pytest.raises(UnlikeError) as raised:
-        compare([one, other])
-    first, second = (
-        f"{str(value)[:8]}..." if name != "documents" else str(value) for value in (facts()[name], changed[name])
-    )
-    assert str(raised.value) == (
-        "bert (seed 0) of 2026-01-02T03:04:05Z and mlm (seed 3) of 2026-01-02T03:04:05Z cannot stand in one table: on "
-        f"{DATASET} their {name} differ, {first} and {second}. Measure both on the same files."
-    )
+        compare([first, second])
+    message = str(raised.value)
+    assert message.startswith("bert (seed 0) of 2026-01-02T03:04:05Z and mlm (seed 3) of 2026-01-02T03:04:05Z cannot ")
+    assert f"on {DATASET} their {name} differ, " in message
+    assert str(facts()[name])[:8] in message
+    assert str(changed[name])[:8] in message
     assert raised.value.exit_code == 3
-    assert len(compare([one, replace(other, identity="f" * 16)])) == 2, "of unlike identity they share none anyway"
-    assert len(compare([one, replace(other, facts={})])) == 1, "a row of before says nothing"
+    assert len(compare([first, replace(second, identity="f" * 16)])) == 2, "other identities share no table anyway"
+    assert len(compare([first, replace(second, facts={})])) == 1, "early rows have no facts"
 
 
 def test_unlike_queries_are_refused(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_unlike_queries_are_refused(tmp_path: Path) -> None:
         compare(read(tmp_path), partial(load_per_query, tmp_path))
 
 
-def test_without_per_query_values_nothing_is_tested_and_that_is_said(mini: Path) -> None:
+def test_without_per_query_values_nothing_is_tested_and_a_note_says_so(mini: Path) -> None:
     rows = read(mini)
     (mini / rows[1].per_query).unlink()
     assert per_query_loader(mini, rows) is None

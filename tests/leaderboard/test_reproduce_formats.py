@@ -1,4 +1,4 @@
-"""One judged table in every format, the list of all, and what the README of a folder says of its claims."""
+"""One judged table in every format, the list of all tables, and the claims in the README of a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rows import CLAIMS, board, cells, measured
@@ -21,7 +22,7 @@ from retrobench.leaderboard.rows import append
 
 @pytest.fixture(autouse=True)
 def alone(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tracks and claims but the test's own, save for a test that asks for those that are `shipped`."""
+    """Hide all tracks and claims but the test's own, except from a test that uses `shipped`."""
     monkeypatch.chdir(tmp_path)
     if "shipped" not in request.fixturenames:
         monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
@@ -29,14 +30,15 @@ def alone(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def shipped() -> None:
-    """The papers' claims are read too."""
+    """Read the papers' claims too."""
 
 
 @pytest.fixture
 def both(tmp_path: Path) -> Path:
-    """bert and retromae, three seeds each; retromae beats bert, and lies above what is published."""
-    pairs = [("bert", mrr) for mrr in (0.299, 0.300, 0.301)] + [("retromae", mrr) for mrr in (0.359, 0.360, 0.361)]
-    return board(tmp_path, *(measured(name, mrr, seed % 3) for seed, (name, mrr) in enumerate(pairs)))
+    """Return a board of bert and retromae, three seeds each. Retromae beats bert and its published number."""
+    bert = [measured("bert", 0.299, 0), measured("bert", 0.300, 1), measured("bert", 0.301, 2)]
+    retromae = [measured("retromae", 0.359, 0), measured("retromae", 0.360, 1), measured("retromae", 0.361, 2)]
+    return board(tmp_path, *bert, *retromae)
 
 
 def test_text(both: Path) -> None:
@@ -108,13 +110,18 @@ def test_csv(both: Path) -> None:
 
 def test_json(both: Path) -> None:
     document = json.loads(reproduce("paper/table-1", "json", leaderboard=both).text)
-    assert (document["table"], document["paper"]) == ("paper/table-1", "Paper (2020)")
+    assert document["table"] == "paper/table-1"
+    assert document["paper"] == "Paper (2020)"
     first, second = document["parts"]
-    assert (first["track"], first["set"]) == ("small", ["adapt.corpus=[]", "distil.*=*"])
-    assert (second["track"], second["reason"], second["commands"]) == (None, "no track measures questions", [])
+    assert first["track"] == "small"
+    assert first["set"] == ["adapt.corpus=[]", "distil.*=*"]
     assert first["needs"]["d:dev"]["query_length"] == 32
+    assert second["track"] is None
+    assert second["reason"] == "no track measures questions"
+    assert second["commands"] == []
     rows = first["cells"][0]["rows"]
-    assert [(each["seed"], each["identity"]) for each in rows] == [(seed, "0123456789abcdef") for seed in range(3)]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert {row["identity"] for row in rows} == {"0123456789abcdef"}
     assert rows[0]["facts"]["d:dev"]["ties"] == 3
     assert second["cells"][0]["measured"] is None
 
@@ -122,9 +129,20 @@ def test_json(both: Path) -> None:
 def test_markdown(both: Path) -> None:
     lines = reproduce("paper/table-1", "md", leaderboard=both).text.splitlines()
     assert lines[0] == "### paper/table-1: MRR & more"
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| b ")]
-    assert found[0] == ["b", "RetroMAE", "dev MRR@10", "0.3500", "0.3600 ± 0.0010<sup>a</sup>", "+0.0100", "0.0050",
-                        "PASS (+)", "3", "30", ""]  # fmt: skip
+    line = next(line for line in lines if line.startswith("| b "))
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "b",
+        "RetroMAE",
+        "dev MRR@10",
+        "0.3500",
+        "0.3600 ± 0.0010<sup>a</sup>",
+        "+0.0100",
+        "0.0050",
+        "PASS (+)",
+        "3",
+        "30",
+        "",
+    ]
     assert lines.count("```sh") == 1
 
 
@@ -139,9 +157,9 @@ def test_latex(both: Path) -> None:
         r"b & RetroMAE & dev MRR@10 & 0.3500 & 0.3600 $\pm$ 0.0010$^{\mathrm{a}}$ & +0.0100 & 0.0050 & PASS (+)" in text
     )
     assert r"\caption{paper/table-1: MRR \& more}" in text
-    for tabular in re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, re.DOTALL):
-        rows = [line for line in tabular[1].splitlines() if line.endswith(r"\\")]
-        assert {line.count(" & ") for line in rows} == {len(tabular[0]) - 1}
+    for columns, body in re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {line.count(" & ") for line in rows} == {len(columns) - 1}
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
@@ -153,16 +171,37 @@ def test_the_list_of_all(both: Path, shipped: None) -> None:
     assert "paper/table-1 questions - 1 0 0 0 1 0" in lines
     assert {"RetroMAE (EMNLP 2022)", "DupMAE (ACL 2023)", "BoW prediction (SIGIR 2024)"} < set(lines)
     assert max(map(len, report.text.splitlines())) <= 110
-    listed = {each["table"]: each for each in json.loads(reproduce(format="json", leaderboard=both).text)["tables"]}
-    assert listed["paper/table-1"]["verdicts"] == {"PASS": 2, "PASS (+)": 1, "FAIL": 0, "NOT RUN": 5, "N/A": 5}
-    assert listed["paper/table-1"]["tracks"] == ["small"]
-    records = {
-        each["table"]: each for each in csv.DictReader(io.StringIO(reproduce(format="csv", leaderboard=both).text))
+    own = listed(both)["paper/table-1"]
+    assert own["verdicts"] == {"PASS": 2, "PASS (+)": 1, "FAIL": 0, "NOT RUN": 5, "N/A": 5}
+    assert own["tracks"] == ["small"]
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of all tables by id."""
+    document = json.loads(reproduce(format="json", leaderboard=folder).text)
+    return {record["table"]: record for record in document["tables"]}
+
+
+def test_the_list_in_csv_has_a_column_for_each_verdict(both: Path, shipped: None) -> None:
+    reader = csv.DictReader(io.StringIO(reproduce(format="csv", leaderboard=both).text))
+    records = {record["table"]: record for record in reader}
+    assert records["paper/table-1"] == {
+        "table": "paper/table-1",
+        "title": "MRR & more; questions",
+        "paper": "Paper (2020)",
+        "tracks": "small",
+        "cells": "13",
+        "refused": "",
+        "PASS": "2",
+        "PASS (+)": "1",
+        "FAIL": "0",
+        "NOT RUN": "5",
+        "N/A": "5",
     }
-    assert (records["paper/table-1"]["PASS (+)"], records["retromae/table-2"]["NOT RUN"]) == ("1", "90")
+    assert records["retromae/table-2"]["NOT RUN"] == "90"
 
 
-def test_the_list_tells_of_what_failed_and_what_is_refused(tmp_path: Path) -> None:
+def test_the_list_names_failures_and_refusals(tmp_path: Path) -> None:
     folder = board(tmp_path, measured(mrr=0.1))
     assert reproduce(leaderboard=folder).exit_code == 1
     board(folder, measured("retromae", facts={}))
@@ -170,11 +209,10 @@ def test_the_list_tells_of_what_failed_and_what_is_refused(tmp_path: Path) -> No
     assert report.exit_code == 3
     assert "Refused: " in report.text
     assert "does not say its documents" in report.text
-    listed = {each["table"]: each for each in json.loads(reproduce(format="json", leaderboard=folder).text)["tables"]}
-    assert "does not say" in listed["paper/table-1"]["refused"]
+    assert "does not say" in listed(folder)["paper/table-1"]["refused"]
 
 
-def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path, shipped: None) -> None:
+def test_unknown_tables_and_formats_are_refused_with_a_suggestion(tmp_path: Path, shipped: None) -> None:
     with pytest.raises(RetrobenchError, match=r"Unknown table 'retromae/table-22'\. Did you mean 'retromae/table-2'\?"):
         reproduce("retromae/table-22", leaderboard=board(tmp_path))
     with pytest.raises(RetrobenchError, match=r"Unknown format 'htm'"):
@@ -185,9 +223,10 @@ def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path, shipped: None)
 
 
 def test_a_mean_over_14_sets_is_derived_and_never_stands_beside_one_over_18(tmp_path: Path) -> None:
-    names = [MEANS["beir/cqadupstack"] if name == "beir/cqadupstack" else name for name in GROUPS["beir"]]
+    names = [name for name in GROUPS["beir"] if name != "beir/cqadupstack"]
+    names.append(MEANS["beir/cqadupstack"])
     columns = ", ".join(f'"{name} nDCG@10"' for name in (*names, "AVERAGE (18 sets)"))
-    values = ", ".join(f"0.{40 + place}" for place in range(14))
+    values = ", ".join(f"0.{number}" for number in range(40, 54))
     text = f"""
 [dataset]
 "AVERAGE (18 sets)" = {{ reason = "over 18" }}
@@ -204,7 +243,7 @@ rows = [
 """
     (tmp_path / "beirs").mkdir()
     (tmp_path / "beirs" / "claims.toml").write_text(text)
-    measures = {MEANS["beir"]: {"nDCG@10": 0.47}} | {name: {"nDCG@10": 0.47} for name in names}
+    measures = {name: {"nDCG@10": 0.47} for name in (MEANS["beir"], *names)}
     append(tmp_path / "beirs", measured(track="beirs", overrides={}, measures=measures, facts={}), {})
     report = reproduce("paper/table-1", "json", leaderboard=tmp_path)
     (part,) = json.loads(report.text)["parts"]
@@ -219,7 +258,7 @@ rows = [
 # --- the README of a folder with claims
 
 
-def test_the_readme_of_a_track_shows_what_is_claimed_beside_its_rows(both: Path) -> None:
+def test_the_readme_of_a_track_shows_its_claims_beside_its_rows(both: Path) -> None:
     small = both / "small"
     (small / "track.toml").write_text('title = "Small"\n')
     text = render_readme(small)
@@ -247,7 +286,7 @@ def test_the_readme_of_claims_without_a_track(tmp_path: Path) -> None:
     assert "## Results" not in text
 
 
-def test_the_readme_of_a_track_without_claims_has_no_word_of_them(tmp_path: Path) -> None:
+def test_the_readme_of_a_track_without_claims_mentions_none(tmp_path: Path) -> None:
     (tmp_path / "track.toml").write_text("")
     assert "ublished" not in render_readme(tmp_path)
     assert "from rows.jsonl and track.toml: edits" in render_readme(tmp_path)

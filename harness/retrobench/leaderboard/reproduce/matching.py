@@ -293,9 +293,9 @@ def _check_recipes(table: str, excerpt: Excerpt, file: RowFile) -> None:
     for row in rows:
         common = _common_recipe(rows[0], ignored)
         recipe = _common_recipe(row, ignored)
-        unlike = sorted(key for key in common | recipe if common.get(key) != recipe.get(key))
-        if unlike:
-            raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(unlike)}. {NEXT_STEP}")
+        differing = [key for key in sorted(common | recipe) if common.get(key) != recipe.get(key)]
+        if differing:
+            raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(differing)}. {NEXT_STEP}")
         first = first_rows.setdefault(json.dumps(row.overrides, sort_keys=True), row)
         if first.identity != row.identity:
             raise UnlikeError(f"{_two(table, first, row)}: track {row.track} was changed between them. {NEXT_STEP}")
@@ -311,5 +311,8 @@ def _common_recipe(row: Row, ignored: Sequence[str]) -> dict[str, Any]:
 
 
 def _two(table: str, first: Row, second: Row) -> str:
-    names = " and ".join(f"{row.entrant} of {row.date} ({row.identity[:8]})" for row in (first, second))
-    return f"{table}: the rows of {names} are of unlike identity"
+    return f"{table}: the rows of {_dated(first)} and {_dated(second)} are of unlike identity"
+
+
+def _dated(row: Row) -> str:
+    return f"{row.entrant} of {row.date} ({row.identity[:8]})"
