@@ -120,7 +120,7 @@ class _Pairs:
         """Return a function from rows of queries and of documents, both [M], to logits [M]."""
         from sentence_transformers import CrossEncoder
 
-        track, device = self.experiment.track, embedding.place()
+        track, device = self.experiment.track, embedding.choose_device()
         model = CrossEncoder(
             str(teacher),
             device=str(device),
