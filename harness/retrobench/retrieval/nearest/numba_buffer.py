@@ -79,5 +79,6 @@ class NumbaBuffer(CandidateBuffer):
         values[query, column] = self.scorer(query, rows[query, column])
         best = select_best(rows[queries, :longest], values[queries, :longest], present, self.depth, self.tie_ranks)
         width = best.rows.shape[1]
-        rows[queries, :width], values[queries, :width] = best
+        rows[queries, :width] = best.rows
+        values[queries, :width] = best.scores
         counts[queries] = settled[queries] = np.minimum(counts[queries], width)
