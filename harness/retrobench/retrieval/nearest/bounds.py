@@ -12,7 +12,7 @@ from a >= t - s - s' on. So a threshold is loosened by s' - s before documents a
 
 s for scores of rounded vectors: let m be the centre of the documents, d' = d - m + e the rounded document, and
 q' = q + f the rounded query. Subtracting m moves all scores of a query by the same q.m, its shift. The product q'.d'
-differs from q.d - q.m by at most |q||e| + |f||d'|, and the computed sum from q'.d' by at most g|q'||d'| (Higham,
+differs from q.d - q.m by at most |q||e| + |f||d'|. The computed sum differs from q'.d' by at most g|q'||d'| (Higham,
 Accuracy and Stability of Numerical Algorithms, section 3.1). The norms of e and f are measured, not assumed. Rounding
 the sum to bfloat16 is monotone, so its share (`UNIT`, 2^-8 of the score) is taken from the threshold.
 

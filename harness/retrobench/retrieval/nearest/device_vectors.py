@@ -60,11 +60,14 @@ class DeviceVectors:
         assert self.terms is not None
         indptr, indices, values = self.terms
         rows = rows.to(self.home)
-        starts, ends = indptr[rows], indptr[rows + 1]
-        positions = starts[:, None] + torch.arange(int((ends - starts).max()), device=self.home)
+        starts = indptr[rows]
+        ends = indptr[rows + 1]
+        longest = int((ends - starts).max())
+        positions = starts[:, None] + torch.arange(longest, device=self.home)
         present = positions < ends[:, None]
         if not len(indices):
-            return torch.zeros_like(positions).to(self.device), torch.zeros(positions.shape, device=self.device)
+            no_words = torch.zeros_like(positions).to(self.device)
+            return no_words, torch.zeros(positions.shape, device=self.device)
         positions = positions.clamp(max=len(indices) - 1)
         words = indices[positions].long() * present
         weights = torch.where(present, values[positions], 0.0)

@@ -83,8 +83,10 @@ def shared(
 def _gathered(own: TopK, width: int, world_size: int) -> list[TopK]:
     """Return every process's ranking, padded to one width: a collective moves tensors of one shape."""
     padding = ((0, 0), (0, width - own.rows.shape[1]))
-    rows = _gathered_array(np.pad(own.rows, padding, constant_values=-1), world_size)
-    scores = _gathered_array(np.pad(own.scores, padding, constant_values=-np.inf), world_size)
+    own_rows = np.pad(own.rows, padding, constant_values=-1)
+    own_scores = np.pad(own.scores, padding, constant_values=-np.inf)
+    rows = _gathered_array(own_rows, world_size)
+    scores = _gathered_array(own_scores, world_size)
     return [TopK(*ranking) for ranking in zip(rows, scores, strict=True)]
 
 

@@ -71,7 +71,8 @@ class _Bfloat16Pass:
         self.lost = self.longest = 0.0  # norms: see `dense_error`
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
-        documents = torch.from_numpy(self._round(begin, end).view(np.int16)).view(torch.bfloat16)
+        bits = self._round(begin, end).view(np.int16)
+        documents = torch.from_numpy(bits).view(torch.bfloat16)
         errors = dense_error(self.queries, self.documents.width, self.lost, self.longest)
         scores = (self.rounded_queries @ documents.T).view(torch.int16).numpy()
         return scores, ErrorBound(self.queries.shifts, errors, UNIT)
@@ -115,11 +116,13 @@ class _Float32Pass:
         self.bound = ErrorBound(np.zeros_like(errors), errors, 0.0)
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
+        documents = self.documents.slice(begin, end)
         if self.dense is not None:
-            scores = self.dense @ self.documents.block(begin, end).T
+            block = documents.block(0, len(documents))
+            scores = self.dense @ block.T
         else:
-            scores = np.zeros((len(self.bound.errors), end - begin), np.float32)
-        terms = self.documents.slice(begin, end).terms
+            scores = np.zeros((len(self.bound.errors), len(documents)), np.float32)
+        terms = documents.terms
         if terms is not None:
             self._add_sparse(terms, scores)
         return scores, self.bound

@@ -91,8 +91,11 @@ class VectorSet:
 
     def slice(self, begin: int, end: int) -> VectorSet:
         """Return rows `begin` to `end`, which keep their numbers in the collection."""
-        dense = None if self.dense is None else self.dense[begin:end]
-        terms = self.terms and Terms(self.terms.indptr[begin : end + 1], self.terms.indices, self.terms.values)
+        dense, terms = self.dense, self.terms
+        if dense is not None:
+            dense = dense[begin:end]
+        if terms is not None:
+            terms = terms._replace(indptr=terms.indptr[begin : end + 1])
         return replace(self, dense=dense, terms=terms, first=self.first + begin)
 
     def block(self, begin: int, end: int) -> np.ndarray:
@@ -110,9 +113,11 @@ class VectorSet:
         assert self.terms is not None
         starts = self.terms.indptr[begin : end + 1]
         entries = slice(int(starts[0]), int(starts[-1]))
+        indices = self.terms.indices[entries]
+        values = self.terms.values[entries]
         matrix = np.zeros((end - begin, self.words), np.float32)
         lines = np.repeat(np.arange(end - begin), np.diff(starts))
-        np.add.at(matrix, (lines, self.terms.indices[entries]), self.terms.values[entries])
+        np.add.at(matrix, (lines, indices), values)
         return matrix
 
     @cached_property
