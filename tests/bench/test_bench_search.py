@@ -70,10 +70,10 @@ def test_sides_that_differ_are_not_timed() -> None:
 
 def test_memory_of_a_search_is_bounded_or_told_of() -> None:
     sizes = (100_000, 1_000_000)
-    assert "300 MB for 100,000 rows" in scale_search._bounded([300_000_000, 400_000_000], sizes)
+    assert "300 MB for 100,000 rows" in scale_search._check_memory([300_000_000, 400_000_000], sizes)
     for large in (450_000_000, 1_600_000_000):
         with pytest.raises(UnequalError, match=r"more than 1\.5 GB, or it grows by more than the ids"):
-            scale_search._bounded([300_000_000, large], sizes)
+            scale_search._check_memory([300_000_000, large], sizes)
     cases = scale_search.cases(SMOKE)
     case = next(cases)  # whose vectors are there until the next one
     assert "for 20,000 rows, the ids among it" in case.check() and case.ours() == 30

@@ -1,4 +1,4 @@
-"""Approximate search: candidates of a real faiss index, ranked canonically; recall against exact; bad strings told."""
+"""Approximate search: a real faiss index proposes, canonical scores rank; recall; bad factory strings."""
 
 from __future__ import annotations
 
@@ -9,107 +9,129 @@ import pytest
 
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval.nearest import Approximate, VectorSet, approximate, check_index, search
+from retrobench.retrieval.nearest.kernels import TopK
 from retrobench.retrieval.vectors import Terms
 
 TIE_RANKS = np.random.default_rng(0).permutation(600).astype(np.int32)
 
 
 def sides(seed: int = 0, width: int = 16) -> tuple[VectorSet, VectorSet]:
+    """Draw 40 queries and 600 documents."""
     draw = np.random.default_rng(seed)
-    return tuple(VectorSet(draw.standard_normal((rows, width)).astype(np.float32)) for rows in (40, 600))  # type: ignore[return-value]
+    queries = draw.standard_normal((40, width)).astype(np.float32)
+    documents = draw.standard_normal((600, width)).astype(np.float32)
+    return VectorSet(queries), VectorSet(documents)
 
 
-def found(index: Approximate, asked: VectorSet, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    rows, scores = (np.concatenate(part) for part in zip(*index.search(asked, depth, TIE_RANKS), strict=True))
-    return rows, scores
+def search_all(index: Approximate, queries: VectorSet, depth: int) -> TopK:
+    """Return the blocks of an approximate search as one."""
+    blocks = list(index.search(queries, depth, TIE_RANKS))
+    rows = np.concatenate([block.rows for block in blocks])
+    scores = np.concatenate([block.scores for block in blocks])
+    return TopK(rows, scores)
 
 
 def test_an_index_that_misses_nothing_is_exact_search() -> None:
-    asked, among = sides()
-    index = Approximate(among, "Flat")
-    exact = next(search(asked, among, 30, TIE_RANKS))
-    assert all(np.array_equal(*pair) for pair in zip(found(index, asked, 30), exact, strict=True))
-    assert index.recall(asked, 30, TIE_RANKS) == {"recall of the index@10": 1.0, "recall of the index@30": 1.0}
+    queries, documents = sides()
+    index = Approximate(documents, "Flat")
+    exact = next(search(queries, documents, 30, TIE_RANKS))
+    best = search_all(index, queries, 30)
+    assert np.array_equal(best.rows, exact.rows)
+    assert np.array_equal(best.scores, exact.scores)
+    assert index.recall(queries, 30, TIE_RANKS) == {"recall of the index@10": 1.0, "recall of the index@30": 1.0}
 
 
 def test_a_score_that_rounds_to_minus_zero_is_tied_with_zero() -> None:
-    asked = VectorSet(np.asarray([[-1e-30, 0]], np.float32))
-    among = VectorSet(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
-    ((rows, scores),) = Approximate(among, "Flat").search(asked, 3, np.arange(3, dtype=np.int32))
-    assert rows.tolist() == [[0, 1, 2]] and not np.signbit(scores).any()
+    queries = VectorSet(np.asarray([[-1e-30, 0]], np.float32))
+    documents = VectorSet(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
+    best = next(Approximate(documents, "Flat").search(queries, 3, np.arange(3, dtype=np.int32)))
+    assert best.rows.tolist() == [[0, 1, 2]]
+    assert not np.signbit(best.scores).any()
 
 
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "SQ8", "HNSW4", "IVF8,SQ4"])
 def test_recall_is_the_share_of_the_exact_best(factory: str) -> None:
-    asked, among = sides()
-    index = Approximate(among, factory)
-    rows, scores = found(index, asked, 50)
-    exact_rows, exact_scores = next(search(asked, among, 50, TIE_RANKS))
-    for k in (10, 50):
-        shares = [
-            len(set(a[:k]) & set(b[:k]) - {-1}) / k for a, b in zip(rows.tolist(), exact_rows.tolist(), strict=True)
-        ]
-        assert index.recall(asked, 50, TIE_RANKS)[f"recall of the index@{k}"] == pytest.approx(np.mean(shares))
+    queries, documents = sides()
+    index = Approximate(documents, factory)
+    best = search_all(index, queries, 50)
+    exact = next(search(queries, documents, 50, TIE_RANKS))
+    recalls = index.recall(queries, 50, TIE_RANKS)
+    for cutoff in (10, 50):
+        shares = []
+        for rows, exact_rows in zip(best.rows.tolist(), exact.rows.tolist(), strict=True):
+            shared = set(rows[:cutoff]) & set(exact_rows[:cutoff])
+            shares.append(len(shared - {-1}) / cutoff)
+        assert recalls[f"recall of the index@{cutoff}"] == pytest.approx(np.mean(shares))
         assert 0.05 < np.mean(shares) < 1 + (factory == "SQ8")
-    best = {
-        (query, row): score
-        for query in range(40)
-        for row, score in zip(exact_rows[query], exact_scores[query], strict=True)
-    }
-    shared = [(query, at) for query, at in np.argwhere(rows >= 0) if (query, rows[query, at]) in best]
-    assert len(shared) > 100, "and the score of what it finds is that of exact search"
-    assert all(scores[query, at] == best[query, rows[query, at]] for query, at in shared)
-    assert (scores[:, 1:] <= scores[:, :-1]).all() and (scores[rows < 0] == -np.inf).all()
+    assert (best.scores[:, 1:] <= best.scores[:, :-1]).all()
+    assert (best.scores[best.rows < 0] == -np.inf).all()
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "SQ8", "HNSW4", "IVF8,SQ4"])
+def test_scores_are_those_of_exact_search(factory: str) -> None:
+    queries, documents = sides()
+    best = search_all(Approximate(documents, factory), queries, 50)
+    exact = next(search(queries, documents, 50, TIE_RANKS))
+    compared = 0
+    for query in range(len(queries)):
+        exact_scores = dict(zip(exact.rows[query].tolist(), exact.scores[query].tolist(), strict=True))
+        for row, score in zip(best.rows[query].tolist(), best.scores[query].tolist(), strict=True):
+            if row in exact_scores:
+                assert score == exact_scores[row]
+                compared += 1
+    assert compared > 100
 
 
 @pytest.mark.parametrize("factory", ["nope", "IVF64,Flatt", "", "PQ7x99", "IVF0,Flat", "HNSW0", "PQ0", "IVF4,PQ7x0"])
 def test_a_bad_factory_string_is_one_line(factory: str) -> None:
-    """An index of IVF0 fails once it is filled, one of HNSW0 ends the process."""
-    for width, what in ((None, ""), (14, " of vectors of 14 numbers")):
-        with pytest.raises(RetrobenchError, match=rf"^faiss makes no index '{factory}'{what}: .*\.$") as error:
+    """faiss builds IVF0, which fails when it is filled, and HNSW0, which ends the process."""
+    for width, purpose in ((None, ""), (14, " of vectors of 14 numbers")):
+        with pytest.raises(RetrobenchError, match=rf"^faiss makes no index '{factory}'{purpose}: .*\.$") as error:
             check_index(factory, width)
-        assert "IVF64,Flat" in str(error.value) and "\n" not in str(error.value) and "/" not in str(error.value)
+        message = str(error.value)
+        assert "IVF64,Flat" in message
+        assert "\n" not in message and "/" not in message
 
 
 @pytest.mark.parametrize("factory", ["PQ7x4", "IVF4,PQ7x4", "HNSW8,PQ7", "OPQ7_14,PQ14x4", "IVF4,PQ7x4,Refine(PQ5x4)"])
-def test_whether_a_width_can_be_cut_so_is_said_once_it_is_known(factory: str) -> None:
-    """Vectors of 768 numbers have no seven parts, which says nothing of others."""
+def test_a_width_that_seven_divides_is_checked_once_it_is_known(factory: str) -> None:
+    """7 divides 70 and not 768; without a width, the string is accepted."""
     check_index(factory)
     check_index(factory, 70)
     if "OPQ" not in factory:
         text = rf"^faiss makes no index '{re.escape(factory)}' of vectors of 768 numbers: .* multiple of .*\.$"
         with pytest.raises(RetrobenchError, match=text):
             check_index(factory, 768)
-    _, among = sides(width=70)
-    assert Approximate(among, "PQ7x4").index.ntotal == 600
+    _, documents = sides(width=70)
+    assert Approximate(documents, "PQ7x4").index.ntotal == 600
 
 
-def test_what_faiss_cannot_search_is_one_line() -> None:
-    asked, among = sides()
-    index = Approximate(among, "IVF8,Flat")
+def test_an_error_of_faiss_in_a_search_is_one_line() -> None:
+    queries, documents = sides()
+    index = Approximate(documents, "IVF8,Flat")
     index.index.nprobe = 0
     text = r"^faiss cannot search an index 'IVF8,Flat' of 600 vectors: .*\. Take another"
     with pytest.raises(RetrobenchError, match=text):
-        next(index.search(asked, 5, TIE_RANKS))
+        next(index.search(queries, 5, TIE_RANKS))
 
 
-def test_an_index_learns_from_so_many_documents_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_trained_on_a_bounded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approximate, "_TRAINING", 350)
-    _, among = sides()
+    _, documents = sides()
     with pytest.raises(
         RetrobenchError, match=r"^faiss cannot fill an index 'IVF350,Flat' of 600 vectors: .*\. Take another"
     ):
-        Approximate(among, "IVF350,Flat")
-    assert Approximate(among, "IVF300,Flat").index.ntotal == 600
+        Approximate(documents, "IVF350,Flat")
+    assert Approximate(documents, "IVF300,Flat").index.ntotal == 600
 
 
-def test_what_an_index_is_not_for() -> None:
+def test_too_few_documents_and_terms_are_refused() -> None:
     check_index("exact")
-    _, among = sides()
+    _, documents = sides()
     with pytest.raises(
         RetrobenchError, match=r"^faiss cannot fill an index 'IVF601,Flat' of 600 vectors: .*\. Take another\.$"
     ):
-        Approximate(among, "IVF601,Flat")
+        Approximate(documents, "IVF601,Flat")
     terms = VectorSet(None, Terms(np.arange(3), np.zeros(2, np.int32), np.ones(2, np.float32)), 4)
     with pytest.raises(
         RetrobenchError, match=r"^--index SQ8 is for dense vectors, and these have terms\. Leave it out"

@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "distance": (
         "mean",
         lambda f: published.change(f / SAYS, similarity_fn_name="euclidean"),
-        "compares by 'euclidean' distance, which is not searched here. Choose --similarity dot or cos",
+        "compares by 'euclidean' distance.* Choose --similarity dot or cos",
     ),
     "lacking tensors": (
         "mean",

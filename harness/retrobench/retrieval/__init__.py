@@ -1,12 +1,13 @@
 """
-Vectors: made, kept, searched.
+Vectors: embed texts, store the vectors, search them.
 
-* embedding   texts to vectors, window by window
-* tokenised   tokenised texts by a trained encoder
-* encoders    texts by any published encoder
-* vectors     a collection's vectors on disk
-* nearest     exact and approximate search
-* searcher    queries among passages, both in folders of vectors
+* embedding        embed texts window by window
+* window_vectors   collect the vectors of a window, and write them
+* tokenised        embed tokenised texts by a trained encoder
+* encoders         embed texts by any published encoder
+* vectors          a collection's vectors on disk
+* nearest          exact and approximate search
+* searcher         search queries among passages, both in folders of vectors
 """
 
 from retrobench.retrieval import embedding

@@ -38,7 +38,8 @@ def retrieve(folder: Path, searcher: Searcher, depth: int, dataset_id: str, tag:
     write_run(folder, searcher.query_ids, searcher.ids, ranked, tag)
     facts = searcher.facts(depth)
     if "index" in facts:
-        say(f"search {dataset_id}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+        listed = ", ".join(f"{name} {value}" for name, value in facts.items())
+        say(f"search {dataset_id}: {listed}")
     (folder / _FACTS).write_text(json.dumps(facts) + "\n")
 
 
@@ -61,8 +62,11 @@ class Searcher:
     def __init__(self, queries: Path, passages: Path, scale: float = 1.0, index: str = EXACT) -> None:
         self.queries, self.query_ids = _open_side(queries, "query", "The queries hold")
         self.passages, self.ids = _open_side(passages, "document", "The collection holds")
-        self.tie_ranks, self.scale = ranking.precedence(self.ids), scale
-        self.index = Approximate(self.passages, index) if index != EXACT and self.ids else None
+        self.tie_ranks = ranking.precedence(self.ids)
+        self.scale = scale
+        self.index: Approximate | None = None
+        if index != EXACT and self.ids:
+            self.index = Approximate(self.passages, index)
 
     def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranking]:
         """Yield the best `depth` passages of each query by inner product, in the total order of `ranking`.
@@ -71,13 +75,13 @@ class Searcher:
         result: all of them must call. `drop_self` leaves out the passage with the query's own id. `advance(n)` is
         called after each block of n queries.
         """
-        own = ranking.own_rows(self.query_ids, self.ids) if drop_self else None
-        done = 0
+        own_rows = ranking.own_rows(self.query_ids, self.ids) if drop_self else None
+        begin = 0
         for rows, scores in self._candidates(depth + drop_self):
-            end = done + len(rows)
-            own_rows = None if own is None else own[done:end]
-            yield ranking.finish(rows, scores, self.tie_ranks, depth, own_rows)
-            done = end
+            end = begin + len(rows)
+            block_own_rows = None if own_rows is None else own_rows[begin:end]
+            yield ranking.finish(rows, scores, self.tie_ranks, depth, block_own_rows)
+            begin = end
             if advance:
                 advance(len(rows))
 
@@ -88,10 +92,13 @@ class Searcher:
 
     def facts(self, depth: int) -> dict[str, Any]:
         """Return the stored type of the dense passages; for an index also its factory string and its recall."""
-        stored = {"stored": self.passages.stored} if self.passages.width else {}
-        if self.index is None or not self.query_ids:
-            return stored
-        return {**stored, "index": self.index.factory, **self.index.recall(self.queries, depth, self.tie_ranks)}
+        facts: dict[str, Any] = {}
+        if self.passages.width:
+            facts["stored"] = self.passages.stored
+        if self.index is not None and self.query_ids:
+            facts["index"] = self.index.factory
+            facts |= self.index.recall(self.queries, depth, self.tie_ranks)
+        return facts
 
 
 def _open_side(folder: Path, kind: str, holder: str) -> tuple[VectorSet, Sequence[str]]:
@@ -107,11 +114,10 @@ def _open_side(folder: Path, kind: str, holder: str) -> tuple[VectorSet, Sequenc
 
 
 def _check_ids(holder: str, kind: str, ids: Sequence[str]) -> None:
-    if len(set(ids)) != len(ids):
-        twice = next(name for name, count in Counter(ids).items() if count > 1)
-        raise RetrobenchError(
-            f"{holder} the {kind} id {twice!r} twice; a run could not tell them apart. Mend the file."
-        )
+    if len(set(ids)) == len(ids):
+        return
+    repeated = next(text_id for text_id, count in Counter(ids).items() if count > 1)
+    raise RetrobenchError(f"{holder} the {kind} id {repeated!r} twice; a run could not tell them apart. Mend the file.")
 
 
 def _check_vectors(vectors: VectorSet, kind: str, ids: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from retrobench.errors import RetrobenchError
 from retrobench.model import Encoder, keep_largest
 from retrobench.objective import Vocabulary
 from retrobench.retrieval import embedding
-from retrobench.retrieval.embedding import Embedded
+from retrobench.retrieval.embedding import Embedded, Embedder
 from retrobench.retrieval.encoders import Kind
 from retrobench.retrieval.vectors import Writer
 
@@ -32,23 +32,27 @@ def write_vectors(
     kind: Kind,
     max_length: int,
     halved: bool,
-    about: dict[str, Any],
+    facts: dict[str, Any],
     label: str,
 ) -> dict[str, float]:
-    """Embed `source` into `folder`, `halved` in bfloat16, each process of a team a part of it."""
-    place = embedding.place()
-    model.to(place).eval()
-    rows, stored = len(source), model.sizes.stored
+    """Embed `source` and write its vectors to `folder`, the windows shared by all ranks. Return the cost.
 
-    def embed(batch: tuple[Tensor, Tensor]) -> Embedded:
-        found = model(*(tensor.to(place, non_blocking=True) for tensor in batch))
-        if found.terms is None or kind == "query":
-            return Embedded(found.dense, found.terms)
-        largest = keep_largest(found.terms, model.sizes.terms)
-        return Embedded(found.dense, largest.values, largest.indices.int())
+    With `halved` the model computes in bfloat16. `facts` go into the manifest, `label` into the progress bar.
+    """
+    device = embedding.choose_device()
+    model.to(device).eval()
+    rows = len(source)
 
     def load(first: int, last: int) -> Texts:
         return Texts.of(source, first, last, vocabulary, max_length)
+
+    def embed(batch: tuple[Tensor, Tensor]) -> Embedded:
+        ids, mask = batch
+        vectors = model(ids.to(device, non_blocking=True), mask.to(device, non_blocking=True))
+        if vectors.terms is None or kind == "query":
+            return Embedded(vectors.dense, vectors.terms)
+        largest = keep_largest(vectors.terms, model.sizes.terms)
+        return Embedded(vectors.dense, largest.values, largest.indices.int())
 
     def refuse(row: int, count: int) -> RetrobenchError:
         return RetrobenchError(
@@ -57,27 +61,36 @@ def write_vectors(
         )
 
     with (
-        Writer(folder, rows, model.width, model.words, stored, embedding.WINDOW, about) as writer,
+        Writer(folder, rows, model.width, model.words, model.sizes.stored, embedding.WINDOW, facts) as writer,
         bar(label, rows, "texts", writer.done) as advance,
         model.reading(halved),
     ):
-        embedding.fill(writer, load, embed, refuse, advance, place, halved)
+        embedding.fill(writer, Embedder(load, embed, refuse, device, halved), advance)
         if processes.leads():
-            names = source.folder / "ids.json"
-            writer.publish(names if names.exists() else source.ids)
+            ids_file = source.folder / "ids.json"
+            writer.publish(ids_file if ids_file.exists() else source.ids)
     return {"texts": float(rows), "tokens": _tokens(source, max_length), **gpu_memory()}
 
 
 def _tokens(source: TokenisedTexts, max_length: int) -> float:
-    """Of all texts as the encoder reads them."""
-    parts = range(0, len(source), embedding.WINDOW)
-    windows = (np.diff(source.offsets[first : first + embedding.WINDOW + 1]) for first in parts)
-    return float(sum(int(np.minimum(window + 2, max_length).sum()) for window in windows))
+    """Return the number of tokens of all texts as the encoder reads them."""
+    tokens = 0
+    for first in range(0, len(source), embedding.WINDOW):
+        offsets = source.offsets[first : first + embedding.WINDOW + 1]
+        lengths = _read_lengths(offsets, max_length)
+        tokens += int(lengths.sum())
+    return float(tokens)
+
+
+def _read_lengths(offsets: np.ndarray, max_length: int) -> np.ndarray:
+    """Return the lengths [n] of texts with [CLS] and [SEP], cut to `max_length`, from their offsets [n + 1]."""
+    lengths: np.ndarray = np.minimum(np.diff(offsets) + 2, max_length)
+    return lengths
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The tokenised texts of a window: their tokens one behind the other, and where each begins."""
+    """The tokenised texts of a window: their tokens one after the other, and the start and length of each text."""
 
     tokens: np.ndarray
     starts: np.ndarray
@@ -87,22 +100,26 @@ class Texts:
 
     @classmethod
     def of(cls, source: TokenisedTexts, first: int, last: int, vocabulary: Vocabulary, max_length: int) -> Texts:
+        """Copy the texts `first` to `last`: pages of a mapped file would stay in this process's memory."""
         offsets = np.array(source.offsets[first : last + 1])
-        lengths = np.minimum(np.diff(offsets) + 2, max_length)
-        # A copy: pages of a mapped file would stay with the process.
-        return cls(np.array(source.tokens[offsets[0] : offsets[-1]]), offsets[:-1] - offsets[0], lengths, vocabulary)
+        tokens = np.array(source.tokens[offsets[0] : offsets[-1]])
+        starts = offsets[:-1] - offsets[0]
+        return cls(tokens, starts, _read_lengths(offsets, max_length), vocabulary)
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Rows by length."""
+        """Yield the rows of each batch, by length, of at most `tokens` tokens."""
         return by_length(self.lengths, tokens)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """[CLS] title text [SEP] of each, right-padded: ids and mask [B, L] int64, as `masking.pack` makes them."""
+        """Return ids and mask [B, L] int64 of these rows, right-padded: [CLS] title text [SEP], as `masking.pack`."""
         lengths = self.lengths[rows][:, None]
+        starts = self.starts[rows][:, None]
         columns = np.arange(int(lengths.max()))  # [L]
         inside = (columns > 0) & (columns < lengths - 1)
+        positions = starts + columns - 1  # of each column's token; column 0 is [CLS]
         ids = np.full(inside.shape, self.vocabulary.pad, np.int64)
-        ids[inside] = self.tokens[(self.starts[rows][:, None] + columns - 1)[inside]]
+        ids[inside] = self.tokens[positions[inside]]
         ids[:, 0] = self.vocabulary.cls
         ids[columns == lengths - 1] = self.vocabulary.sep
-        return torch.from_numpy(ids), torch.from_numpy((columns < lengths).astype(np.int64))
+        mask = (columns < lengths).astype(np.int64)
+        return torch.from_numpy(ids), torch.from_numpy(mask)

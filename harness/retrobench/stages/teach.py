@@ -136,7 +136,7 @@ class _Pairs:
         from sentence_transformers import CrossEncoder
 
         track = self.experiment.track
-        device = embedding.place()
+        device = embedding.choose_device()
         model = CrossEncoder(
             str(teacher),
             device=str(device),

@@ -1,11 +1,11 @@
 """
 Any published encoder, run by sentence-transformers exactly as the model's own files say.
 
-* load_published(name, choices)   a folder or hub id, loaded: safetensors only, no code of the model's own
-* check_published(name, ...)    the same as far as files tell, before anything is loaded
-* PublishedEncoder.write         texts to a folder of `vectors`
-* Settings              what holds, each value with where it comes from
-* Choices               what the command line says in place of the files
+* load_published           load a folder or hub id: safetensors only, no code of the model's own
+* check_published          check its files before anything is loaded
+* PublishedEncoder.write   embed texts into a folder of `vectors`
+* Settings                 the settings of an encoder, each with its source
+* Choices                  the command line's replacements for them
 """
 
 from retrobench.retrieval.encoders.encoder import Kind, PublishedEncoder, check_published, load_published

@@ -1,4 +1,4 @@
-"""A published encoder at work: loaded, and its vectors written window by window."""
+"""A published encoder: load it, embed texts, write their vectors window by window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from retrobench.core import processes
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import embedding
-from retrobench.retrieval.embedding import Embedded, Window
+from retrobench.retrieval.embedding import Embedded, Embedder, Window
 from retrobench.retrieval.encoders.files import Files, read_json
 from retrobench.retrieval.encoders.forward import Forward
 from retrobench.retrieval.encoders.settings import POOLING, Choices, Settings, settle
@@ -29,7 +29,7 @@ Kind = Literal["query", "passage"]
 
 @dataclass(frozen=True)
 class PublishedEncoder:
-    """A loaded model. `key` is a hash of its files: another checkpoint under the same name is another encoder."""
+    """A loaded model. `key` is a hash of its files, so another checkpoint under its name is another encoder."""
 
     name: str
     key: str
@@ -37,33 +37,36 @@ class PublishedEncoder:
     model: SentenceTransformer
 
     def recipe(self, kind: Kind) -> dict[str, Any]:
-        """All that the vectors of such texts depend on, beside the texts."""
+        """Return all settings that the vectors of queries or passages depend on, beside the texts."""
         values = self.settings.values()
         prefixes = {"query": values.pop("query_prefix"), "passage": values.pop("passage_prefix")}
         recipe = {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values}
         return recipe | {"windows": embedding.WINDOW, "revision": embedding.REVISION}
 
     def forward(self, kind: Kind) -> Forward:
-        """How texts of a kind go through the model."""
-        prompt, unit = str(self.recipe(kind)["prefix"]), self.settings.similarity.value == "cos"
-        return Forward(self.model, "query" if kind == "query" else "document", prompt, unit)
+        """Return the way of queries or passages through the model."""
+        task = "query" if kind == "query" else "document"
+        prompt = str(self.recipe(kind)["prefix"])
+        unit = self.settings.similarity.value == "cos"
+        return Forward(self.model, task, prompt, unit)
 
     @property
     def width(self) -> int:
-        """d of the vectors: the model's own word, or that of a vector where it has none."""
+        """d of the vectors, as the model names it or as a vector shows it."""
         return self.model.get_embedding_dimension() or self.embed(["a"], "query").shape[1]
 
     def embed(self, texts: list[str], kind: Kind, advance: Callable[[int], None] | None = None) -> np.ndarray:
-        """Vectors [len(texts), d], float32, of unit length where the similarity is cos."""
-        forward, found = self.forward(kind), dict[int, np.ndarray]()
+        """Return the vectors [len(texts), d] float32 of texts, of unit length where the similarity is cos."""
+        forward = self.forward(kind)
+        vectors: dict[int, np.ndarray] = {}
         with forward.prepared():
             window = forward.window(texts)
-            for rows in window.batches(embedding.budget(self.model.device)):
-                vectors = forward(window.batch(rows)).cpu().numpy()
-                found |= dict(zip(rows.tolist(), vectors, strict=True))
+            for rows in window.batches(embedding.token_budget(self.model.device)):
+                batch = forward(window.batch(rows)).cpu().numpy()
+                vectors |= dict(zip(rows.tolist(), batch, strict=True))
                 if advance:
                     advance(len(rows))
-        return np.stack([found[row] for row in range(len(texts))])
+        return np.stack([vectors[row] for row in range(len(texts))])
 
     def write(
         self,
@@ -72,46 +75,47 @@ class PublishedEncoder:
         total: int,
         kind: Kind,
         advance: Callable[[int], None],
-        about: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> dict[str, float]:
         """Embed (id, text) pairs into `folder`, as `vectors.Vectors` reads it, a row each in their order.
 
-        Finished windows that an interrupted attempt left are kept, and the processes of a team do a part each.
-        RetrobenchError where a vector is not finite, naming its text, and where there are not `total` texts.
+        An interrupted attempt is resumed after its finished windows, and all ranks share the windows. `facts` go into
+        the manifest. RetrobenchError names the text of a non-finite vector, and a number of texts other than `total`.
         """
         forward = self.forward(kind)
-        facts = {**self.recipe(kind), **(about or {})}
-        facts["computed"] = facts.pop("dtype")  # a manifest's own dtype is what vectors are stored in
+        manifest = {**self.recipe(kind), **(facts or {})}
+        manifest["computed"] = manifest.pop("dtype")  # the dtype of a manifest is the stored type
         with (
-            Writer(folder, total, self.width, window=embedding.WINDOW, about=facts) as writer,
+            Writer(folder, total, self.width, window=embedding.WINDOW, facts=manifest) as writer,
             Stream(texts, total, kind, folder) as stream,
             forward.prepared(),
         ):
 
-            def load_window(first: int, last: int) -> Window:
+            def load(first: int, last: int) -> Window:
                 return forward.window(stream.texts(first, last))
 
+            def embed(batch: Any) -> Embedded:
+                return Embedded(forward(batch))
+
             def refuse(row: int, count: int) -> RetrobenchError:
-                identifier, near = stream.named(row)
+                text_id, window_size = stream.id_and_window_size(row)
                 return RetrobenchError(
-                    f"Model {self.name!r} gives {kind} {identifier!r} a vector that is not finite (of the {near} read "
-                    f"with it, {count}), in {self.settings.dtype.value}; nothing can be ranked by it. "
+                    f"Model {self.name!r} gives {kind} {text_id!r} a vector that is not finite (of the {window_size} "
+                    f"read with it, {count}), in {self.settings.dtype.value}; nothing can be ranked by it. "
                     "Choose a checkpoint with sound weights."
                 )
 
             advance(writer.done)
-            embedding.fill(
-                writer, load_window, lambda batch: Embedded(forward(batch)), refuse, advance, self.model.device
-            )
+            embedding.fill(writer, Embedder(load, embed, refuse, self.model.device), advance)
             if processes.leads():
                 writer.publish(stream.ids())
         return {"texts": float(total)}
 
 
 def check_published(name: str, choices: Choices) -> Files:
-    """The files of a folder or hub id, which hold an encoder as far as can be said without its weights being loaded.
+    """Return the files of a folder or hub id, after all checks that do not load its weights.
 
-    RetrobenchError where they are not those of a dense encoder that can be run without code of its own. A model without
+    RetrobenchError for files other than those of a dense encoder that runs without code of its own. A model without
     modules.json needs `choices.pooling`.
     """
     choices.check()
@@ -125,9 +129,9 @@ def check_published(name: str, choices: Choices) -> Files:
 
 
 def load_published(name: str, choices: Choices) -> PublishedEncoder:
-    """The encoder in a folder or under a hub id, on the device of this process (`embedding.place`).
+    """Load the encoder in a folder or under a hub id, on the device of this process (`embedding.choose_device`).
 
-    RetrobenchError as from `check_published`, and where the weights are not this model's or `choices` do not fit it.
+    RetrobenchError as from `check_published`, for weights of another model, and for `choices` that do not fit it.
     """
     from safetensors import SafetensorError
 
@@ -137,9 +141,9 @@ def load_published(name: str, choices: Choices) -> PublishedEncoder:
         model = _build(files, choices, dtype)
         missing = _missing(files, model)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RetrobenchError(
-            f"Model {name!r} cannot be loaded ({reason}). Check that its files are whole and belong together."
+            f"Model {name!r} cannot be loaded ({_first_line(error)}). "
+            "Check that its files are whole and belong together."
         ) from error
     if missing:
         raise RetrobenchError(
@@ -149,8 +153,15 @@ def load_published(name: str, choices: Choices) -> PublishedEncoder:
     return PublishedEncoder(name, files.key(), settle(files, choices, model, source), model)
 
 
+def _first_line(error: Exception) -> str:
+    message = str(error).strip()
+    if not message:
+        return type(error).__name__
+    return message.splitlines()[0]
+
+
 def _dtype(files: Files, choices: Choices) -> tuple[str, str]:
-    """The type of the model's numbers, and where it is from."""
+    """Return the type of the model's numbers and its source."""
     import torch
 
     if choices.dtype == "float16" and not torch.cuda.is_available():
@@ -161,9 +172,11 @@ def _dtype(files: Files, choices: Choices) -> tuple[str, str]:
         return choices.dtype, "--dtype"
     if not torch.cuda.is_available():
         return "float32", "default on a CPU"
-    config = read_json(files.folder / files.holding("Transformer") / "config.json")
-    said = config.get("dtype", config.get("torch_dtype"))
-    return (said, "config.json") if said in ("float16", "bfloat16") else ("float32", "default")
+    config = read_json(files.folder / files.path_of("Transformer") / "config.json")
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    if dtype in ("float16", "bfloat16"):
+        return dtype, "config.json"
+    return "float32", "default"
 
 
 def _build(files: Files, choices: Choices, dtype: str) -> SentenceTransformer:
@@ -171,24 +184,34 @@ def _build(files: Files, choices: Choices, dtype: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    place, device = str(files.folder), str(embedding.place())
-    numbers = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
+    folder = str(files.folder)
+    device = str(embedding.choose_device())
+    weights = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
     if files.modules is not None:
-        return SentenceTransformer(place, device=device, local_files_only=True, model_kwargs=numbers)
-    here = {"local_files_only": True, "trust_remote_code": False}
-    bare = Transformer(place, model_kwargs={**here, **numbers}, processor_kwargs=dict(here), config_kwargs=dict(here))
-    pooling = Pooling(bare.get_embedding_dimension(), choices.pooling)
-    return SentenceTransformer(modules=[bare, pooling], device=device)
+        return SentenceTransformer(folder, device=device, local_files_only=True, model_kwargs=weights)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    transformer = Transformer(
+        folder,
+        model_kwargs={**local, **weights},
+        processor_kwargs=dict(local),
+        config_kwargs=dict(local),
+    )
+    pooling = Pooling(transformer.get_embedding_dimension(), choices.pooling)
+    return SentenceTransformer(modules=[transformer, pooling], device=device)
 
 
 def _missing(files: Files, model: SentenceTransformer) -> list[str]:
-    """Tensors that the checkpoint lacks. transformers fills them at random, and has only a warning for it."""
+    """Return the tensors that the checkpoint lacks. transformers fills them at random, with a warning alone."""
     inner = model.transformers_model
     if inner is None or (files.modules is not None and not files.lists("Transformer")):
         return []
-    place = files.folder / files.holding("Transformer")
-    # On the meta device nothing is read but names and shapes.
-    lightly: dict[str, Any] = {"output_loading_info": True, "device_map": "meta"}
-    loaded: Any = type(inner).from_pretrained(place, local_files_only=True, use_safetensors=True, **lightly)
-    # A pooler is what BERT has for whole-sequence tasks; masked language models come without, and no pooling reads it.
-    return sorted(name for name in loaded[1]["missing_keys"] if not name.startswith("pooler."))
+    loaded: Any = type(inner).from_pretrained(
+        files.folder / files.path_of("Transformer"),
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        device_map="meta",  # reads names and shapes alone
+    )
+    _, info = loaded
+    # BERT's pooler serves whole-sequence tasks: masked language models have none, and no pooling reads it.
+    return sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))

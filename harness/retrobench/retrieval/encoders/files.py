@@ -1,4 +1,4 @@
-"""The folder of a published encoder: found, downloaded if need be, and refused where it cannot be run as it is."""
+"""The folder of a published encoder: find or download it, and refuse one that cannot be run as it is."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from retrobench.errors import RetrobenchError
 __all__ = ["Files", "find", "read_json"]
 
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-OTHERS = ("onnx/*", "openvino/*")  # the same model again, for engines that are not used here
+IGNORED = ("onnx/*", "openvino/*")  # copies of the model for engines that are not used here
 
 
 @dataclass(frozen=True)
 class Files:
-    """A model's folder; `modules` are path and type of each line of its modules.json, None where it has none."""
+    """A model's folder. `modules` are the path and type of each module in modules.json, None without that file."""
 
     name: str
     folder: Path
@@ -28,68 +28,87 @@ class Files:
 
     @classmethod
     def of(cls, name: str) -> Files:
-        """
-        The files of a folder or hub id, downloaded unless they are there.
+        """Return the checked files of a folder or hub id, downloaded if need be.
 
-        RetrobenchError where they are not those of a dense encoder in safetensors that runs without code of its own.
+        RetrobenchError for files other than those of a dense encoder in safetensors that runs without code of its own.
         """
-        files = cls(name, folder := find(name), _modules(name, folder))
+        folder = find(name)
+        files = cls(name, folder, _modules(name, folder))
         files._check_kind()
-        for place in files.places():
-            files._check_place(place)
+        for folder in files.folders():
+            files._check_folder(folder)
         return files
 
-    def places(self) -> Iterator[Path]:
-        """The folders that the model is loaded from."""
-        for inner, _ in self.modules or (("", ""),):
-            yield self.folder / inner
-            if inner:  # a router keeps the modules of each of its routes in folders of their own
-                yield from (place for place in (self.folder / inner).rglob("*") if place.is_dir())
+    def folders(self) -> Iterator[Path]:
+        """Yield the folders that the model is loaded from."""
+        if not self.modules:
+            yield self.folder
+            return
+        for module_path, _ in self.modules:
+            folder = self.folder / module_path
+            yield folder
+            if module_path:
+                # A router keeps the modules of each of its routes in subfolders.
+                yield from (subfolder for subfolder in folder.rglob("*") if subfolder.is_dir())
 
-    def holding(self, kind: str) -> str:
-        """Where modules.json puts the first module of a type, such as `1_Pooling`; empty for the folder itself."""
-        return next((inner for inner, type in self.modules or () if type.rpartition(".")[2] == kind), "")
+    def path_of(self, kind: str) -> str:
+        """Return the path of the first module of a type, such as `1_Pooling`; empty for the folder itself."""
+        for module_path, module_type in self.modules or ():
+            if module_type.rpartition(".")[2] == kind:
+                return module_path
+        return ""
 
     def lists(self, kind: str) -> bool:
-        """Whether modules.json has a module of that type."""
-        return any(type.rpartition(".")[2] == kind for _, type in self.modules or ())
+        """Return whether modules.json has a module of this type."""
+        return any(module_type.rpartition(".")[2] == kind for _, module_type in self.modules or ())
 
     def key(self) -> str:
-        """A hash over all that is loaded."""
-        places = {self.folder, *self.places()}
-        return tree_hash({file for place in places for pattern in PATTERNS for file in place.glob(pattern)})
+        """Return a hash of all files that are loaded."""
+        files = set[Path]()
+        for folder in {self.folder, *self.folders()}:
+            for pattern in PATTERNS:
+                files.update(folder.glob(pattern))
+        return tree_hash(files)
 
     def _check_kind(self) -> None:
         kind = read_json(self.folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
         if self.modules is not None and kind != "SentenceTransformer":
-            # sentence-transformers would run it all the same: mean pooling over what was trained for something else.
+            # sentence-transformers would run it with mean pooling, which it was not trained for.
             raise RetrobenchError(
                 f"Model {self.name!r} is a {kind}, and only encoders that give one dense vector for each text can be "
                 "evaluated. Choose a SentenceTransformer model."
             )
 
-    def _check_place(self, place: Path) -> None:
-        name = self.name if place == self.folder else f"{self.name} ({place.relative_to(self.folder)})"
-        config = read_json(place / "config.json")
+    def _check_folder(self, folder: Path) -> None:
+        name = self.name
+        if folder != self.folder:
+            name = f"{self.name} ({folder.relative_to(self.folder)})"
+        config = read_json(folder / "config.json")
+        self._check_architecture(name, folder, config)
+        self._check_weights(name, folder, config)
+
+    def _check_architecture(self, name: str, folder: Path, config: dict[str, Any]) -> None:
         if "auto_map" in config:
             raise RetrobenchError(
                 f"Model {name!r} comes with code of its own (auto_map in config.json), and no model's code is run. "
                 "Choose a model of an architecture that transformers has."
             )
-        if (place / "adapter_config.json").exists():
+        if (folder / "adapter_config.json").exists():
             raise RetrobenchError(
                 f"Model {name!r} is an adapter to another model. Merge it into that model with peft's "
                 "merge_and_unload, save the result with save_pretrained, and give that folder."
             )
         activation = str(config.get("activation_function", "torch."))
         if not activation.startswith("torch.") and "out_features" in config:
-            # sentence-transformers would put Tanh in its place.
+            # sentence-transformers would use Tanh instead.
             raise RetrobenchError(f"Model {name!r} asks for the activation {activation!r}, which is not torch's.")
-        pickled = [*place.glob("*.bin"), *place.glob("*.pt")]
-        if (pickled or "model_type" in config) and not list(place.glob("*.safetensors")):
+
+    def _check_weights(self, name: str, folder: Path, config: dict[str, Any]) -> None:
+        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt")]
+        if (pickled or "model_type" in config) and not list(folder.glob("*.safetensors")):
             raise RetrobenchError(
                 f"Model {name!r} holds no safetensors, and nothing pickled is loaded. "
-                "Convert it with save_pretrained first, and give the folder that this writes."
+                "Convert it with save_pretrained first, and give the folder that it writes."
             )
         if self.modules is None and "model_type" not in config:
             raise RetrobenchError(
@@ -99,16 +118,17 @@ class Files:
 
 
 def find(name: str) -> Path:
-    """The folder of that name, else the hub's snapshot of it, which is downloaded unless HF_HUB_OFFLINE is set."""
+    """Return the folder `name`, else the hub's snapshot, which is downloaded unless HF_HUB_OFFLINE is set."""
     if name in MODELS:
         return shipped_folder(MODELS[name])
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(OTHERS)))
-    except Exception as error:  # a wrong id, no network and no permission all come as types of their own
+        return Path(snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(IGNORED)))
+    except Exception as error:  # a wrong id, a lack of network and of permission raise unrelated types
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise RetrobenchError(
             f"Model {name!r} is neither a folder, nor one of {', '.join(MODELS)}, nor to be had from the hub "
@@ -117,34 +137,37 @@ def find(name: str) -> Path:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file, empty where there is no file. RetrobenchError where it holds something else."""
-    found = _json(file)
-    if not isinstance(found, dict | None):
+    """Return the JSON object in a file, empty without the file. RetrobenchError for any other content."""
+    content = _json(file)
+    if not isinstance(content, dict | None):
         raise RetrobenchError(f"{file} is not a JSON object; fetch the model again.")
-    return found or {}
+    return content or {}
 
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not file.is_file():
+            return None
+        return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise RetrobenchError(f"{file} cannot be read as JSON ({error}); fetch the model again.") from error
 
 
 def _modules(name: str, folder: Path) -> tuple[tuple[str, str], ...] | None:
-    listed = _json(folder / "modules.json")
-    if listed is None:
+    file = folder / "modules.json"
+    entries = _json(file)
+    if entries is None:
         return None
     try:
-        modules = tuple((str(entry["path"]), str(entry["type"])) for entry in listed)
+        modules = tuple((str(entry["path"]), str(entry["type"])) for entry in entries)
     except (TypeError, LookupError) as error:
-        raise RetrobenchError(f"{folder / 'modules.json'} lists no path and type; fetch the model again.") from error
-    for inner, type in modules:
-        if Path(inner).is_absolute() or ".." in Path(inner).parts:
-            raise RetrobenchError(f"{folder / 'modules.json'} names a place outside the model, {inner!r}.")
-        if not type.startswith("sentence_transformers."):
+        raise RetrobenchError(f"{file} lists no path and type; fetch the model again.") from error
+    for module_path, module_type in modules:
+        if Path(module_path).is_absolute() or ".." in Path(module_path).parts:
+            raise RetrobenchError(f"{file} names a place outside the model, {module_path!r}.")
+        if not module_type.startswith("sentence_transformers."):
             raise RetrobenchError(
-                f"Model {name!r} comes with code of its own ({type} in modules.json), and no model's code is run. "
-                "Choose a model made of sentence-transformers' modules."
+                f"Model {name!r} comes with code of its own ({module_type} in modules.json), and no model's code is "
+                "run. Choose a model made of sentence-transformers' modules."
             )
     return modules

@@ -1,9 +1,9 @@
 """
-A published model on batches by tokens, with the vectors its own library gives.
+A published model on batches by tokens, with the vectors that its own library gives.
 
-Where its modules are a Transformer, a Pooling and layers on top of the vector, texts are tokenised a window at a time
-by the model's own `preprocess`, put together by their true lengths, and of a [CLS]-pooled model of a known family the
-last layer is computed for [CLS] alone. Any other model is run by sentence-transformers from text to vector.
+A model made of a Transformer, a Pooling and layers on top of the vector takes a window of texts tokenised by its own
+`preprocess`, in batches of similar length. If it is [CLS]-pooled and of a known family, its last layer is computed for
+[CLS] alone. Any other model is run by sentence-transformers from text to vector.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Forward"]
 
 CHUNK = 256  # texts tokenised together, and padded until their lengths are known
-BATCH = {"cpu": 32, "cuda": 128}  # texts that sentence-transformers gets at a time
+BATCH = {"cpu": 32, "cuda": 128}  # texts of a batch for sentence-transformers
+# Known tensors of a batch, and the tokenizer's attribute that holds their padding.
 _TENSORS = {"input_ids": "pad_token_id", "attention_mask": "", "token_type_ids": "pad_token_type_id"}
-_FACTS = {"modality", "prompt_length"}
+_EXTRAS = {"modality", "prompt_length"}  # known values of a batch that are no tensors
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A model on texts of one task, "query" or "document"; with `unit` vectors have length 1."""
+    """A model on texts of a task, "query" or "document". With `unit` its vectors have length 1."""
 
     model: SentenceTransformer
     task: str
@@ -43,119 +44,149 @@ class Forward:
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """While this lasts, the model is ready, and keeps nothing for a backward pass."""
+        """Make the model ready for inference, as long as the context lasts."""
         self.model.eval()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            known = self.model.transformers_model if self._is_plain() else None
-            if known is not None and self.model.dtype == torch.bfloat16:
-                stack.enter_context(halved(known))
-            if known is not None and self._reads_first_only():
-                stack.enter_context(first_only(known))
+            transformer = self.model.transformers_model if self._is_plain() else None
+            if transformer is not None and self.model.dtype == torch.bfloat16:
+                stack.enter_context(halved(transformer))
+            if transformer is not None and self._reads_first_only():
+                stack.enter_context(first_only(transformer))
             yield
 
     def window(self, texts: Sequence[str]) -> Tokenised | Whole:
-        """Some texts, tokenised where that can be done apart from the rest."""
-        return (self._tokenised(texts) if self._is_plain() else None) or Whole(texts, self.model.device.type)
+        """Return texts as a window, tokenised if the model is plain and reads tokens alone."""
+        tokenised = self._tokenised(texts) if self._is_plain() else None
+        return tokenised or Whole(texts, self.model.device.type)
 
     def __call__(self, batch: Any) -> Tensor:
-        """Vectors [B, d] float32 of a window's batch, on the model's device."""
+        """Return the vectors [B, d] float32 of a window's batch, on the model's device."""
+        vectors: Tensor
         if isinstance(batch, dict):
-            here = {
-                name: value.to(self.model.device) if torch.is_tensor(value) else value for name, value in batch.items()
-            }
-            vectors = self.model(here, task=self.task)["sentence_embedding"]
+            vectors = self.model(self._on_device(batch), task=self.task)["sentence_embedding"]
         else:
-            run = self.model.encode_query if self.task == "query" else self.model.encode_document
-            vectors = run(
+            encode = self.model.encode_query if self.task == "query" else self.model.encode_document
+            vectors = encode(
                 batch, prompt=self.prompt, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True
             )
-        # A vector of zeros stays one, as in sentence-transformers.
-        return F.normalize(vectors.float(), eps=1e-12) if self.unit else vectors.float()
+        vectors = vectors.float()
+        if self.unit:
+            # As in sentence-transformers: a vector of zeros remains zeros.
+            vectors = F.normalize(vectors, eps=1e-12)
+        return vectors
+
+    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        features = dict(batch)
+        for name, value in batch.items():
+            if torch.is_tensor(value):
+                features[name] = value.to(self.model.device)
+        return features
 
     def _is_plain(self) -> bool:
-        """Whether all modules are ones whose order of work is known."""
+        """Return whether all modules are of the types whose work can be done in batches by tokens."""
         from sentence_transformers.base.modules import Dense, Normalize, Transformer
         from sentence_transformers.sentence_transformer.modules import Pooling
 
         kinds = [type(module) for module in self.model]
-        on_top = all(kind is Normalize or kind is Dense for kind in kinds[2:])
-        return kinds[:2] == [Transformer, Pooling] and on_top and self.model.truncate_dim is None
+        if kinds[:2] != [Transformer, Pooling] or self.model.truncate_dim is not None:
+            return False
+        return all(kind is Normalize or kind is Dense for kind in kinds[2:])
 
     def _reads_first_only(self) -> bool:
+        """Return whether only the first token's vector of the last layer is read."""
         pooling: Any = self.model[1]
-        tokens = any(getattr(module, "module_input_name", "") == "token_embeddings" for module in list(self.model)[2:])
-        side = getattr(self.model.tokenizer, "padding_side", "")
-        alone = pooling.pooling_mode in ("cls", ("cls",), ["cls"]) and pooling.include_prompt
-        return alone and side == "right" and not tokens
+        if pooling.pooling_mode not in ("cls", ("cls",), ["cls"]) or not pooling.include_prompt:
+            return False
+        if getattr(self.model.tokenizer, "padding_side", "") != "right":
+            return False
+        later_modules = list(self.model)[2:]
+        return all(getattr(module, "module_input_name", "") != "token_embeddings" for module in later_modules)
 
     def _tokenised(self, texts: Sequence[str]) -> Tokenised | None:
-        """None where what the model reads of a text is more than its tokens."""
+        """Return texts as tokens, or None if the model reads more of a text than its tokens."""
         rows: list[dict[str, np.ndarray]] = [{} for _ in texts]
-        facts: dict[str, Any] = {}
+        extras: dict[str, Any] = {}
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), CHUNK):
-            chunk = order[start : start + CHUNK]
-            found = self.model.preprocess([texts[row] for row in chunk], prompt=self.prompt, task=self.task)
-            tensors = {name: value for name, value in found.items() if torch.is_tensor(value)}
-            mask = tensors.get("attention_mask", torch.zeros(0))
-            apart = {name: value for name, value in found.items() if name not in tensors}
-            whole = mask.ndim == 2 and all(tensor.shape == mask.shape for tensor in tensors.values())
-            if not whole or tensors.keys() - _TENSORS or apart.keys() - _FACTS or (facts and apart != facts):
+            chunk_rows = order[start : start + CHUNK]
+            chunk_texts = [texts[row] for row in chunk_rows]
+            features = self.model.preprocess(chunk_texts, prompt=self.prompt, task=self.task)
+            tensors = {name: value for name, value in features.items() if torch.is_tensor(value)}
+            chunk_extras = {name: value for name, value in features.items() if name not in tensors}
+            if not _are_tokens(tensors) or chunk_extras.keys() - _EXTRAS:
                 return None
-            lengths = mask.sum(1)
-            if not torch.equal(mask.bool(), torch.arange(mask.shape[1]) < lengths[:, None]):
-                return None  # padded on the left, or in places hidden
-            facts = apart
-            for at, row in enumerate(chunk):
-                rows[row] = {name: tensor[at, : int(lengths[at])].numpy().copy() for name, tensor in tensors.items()}
-        return Tokenised(rows, facts, self._fillings())
+            if extras and chunk_extras != extras:
+                return None
+            extras = chunk_extras
+            lengths = tensors["attention_mask"].sum(1).tolist()
+            for index, row in enumerate(chunk_rows):
+                rows[row] = _unpadded(tensors, index, lengths[index])
+        return Tokenised(rows, extras, self._padding())
 
-    def _fillings(self) -> dict[str, int]:
+    def _padding(self) -> dict[str, int]:
+        """Return the value that pads each tensor."""
         tokenizer: Any = self.model.tokenizer
-        return {name: int(getattr(tokenizer, filling, 0) or 0) for name, filling in _TENSORS.items()}
+        return {name: int(getattr(tokenizer, attribute, 0) or 0) for name, attribute in _TENSORS.items()}
+
+
+def _are_tokens(tensors: dict[str, Tensor]) -> bool:
+    """Return whether tensors are known ones [n, L], padded on the right, with no token masked."""
+    mask = tensors.get("attention_mask")
+    if mask is None or mask.ndim != 2 or tensors.keys() - _TENSORS:
+        return False
+    if any(tensor.shape != mask.shape for tensor in tensors.values()):
+        return False
+    lengths = mask.sum(1)
+    return torch.equal(mask.bool(), torch.arange(mask.shape[1]) < lengths[:, None])
+
+
+def _unpadded(tensors: dict[str, Tensor], index: int, length: int) -> dict[str, np.ndarray]:
+    """Return a copy of one text's tokens."""
+    return {name: tensor[index, :length].numpy().copy() for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """Texts as their tokens, without padding."""
+    """A window of texts as their tokens, without padding."""
 
     rows: list[dict[str, np.ndarray]]
-    facts: dict[str, Any]  # what a batch says beside its tensors
-    fillings: dict[str, int]  # what stands where a text has ended
+    extras: dict[str, Any]  # the values of a batch that are no tensors
+    padding: dict[str, int]  # the value that pads each tensor
     parallel = True
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Rows by length in tokens."""
-        return by_length(np.asarray([len(row["attention_mask"]) for row in self.rows]), tokens)
+        """Yield the rows of each batch, by length in tokens, of at most `tokens` tokens."""
+        lengths = [len(row["attention_mask"]) for row in self.rows]
+        return by_length(np.asarray(lengths), tokens)
 
     def batch(self, rows: np.ndarray) -> dict[str, Any]:
-        """Features as `preprocess` gives them, padded on the right."""
-        chosen = [self.rows[row] for row in rows]
-        longest = max(len(row["attention_mask"]) for row in chosen)
-        features: dict[str, Any] = dict(self.facts)
-        for name in chosen[0]:
-            whole = np.full((len(chosen), longest), self.fillings[name], chosen[0][name].dtype)
-            for at, row in enumerate(chosen):
-                whole[at, : len(row[name])] = row[name]
-            features[name] = torch.from_numpy(whole)
+        """Return the features of these rows as `preprocess` gives them, padded on the right."""
+        texts = [self.rows[row] for row in rows]
+        longest = max(len(text["attention_mask"]) for text in texts)
+        features: dict[str, Any] = dict(self.extras)
+        for name in texts[0]:
+            padded = np.full((len(texts), longest), self.padding[name], texts[0][name].dtype)
+            for index, text in enumerate(texts):
+                padded[index, : len(text[name])] = text[name]
+            features[name] = torch.from_numpy(padded)
         return features
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Texts as they are, for a model that only its library knows how to run."""
+    """A window of texts as they are, for a model that only its library can run."""
 
     texts: Sequence[str]
     device: str
-    parallel = False  # nothing is said of `encode` in threads
+    parallel = False  # `encode` is not documented to be safe in threads
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Rows by length in characters, a number of texts each."""
+        """Yield the rows of each batch, by length in characters: a fixed number of texts, whatever `tokens` is."""
         order = np.argsort([-len(text) for text in self.texts], kind="stable")
         size = BATCH[self.device]
         return iter(np.split(order, range(size, len(order), size)))
 
     def batch(self, rows: np.ndarray) -> list[str]:
-        """The texts themselves."""
+        """Return the texts of these rows."""
         return [self.texts[row] for row in rows]

@@ -1,4 +1,4 @@
-"""How an encoder is run: what its files say, what the command line says instead, and which of the two holds."""
+"""How an encoder is run: by its files, unless the command line chooses otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POOLING = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastto
 DTYPES = ("float32", "bfloat16", "float16")
 SIMILARITIES = {"cos": "cosine", "dot": "dot"}  # ours -> sentence-transformers'
 CONFIG = "config_sentence_transformers.json"
-# What each file says of the length, in the order in which sentence-transformers heeds them.
+# The files that name a length and the key of it, in sentence-transformers' order of precedence.
 LENGTHS = {
     "sentence_bert_config.json": "max_seq_length",
     "tokenizer_config.json": "model_max_length",
@@ -27,7 +27,7 @@ LENGTHS = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What stands in place of what the model's files say; None leaves them their word."""
+    """Settings that replace those of the model's files. None leaves the file's setting."""
 
     pooling: str | None = None
     query_prefix: str | None = None
@@ -37,7 +37,7 @@ class Choices:
     dtype: str | None = None
 
     def check(self) -> None:
-        """RetrobenchError for a value that does not exist."""
+        """Raise RetrobenchError for an unknown value."""
         if self.pooling is not None and self.pooling not in POOLING:
             raise unknown("--pooling", self.pooling, POOLING)
         if self.similarity is not None and self.similarity not in SIMILARITIES:
@@ -48,7 +48,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value and where it comes from: a file of the model, an option, or a default."""
+    """A value and its source: a file of the model, an option, or a default."""
 
     value: str | int | bool | None
     source: str
@@ -56,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """How an encoder is run. `max_length` is in tokens, and None where nothing is cut."""
+    """How an encoder is run. `max_length` is in tokens, and None for texts of any length."""
 
     pooling: Setting
     normalize: Setting
@@ -67,42 +67,52 @@ class Settings:
     dtype: Setting
 
     def values(self) -> dict[str, str | int | bool | None]:
-        """Name -> value."""
+        """Return the value of each setting by its name."""
         return {field.name: getattr(self, field.name).value for field in fields(self)}
 
     def lines(self) -> list[tuple[str, str, str]]:
-        """Name, value as text and source of each, to be printed."""
-        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return [(name, _shown(setting.value), setting.source) for name, setting in named]
+        """Return the name, the value as text and the source of each setting, for printing."""
+        lines = []
+        for field in fields(self):
+            setting: Setting = getattr(self, field.name)
+            lines.append((field.name, _as_text(setting.value), setting.source))
+        return lines
 
 
-def _shown(value: str | int | bool | None) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return repr(value) if value == "" or str(value) != str(value).strip() else str(value)
+def _as_text(value: str | int | bool | None) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value)
+    if text == "" or text != text.strip():
+        return repr(value)
+    return text
 
 
 def settle(files: Files, choices: Choices, model: SentenceTransformer, dtype: str) -> Settings:
-    """Make `model` what `choices` say, and give what then holds; `dtype` says where the type of its numbers is from."""
-    said = read_json(files.folder / CONFIG) if files.modules is not None else {}
-    queries = _prompt(said, ("query",))
-    passages = _prompt(said, ("document", "passage", "corpus"))
+    """Apply `choices` to `model`, and return its settings. `dtype` is the source of the type of its numbers."""
+    config = read_json(files.folder / CONFIG) if files.modules is not None else {}
+    query_prompt = _prompt(config, ("query",))
+    passage_prompt = _prompt(config, ("document", "passage", "corpus"))
     return Settings(
         pooling=_pooling(files, choices, model),
         normalize=_normalize(files, model),
-        query_prefix=_or(choices.query_prefix, "--query-prefix", queries),
-        passage_prefix=_or(choices.passage_prefix, "--passage-prefix", passages),
+        query_prefix=_choice_or(choices.query_prefix, "--query-prefix", query_prompt),
+        passage_prefix=_choice_or(choices.passage_prefix, "--passage-prefix", passage_prompt),
         max_length=_max_length(files, choices, model),
-        similarity=_similarity(files, choices, said, model),
-        dtype=_numbers(files, choices, model, dtype),
+        similarity=_similarity(files, choices, config, model),
+        dtype=_dtype(files, choices, model, dtype),
     )
 
 
-def _or(chosen: str | None, option: str, otherwise: Setting) -> Setting:
-    return otherwise if chosen is None else Setting(chosen, option)
+def _choice_or(choice: str | None, option: str, default: Setting) -> Setting:
+    if choice is None:
+        return default
+    return Setting(choice, option)
 
 
-def _numbers(files: Files, choices: Choices, model: SentenceTransformer, source: str) -> Setting:
+def _dtype(files: Files, choices: Choices, model: SentenceTransformer, source: str) -> Setting:
     kind = str(model.dtype).removeprefix("torch.")
     if choices.dtype not in (None, kind):
         raise RetrobenchError(
@@ -115,39 +125,46 @@ def _numbers(files: Files, choices: Choices, model: SentenceTransformer, source:
 def _pooling(files: Files, choices: Choices, model: SentenceTransformer) -> Setting:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    found = [module for module in model.modules() if isinstance(module, Pooling)]
+    poolings = [module for module in model.modules() if isinstance(module, Pooling)]
     if choices.pooling is None:
-        modes = {"+".join([p.pooling_mode] if isinstance(p.pooling_mode, str) else p.pooling_mode) for p in found}
-        place = files.holding("Pooling")
-        return Setting(", ".join(sorted(modes)) or None, f"{place}/config.json" if place else "modules.json")
-    for pooling in found:
+        modes = {_mode(pooling.pooling_mode) for pooling in poolings}
+        folder = files.path_of("Pooling")
+        source = f"{folder}/config.json" if folder else "modules.json"
+        return Setting(", ".join(sorted(modes)) or None, source)
+    if not poolings:
+        raise RetrobenchError(f"Model {files.name!r} has no pooling that --pooling could change; leave it out.")
+    for pooling in poolings:
         if pooling.pooling_output_dimension != pooling.embedding_dimension:
             raise RetrobenchError(
-                f"Model {files.name!r} joins several poolings, and what follows them expects that width; "
+                f"Model {files.name!r} joins several poolings, and the layers after them expect their joint width; "
                 "leave --pooling out."
             )
         pooling.pooling_mode = choices.pooling
-    if not found:
-        raise RetrobenchError(f"Model {files.name!r} has no pooling that --pooling could change; leave it out.")
     return Setting(choices.pooling, "--pooling")
+
+
+def _mode(mode: str | tuple[str, ...]) -> str:
+    if isinstance(mode, str):
+        return mode
+    return "+".join(mode)
 
 
 def _normalize(files: Files, model: SentenceTransformer) -> Setting:
     from sentence_transformers.sentence_transformer.modules import Normalize
 
-    found = any(isinstance(module, Normalize) for module in model.modules())
-    return Setting(found, "default" if files.modules is None else "modules.json")
+    normalizes = any(isinstance(module, Normalize) for module in model.modules())
+    return Setting(normalizes, "default" if files.modules is None else "modules.json")
 
 
-def _prompt(said: dict[str, Any], names: tuple[str, ...]) -> Setting:
-    """The first prompt of these names that is not empty: sentence-transformers writes empty ones of its own accord."""
-    prompts = said.get("prompts") or {}
+def _prompt(config: dict[str, Any], names: tuple[str, ...]) -> Setting:
+    """Return the first prompt of these names that is not empty: sentence-transformers writes empty ones by itself."""
+    prompts = config.get("prompts") or {}
     for name in names:
         if prompts.get(name):
             return Setting(str(prompts[name]), f"{CONFIG}, prompt {name!r}")
     if any(name in prompts for name in names):
         return Setting("", CONFIG)
-    default = said.get("default_prompt_name")
+    default = config.get("default_prompt_name")
     if default:
         return Setting(str(prompts[default]), f"{CONFIG}, default prompt {default!r}")
     return Setting("", "default")
@@ -163,40 +180,53 @@ def _max_length(files: Files, choices: Choices, model: SentenceTransformer) -> S
             )
         model.max_seq_length = choices.max_length
         return Setting(choices.max_length, "--max-length")
-    said = model.max_seq_length
-    # transformers' word for no limit is a number of thirty digits.
-    length = None if said is None or not said < 10**9 else int(said)
+    length = model.max_seq_length
+    if length is not None:
+        # transformers writes "no limit" as a number of thirty digits.
+        length = int(length) if length < 10**9 else None
     if positions is not None and (length is None or length > positions):
         model.max_seq_length = positions
         return Setting(positions, f"the model's positions; its files say {length or 'nothing'}")
-    place = files.folder / files.holding("Transformer")
-    sources = (file for file, key in LENGTHS.items() if read_json(place / file).get(key) == length)
-    return Setting(length, "default" if length is None else next(sources, "sentence-transformers"))
+    if length is None:
+        return Setting(None, "default")
+    return Setting(length, _length_source(files, length))
+
+
+def _length_source(files: Files, length: int) -> str:
+    """Return the first file that names this length."""
+    folder = files.folder / files.path_of("Transformer")
+    for file, key in LENGTHS.items():
+        if read_json(folder / file).get(key) == length:
+            return file
+    return "sentence-transformers"
 
 
 def _positions(model: SentenceTransformer) -> int | None:
-    """How many tokens the model takes; None where it counts no positions."""
+    """Return the number of tokens that the model takes, None if it counts no positions."""
     from torch.nn import Embedding
 
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, Embedding):
-            # RoBERTa's and its kin's table starts behind the padding id.
             padding = getattr(module, "padding_idx", None)
-            return int(table.num_embeddings) - (padding + 1 if isinstance(padding, int) else 0)
+            if isinstance(padding, int):
+                # RoBERTa and models like it begin their table after the padding id.
+                return int(table.num_embeddings) - (padding + 1)
+            return int(table.num_embeddings)
     positions = getattr(model.config, "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
-def _similarity(files: Files, choices: Choices, said: dict[str, Any], model: SentenceTransformer) -> Setting:
+def _similarity(files: Files, choices: Choices, config: dict[str, Any], model: SentenceTransformer) -> Setting:
     if choices.similarity is not None:
         return Setting(choices.similarity, "--similarity")
-    ours = {theirs: name for name, theirs in SIMILARITIES.items()}
-    name = model.similarity_fn_name  # cosine where nothing is said
-    if name not in ours:
+    function = model.similarity_fn_name  # cosine by default
+    names = [name for name, their_name in SIMILARITIES.items() if their_name == function]
+    if not names:
         raise RetrobenchError(
-            f"Model {files.name!r} compares by {name!r} distance, which is not searched here. "
+            f"Model {files.name!r} compares by {function!r} distance, which cannot be searched. "
             "Choose --similarity dot or cos."
         )
-    source = CONFIG if said.get("similarity_fn_name") == name else "default of sentence-transformers"
-    return Setting(ours[name], source)
+    if config.get("similarity_fn_name") == function:
+        return Setting(names[0], CONFIG)
+    return Setting(names[0], "default of sentence-transformers")

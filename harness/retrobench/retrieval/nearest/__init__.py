@@ -2,7 +2,7 @@
 Exact nearest vectors by inner product, ties at the cut included, in memory that does not grow with the collection. A
 GPU holds the collection itself where that takes less than six tenths of its free memory.
 
-* VectorSet              vectors to search, mapped from disk or in memory: `VectorSet.of(vectors)`
+* VectorSet              vectors to search, mapped from disk by `VectorSet.of(vectors)`, or in memory
 * search                 the best k documents of each query, a block of queries at a time
 * choose_engine, Engine  documents made ready for `search` on one device
 * merge, shared          rankings of shards merged, and a search shared by the processes of `torch.distributed`

@@ -30,7 +30,7 @@ _TRAINING = 2**18  # documents that an index is trained on at most
 _NUMBERS = 2**24  # numbers of documents added at a time
 _QUERIES = 1024  # of a block
 _USUAL_WIDTH = 768
-_MOST_PARTS = 2**12  # into which a product quantiser is taken to cut a vector
+_MOST_SUBVECTORS = 2**12  # of a product quantiser, beyond which only the usual width is tried
 
 
 def check_index(factory: str, width: int | None = None) -> None:
@@ -51,11 +51,11 @@ def check_index(factory: str, width: int | None = None) -> None:
 
 
 def _likely_widths(factory: str) -> list[int]:
-    """Return widths, one of which can be cut into the parts that the string asks for if any width can."""
+    """Return widths, one of which the string's product quantisers can divide, if they can divide any."""
     sizes = re.findall(r"(?:PQ|Lattice)(\d+)", factory)
-    parts = math.lcm(*(int(size) for size in sizes))
-    if 0 < parts < _MOST_PARTS:
-        return [_USUAL_WIDTH, 8 * parts]
+    subvectors = math.lcm(*(int(size) for size in sizes))
+    if 0 < subvectors < _MOST_SUBVECTORS:
+        return [_USUAL_WIDTH, 8 * subvectors]
     return [_USUAL_WIDTH]
 
 
@@ -115,7 +115,7 @@ class Approximate:
             self.index.add(documents.block(begin, begin + step))
 
     def search(self, queries: VectorSet, depth: int, tie_ranks: np.ndarray) -> Iterator[TopK]:
-        """Yield what `nearest.search` yields, of the documents that the index proposes; a list may end early."""
+        """Yield blocks as `nearest.search` does, of the documents that the index proposes; a list may end early."""
         depth = min(depth, len(self.documents))
         for begin in range(0, len(queries), _QUERIES):
             vectors = QueryVectors(queries.block(begin, begin + _QUERIES), None)

@@ -12,7 +12,7 @@ from a >= t - s - s' on. So a threshold is loosened by s' - s before documents a
 
 s for scores of rounded vectors: let m be the centre of the documents, d' = d - m + e the rounded document, and
 q' = q + f the rounded query. Subtracting m moves all scores of a query by the same q.m, its shift. The product q'.d'
-differs from q.d - q.m by at most |q||e| + |f||d'|, and the computed sum from q'.d' by at most g|q'||d'| (Higham,
+differs from q.d - q.m by at most |q||e| + |f||d'|. The computed sum differs from q'.d' by at most g|q'||d'| (Higham,
 Accuracy and Stability of Numerical Algorithms, section 3.1). The norms of e and f are measured, not assumed. Rounding
 the sum to bfloat16 is monotone, so its share (`UNIT`, 2^-8 of the score) is taken from the threshold.
 
@@ -47,9 +47,14 @@ class QueryBounds:
 
     def __init__(self, dense: Any, rounded: Any = None, centre: Any = None) -> None:
         self.norms = _norms(dense)
-        self.lost: Any = 0.0 if rounded is None else _norms(dense - rounded)
-        self.shifts: Any = 0.0 if centre is None else (dense * centre).sum(1)
-        self.centre: Any = 0.0 if centre is None else _norms(centre[None])[0]
+        self.lost: Any = 0.0
+        self.shifts: Any = 0.0
+        self.centre: Any = 0.0
+        if rounded is not None:
+            self.lost = _norms(dense - rounded)
+        if centre is not None:
+            self.shifts = (dense * centre).sum(1)
+            self.centre = _norms(centre[None])[0]
 
 
 def _norms(rows: Any) -> Any:
@@ -68,9 +73,9 @@ def canonical_threshold(kth: Any, bound: ErrorBound) -> Any:
     return _before_rounding(kth - bound.shifts - bound.errors, bound.unit) + bound.shifts
 
 
-def loosened(thresholds: Any, before: ErrorBound, bound: ErrorBound) -> Any:
-    """Return thresholds [q] that were raised under the bound `before`, for documents of another bound."""
-    increase = bound.errors - before.errors
+def loosened(thresholds: Any, earlier: ErrorBound, bound: ErrorBound) -> Any:
+    """Return thresholds [q] that were raised under the bound `earlier`, for documents of the bound `bound`."""
+    increase = bound.errors - earlier.errors
     return thresholds - increase * (increase > 0) / (1 - bound.unit)
 
 
@@ -85,11 +90,14 @@ def dense_error(queries: QueryBounds, width: int, lost: Any, longest: Any, accur
 
     `accuracy` is the error of one addition in units of 2^-24: 2 covers fused and plain rounding, 4 truncation.
     """
-    norms, longest, lost = queries.norms * _NORM_ROOM, longest * _NORM_ROOM, lost * _NORM_ROOM
+    norms = queries.norms * _NORM_ROOM
+    longest = longest * _NORM_ROOM
+    lost = lost * _NORM_ROOM
     rounded = norms * (lost + longest * 2.0**-24) + queries.lost * longest
     summed = accuracy * (width + 16) * 2.0**-24 * (norms + queries.lost) * longest
     shifted = 2.0**-21 * norms * (longest + lost + queries.centre)  # canonical and shifted scores are float32
-    return rounded + summed + shifted + width * _TINY * (1 + norms + longest + queries.centre)
+    underflow = width * _TINY * (1 + norms + longest + queries.centre)
+    return rounded + summed + shifted + underflow
 
 
 def sparse_error(norms: Any, longest: float, entries: int, scale: float) -> Any:
@@ -98,4 +106,6 @@ def sparse_error(norms: Any, longest: float, entries: int, scale: float) -> Any:
     `longest` is the largest norm of a document and `entries` the most entries of one.
     """
     size = abs(scale) * norms * longest * _NORM_ROOM
-    return 2 * (entries + 32) * 2.0**-24 * size + entries * _TINY * (1 + abs(scale)) * (1 + norms + longest)
+    summed = 2 * (entries + 32) * 2.0**-24 * size
+    underflow = entries * _TINY * (1 + abs(scale)) * (1 + norms + longest)
+    return summed + underflow

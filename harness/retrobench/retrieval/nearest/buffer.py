@@ -14,9 +14,8 @@ from retrobench.retrieval.nearest.scanning import CandidateArrays
 
 __all__ = ["CandidateBuffer", "Scorer", "buffer_room"]
 
-Scorer = Callable[
-    [Any, Any], Any
-]  # rows [m] of queries and of documents -> canonical scores [m] float32 of these pairs
+# Rows [m] of queries and of documents -> canonical scores [m] float32 of these pairs.
+Scorer = Callable[[Any, Any], Any]
 
 
 def buffer_room(depth: int) -> int:
@@ -55,7 +54,8 @@ class CandidateBuffer(ABC):
     def finish(self) -> TopK:
         """Return the best `depth` documents of each query; at least as many must have been added."""
         self.settle_all()
-        rows, values = self.candidates.rows[:, : self.depth], self.candidates.values[:, : self.depth]
+        rows = self.candidates.rows[:, : self.depth]
+        values = self.candidates.values[:, : self.depth]
         return TopK(self._to_numpy(rows), self._to_numpy(values))
 
     def _settle(self, queries: Any) -> None:
@@ -88,4 +88,4 @@ class CandidateBuffer(ABC):
 
     @abstractmethod
     def _rescore(self, queries: Any) -> None:
-        """Give all candidates of some queries their canonical scores, and keep the best `depth` in the total order."""
+        """Give all candidates of these queries their canonical scores, and keep the best `depth` in the total order."""

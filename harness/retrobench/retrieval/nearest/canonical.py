@@ -32,14 +32,14 @@ _LEAST_PAIRS = 4096  # for which a second thread pays
 
 
 class QueryVectors(NamedTuple):
-    """A block of queries, written out. A part that the documents lack is None."""
+    """A block of queries, written out. `dense` or `terms` is None if the documents lack it."""
 
     dense: np.ndarray | None  # [q, d] float32
     terms: np.ndarray | None  # [q, V] float32
 
     @classmethod
     def of(cls, queries: VectorSet, documents: VectorSet) -> QueryVectors:
-        """Write out the queries' parts that the documents have."""
+        """Write out the dense vectors and the terms of queries, as far as the documents have them."""
         dense, terms = None, None
         if documents.dense is not None:
             dense = queries.block(0, len(queries))
@@ -52,9 +52,11 @@ def pair_scores(queries: QueryVectors, documents: VectorSet, scale: float, pairs
     """Return the canonical scores [m] float32 of pairs."""
     # In the order of the documents: each is read once, and a disk is read forwards.
     count = len(pairs.documents)
-    keys = np.sort((pairs.documents.astype(np.uint64) << np.uint64(32)) | np.arange(count, dtype=np.uint64))
+    half = np.uint64(32)
+    keys = np.sort((pairs.documents.astype(np.uint64) << half) | np.arange(count, dtype=np.uint64))
     order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    ordered = Pairs(pairs.queries[order], (keys >> np.uint64(32)).astype(np.int64))
+    documents_in_order = (keys >> half).astype(np.int64)
+    ordered = Pairs(pairs.queries[order], documents_in_order)
     sums = np.zeros(count)
     if queries.dense is not None:
         _sum_dense(queries.dense, documents, ordered, sums)
@@ -70,7 +72,11 @@ def _sum_dense(queries: np.ndarray, documents: VectorSet, pairs: Pairs, sums: np
     """Write the sums of pairs in the order of their documents."""
     vectors = documents.dense
     if documents.stored == "float32" and vectors is not None and vectors.flags.c_contiguous:
-        in_threads(lambda a, b: score_dense(queries, vectors, pairs, sums, a, b), len(sums), _LEAST_PAIRS)
+
+        def work(begin: int, end: int) -> None:
+            score_dense(queries, vectors, pairs, sums, begin, end)
+
+        in_threads(work, len(sums), _LEAST_PAIRS)
         return
     step = max(1, SIZES["cpu"].numbers // documents.width)
     for begin in range(0, len(sums), step):
@@ -83,13 +89,19 @@ def _sum_dense(queries: np.ndarray, documents: VectorSet, pairs: Pairs, sums: np
 def _term_sums(queries: np.ndarray, documents: VectorSet, pairs: Pairs) -> np.ndarray:
     sums = np.empty(len(pairs.documents))
     terms = documents.terms
-    in_threads(lambda a, b: score_terms(queries, terms, pairs, sums, a, b), len(sums), _LEAST_PAIRS)
+
+    def work(begin: int, end: int) -> None:
+        score_terms(queries, terms, pairs, sums, begin, end)
+
+    in_threads(work, len(sums), _LEAST_PAIRS)
     return sums
 
 
 def torch_sums(left: Tensor, right: Tensor) -> Tensor:
     """Return the 64-bit sums [m] of the products of rows [m, n], in the order above."""
-    missing = -left.shape[1] % LANES if left.shape[1] else LANES
+    missing = -left.shape[1] % LANES
+    if not left.shape[1]:
+        missing = LANES
     products = left.double() * right.double()
     products = torch.nn.functional.pad(products, (0, missing)).view(len(products), -1, LANES)
     sums = torch.zeros_like(products[:, 0])

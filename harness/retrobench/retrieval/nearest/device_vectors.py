@@ -1,4 +1,4 @@
-"""Documents on a device of torch. They stay there if they leave it room, else they are sent block by block."""
+"""Documents on a device of torch. They stay on the device if they leave it room, else they are sent block by block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class DeviceVectors:
     def __init__(self, documents: VectorSet, device: torch.device) -> None:
         self.documents, self.device = documents, device
         self.home = device if _fits(documents, device) else torch.device("cpu")
-        self.stored, self.terms = None, None
+        self.stored: Tensor | None = None
+        self.terms: list[Tensor] | None = None
         if documents.dense is not None:
             self.stored = _tensor(documents).to(self.home)
         if documents.terms is not None:
@@ -36,7 +37,7 @@ class DeviceVectors:
         return self.stored[begin:end].to(self.device).float()
 
     def rows(self, rows: Tensor) -> Tensor:
-        """Return some dense rows [m, d] float32."""
+        """Return dense rows [m, d] float32 by their numbers."""
         assert self.stored is not None
         return self.stored[rows.to(self.home)].to(self.device).float()
 
@@ -55,17 +56,21 @@ class DeviceVectors:
             return torch.sparse_csr_tensor(rows, columns, weights, shape, check_invariants=False)
 
     def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return words and weights [m, e] of some sparse rows, filled up with word 0 of weight 0."""
+        """Return words and weights [m, e] of sparse rows, padded with word 0 of weight 0."""
         assert self.terms is not None
         indptr, indices, values = self.terms
         rows = rows.to(self.home)
-        starts, ends = indptr[rows], indptr[rows + 1]
-        positions = starts[:, None] + torch.arange(int((ends - starts).max()), device=self.home)
+        starts = indptr[rows]
+        ends = indptr[rows + 1]
+        longest = int((ends - starts).max())
+        positions = starts[:, None] + torch.arange(longest, device=self.home)
         present = positions < ends[:, None]
         if not len(indices):
-            return torch.zeros_like(positions).to(self.device), torch.zeros(positions.shape, device=self.device)
+            no_words = torch.zeros_like(positions).to(self.device)
+            return no_words, torch.zeros(positions.shape, device=self.device)
         positions = positions.clamp(max=len(indices) - 1)
-        words, weights = indices[positions].long() * present, torch.where(present, values[positions], 0.0)
+        words = indices[positions].long() * present
+        weights = torch.where(present, values[positions], 0.0)
         return words.to(self.device), weights.to(self.device)
 
     def most_numbers(self) -> int:
@@ -74,12 +79,13 @@ class DeviceVectors:
         return max(self.documents.width, entries, 1)
 
     def _examine(self) -> tuple[Tensor, Tensor]:
-        """Return the mean [d] of all dense rows and the largest norm; the census of the documents has the rest."""
+        """Return the mean [d] of all dense rows and the largest norm; the census has the other facts."""
         if self.device.type == "cpu" or self.stored is None:
             census = self.documents.census
             return torch.from_numpy(census.mean), torch.tensor(census.longest, dtype=torch.float64)
         sums = torch.zeros(self.documents.width, dtype=torch.float64, device=self.device)
-        longest, sound = sums.new_zeros(()), torch.ones((), dtype=torch.bool, device=self.device)
+        longest = sums.new_zeros(())
+        sound = torch.ones((), dtype=torch.bool, device=self.device)
         for begin in range(0, len(self.documents), _ROWS):
             block = self.block(begin, begin + _ROWS)
             sound &= (block.abs() < LARGEST).all()
@@ -100,6 +106,9 @@ def _tensor(documents: VectorSet) -> Tensor:
 def _fits(documents: VectorSet, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
-    arrays = [documents.dense, *(documents.terms or ())]
+    size = 0
+    for array in (documents.dense, *(documents.terms or ())):
+        if array is not None:
+            size += array.nbytes
     free, _ = torch.cuda.mem_get_info(device)
-    return bool(sum(array.nbytes for array in arrays if array is not None) < _RESIDENT * free)
+    return size < _RESIDENT * free

@@ -1,4 +1,4 @@
-"""The interface of the exact-search engines, and the search itself, which is the same in both."""
+"""The interface of the exact-search engines, and the search that both share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Engine(ABC):
 
     def search(self, queries: VectorSet, depth: int) -> TopK:
         """Return the best `depth` (at most N) documents of each query, as one block of queries."""
-        block, documents = self.load(queries), len(self.documents)
+        block = self.load(queries)
+        documents = len(self.documents)
         buffer = block.buffer(depth)
         bfloat16 = self._starts_in_bfloat16(len(queries))
         first_pass = block.bfloat16_pass() if bfloat16 else block.float32_pass()

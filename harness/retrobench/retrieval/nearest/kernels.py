@@ -5,7 +5,7 @@ The compiled loops over vectors that no library has. None holds the interpreter'
 * round_to_bfloat16   vectors less a centre as bfloat16, and the norms that the error bound needs
 * add_sparse_scores   products of sparse documents with queries, in 32 bits
 * score_dense         the dense part of the canonical scores of pairs
-* score_terms         the sparse part
+* score_terms         the sparse part of these scores
 * merge               two rankings into one
 
 The records that these loops read stand in this file, because numba's cache on disk watches only the file of a loop.
@@ -184,8 +184,8 @@ def merge(first: TopK, second: TopK, tie_ranks: np.ndarray, out: TopK, begin: in
             take_left = right_row < 0
             if left_row >= 0 and right_row >= 0:
                 left_score, right_score = first.scores[query, left], second.scores[query, right]
-                before = tie_ranks[left_row] <= tie_ranks[right_row]
-                take_left = left_score > right_score or (left_score == right_score and before)
+                ranks_first = tie_ranks[left_row] <= tie_ranks[right_row]
+                take_left = left_score > right_score or (left_score == right_score and ranks_first)
             if take_left:
                 out.rows[query, position] = left_row
                 out.scores[query, position] = first.scores[query, left] if left_row >= 0 else -np.inf

@@ -37,7 +37,11 @@ def _merge_two(first: TopK, second: TopK, tie_ranks: np.ndarray, depth: int) -> 
     queries = len(first.rows)
     shape = (queries, min(depth, first.rows.shape[1] + second.rows.shape[1]))
     out = TopK(np.empty(shape, np.int32), np.empty(shape, np.float32))
-    in_threads(lambda a, b: kernels.merge(first, second, tie_ranks, out, a, b), queries, _LEAST_QUERIES)
+
+    def work(begin: int, end: int) -> None:
+        kernels.merge(first, second, tie_ranks, out, begin, end)
+
+    in_threads(work, queries, _LEAST_QUERIES)
     return out
 
 
@@ -49,33 +53,40 @@ def shared(
     scale: float = 1.0,
     plan: Plan = AUTO,
 ) -> Iterator[TopK]:
-    """Yield what `search` yields, each process of `torch.distributed` searching a part of the documents.
+    """Yield the blocks of `search`. Each process of `torch.distributed` searches a shard of the documents.
 
-    All processes have to call it alike, and every process gets the whole result. Without a process group, or with one
-    process, it is `search`.
+    All processes must call it with equal arguments, and every process gets the whole result. Without a process group,
+    or with one process, it is `search`.
     """
     world_size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if world_size == 1:
         yield from search(queries, documents, depth, tie_ranks, scale, plan)
         return
+    if not len(documents):
+        return
     edges = [len(documents) * rank // world_size for rank in range(world_size + 1)]
-    begin, end = edges[dist.get_rank() :][:2]
-    width = min(depth, max(last - first for first, last in itertools.pairwise(edges)))
+    rank = dist.get_rank()
+    begin, end = edges[rank], edges[rank + 1]
+    largest_shard = max(last - first for first, last in itertools.pairwise(edges))
+    width = min(depth, largest_shard)
     # The same blocks on all devices, because the processes gather every block together.
     step = plan.queries or queries_together(documents, depth, SIZES["cpu"])
     block_plan = replace(plan, queries=step)
     blocks = search(queries, documents.slice(begin, end), depth, tie_ranks[begin:end], scale, block_plan)
-    for first_query in range(0, len(queries) if len(documents) else 0, step):
+    for first_query in range(0, len(queries), step):
         count = min(step, len(queries) - first_query)
-        own = next(blocks, TopK(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32)))
+        empty = TopK(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32))
+        own = next(blocks, empty)
         yield merge(_gathered(own, width, world_size), tie_ranks, min(depth, len(documents)))
 
 
 def _gathered(own: TopK, width: int, world_size: int) -> list[TopK]:
     """Return every process's ranking, padded to one width: a collective moves tensors of one shape."""
     padding = ((0, 0), (0, width - own.rows.shape[1]))
-    rows = _gathered_array(np.pad(own.rows, padding, constant_values=-1), world_size)
-    scores = _gathered_array(np.pad(own.scores, padding, constant_values=-np.inf), world_size)
+    own_rows = np.pad(own.rows, padding, constant_values=-1)
+    own_scores = np.pad(own.scores, padding, constant_values=-np.inf)
+    rows = _gathered_array(own_rows, world_size)
+    scores = _gathered_array(own_scores, world_size)
     return [TopK(*ranking) for ranking in zip(rows, scores, strict=True)]
 
 

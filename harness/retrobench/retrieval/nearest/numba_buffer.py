@@ -77,7 +77,10 @@ class NumbaBuffer(CandidateBuffer):
         query = queries[index]
         self.rescored += len(query)
         values[query, column] = self.scorer(query, rows[query, column])
-        best = select_best(rows[queries, :longest], values[queries, :longest], present, self.depth, self.tie_ranks)
+        query_rows = rows[queries, :longest]
+        query_values = values[queries, :longest]
+        best = select_best(query_rows, query_values, present, self.depth, self.tie_ranks)
         width = best.rows.shape[1]
-        rows[queries, :width], values[queries, :width] = best
+        rows[queries, :width] = best.rows
+        values[queries, :width] = best.scores
         counts[queries] = settled[queries] = np.minimum(counts[queries], width)

@@ -15,10 +15,11 @@ from retrobench.retrieval.nearest.kernels import Pairs, SparseQueries, add_spars
 from retrobench.retrieval.nearest.numba_buffer import NumbaBuffer
 from retrobench.retrieval.nearest.plan import SIZES
 from retrobench.retrieval.nearest.vector_set import VectorSet
+from retrobench.retrieval.vectors import Terms
 
 __all__ = ["NumbaEngine"]
 
-_FEW = 12  # queries: reading the documents takes all the time, and rounding them first would read them twice
+_FEW = 12  # queries, for which reading the documents takes all the time; rounding them first reads them twice
 _LEAST_ROUNDED = 2048  # documents for which a second thread pays
 _LEAST_SPARSE = 64
 
@@ -39,7 +40,8 @@ class _NumbaQueries:
     """A block of queries in arrays."""
 
     def __init__(self, engine: NumbaEngine, queries: VectorSet) -> None:
-        self.engine, self.count = engine, len(queries)
+        self.engine = engine
+        self.count = len(queries)
         self.vectors = QueryVectors.of(queries, engine.documents)
 
     def buffer(self, depth: int) -> NumbaBuffer:
@@ -60,7 +62,8 @@ class _Bfloat16Pass:
     """First scores of vectors rounded to bfloat16, [q, n] bfloat16 as int16."""
 
     def __init__(self, dense: np.ndarray, documents: VectorSet) -> None:
-        self.documents, self.centre = documents, documents.census.mean
+        self.documents = documents
+        self.centre = documents.census.mean
         self.rounded_queries = torch.from_numpy(dense).bfloat16()
         rounded = self.rounded_queries.double().numpy()
         self.queries = QueryBounds(dense.astype(np.float64), rounded, self.centre.astype(np.float64))
@@ -68,7 +71,8 @@ class _Bfloat16Pass:
         self.lost = self.longest = 0.0  # norms: see `dense_error`
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
-        documents = torch.from_numpy(self._round(begin, end).view(np.int16)).view(torch.bfloat16)
+        bits = self._round(begin, end).view(np.int16)
+        documents = torch.from_numpy(bits).view(torch.bfloat16)
         errors = dense_error(self.queries, self.documents.width, self.lost, self.longest)
         scores = (self.rounded_queries @ documents.T).view(torch.int16).numpy()
         return scores, ErrorBound(self.queries.shifts, errors, UNIT)
@@ -78,7 +82,8 @@ class _Bfloat16Pass:
         count = end - begin
         if len(self.rounded) < count:
             self.rounded = np.empty((count, self.documents.width), np.uint16)
-        rounded, norms = self.rounded[:count], []
+        rounded = self.rounded[:count]
+        norms: list[tuple[float, float]] = []
 
         def work(first: int, last: int) -> None:
             block = self.documents.block(begin + first, begin + last)
@@ -86,7 +91,8 @@ class _Bfloat16Pass:
 
         in_threads(work, count, _LEAST_ROUNDED)
         for lost, longest in norms:
-            self.lost, self.longest = max(self.lost, lost**0.5), max(self.longest, longest**0.5)
+            self.lost = max(self.lost, lost**0.5)
+            self.longest = max(self.longest, longest**0.5)
         return rounded
 
 
@@ -94,7 +100,9 @@ class _Float32Pass:
     """First scores in 32 bits, [q, n], of dense vectors, terms or both."""
 
     def __init__(self, queries: QueryVectors, documents: VectorSet, scale: float) -> None:
-        self.dense, self.documents, census = queries.dense, documents, documents.census
+        self.dense = queries.dense
+        self.documents = documents
+        census = documents.census
         errors: Any = 0.0
         if queries.dense is not None:
             bounds = QueryBounds(queries.dense.astype(np.float64))
@@ -102,16 +110,25 @@ class _Float32Pass:
         if queries.terms is not None:
             norms = np.linalg.norm(queries.terms.astype(np.float64), axis=1)
             errors = errors + sparse_error(norms, census.heaviest, census.entries, scale)
-            weights, used = np.ascontiguousarray(queries.terms.T), (queries.terms != 0).any(0)
+            weights = np.ascontiguousarray(queries.terms.T)
+            used = (queries.terms != 0).any(0)
             self.terms = SparseQueries(weights, used, np.float32(scale))
         self.bound = ErrorBound(np.zeros_like(errors), errors, 0.0)
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
+        documents = self.documents.slice(begin, end)
         if self.dense is not None:
-            scores = self.dense @ self.documents.block(begin, end).T
+            block = documents.block(0, len(documents))
+            scores = self.dense @ block.T
         else:
-            scores = np.zeros((len(self.bound.errors), end - begin), np.float32)
-        terms = self.documents.slice(begin, end).terms
+            scores = np.zeros((len(self.bound.errors), len(documents)), np.float32)
+        terms = documents.terms
         if terms is not None:
-            in_threads(lambda a, b: add_sparse_scores(terms, self.terms, scores, a, b), end - begin, _LEAST_SPARSE)
+            self._add_sparse(terms, scores)
         return scores, self.bound
+
+    def _add_sparse(self, terms: Terms, scores: np.ndarray) -> None:
+        def work(first: int, last: int) -> None:
+            add_sparse_scores(terms, self.terms, scores, first, last)
+
+        in_threads(work, scores.shape[1], _LEAST_SPARSE)

@@ -27,7 +27,9 @@ def select_best(rows: np.ndarray, scores: np.ndarray, present: np.ndarray, depth
     """Return the best `depth` of lists [q, m] whose candidates are `present`."""
     bits = np.ascontiguousarray(scores).view(np.int32).astype(np.int64)
     ranks = tie_ranks[np.where(present, rows, 0)].astype(np.int64)
-    order = np.argsort(np.where(present, sort_keys(bits, ranks), ABSENT), axis=1)[:, :depth]
+    keys = np.where(present, sort_keys(bits, ranks), ABSENT)
+    order = np.argsort(keys, axis=1)[:, :depth]
     filled = np.take_along_axis(present, order, 1)
-    rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
-    return TopK(np.where(filled, rows, -1).astype(np.int32), np.where(filled, scores, -np.inf).astype(np.float32))
+    best_rows = np.where(filled, np.take_along_axis(rows, order, 1), -1)
+    best_scores = np.where(filled, np.take_along_axis(scores, order, 1), -np.inf)
+    return TopK(best_rows.astype(np.int32), best_scores.astype(np.float32))

@@ -24,8 +24,8 @@ __all__ = ["TorchBuffer"]
 
 _TILE = 128  # documents
 _PAIRS = 2**22  # rescored together
-_SCORES = 2**26  # first scores whose largest are taken together
-_TILES = 2**17  # read hit by hit together: where first scores are alike, every tile is
+_SCORES = 2**26  # first scores in one top-k
+_TILES = 2**17  # read hit by hit together; equal first scores make every tile one of them
 
 
 class _Hits(NamedTuple):
@@ -56,30 +56,41 @@ class TorchBuffer(CandidateBuffer):
     def _collect(self, scores: Tensor, first_row: int) -> None:
         if first_row == 0 and scores.shape[1] >= self.depth:
             self._start_thresholds(scores)
-        if scores.shape[1] % _TILE:
-            scores = functional.pad(scores, (0, -scores.shape[1] % _TILE), value=-torch.inf)
+        padding = -scores.shape[1] % _TILE
+        if padding:
+            scores = functional.pad(scores, (0, padding), value=-torch.inf)
         tiles = scores.view(len(scores), -1, _TILE)
         largest = tiles.amax(2).float()  # [q, tiles]
         reached = int((largest >= self._edges()[:, None]).sum())
-        step = tiles.shape[1] if reached <= _TILES else max(1, _TILES // len(scores))
+        step = tiles.shape[1]
+        if reached > _TILES:
+            step = max(1, _TILES // len(scores))
         for begin in range(0, tiles.shape[1], step):
-            edges = self._edges()  # earlier tiles have raised them
-            query, tile = (largest[:, begin : begin + step] >= edges[:, None]).nonzero(as_tuple=True)
-            tile += begin
-            values = tiles[query, tile].float()  # [m, _TILE]
-            index, column = (values >= edges[query, None]).nonzero(as_tuple=True)
-            query, rows = query[index], first_row + tile[index] * _TILE + column
-            shifted = values[index, column].double() + self.bound.shifts[query]
-            self._append(_Hits(query, rows.int(), shifted.float()))
+            block = slice(begin, begin + step)
+            hits = self._hits(tiles[:, block], largest[:, block], first_row + begin * _TILE)
+            self._append(hits)
+
+    def _hits(self, tiles: Tensor, largest: Tensor, first_row: int) -> _Hits:
+        """Return the hits in tiles [q, t, _TILE], whose maxima are `largest` [q, t]."""
+        edges = self._edges()  # earlier tiles have raised them
+        tile_query, tile = (largest >= edges[:, None]).nonzero(as_tuple=True)
+        values = tiles[tile_query, tile].float()  # [m, _TILE]
+        index, column = (values >= edges[tile_query, None]).nonzero(as_tuple=True)
+        query = tile_query[index]
+        rows = first_row + tile[index] * _TILE + column
+        shifted = values[index, column].double() + self.bound.shifts[query]
+        return _Hits(query, rows.int(), shifted.float())
 
     def _start_thresholds(self, scores: Tensor) -> None:
         """Raise the thresholds to those of the first block's k-th largest scores."""
         step = max(1, _SCORES // scores.shape[1])
         kth = []
-        for some_scores in torch.split(scores, step):
-            kth.append(some_scores.topk(self.depth, dim=1, sorted=True).values[:, -1])
+        for block in torch.split(scores, step):
+            largest = block.topk(self.depth, dim=1, sorted=True).values
+            kth.append(largest[:, -1])
         shifted = torch.cat(kth).double() + self.bound.shifts
-        self.candidates.thresholds[:] = self.candidates.thresholds.clip(first_threshold(shifted, self.bound))
+        thresholds = first_threshold(shifted, self.bound)
+        self.candidates.thresholds[:] = self.candidates.thresholds.clip(thresholds)
 
     def _edges(self) -> Tensor:
         """Return the thresholds as unshifted float32 scores, rounded down, above the padding of tiles."""
@@ -90,13 +101,15 @@ class TorchBuffer(CandidateBuffer):
         """Append hits. Where a query has no room, compact or settle its candidates, then append its remaining hits."""
         while len(hits.queries):
             rows, values, counts, _, _ = self.candidates
-            room, new = rows.shape[1], torch.bincount(hits.queries, minlength=len(rows))
+            room = rows.shape[1]
+            new = torch.bincount(hits.queries, minlength=len(rows))
             first_hits = new.cumsum(0) - new  # the position in `hits` at which each query begins
             order = torch.arange(len(hits.queries), device=rows.device) - first_hits[hits.queries]
             column = counts[hits.queries] + order
             fits = column < room
-            rows[hits.queries[fits], column[fits]] = hits.rows[fits]
-            values[hits.queries[fits], column[fits]] = hits.values[fits]
+            targets = (hits.queries[fits], column[fits])
+            rows[targets] = hits.rows[fits]
+            values[targets] = hits.values[fits]
             counts[:] = (counts + new).clamp(max=room)
             if fits.all():
                 return
@@ -111,16 +124,18 @@ class TorchBuffer(CandidateBuffer):
         rows, values, counts, settled, thresholds = self.candidates
         columns = torch.arange(rows.shape[1], device=rows.device)
         present = columns < counts[:, None]
-        kth = torch.where(present, values, -torch.inf).topk(self.depth, dim=1).values[:, -1].double()
+        largest = torch.where(present, values, -torch.inf).topk(self.depth, dim=1).values
+        kth = largest[:, -1].double()
         raised = thresholds.clip(first_threshold(kth, self.bound))
         thresholds = torch.where(counts >= self.depth, raised, thresholds)
         remaining = present & (values >= thresholds[:, None])
+        still_settled = remaining & (columns < settled[:, None])
         order = torch.sort((~remaining).to(torch.int8), dim=1, stable=True).indices
         self.candidates = CandidateArrays(
             rows=rows.gather(1, order),
             values=values.gather(1, order),
             counts=remaining.sum(1),
-            settled=(remaining & (columns < settled[:, None])).sum(1),
+            settled=still_settled.sum(1),
             thresholds=thresholds,
         )
 
@@ -131,22 +146,31 @@ class TorchBuffer(CandidateBuffer):
         return torch.arange(len(self.candidates.rows), device=self.candidates.rows.device)
 
     def _groups(self, queries: Tensor) -> Iterator[Tensor]:
-        return iter(torch.split(queries, max(1, _PAIRS // self.candidates.rows.shape[1])))
+        size = max(1, _PAIRS // self.candidates.rows.shape[1])
+        return iter(torch.split(queries, size))
 
     def _rescore(self, queries: Tensor) -> None:
         candidates = self.candidates
         counts = candidates.counts[queries]
-        columns = torch.arange(int(counts.max()), device=queries.device)
+        longest = int(counts.max())
+        columns = torch.arange(longest, device=queries.device)
         present = columns < counts[:, None]
-        rows, values = candidates.rows[queries, : len(columns)], candidates.values[queries, : len(columns)]
+        rows = candidates.rows[queries, :longest]
+        values = candidates.values[queries, :longest]
         unsettled = present & (columns >= candidates.settled[queries, None])
-        query, column = unsettled.nonzero(as_tuple=True)
-        self.rescored += len(query)
-        values[query, column] = self.scorer(queries[query], rows[query, column].long())
-        ranks = self.tie_ranks[torch.where(present, rows, 0).long()].long()
-        keys = torch.where(present, sort_keys(values.view(torch.int32).long(), ranks), ABSENT)
-        order = keys.argsort(dim=1)[:, : self.depth]
+        index, column = unsettled.nonzero(as_tuple=True)
+        self.rescored += len(index)
+        values[index, column] = self.scorer(queries[index], rows[index, column].long())
+        order = self._best(rows, values, present)
         width = order.shape[1]
         candidates.rows[queries, :width] = rows.gather(1, order)
         candidates.values[queries, :width] = values.gather(1, order)
         candidates.counts[queries] = candidates.settled[queries] = counts.clamp(max=width)
+
+    def _best(self, rows: Tensor, values: Tensor, present: Tensor) -> Tensor:
+        """Return the columns of the best `depth` candidates, in the total order."""
+        present_rows = torch.where(present, rows, 0).long()
+        ranks = self.tie_ranks[present_rows].long()
+        bits = values.view(torch.int32).long()
+        keys = torch.where(present, sort_keys(bits, ranks), ABSENT)
+        return keys.argsort(dim=1)[:, : self.depth]

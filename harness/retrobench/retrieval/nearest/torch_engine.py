@@ -48,10 +48,12 @@ class _TorchQueries:
     """A block of queries in tensors on the engine's device."""
 
     def __init__(self, engine: TorchEngine, queries: VectorSet) -> None:
-        self.engine, self.vectors, self.count = engine, engine.vectors, len(queries)
-        dense, terms = QueryVectors.of(queries, engine.documents)
-        self.dense = None if dense is None else torch.from_numpy(dense).to(self.vectors.device)
-        self.terms = None if terms is None else torch.from_numpy(terms).to(self.vectors.device)
+        self.engine = engine
+        self.vectors = engine.vectors
+        self.count = len(queries)
+        arrays = QueryVectors.of(queries, engine.documents)
+        self.dense = _to_device(arrays.dense, self.vectors.device)
+        self.terms = _to_device(arrays.terms, self.vectors.device)
 
     def buffer(self, depth: int) -> TorchBuffer:
         return TorchBuffer(self.count, depth, self.engine.device_ranks, self._canonical_scores)
@@ -79,24 +81,38 @@ class _TorchQueries:
             sums = torch_sums(self.dense[queries], self.vectors.rows(rows))
         if self.terms is not None:
             words, weights = self.vectors.entries(rows)
-            sums = sums + torch_sums(self.terms[queries[:, None], words], weights) * self.engine.scale
+            query_weights = self.terms[queries[:, None], words]
+            sums = sums + torch_sums(query_weights, weights) * self.engine.scale
         return sums
+
+
+def _to_device(array: np.ndarray | None, device: torch.device) -> Tensor | None:
+    if array is None:
+        return None
+    return torch.from_numpy(array).to(device)
+
+
+def _largest_norm(rows: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.amax().double()
 
 
 class _Bfloat16Pass:
     """First scores [q, n] bfloat16 of rounded vectors."""
 
     def __init__(self, dense: Tensor, vectors: DeviceVectors) -> None:
-        self.vectors, self.rounded = vectors, dense.bfloat16()
+        self.vectors = vectors
+        self.rounded = dense.bfloat16()
         self.queries = QueryBounds(dense.double(), self.rounded.double(), vectors.centre.double())
-        self.lost = self.longest = torch.zeros((), dtype=torch.float64, device=vectors.device)
+        zero = torch.zeros((), dtype=torch.float64, device=vectors.device)
+        self.lost = self.longest = zero  # norms: see `dense_error`
 
     def scores(self, begin: int, end: int) -> tuple[Tensor, ErrorBound]:
         block = self.vectors.block(begin, end) - self.vectors.centre
         rounded = block.bfloat16()
         widened = rounded.float()
-        self.lost = torch.maximum(self.lost, torch.linalg.vector_norm(block - widened, dim=1).amax().double())
-        self.longest = torch.maximum(self.longest, torch.linalg.vector_norm(widened, dim=1).amax().double())
+        self.lost = torch.maximum(self.lost, _largest_norm(block - widened))
+        self.longest = torch.maximum(self.longest, _largest_norm(widened))
         errors = dense_error(self.queries, block.shape[1], self.lost, self.longest, _TRUNCATED)
         return self.rounded @ rounded.T, ErrorBound(self.queries.shifts, errors, UNIT)
 
@@ -106,12 +122,14 @@ class _Float32Pass:
 
     def __init__(self, dense: Tensor | None, terms: Tensor | None, vectors: DeviceVectors, scale: float) -> None:
         self.dense, self.terms, self.vectors, self.scale = dense, terms, vectors, scale
-        documents, errors = vectors.documents, torch.zeros((), dtype=torch.float64, device=vectors.device)
+        documents = vectors.documents
+        errors = torch.zeros((), dtype=torch.float64, device=vectors.device)
         if dense is not None:
             bounds = QueryBounds(dense.double())
             errors = errors + dense_error(bounds, documents.width, 0.0, vectors.longest, _TRUNCATED)
         if terms is not None:
-            census, norms = documents.census, torch.linalg.vector_norm(terms.double(), dim=1)
+            census = documents.census
+            norms = torch.linalg.vector_norm(terms.double(), dim=1)
             errors = errors + sparse_error(norms, census.heaviest, census.entries, scale)
         self.bound = ErrorBound(torch.zeros_like(errors), errors, 0.0)
 
@@ -120,19 +138,21 @@ class _Float32Pass:
         if self.dense is not None:
             scores += self.dense @ self.vectors.block(begin, end).T
         if self.terms is not None:
-            scores += self.scale * (self.vectors.sparse_block(begin, end) @ self.terms.T).T
+            products = self.vectors.sparse_block(begin, end) @ self.terms.T  # [n, q]
+            scores += self.scale * products.T
         return scores, self.bound
 
 
 @contextmanager
 def _plain_products() -> Iterator[None]:
     """Compute products as the bounds assume: float32 in full, and sums of bfloat16 products in float32."""
-    before, cuda = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul
+    precision = torch.get_float32_matmul_precision()
+    cuda = torch.backends.cuda.matmul
     reduced = cuda.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
     cuda.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
         cuda.allow_bf16_reduced_precision_reduction = reduced

@@ -1,10 +1,11 @@
-"""Vectors as search reads them: a block or some rows at a time, mapped from disk or in the caller's memory."""
+"""Vectors as search reads them: by blocks or by row numbers, mapped from disk or in the caller's memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,11 +39,16 @@ class Census:
 
 
 class _DenseFacts(NamedTuple):
-    """The facts about some dense rows."""
+    """The facts about a block of dense rows."""
 
     unsound: int  # the first unsound row, else -1
     longest: float  # squared norm
     sums: np.ndarray  # [d] float64
+
+
+def _mapped(file: Path) -> np.ndarray:
+    array: np.ndarray = np.load(file, "c")
+    return array.view(np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class VectorSet:
     """N vectors, dense [N, d] in their stored type, sparse over V words, or both. Nothing is copied.
 
     `stored` is the type of `dense`: float32, float16, or bfloat16 as uint16. `first` is the number of row 0 in the
-    collection, for a part of it (`slice`).
+    collection, which is not 0 for a `slice`.
     """
 
     dense: np.ndarray | None
@@ -62,18 +68,21 @@ class VectorSet:
     @classmethod
     def of(cls, vectors: Vectors) -> VectorSet:
         """Map vectors on disk, copy on write: nothing is written, and the pages belong to the file's cache."""
-        raw, terms, dense = vectors.raw, None, None
+        dense, terms = None, None
         if vectors.width and len(vectors):
+            raw = vectors.raw
             dense = np.memmap(raw.path, DTYPES[raw.dtype], "c", raw.offset, raw.shape).view(np.ndarray)
         if vectors.words:
-            arrays: Any = (np.load(vectors.folder / f"terms.{field}.npy", "c") for field in Terms._fields)
-            terms = Terms(*(array.view(np.ndarray) for array in arrays))
+            arrays = [_mapped(vectors.folder / f"terms.{field}.npy") for field in Terms._fields]
+            terms = Terms(*arrays)
         return cls(dense, terms, vectors.words, vectors.dtype)
 
     def __len__(self) -> int:
         if self.dense is not None:
             return len(self.dense)
-        return len(self.terms.indptr) - 1 if self.terms else 0
+        if self.terms:
+            return len(self.terms.indptr) - 1
+        return 0
 
     @property
     def width(self) -> int:
@@ -82,8 +91,11 @@ class VectorSet:
 
     def slice(self, begin: int, end: int) -> VectorSet:
         """Return rows `begin` to `end`, which keep their numbers in the collection."""
-        dense = None if self.dense is None else self.dense[begin:end]
-        terms = self.terms and Terms(self.terms.indptr[begin : end + 1], self.terms.indices, self.terms.values)
+        dense, terms = self.dense, self.terms
+        if dense is not None:
+            dense = dense[begin:end]
+        if terms is not None:
+            terms = terms._replace(indptr=terms.indptr[begin : end + 1])
         return replace(self, dense=dense, terms=terms, first=self.first + begin)
 
     def block(self, begin: int, end: int) -> np.ndarray:
@@ -92,7 +104,7 @@ class VectorSet:
         return np.ascontiguousarray(widened(self.dense[begin:end], self.stored))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return some dense rows [m, d] float32."""
+        """Return dense rows [m, d] float32 by their numbers."""
         assert self.dense is not None
         return np.ascontiguousarray(widened(self.dense[rows], self.stored))
 
@@ -101,9 +113,11 @@ class VectorSet:
         assert self.terms is not None
         starts = self.terms.indptr[begin : end + 1]
         entries = slice(int(starts[0]), int(starts[-1]))
+        indices = self.terms.indices[entries]
+        values = self.terms.values[entries]
         matrix = np.zeros((end - begin, self.words), np.float32)
         lines = np.repeat(np.arange(end - begin), np.diff(starts))
-        np.add.at(matrix, (lines, self.terms.indices[entries]), self.terms.values[entries])
+        np.add.at(matrix, (lines, indices), values)
         return matrix
 
     @cached_property
@@ -111,7 +125,11 @@ class VectorSet:
         """Examine all rows once. UnsoundError for a number that is not finite or is from LARGEST on."""
         blocks: list[_DenseFacts] = []
         if self.width:
-            in_threads(lambda begin, end: blocks.append(self._examine(begin, end)), len(self), _NUMBERS // self.width)
+
+            def work(begin: int, end: int) -> None:
+                blocks.append(self._examine(begin, end))
+
+            in_threads(work, len(self), _NUMBERS // self.width)
         unsound = min((block.unsound for block in blocks if block.unsound >= 0), default=-1)
         if unsound >= 0:
             raise UnsoundError(self.first + unsound, "dense")
@@ -120,7 +138,8 @@ class VectorSet:
         return Census(np.asarray(mean, np.float32), longest, *self._examine_terms())
 
     def _examine(self, begin: int, end: int) -> _DenseFacts:
-        sums, longest = np.zeros(self.width), 0.0
+        sums = np.zeros(self.width)
+        longest = 0.0
         step = max(1, _NUMBERS // self.width)
         for first in range(begin, end, step):
             unsound, norm = kernels.examine(self.block(first, min(end, first + step)), sums)
@@ -133,7 +152,8 @@ class VectorSet:
         """Return the largest norm and the most entries of a sparse row."""
         if self.terms is None or len(self) == 0:
             return 0.0, 0
-        heaviest, indptr = 0.0, self.terms.indptr
+        heaviest = 0.0
+        indptr = self.terms.indptr
         for begin in range(0, len(self), _SPARSE_ROWS):
             starts = indptr[begin : begin + _SPARSE_ROWS + 1]
             values = self.terms.values[starts[0] : starts[-1]]

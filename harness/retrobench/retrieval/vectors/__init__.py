@@ -1,14 +1,14 @@
 """
-A collection's vectors on disk: one format, whoever writes it and whoever searches it.
+A collection's vectors on disk, in one format for all that write and search them.
 
-* Vectors.open(folder)   what lies there: `ids`, rows as float32 by `dense(first, last)`, terms by `terms(first, last)`
-* Writer                 windows of rows, written by one process or several in any order, taken up after a kill
-* Terms                  sparse rows, CSR
-* Raw                    where the stored bits lie, for an engine that reads them itself
-* DTYPES                 what the dense part may be stored as
+* Vectors   read a folder: `ids`, rows as float32 by `dense(first, last)`, terms by `terms(first, last)`
+* Writer    write windows of rows, by one process or several in any order; a killed run is resumed
+* Terms     sparse rows, CSR
+* Raw       the file of the stored bits, for an engine that reads them itself
+* DTYPES    the stored types of the dense part
 
-A folder holds `manifest.json`, written last, `ids.json`, `dense.npy` [N, d] (bfloat16 as its uint16 bit patterns) and,
-for terms over V words, `terms.indptr.npy` int64 [N + 1], `terms.indices.npy` int32, `terms.values.npy` float32 [nnz].
+A folder holds `manifest.json`, written last, `ids.json` and `dense.npy` [N, d], in which bfloat16 is stored as uint16.
+Terms over V words are `terms.indptr.npy` int64 [N + 1], `terms.indices.npy` int32 and `terms.values.npy` float32 [nnz].
 """
 
 from retrobench.retrieval.vectors.layout import DTYPES, Terms

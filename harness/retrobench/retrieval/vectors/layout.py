@@ -1,4 +1,4 @@
-"""How vectors lie on disk: names, types, headers, and numbers as they are stored."""
+"""The format of vectors on disk: names, types, headers, and numbers as they are stored."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from retrobench.config import DTYPES
 
-__all__ = ["DTYPES", "FORMAT", "HEAD", "PARTS", "Terms", "header", "narrowed", "widened"]
+__all__ = ["DTYPES", "FORMAT", "HEAD", "TERM_TYPES", "Terms", "header", "narrowed", "widened"]
 
 FORMAT = "retrobench vectors 1"
-PARTS = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}  # of the terms
-HEAD = 128  # bytes before the numbers of every array: NumPy fills its header up to a multiple of 64
+TERM_TYPES = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}  # the arrays of the terms
+HEAD = 128  # bytes before the numbers of every array: NumPy pads its header to a multiple of 64
 
 
 class Terms(NamedTuple):
@@ -25,25 +25,27 @@ class Terms(NamedTuple):
 
 
 def widened(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """What is stored as `dtype`, as float32."""
+    """Return numbers stored as `dtype` as float32."""
     if dtype == "bfloat16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
     return stored.astype(np.float32, copy=False)
 
 
 def narrowed(numbers: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 numbers as they are stored, rounded to the nearest, ties to even."""
+    """Return float32 numbers as `dtype` stores them, rounded to the nearest, ties to even."""
     numbers = np.ascontiguousarray(numbers, np.float32)
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):
             return numbers.astype(DTYPES[dtype], copy=False)
     bits = numbers.view(np.uint32).astype(np.uint64)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    odd = (bits >> 16) & 1
+    rounded = ((bits + 0x7FFF + odd) >> 16).astype(np.uint16)
     return np.where(np.isnan(numbers), np.uint16(0x7FC0), rounded)
 
 
 def header(kind: str, shape: tuple[int, ...]) -> bytes:
-    """What stands before the numbers in a `.npy` file; always HEAD bytes."""
+    """Return the header of a `.npy` file, always HEAD bytes."""
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": shape})
+    facts = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, facts)
     return buffer.getvalue()

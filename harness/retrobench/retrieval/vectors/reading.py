@@ -1,4 +1,4 @@
-"""Vectors read back, a few rows at a time."""
+"""Read vectors from disk, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, PARTS, Terms, header, widened
+from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, TERM_TYPES, Terms, header, widened
 
 __all__ = ["Raw", "Vectors"]
 
@@ -30,7 +30,7 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True)
 class Vectors:
-    """Rows of a folder. Nothing of them is held in memory; `ids` [N] are."""
+    """The vectors in a folder. `ids` [N] are in memory, the rows are not."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Vectors:
 
     @classmethod
     def open(cls, folder: Path) -> Vectors:
-        """RetrobenchError where the folder is not one of vectors, or its files do not fit together."""
+        """Open a folder. RetrobenchError if it holds no vectors, or if its files do not fit together."""
         manifest = _manifest(folder)
         try:
             ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
@@ -52,8 +52,8 @@ class Vectors:
         if manifest["words"]:
             _check_array(folder / "terms.indptr.npy", "<i8", (rows + 1,))
             entries = int(_read(folder / "terms.indptr.npy", "<i8", rows, 1)[0])
-            for part in ("indices", "values"):
-                _check_array(folder / f"terms.{part}.npy", PARTS[part], (entries,))
+            for name in ("indices", "values"):
+                _check_array(folder / f"terms.{name}.npy", TERM_TYPES[name], (entries,))
         return cls(folder, manifest, ids)
 
     def __len__(self) -> int:
@@ -61,40 +61,43 @@ class Vectors:
 
     @property
     def width(self) -> int:
-        """d, 0 where there is no dense part."""
+        """d, or 0 without a dense part."""
         return int(self.manifest["width"])
 
     @property
     def words(self) -> int:
-        """V, 0 where there are no terms."""
+        """V, or 0 without terms."""
         return int(self.manifest["words"])
 
     @property
     def dtype(self) -> str:
-        """How the dense part is stored, a key of DTYPES."""
+        """The stored type of the dense part, a key of DTYPES."""
         return str(self.manifest["dtype"])
 
     @property
     def raw(self) -> Raw:
+        """The file of the dense part."""
         return Raw(self.folder / "dense.npy", self.dtype, HEAD, (len(self), self.width))
 
     def dense(self, first: int, last: int) -> np.ndarray:
-        """Rows `first` to `last`, [n, d] float32, whatever they are stored as."""
+        """Return the dense rows `first` to `last`, [n, d] float32."""
         count = max(0, min(last, len(self)) - first)
         stored = _read(self.raw.path, DTYPES[self.dtype], first * self.width, count * self.width)
         return widened(stored, self.dtype).reshape(count, self.width)
 
     def terms(self, first: int, last: int) -> Terms:
-        """Rows `first` to `last` as sparse rows of their own, counted from 0."""
+        """Return the sparse rows `first` to `last`; their `indptr` begins at 0."""
         count = max(0, min(last, len(self)) - first)
         indptr = _read(self.folder / "terms.indptr.npy", "<i8", first, count + 1)
-        start, entries = int(indptr[0]), int(indptr[-1] - indptr[0])
-        rest = (_read(self.folder / f"terms.{part}.npy", PARTS[part], start, entries) for part in ("indices", "values"))
-        return Terms(indptr - start, *rest)
+        start = int(indptr[0])
+        entries = int(indptr[-1]) - start
+        indices = _read(self.folder / "terms.indices.npy", TERM_TYPES["indices"], start, entries)
+        values = _read(self.folder / "terms.values.npy", TERM_TYPES["values"], start, entries)
+        return Terms(indptr - start, indices, values)
 
 
 def _read(file: Path, kind: str, first: int, count: int) -> np.ndarray:
-    """Some numbers of an array's file, by a plain read: what a mapped file held would count as this process's."""
+    """Return `count` numbers of an array's file. A plain read: mapped pages would count as this process's memory."""
     return np.fromfile(file, kind, count, offset=HEAD + first * np.dtype(kind).itemsize)
 
 
@@ -102,23 +105,31 @@ def _check_array(file: Path, kind: str, shape: tuple[int, ...]) -> None:
     size = HEAD + int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
     try:
         with file.open("rb") as content:
-            head, found = content.read(HEAD), os.fstat(content.fileno()).st_size
+            head = content.read(HEAD)
+            file_size = os.fstat(content.fileno()).st_size
     except OSError as error:
         raise _unusable(file.parent, f"its {file.name} cannot be read ({error.strerror})") from error
-    if head != header(kind, shape) or found != size:
-        raise _unusable(file.parent, f"its {file.name} is not the array {list(shape)} that manifest.json speaks of")
+    if head != header(kind, shape) or file_size != size:
+        raise _unusable(file.parent, f"its {file.name} is not the array {list(shape)} that manifest.json names")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _unusable(folder, "it has no manifest.json that can be read") from error
-    sound = isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in _FACTS.items())
-    if not sound or found["format"] != FORMAT or found["dtype"] not in DTYPES:
+    if not _is_valid(manifest):
         raise _unusable(folder, f"its manifest.json is not of the format {FORMAT!r}")
-    return dict(found)
+    return dict(manifest)
 
 
-def _unusable(folder: Path, why: str) -> RetrobenchError:
-    return RetrobenchError(f"The vectors in {folder} cannot be used: {why}. Encode the texts again.")
+def _is_valid(manifest: Any) -> bool:
+    if not isinstance(manifest, dict):
+        return False
+    if any(type(manifest.get(name)) is not kind for name, kind in _FACTS.items()):
+        return False
+    return manifest["format"] == FORMAT and manifest["dtype"] in DTYPES
+
+
+def _unusable(folder: Path, reason: str) -> RetrobenchError:
+    return RetrobenchError(f"The vectors in {folder} cannot be used: {reason}. Encode the texts again.")

@@ -1,4 +1,4 @@
-"""Vectors written window by window."""
+"""Write vectors window by window."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import numpy as np
 
 from retrobench.core import atomic_write
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, PARTS, Terms, header, narrowed, widened
+from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, TERM_TYPES, Terms, header, narrowed, widened
 
 __all__ = ["Writer"]
 
 _PLAN, _DONE = "plan.json", "windows.done"
-_WAIT = 0.05  # seconds between two looks at what others write
+_WAIT = 0.05  # seconds between two looks at the windows of other processes
 
 
 class Writer:
-    """The rows of a collection in a folder of their own, filled by windows: rows `w * window` on are window w.
+    """Write the rows of a collection to a folder of their own, by windows. Window w begins at row `w * window`.
 
-    Any number of processes may write with the same arguments: `windows` gives each one what is not done and nobody else
-    is at, and a finished window stays finished, whatever kills its process. All writes are plain ones, so that a full
-    disk is an OSError. `about` goes into the manifest.
+    Any number of processes may write with equal arguments. `windows` gives each of them windows that are neither
+    finished nor claimed. A finished window survives the end of its process. All writes are plain ones, so that a full
+    disk is an OSError. `facts` go into the manifest.
     """
 
     def __init__(
@@ -39,86 +39,109 @@ class Writer:
         words: int = 0,
         dtype: str = "float32",
         window: int = 8192,
-        about: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.rows, self.width, self.words, self.dtype = folder, rows, width, words, dtype
-        self.window, self.count = window, -(-rows // window)
-        facts = {"format": FORMAT, "rows": rows, "width": width, "words": words, "dtype": dtype}
-        facts |= {"first": 0, "last": rows, "windows": window}
-        about = about or {}
-        if clashes := [name for name in facts if about.get(name, facts[name]) != facts[name]]:
-            raise ValueError(f"about says otherwise than the manifest of {', '.join(clashes)}")
-        self._mine = set[int]()  # windows given out and not put yet
-        self._manifest = json.dumps({**facts, **about}, indent=1) + "\n"
+        self.folder, self.rows, self.width, self.words = folder, rows, width, words
+        self.dtype = dtype
+        self.window = window
+        self.count = -(-rows // window)
+        self._claimed = set[int]()  # this process's windows that are not finished
+        self._manifest = self._manifest_text(facts or {})
         self._done = os.open(folder / _DONE, os.O_RDWR | os.O_CREAT, 0o666)
-        # A process may be killed when all is published and before its caller has put the folder in its place.
+        # A process may be killed after it published and before its caller renamed the folder.
         self.complete = _text(folder / "manifest.json") == self._manifest
-        with self._held(self.count):  # one process prepares, the others find it prepared
+        with self._locked(self.count):  # the first process prepares the folder for all
             if not self.complete and _text(folder / _PLAN) != self._manifest:
                 self._prepare()
+
+    def _manifest_text(self, facts: Mapping[str, Any]) -> str:
+        manifest = {
+            "format": FORMAT,
+            "rows": self.rows,
+            "width": self.width,
+            "words": self.words,
+            "dtype": self.dtype,
+            "first": 0,
+            "last": self.rows,
+            "windows": self.window,
+        }
+        clashes = [name for name, value in manifest.items() if facts.get(name, value) != value]
+        if clashes:
+            raise ValueError(f"facts contradict the manifest: {', '.join(clashes)}")
+        return json.dumps({**manifest, **facts}, indent=1) + "\n"
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        os.close(self._done)  # and with it goes every lock
+        os.close(self._done)  # releases every lock, too
 
     def _prepare(self) -> None:
-        for left in (file for pattern in ("part-*", "*.json", "*.npy") for file in self.folder.glob(pattern)):
-            left.unlink()
+        for pattern in ("part-*", "*.json", "*.npy"):
+            for file in self.folder.glob(pattern):
+                file.unlink()
         os.ftruncate(self._done, 0)
         os.ftruncate(self._done, self.count)
         if self.width:
-            with (self.folder / "dense.npy").open("wb") as file:
-                file.write(header(DTYPES[self.dtype], (self.rows, self.width)))
-                file.truncate(HEAD + self.rows * self.width * np.dtype(DTYPES[self.dtype]).itemsize)
+            kind = DTYPES[self.dtype]
+            size = self.rows * self.width * np.dtype(kind).itemsize
+            with (self.folder / "dense.npy").open("wb") as array_file:
+                array_file.write(header(kind, (self.rows, self.width)))
+                array_file.truncate(HEAD + size)
         atomic_write(self.folder / _PLAN, self._manifest)
 
     @property
     def done(self) -> int:
         """Rows in finished windows."""
-        marks = b"\1" * self.count if self.complete else os.pread(self._done, self.count, 0)
-        return sum(self._rows(number) for number, mark in enumerate(marks) if mark)
+        if self.complete:
+            return self.rows
+        marks = self._marks()
+        return sum(self._rows(number) for number in range(self.count) if marks[number])
+
+    def _marks(self) -> bytes:
+        """Return a byte for each window, which is not 0 once the window is finished."""
+        return os.pread(self._done, self.count, 0)
 
     def _rows(self, number: int) -> int:
         return min(self.window, self.rows - number * self.window)
 
     def windows(self, wait: bool = True) -> Iterator[tuple[int, int]]:
-        """First and last row of each window left to this process, each to be `put` some time.
+        """Yield the first row and the end of each window left to this process, which then must `put` it.
 
-        With `wait` it ends when the others' windows are done too; one whose process died is given out again.
+        With `wait` it ends when all processes have finished their windows; a dead process's window is given out again.
         """
         while not self.complete:
             for number in range(self.count):
                 if self._claim(number):
-                    yield number * self.window, number * self.window + self._rows(number)
-            marks = os.pread(self._done, self.count, 0)
-            if not wait or all(mark or number in self._mine for number, mark in enumerate(marks)):
+                    first = number * self.window
+                    yield first, first + self._rows(number)
+            marks = self._marks()
+            if not wait or all(mark or number in self._claimed for number, mark in enumerate(marks)):
                 return
             time.sleep(_WAIT)
 
     def put(self, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
         """Write the window that begins at row `first`: dense [n, d] float32, terms of n rows.
 
-        RetrobenchError for a number too large for the type it is stored in.
+        RetrobenchError for a number too large for its stored type.
         """
         number = first // self.window
         if dense is not None:
             self._put_dense(first, dense)
         if terms is not None:
-            with (self.folder / f"part-{number:08d}").open("wb") as file:
-                for array, kind in zip(terms, PARTS.values(), strict=True):
+            with self._terms_path(number).open("wb") as file:
+                for array, kind in zip(terms, TERM_TYPES.values(), strict=True):
                     np.save(file, np.ascontiguousarray(array, kind))
                 _flush(file)
         os.pwrite(self._done, b"\1", number)
         os.fsync(self._done)
-        self._leave(number)
+        self._release(number)
 
     def _put_dense(self, first: int, dense: np.ndarray) -> None:
         stored = narrowed(dense, self.dtype)
-        sound = np.isfinite(widened(stored, self.dtype)).all(1)
-        if not sound.all():
-            row = int(np.argmin(sound))
+        finite = np.isfinite(widened(stored, self.dtype)).all(1)
+        if not finite.all():
+            row = int(np.argmin(finite))
             raise RetrobenchError(
                 f"Row {first + row:,} holds {np.abs(dense[row]).max():g}, which {self.dtype} cannot store. "
                 "Store the vectors as float32."
@@ -129,83 +152,96 @@ class Writer:
             _flush(file)
 
     def publish(self, ids: Iterable[str] | Path) -> None:
-        """Name the rows, by ids or by a file of them to copy, and write the manifest. All windows have to be done.
+        """Write the ids of the rows, or copy a file of them, then the manifest. All windows must be finished.
 
-        RetrobenchError where there are not as many ids as rows.
+        RetrobenchError unless the number of ids is that of the rows.
         """
         if self.done != self.rows:
             raise RuntimeError(f"{self.rows - self.done} rows are not written yet")
         if not self.complete:
-            chunks = _copied(ids) if isinstance(ids, Path) else _listed(ids, self.rows)
+            chunks = _chunks(ids) if isinstance(ids, Path) else _json_list(ids, self.rows)
             atomic_write(self.folder / "ids.json", chunks)
             if self.words:
                 self._join()
             atomic_write(self.folder / "manifest.json", self._manifest)
-        for left in (*self.folder.glob("part-*"), self.folder / _PLAN, self.folder / _DONE):
-            left.unlink(missing_ok=True)
+        for file in (*self.folder.glob("part-*"), self.folder / _PLAN, self.folder / _DONE):
+            file.unlink(missing_ok=True)
 
     def _join(self) -> None:
-        """The windows' sparse rows one behind the other."""
-        entries, sizes = 0, {"indptr": self.rows + 1}
-        files = {part: (self.folder / f"terms.{part}.npy").open("wb") for part in PARTS}
+        """Concatenate the sparse rows of all windows."""
+        entries = 0
         with contextlib.ExitStack() as stack:
-            for file in files.values():
-                stack.enter_context(file).seek(HEAD)
+            files: dict[str, IO[bytes]] = {}
+            for name in TERM_TYPES:
+                files[name] = stack.enter_context((self.folder / f"terms.{name}.npy").open("wb"))
+                files[name].seek(HEAD)
             files["indptr"].write(np.zeros(1, "<i8").tobytes())
             for number in range(self.count):
-                with (self.folder / f"part-{number:08d}").open("rb") as part:
-                    window = Terms(*(np.load(part) for _ in PARTS))
+                window = self._window_terms(number)
                 files["indptr"].write((window.indptr[1:] + entries).tobytes())
                 files["indices"].write(window.indices.tobytes())
                 files["values"].write(window.values.tobytes())
                 entries += len(window.values)
+            sizes = {"indptr": self.rows + 1, "indices": entries, "values": entries}
             for name, file in files.items():
                 file.seek(0)
-                file.write(header(PARTS[name], (sizes.get(name, entries),)))
+                file.write(header(TERM_TYPES[name], (sizes[name],)))
                 _flush(file)
 
-    # One byte of a file for each window: written, it is done; locked, somebody is at it. The kernel drops the locks of
-    # a process with it.
+    def _window_terms(self, number: int) -> Terms:
+        with self._terms_path(number).open("rb") as file:
+            indptr = np.load(file)
+            indices = np.load(file)
+            values = np.load(file)
+        return Terms(indptr, indices, values)
+
+    def _terms_path(self, number: int) -> Path:
+        return self.folder / f"part-{number:08d}"
+
+    # The file _DONE has a byte for each window: 1 if it is finished, locked if a process works on it. The kernel
+    # releases the locks of a process that ends.
 
     def _claim(self, number: int) -> bool:
-        if number in self._mine or self._finished(number):
+        if number in self._claimed or self._finished(number):
             return False
         try:
             fcntl.lockf(self._done, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         except OSError:
             return False
-        self._mine.add(number)
-        if self._finished(number):  # since it was looked at, by a process that has left it
-            self._leave(number)
-        return number in self._mine
+        self._claimed.add(number)
+        if self._finished(number):  # by a process that held the lock between the two looks
+            self._release(number)
+        return number in self._claimed
 
     def _finished(self, number: int) -> bool:
         return os.pread(self._done, 1, number) == b"\1"
 
-    def _leave(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         fcntl.lockf(self._done, fcntl.LOCK_UN, 1, number)
-        self._mine.discard(number)
+        self._claimed.discard(number)
 
     @contextlib.contextmanager
-    def _held(self, number: int) -> Iterator[None]:
+    def _locked(self, number: int) -> Iterator[None]:
         fcntl.lockf(self._done, fcntl.LOCK_EX, 1, number)
         try:
             yield
         finally:
-            self._leave(number)
+            self._release(number)
 
 
-def _listed(ids: Iterable[str], rows: int) -> Iterator[str]:
-    """A JSON list, id by id."""
+def _json_list(ids: Iterable[str], rows: int) -> Iterator[str]:
+    """Yield a JSON list of ids in pieces. RetrobenchError unless there are `rows` ids."""
     count = 0
-    for count, identifier in enumerate(ids, 1):
-        yield ("[" if count == 1 else ", ") + json.dumps(identifier)
+    for text_id in ids:
+        separator = ", " if count else "["
+        yield separator + json.dumps(text_id)
+        count += 1
     if count != rows:
         raise RetrobenchError(f"{rows:,} rows were encoded and {count:,} ids are to name them; encode the texts again.")
     yield "]" if count else "[]"
 
 
-def _copied(file: Path) -> Iterator[bytes]:
+def _chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as content:
         yield from iter(lambda: content.read(2**20), b"")
 
@@ -219,4 +255,4 @@ def _text(file: Path) -> str:
 
 def _flush(file: IO[bytes]) -> None:
     file.flush()
-    os.fsync(file.fileno())  # what is then said to be done has to be there
+    os.fsync(file.fileno())  # a window is marked finished after this
