@@ -330,17 +330,17 @@ def test_the_stage_ranks_by_the_representations_own_similarity(representation: s
     assert (np.diff(kept) <= 0).all() and all(sorted(of) == list(range(tiny.DOCUMENTS)) for of in rows.tolist())
 
 
-def load(folder: Path) -> representation.Vectors:
+def load(folder: Path) -> representation.Embeddings:
     """The vectors of an encode stage, terms written out over the whole vocabulary."""
     found = Vectors.open(folder)
     dense = torch.from_numpy(found.dense(0, len(found))) if found.width else None
     if not found.words:
-        return representation.Vectors(dense, None)
+        return representation.Embeddings(dense, None)
     kept = found.terms(0, len(found))
     # What was not kept may not be kept again: no raw logit is as small as this.
     terms = torch.full((len(found), found.words), -1e9)
     terms[np.repeat(np.arange(len(found)), np.diff(kept.indptr)), kept.indices] = torch.from_numpy(kept.values)
-    return representation.Vectors(dense, terms)
+    return representation.Embeddings(dense, terms)
 
 
 def test_the_stage_drops_own_documents_by_the_datasets_rule(tmp_path: Path) -> None:

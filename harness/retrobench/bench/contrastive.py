@@ -17,16 +17,16 @@ from retrobench.bench.loops import Steps
 from retrobench.bench.models import BASE, Scale, backbone, encoder
 from retrobench.bench.texts import VOCABULARY, lengths, passages
 from retrobench.config import Finetune, Reading
-from retrobench.model import Vectors, pack
+from retrobench.model import Embeddings, pack
 from retrobench.objective import Passage
 from retrobench.plan import arithmetic
 from retrobench.training import (
     Batches,
     Candidates,
     Contrastive,
+    ContrastiveBatches,
     Examples,
     Loop,
-    Round,
     map_tensors,
     resolve_precision,
 )
@@ -43,7 +43,7 @@ SMALL = Scale(2, 32, 2, 64, CHECKED[0], PASSAGE)
 
 @dataclass(frozen=True)
 class _Texts:
-    """Tokenised texts in memory, as `Round` reads them."""
+    """Tokenised texts in memory, as `ContrastiveBatches` reads them."""
 
     passages: Sequence[Passage]
 
@@ -84,20 +84,20 @@ class _Examples:
         return len(self.queries)
 
 
-def _round(queries: int, negatives: int) -> Round:
+def _round(queries: int, negatives: int) -> ContrastiveBatches:
     """Examples of made-up texts as long as MS MARCO's, each with hard negatives of its own."""
     count, each = KEPT * queries, 1 + negatives
     asked = passages(lengths(count, QUERY, mean=9.0))
     read = passages(lengths(count * each, PASSAGE), seed=1)
     own = count + np.arange(count * negatives).reshape(count, negatives)
     examples = cast(Examples, _Examples(_Texts(asked), _Texts(read)))
-    return Round(examples, VOCABULARY, Reading(True, QUERY, PASSAGE), Candidates(own), negatives)
+    return ContrastiveBatches(examples, VOCABULARY, Reading(True, QUERY, PASSAGE), Candidates(own), negatives)
 
 
 class _Padded:
     """The step as toolkits have it: all texts of a batch padded to its longest, one forward each for both sides."""
 
-    def __init__(self, round_: Round, sizes: Scale, device: str, halved: bool) -> None:
+    def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str, halved: bool) -> None:
         self.round, self.device, self.halved = round_, device, halved
         self.encoder = encoder(backbone(sizes, device)).train()
         self.optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=1e-5)
@@ -119,7 +119,7 @@ class _Padded:
     def _embedded(self, texts: Sequence[Passage], longest: int) -> Tensor:
         packed = pack(texts, VOCABULARY, longest)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
-            found: Vectors = self.encoder(packed.input_ids.to(self.device), packed.attention_mask.to(self.device))
+            found: Embeddings = self.encoder(packed.input_ids.to(self.device), packed.attention_mask.to(self.device))
         assert found.dense is not None
         return found.dense
 
@@ -138,7 +138,7 @@ class _Padded:
 class _Ours:
     """Our loop; a call takes a step and returns its passages."""
 
-    def __init__(self, round_: Round, sizes: Scale, device: str) -> None:
+    def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str) -> None:
         batch = len(round_.rows) // KEPT
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
         model = Contrastive(encoder(backbone(sizes, device)), 1.0)
@@ -177,7 +177,7 @@ def cases(setting: Setting) -> Iterator[Case]:
         )
 
 
-def _flops(round_: Round, sizes: Scale) -> float:
+def _flops(round_: ContrastiveBatches, sizes: Scale) -> float:
     """For a passage and its share of the query, on real tokens."""
     of, found = round_.examples, 0.0
     for texts, longest in ((of.queries, QUERY), (of.documents, PASSAGE)):
