@@ -30,7 +30,7 @@ from retrobench.stages import open_inputs
 from retrobench.stages.mine import exclude
 from retrobench.store import Store
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import Candidates, Examples, Round
+from retrobench.training.examples import Candidates, ContrastiveBatches, Examples
 
 BUILT_IN = ("bert", "mlm", "retromae", "bow-mae", "dupmae")
 MEASURES = ["MRR@10", "nDCG@10", "Recall@100", "Success@5", "MAP"]
@@ -250,7 +250,7 @@ def test_exclude_by_hand() -> None:
 def test_what_a_query_is_compared_with(ran: Ran) -> None:
     examples, candidates = mined(ran, "bert")
     vocabulary = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
-    round_ = Round(examples, vocabulary, Reading(True, 12, 40), Candidates(candidates), negatives=2)
+    round_ = ContrastiveBatches(examples, vocabulary, Reading(True, 12, 40), Candidates(candidates), negatives=2)
     batch = round_.collate(np.arange(40), torch.Generator().manual_seed(0))["batch"]
     rival = rivals_of(batch).numpy()
     assert rival.shape == (40, 40 + 2 * 40)

@@ -21,7 +21,7 @@ from retrobench.objective import Vocabulary
 from retrobench.stages.inputs import open_teacher
 from retrobench.stages.teach import read_scores
 from retrobench.training.contrastive import Contrastive, distillation
-from retrobench.training.examples import Candidates, Examples, Round, grouped
+from retrobench.training.examples import Candidates, ContrastiveBatches, Examples, grouped
 
 VOCABULARY = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
 READING = Reading(query_length=12, passage_length=40)
@@ -75,15 +75,18 @@ def taught(of: Examples) -> Candidates:
 def test_what_a_query_with_too_few_negatives_gets(examples: Read) -> None:
     of, draw = examples("query"), torch.Generator().manual_seed(0)
     (none,), (one,), found = of_query(of, "q1"), of_query(of, "q2"), Candidates(hard(of))
-    repeat = Round(of, VOCABULARY, READING, found, 3)
-    assert repeat._negatives(none, draw) == ([], [])
-    assert repeat._negatives(one, draw)[0] == [found.rows[one][0]] * 3
-    assert len(set(repeat._negatives(0, draw)[0])) == 3
-    filled = Round(of, VOCABULARY, READING, found, 3, "random")
-    assert len(filled._negatives(none, draw)[0]) == 3 and filled._negatives(one, draw)[0][0] == found.rows[one][0]
-    drawn = [tuple(filled._negatives(none, draw)[0]) for _ in range(5)]
+    repeat = ContrastiveBatches(of, VOCABULARY, READING, found, 3)
+    assert repeat._draw_negatives(none, draw) == ([], [])
+    assert repeat._draw_negatives(one, draw)[0] == [found.rows[one][0]] * 3
+    assert len(set(repeat._draw_negatives(0, draw)[0])) == 3
+    filled = ContrastiveBatches(of, VOCABULARY, READING, found, 3, "random")
+    assert (
+        len(filled._draw_negatives(none, draw)[0]) == 3
+        and filled._draw_negatives(one, draw)[0][0] == found.rows[one][0]
+    )
+    drawn = [tuple(filled._draw_negatives(none, draw)[0]) for _ in range(5)]
     assert len(set(drawn)) == 5 and all(0 <= row < 60 for rows in drawn for row in rows)
-    dropped = Round(of, VOCABULARY, READING, found, 3, "drop")
+    dropped = ContrastiveBatches(of, VOCABULARY, READING, found, 3, "drop")
     assert none not in dropped.rows and len(dropped.rows) == 49 == len(dropped.lengths)
     assert dropped.names(np.asarray([0, 1])) == ["query q0", "query q2"]
     assert len(texts_of(dropped.collate(np.asarray([1]), draw)["batch"].passages)) == 1 + 3
@@ -93,7 +96,7 @@ def test_what_a_query_with_too_few_negatives_gets(examples: Read) -> None:
 
 def test_a_querys_other_positive_is_no_negative(examples: Read) -> None:
     """Where each judgement is an example, RetroMAE's code lets them compete."""
-    round_ = Round(examples(), VOCABULARY, READING)
+    round_ = ContrastiveBatches(examples(), VOCABULARY, READING)
     assert round_.examples.query_rows[:2].tolist() == [0, 0]
     batch = round_.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["batch"]
     assert rivals_of(batch).tolist() == [[True, False, True], [False, True, True], [True, True, True]]
@@ -102,7 +105,7 @@ def test_a_querys_other_positive_is_no_negative(examples: Read) -> None:
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
     of = examples()
     found = taught(of)
-    round_ = Round(of, VOCABULARY, READING, found, 3)
+    round_ = ContrastiveBatches(of, VOCABULARY, READING, found, 3)
     left = {*of_query(of, "q1"), 3}
     assert round_.rows.tolist() == [at for at in range(60) if at not in left], "a scored positive, a scored candidate"
     batch = round_.collate(np.arange(20), torch.Generator().manual_seed(0))["batch"]
@@ -180,7 +183,7 @@ def test_scores_of_a_file(name: str, examples: Read, tmp_path: Path) -> None:
     assert found.positive_scores[:2, 0].tolist() == [pytest.approx(np.nan, nan_ok=True), 9.0]
     assert found.rows[of_query(of, "q3")[0]].tolist() == [row_of["d2"], -1]
     # Only the judgement whose positive has a score is left to learn from.
-    assert Round(of, VOCABULARY, READING, found, 2).rows.tolist() == [1]
+    assert ContrastiveBatches(of, VOCABULARY, READING, found, 2).rows.tolist() == [1]
 
 
 def test_faulty_scores_are_named(examples: Read, tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_faulty_scores_are_named(examples: Read, tmp_path: Path) -> None:
             read_scores(file, of)
     file.write_text(LINES)
     with pytest.raises(RetrobenchError, match="No training query is left that has a hard negative"):
-        Round(of, VOCABULARY, READING, read_scores(file, of), 2)
+        ContrastiveBatches(of, VOCABULARY, READING, read_scores(file, of), 2)
 
 
 def test_a_teacher_that_cannot_be_used(tmp_path: Path) -> None:
