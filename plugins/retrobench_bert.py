@@ -1,4 +1,4 @@
-"""Vanilla BERT: the base model as it is, no further pre-training. The papers' baseline."""
+"""Vanilla BERT: the base model without further pre-training, the papers' baseline."""
 
 from __future__ import annotations
 

@@ -27,9 +27,8 @@ class BowPrediction:
     mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     bow_weight: Annotated[float, Ge(0)] = 1.0
     decay_to: Annotated[float, Ge(0)] = 0.1
-    decay_share: Annotated[float, Interval(gt=0, le=1)] = (
-        0.25  # the released loop counted micro-batches, so with 4 a step the floor came this early
-    )
+    # The released loop counted micro-batches, 4 per step, so the weight reached its floor after a quarter of the steps.
+    decay_share: Annotated[float, Interval(gt=0, le=1)] = 0.25
     projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"
     truncation: Literal["random", "head"] = "random"
 
@@ -40,25 +39,26 @@ class BowPrediction:
     representation: ClassVar[str] = "cls"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as_released": {},
-        "as_released_marco": {"decay_share": 0.5},  # the MS MARCO stage ran 2 micro-batches a step
+        "as_released_marco": {"decay_share": 0.5},  # the MS MARCO stage ran 2 micro-batches per step
         "paper": {"projection": "tied_embedding", "decay_to": 1.0},
     }
 
     def weight(self, progress: float) -> float:
-        """The bag's weight after a share `progress` of the optimizer steps (released scheduler.py)."""
-        turned = min(progress / self.decay_share, 1.0)
-        falling = 0.5 * (1 + math.cos(math.pi * turned))
-        return self.bow_weight * (self.decay_to + (1 - self.decay_to) * falling)
+        """Return the bag's weight after a share `progress` of the optimizer steps (released scheduler.py)."""
+        share = min(progress / self.decay_share, 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * share))  # from 1 to 0
+        return self.bow_weight * (self.decay_to + (1 - self.decay_to) * cosine)
 
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         from retrobench.model import bag_of_words, masked_batch, pack, special_ids
 
-        packed = pack(passages, vocabulary, max_length, generator if self.truncation == "random" else None)
+        window = generator if self.truncation == "random" else None
+        packed = pack(passages, vocabulary, max_length, window)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator)
         content = ~special_ids(vocabulary)[packed.input_ids]
-        rows = [ids[kept] for ids, kept in zip(packed.input_ids.numpy(), content.numpy(), strict=True)]
+        rows = [ids[mask].numpy() for ids, mask in zip(packed.input_ids, content, strict=True)]
         batch["bag"], batch["bag_weights"] = bag_of_words(rows, "unique")
         return batch
 
@@ -85,12 +85,16 @@ class BowPrediction:
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         mlm = token_loss(model.backbone, hidden, masked_positions, masked_ids)
         sentence = hidden[:, 0]  # [B, D]
-        head = self.projection == "mlm_head"
-        logits = model.backbone.logits(sentence) if head else linear(sentence, model.backbone.word_matrix)
+        if self.projection == "mlm_head":
+            logits = model.backbone.logits(sentence)  # [B, V]
+        else:
+            logits = linear(sentence, model.backbone.word_matrix)
         bow = bag_loss(logits, bag, bag_weights)
-        # The raw loss is never below the entropy of the target, ln |bag|: only the difference compares across corpora.
-        floor = bag_weights.gt(0).sum(1).clamp(min=1).log().mean()
-        return Step({"mlm": mlm, "bow": self.weight(progress) * bow}, {"bow_kl": (bow - floor).detach()})
+        # The loss is at least the target's entropy, ln |bag|, so only the difference can be compared across corpora.
+        words = bag_weights.gt(0).sum(1).clamp(min=1)
+        entropy = words.log().mean()
+        losses = {"mlm": mlm, "bow": self.weight(progress) * bow}
+        return Step(losses, {"bow_kl": (bow - entropy).detach()})
 
 
 @hookimpl

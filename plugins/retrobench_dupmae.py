@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DupMAE:
-    """The [CLS] vector rebuilds the text; the max-pooled vocabulary vector of the other tokens predicts its words.
+    """The [CLS] vector rebuilds the text; the max-pooled logits of the other tokens predict its words.
 
-    Adds a transformer layer, thrown away in the export; the masked-language-modelling head stays, since the
+    Adds a transformer layer, thrown away in the export. The masked-language-modelling head stays, since the
     representation `cls+terms` reads it. Loss: masked language modelling + decoding + 0.1 * bag of words.
     """
 
@@ -31,13 +31,11 @@ class DupMAE:
     corruption: Literal["80/10/10", "mask"] = "80/10/10"
     decoder_reduction: Literal["mean", "sum"] = "mean"
     bow_weight: Annotated[float, Ge(0)] = 0.1
-    bag: Literal["length", "one", "unique", "frequency"] = "length"  # the released weight is 1 / tokens per distinct id
-    pooled: Literal["all", "unmasked"] = (
-        "all"  # section 3.3 leaves masked tokens out; the code pools [MASK] and [SEP] too
-    )
-    projection: Literal["mlm_head", "tied_embedding"] = (
-        "mlm_head"  # equation 6 has one linear map; here tied to the words
-    )
+    bag: Literal["length", "one", "unique", "frequency"] = "length"  # as released: 1 / tokens for each distinct id
+    # Section 3.3 excludes masked tokens; the released code pools [MASK] and [SEP] too.
+    pooled: Literal["all", "unmasked"] = "all"
+    # Equation 6 has one linear map; "tied_embedding" ties it to the word matrix.
+    projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"
 
     name: ClassVar[str] = "dupmae"
     paper: ClassVar[str] = "Liu et al., ACL 2023, arXiv:2305.02564"
@@ -64,15 +62,16 @@ class DupMAE:
 
         packed = pack(passages, vocabulary, max_length)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
-        content = packed.words >= 0
-        batch["clean_ids"], batch["words"] = packed.input_ids, packed.words
+        content = packed.words >= 0  # [B, L]
+        batch["clean_ids"] = packed.input_ids
+        batch["words"] = packed.words
         batch["content_positions"] = content.flatten().nonzero().flatten()
-        pooled = packed.attention_mask.bool()
-        pooled[:, 0] = False
         if self.pooled == "unmasked":
-            pooled = content & (batch["input_ids"] != vocabulary.mask)
-        batch["pooled"] = pooled
-        rows = [ids[kept] for ids, kept in zip(packed.input_ids.numpy(), content.numpy(), strict=True)]
+            batch["pooled"] = content & (batch["input_ids"] != vocabulary.mask)
+        else:
+            batch["pooled"] = packed.attention_mask.bool()
+            batch["pooled"][:, 0] = False  # [CLS]
+        rows = [ids[mask].numpy() for ids, mask in zip(packed.input_ids, content, strict=True)]
         batch["bag"], batch["bag_weights"] = bag_of_words(rows, self.bag)
         return batch
 
@@ -98,7 +97,7 @@ class DupMAE:
         bag_weights: torch.Tensor,
         visible: torch.Tensor | None = None,
     ) -> Step:
-        """`visible` [B, L, L] is drawn here, on the batch's device, unless given."""
+        """Compute the losses; `visible` [B, L, L] is drawn on the batch's device unless given."""
         from retrobench.model import bag_loss, decoder_visibility, pooled_logits, token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]

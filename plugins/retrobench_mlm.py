@@ -1,4 +1,4 @@
-"""Masked language modelling on the same corpus for the same steps: the control that the papers lack."""
+"""Masked language modelling on the objectives' corpus for equally many steps: the control that the papers lack."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskedLanguageModelling:
-    """Predict the masked words of a text from the rest; adds nothing, throws nothing away."""
+    """Predict the masked words of a text from its other words; adds nothing, throws nothing away."""
 
-    mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = (
-        0.3  # that of the objectives it is the control for; BERT's own was 0.15
-    )
+    # As in the objectives that this control is compared with; BERT's own ratio was 0.15.
+    mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
 
     name: ClassVar[str] = "mlm"
     paper: ClassVar[str] = "Devlin et al., NAACL 2019, arXiv:1810.04805, section 3.1"
@@ -36,7 +35,8 @@ class MaskedLanguageModelling:
     ) -> dict[str, torch.Tensor]:
         from retrobench.model import masked_batch, pack
 
-        return masked_batch(pack(passages, vocabulary, max_length), vocabulary, self.mask_ratio, generator)
+        packed = pack(passages, vocabulary, max_length)
+        return masked_batch(packed, vocabulary, self.mask_ratio, generator)
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
         from retrobench.model import Pretraining
@@ -55,7 +55,8 @@ class MaskedLanguageModelling:
         from retrobench.model import token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
-        return Step({"mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids)}, {})
+        mlm = token_loss(model.backbone, hidden, masked_positions, masked_ids)
+        return Step({"mlm": mlm}, {})
 
 
 @hookimpl

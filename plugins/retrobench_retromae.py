@@ -25,7 +25,7 @@ class RetroMAE:
 
     mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     decoder_mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.5
-    mask_pool: Annotated[int, Ge(1)] = 256  # decoder masks drawn per text; every row picks one of them
+    mask_pool: Annotated[int, Ge(1)] = 256  # decoder masks drawn per text; each row picks one mask
     query_form: Literal["positions", "embedding"] = "positions"
     corruption: Literal["80/10/10", "mask"] = "80/10/10"
     decoder_reduction: Literal["mean", "sum"] = "mean"  # equation 6 sums over a text's tokens; the code averages
@@ -48,8 +48,10 @@ class RetroMAE:
 
         packed = pack(passages, vocabulary, max_length)
         batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
-        batch["clean_ids"], batch["words"] = packed.input_ids, packed.words
-        batch["content_positions"] = (packed.words >= 0).flatten().nonzero().flatten()
+        content = packed.words >= 0  # [B, L]
+        batch["clean_ids"] = packed.input_ids
+        batch["words"] = packed.words
+        batch["content_positions"] = content.flatten().nonzero().flatten()
         return batch
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
@@ -71,7 +73,7 @@ class RetroMAE:
         content_positions: torch.Tensor,
         visible: torch.Tensor | None = None,
     ) -> Step:
-        """`visible` [B, L, L] is drawn here, on the batch's device, unless given."""
+        """Compute the losses; `visible` [B, L, L] is drawn on the batch's device unless given."""
         from retrobench.model import decoder_visibility, token_loss
 
         hidden = model.backbone.hidden(input_ids, attention_mask)  # [B, L, D]
@@ -81,7 +83,8 @@ class RetroMAE:
         rebuilt = decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
         content_ids = clean_ids.flatten()[content_positions]
         decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
-        return Step({"mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids), "decoder": decoding}, {})
+        mlm = token_loss(model.backbone, hidden, masked_positions, masked_ids)
+        return Step({"mlm": mlm, "decoder": decoding}, {})
 
 
 @hookimpl

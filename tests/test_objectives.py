@@ -18,7 +18,7 @@ from retrobench.config.track import Optimisation
 from retrobench.model.backbones import Backbone, Pretraining
 from retrobench.model.masking import pack
 from retrobench.testing import check_objective
-from retrobench.training.loop import Batches, train
+from retrobench.training import Batches, train
 
 INSTALLED = {row.name: row.objective for row in discover() if row.status == "ok" and row.objective is not None}
 PRETRAINING = {name: objective for name, objective in INSTALLED.items() if objective.pretrains}

@@ -29,7 +29,7 @@ from retrobench.scoring.measures import measure
 from retrobench.stages import open_inputs
 from retrobench.store import Store
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import Candidates, Examples, Round
+from retrobench.training.examples import Candidates, Examples
 
 BUILT_IN = ("bert", "mlm", "retromae", "bow-mae", "dupmae")
 MEASURES = ["MRR@10", "nDCG@10", "Recall@100", "Success@5", "MAP"]
@@ -259,7 +259,7 @@ def test_mined_negatives_are_never_positives(name: str, finished: FinishedSweep)
 def test_a_query_competes_with_all_passages_but_its_positives(finished: FinishedSweep) -> None:
     examples, candidates = mined(finished, "bert")
     vocabulary = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
-    maker = Round(examples, vocabulary, Reading(True, 12, 40), Candidates(candidates), negatives=2)
+    maker = ContrastiveBatches(examples, vocabulary, Reading(True, 12, 40), Candidates(candidates), negatives=2)
     batch = maker.collate(np.arange(40), torch.Generator().manual_seed(0))["batch"]
     competes = rivals_of(batch).numpy()
     assert competes.shape == (40, 40 + 2 * 40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retrobench.model.encoder import Vectors
+from retrobench.model.encoder import Embeddings
 from retrobench.training.contrastive import _rivals
 from retrobench.training.examples import ContrastiveBatch, TextGroup, TextGroups
 
@@ -27,10 +27,10 @@ def rivals_of(batch: ContrastiveBatch) -> Tensor:
 class Fixed(torch.nn.Module):
     """An encoder whose vectors are the ids."""
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Vectors:
-        return Vectors(ids.float(), None)
+    def forward(self, ids: Tensor, mask: Tensor) -> Embeddings:
+        return Embeddings(ids.float(), None)
 
-    def similarity(self, queries: Vectors, passages: Vectors) -> Tensor:
+    def similarity(self, queries: Embeddings, passages: Embeddings) -> Tensor:
         assert queries.dense is not None and passages.dense is not None
         return queries.dense @ passages.dense.T
 

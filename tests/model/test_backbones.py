@@ -115,7 +115,7 @@ def test_an_unsupported_family_is_refused_by_name(unsupported: Any) -> None:
         Backbone(unsupported)
     message = str(refused.value)
     assert message.startswith(f"Unknown backbone family '{unsupported.config.model_type}'.")
-    assert message.endswith("Known: bert, modernbert, roberta, xlm-roberta. Choose a base model of one of these.")
+    assert "Known: bert, modernbert, roberta, xlm-roberta. Choose a base model" in message
     assert "\n" not in message
 
 
@@ -151,19 +151,17 @@ def test_a_head_that_a_checkpoint_lacks_is_told_of(
     folder = saved_without(base, tmp_path / "bare", *(f"{name}." for name in head))
     capfd.readouterr()  # transformers' bar
     load_backbone(folder)
-    assert capfd.readouterr().err.startswith("bare holds no masked-language-modelling head, or only a part of one: ")
+    assert capfd.readouterr().err.startswith("bare lacks tensors of the masked-language-modelling head")
     bare.save_pretrained(tmp_path / "encoder")  # no prefix before its names
     base.tokenizer.save_pretrained(tmp_path / "encoder")
     capfd.readouterr()
     load_backbone(tmp_path / "encoder")
-    assert capfd.readouterr().err.startswith("encoder holds no masked-language-modelling head")
+    assert capfd.readouterr().err.startswith("encoder lacks tensors of the masked-language-modelling head")
 
 
 def test_a_checkpoint_without_all_of_its_encoder_is_refused(base: Base, tmp_path: Path) -> None:
     folder = saved_without(base, tmp_path / "half", ".1.")
-    text = (
-        r"^The weights of the model folder 'half' lack \d+ tensors of the encoder, \S+\.1\.\S+ among them, which would "
-    )
+    text = r"model folder 'half' lack \d+ tensors of the encoder, such as \S+\.1\.\S+;"
     with pytest.raises(RetrobenchError, match=text):
         load_backbone(folder)
 

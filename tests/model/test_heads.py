@@ -25,7 +25,7 @@ Loss = Callable[[Backbone, Tensor], Tensor]
 @pytest.fixture(params=[1, 3, 7, 10_000], ids=lambda rows: f"{rows} at once")
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many rows of logits may be held."""
-    monkeypatch.setattr(heads, "_rows_at_once", lambda rows, words: request.param)
+    monkeypatch.setattr(heads, "_rows_per_block", lambda rows, words: request.param)
     return int(request.param)
 
 
@@ -199,7 +199,7 @@ def test_bag_loss_by_hand() -> None:
 @pytest.mark.parametrize("rows", [2, 10_000])
 def test_autocast_is_finite_and_close(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """bf16 keeps 8 bits: products of 16 terms near 1 err by some thousandths of the largest."""
-    monkeypatch.setattr(heads, "_rows_at_once", lambda _rows, _words: rows)
+    monkeypatch.setattr(heads, "_rows_per_block", lambda _rows, _words: rows)
 
     def ours(made: Backbone, states: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):

@@ -20,8 +20,8 @@ from retrobench.core import computes_bf16
 from retrobench.model import internals, layers
 from retrobench.model.backbones import Backbone
 from retrobench.model.decoder import EnhancedDecoder
-from retrobench.model.internals import attention_of, initialise, multiplies_bf16
-from retrobench.model.layers import first_only, halved
+from retrobench.model.internals import attention_of, has_bfloat16_linear, initialise
+from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.masking import Packed, pack
 
 Break = Callable[[pytest.MonkeyPatch, Any], None]
@@ -58,11 +58,11 @@ def test_the_pinned_versions_are_read_fast(family: tuple[Backbone, Packed]) -> N
     backbone, _ = family
     model = backbone.lm.base_model
     assert attention_of(model) == "sdpa"
-    assert multiplies_bf16() or not computes_bf16()
-    with first_only(model) as is_taken:
+    assert has_bfloat16_linear() or not computes_bf16()
+    with first_token_only(model) as is_taken:
         assert is_taken
-    with halved(model) as is_taken:
-        assert is_taken is (multiplies_bf16() and model.config.model_type != "modernbert")
+    with bfloat16_layers(model) as is_taken:
+        assert is_taken is (has_bfloat16_linear() and model.config.model_type != "modernbert")
 
 
 def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: tuple[Backbone, Packed]) -> None:
@@ -70,7 +70,7 @@ def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: tuple[
     model = backbone.lm.base_model
     before, state = vectors(model, ids, mask), torch.get_rng_state()
     for _ in range(2):
-        with halved(model), first_only(model):
+        with bfloat16_layers(model), first_token_only(model):
             pass
         assert torch.equal(vectors(model, ids, mask), before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -111,7 +111,7 @@ def test_the_stand_in_for_torch_is_taken_where_it_computes_the_product(
         return F.gelu(out) if kind == "gelu" else out
 
     products(linear)(monkeypatch, bert[0])
-    with halved(bert[0]) as is_taken:
+    with bfloat16_layers(bert[0]) as is_taken:
         assert is_taken
 
 
@@ -121,7 +121,7 @@ def test_without_torchs_products_layers_are_transformers_own(
 ) -> None:
     own = vectors(*bert)
     TORCH[upgrade](monkeypatch, bert[0])
-    with halved(bert[0]) as is_taken:
+    with bfloat16_layers(bert[0]) as is_taken:
         assert not is_taken
         assert torch.equal(vectors(*bert), own)
 
@@ -171,7 +171,7 @@ TRANSFORMERS = {
 }
 
 
-@pytest.mark.parametrize("fast", [first_only, halved])
+@pytest.mark.parametrize("fast", [first_token_only, bfloat16_layers])
 @pytest.mark.parametrize("upgrade", TRANSFORMERS)
 def test_layers_that_are_not_those_known_are_left_alone(
     bert: tuple[Any, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, upgrade: str, fast: Any
@@ -194,7 +194,7 @@ def test_attention_that_is_not_named_is_left_alone(
     for module in (layers, internals):
         monkeypatch.setattr(module, "attention_of", lambda model: "")
     monkeypatch.setattr("retrobench.model.backbones.attention_of", lambda model: "")
-    with first_only(backbone.lm.base_model) as first, halved(backbone.lm.base_model) as half:
+    with first_token_only(backbone.lm.base_model) as first, bfloat16_layers(backbone.lm.base_model) as half:
         assert not first and not half
         assert torch.equal(backbone.hidden(ids, mask), own)
 

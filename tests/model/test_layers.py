@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertModel
 
 from retrobench.model.backbones import Backbone
-from retrobench.model.layers import TEXTS, first_only, halved
+from retrobench.model.layers import TEXTS, bfloat16_layers, first_token_only
 from retrobench.model.masking import Packed, pack
 
 
 def sentence(backbone: Backbone, ids: Tensor, mask: Tensor) -> Tensor:
     """[CLS] by the last layer for it alone."""
-    with first_only(backbone.lm.base_model):
+    with first_token_only(backbone.lm.base_model):
         return backbone.hidden(ids, mask)[:, 0]
 
 
@@ -67,9 +67,9 @@ def test_nothing_is_left_behind(made: tuple[Backbone, Packed]) -> None:
     """After the context, an error in it included, the model gives every token again."""
     backbone, (ids, mask, _) = made
     before = backbone.hidden(ids, mask)
-    with first_only(backbone.lm.base_model) as is_known:
+    with first_token_only(backbone.lm.base_model) as is_known:
         assert is_known and backbone.hidden(ids, mask).shape == (len(ids), 1, 32)
-    with pytest.raises(ZeroDivisionError), first_only(backbone.lm.base_model):
+    with pytest.raises(ZeroDivisionError), first_token_only(backbone.lm.base_model):
         raise ZeroDivisionError
     assert torch.equal(backbone.hidden(ids, mask), before)
 
@@ -99,11 +99,11 @@ def unknown_family() -> Any:
 def test_what_is_not_known_is_left_as_it_is(tmp_path: Path) -> None:
     ids = torch.arange(5)[None]
     other = unknown_family().eval()
-    with first_only(other) as is_known:
+    with first_token_only(other) as is_known:
         assert not is_known and other(ids).last_hidden_state.shape == (1, 5, 32)
     bert = make("bert", tmp_path).backbone().lm.base_model.eval()
     bert.encoder.layer[-1].attention.self.key = type("Adapted", (nn.Linear,), {})(32, 32)
-    with first_only(bert) as is_known:
+    with first_token_only(bert) as is_known:
         assert not is_known and bert(ids).last_hidden_state.shape == (1, 5, 32)
 
 
@@ -127,7 +127,7 @@ def test_halved_layers_are_as_near_as_transformers_own(
         backbone.lm.to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
             own = backbone.hidden(ids, mask)
-            with halved(model) as is_known:
+            with bfloat16_layers(model) as is_known:
                 found = backbone.hidden(ids, mask)
             again = backbone.hidden(ids, mask)
     assert len(ids) > TEXTS and is_known is (model.config.model_type != "modernbert")
@@ -141,9 +141,9 @@ def test_halved_and_first_alone_go_together(made: tuple[Backbone, Packed]) -> No
     model = backbone.lm.base_model
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         own = backbone.hidden(ids, mask)
-        with halved(model):
+        with bfloat16_layers(model):
             every = backbone.hidden(ids, mask)
-            with first_only(model):
+            with first_token_only(model):
                 first = backbone.hidden(ids, mask)
             assert torch.equal(backbone.hidden(ids, mask), every)
         assert torch.equal(backbone.hidden(ids, mask), own)
@@ -152,15 +152,15 @@ def test_halved_and_first_alone_go_together(made: tuple[Backbone, Packed]) -> No
 
 
 def test_only_what_is_like_bert_is_halved(tmp_path: Path) -> None:
-    with halved(unknown_family().eval()) as is_known:
+    with bfloat16_layers(unknown_family().eval()) as is_known:
         assert not is_known
     bert = make("bert", tmp_path).backbone().lm.base_model.eval()
-    with halved(bert) as is_known:
+    with bfloat16_layers(bert) as is_known:
         assert is_known
     bert.config.hidden_act = "relu"
-    with halved(bert) as is_known:
+    with bfloat16_layers(bert) as is_known:
         assert not is_known
     bert.config.hidden_act = "gelu"
     bert.encoder.layer[0].attention.self.key = type("Adapted", (nn.Linear,), {})(32, 32)
-    with halved(bert) as is_known:
+    with bfloat16_layers(bert) as is_known:
         assert not is_known

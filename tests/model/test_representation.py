@@ -21,7 +21,7 @@ from retrobench.config import Reading, Representations
 from retrobench.data.tokens import TokenisedTexts, vocabulary, write_tokens
 from retrobench.errors import RetrobenchError
 from retrobench.model.backbones import Backbone
-from retrobench.model.encoder import Encoder, Vectors, keep_largest
+from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.loading import load_encoder
 from retrobench.model.masking import pack
 from retrobench.objective import Vocabulary
@@ -63,12 +63,12 @@ def plain(made: Encoder) -> tuple[Tensor, Tensor]:
     return out.hidden_states[-1], out.logits
 
 
-def dense(vectors: Vectors) -> Tensor:
+def dense(vectors: Embeddings) -> Tensor:
     assert vectors.dense is not None
     return vectors.dense
 
 
-def terms(vectors: Vectors) -> Tensor:
+def terms(vectors: Embeddings) -> Tensor:
     assert vectors.terms is not None
     return vectors.terms
 
@@ -129,10 +129,10 @@ def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, kep
     made = encoder(tokenizer, representation, replace(SIZES, terms=kept, activation="raw"))
     with torch.inference_mode():
         vectors = made(IDS, MASK)
-    scores = made.similarity(Vectors(*(part if part is None else part[:2] for part in vectors)), vectors)
+    scores = made.similarity(Embeddings(*(part if part is None else part[:2] for part in vectors)), vectors)
     assert scores.shape == (2, 3) and scores.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(made.similarity(Vectors(*(p if p is None else p[:2] for p in vectors)), vectors), scores)
+        assert torch.equal(made.similarity(Embeddings(*(p if p is None else p[:2] for p in vectors)), vectors), scores)
     for query in range(2):
         for document in range(3):
             expected = 0.0
@@ -295,7 +295,7 @@ def artifacts(made: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -
     return tuple(Artifact(name, name, folder / name, True, {}) for name in ("encoder", "texts"))  # type: ignore[return-value]
 
 
-def one_by_one(made: Encoder, facts: Vocabulary, texts: TokenisedTexts, length: int) -> list[Vectors]:
+def one_by_one(made: Encoder, facts: Vocabulary, texts: TokenisedTexts, length: int) -> list[Embeddings]:
     with torch.inference_mode():
         return [made(*pack([texts[row]], facts, length)[:2]) for row in range(len(texts))]
 

@@ -20,8 +20,7 @@ from processes import launch
 
 from retrobench.config.track import Representations
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
-from retrobench.model.encoder import Encoder
-from retrobench.model.encoder import Vectors as Embeddings
+from retrobench.model.encoder import Embeddings, Encoder
 from retrobench.model.loading import load_backbone
 from retrobench.objective import Vocabulary
 from retrobench.retrieval import embedding

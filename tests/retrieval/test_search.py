@@ -274,19 +274,19 @@ def test_the_stage_ranks_by_the_similarity_of_its_representation(representation:
     assert (np.sort(rows) == np.arange(tiny.DOCUMENTS)).all()
 
 
-def load(folder: Path) -> representation.Vectors:
+def load(folder: Path) -> representation.Embeddings:
     """Return the vectors of an encode stage, terms written out over the whole vocabulary."""
     vectors = Vectors.open(folder)
     rows = len(vectors)
     dense = torch.from_numpy(vectors.dense(0, rows)) if vectors.width else None
     if not vectors.words:
-        return representation.Vectors(dense, None)
+        return representation.Embeddings(dense, None)
     sparse_rows = vectors.terms(0, rows)
     # Lower than every raw logit: `similarity` keeps the largest terms again, and must not keep one of these.
     terms = torch.full((rows, vectors.words), -1e9)
     positions = np.repeat(np.arange(rows), np.diff(sparse_rows.indptr))
     terms[positions, sparse_rows.indices] = torch.from_numpy(sparse_rows.values)
-    return representation.Vectors(dense, terms)
+    return representation.Embeddings(dense, terms)
 
 
 def test_the_stage_drops_own_documents_by_the_datasets_rule(tmp_path: Path) -> None:

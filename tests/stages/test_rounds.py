@@ -22,7 +22,7 @@ from retrobench.objective import Vocabulary
 from retrobench.stages.inputs import open_teacher
 from retrobench.stages.teach import read_scores
 from retrobench.training.contrastive import Contrastive, distillation
-from retrobench.training.examples import Candidates, Examples, Round, grouped
+from retrobench.training.examples import Candidates, ContrastiveBatches, Examples, grouped
 
 VOCABULARY = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
 READING = Reading(query_length=12, passage_length=40)
@@ -84,10 +84,10 @@ def test_a_query_with_too_few_negatives_repeats_them(examples: Read) -> None:
     queries, draw = examples("query"), torch.Generator().manual_seed(0)
     (without,), (with_one,) = rows_of(queries, "q1"), rows_of(queries, "q2")
     candidates = Candidates(candidate_rows(queries))
-    maker = Round(queries, VOCABULARY, READING, candidates, 3)
-    assert maker._negatives(without, draw) == ([], [])
-    assert maker._negatives(with_one, draw)[0] == [candidates.rows[with_one][0]] * 3
-    assert len(set(maker._negatives(0, draw)[0])) == 3
+    maker = ContrastiveBatches(queries, VOCABULARY, READING, candidates, 3)
+    assert maker._draw_negatives(without, draw) == ([], [])
+    assert maker._draw_negatives(with_one, draw)[0] == [candidates.rows[with_one][0]] * 3
+    assert len(set(maker._draw_negatives(0, draw)[0])) == 3
     batch = maker.collate(np.asarray([without]), draw)["batch"]
     assert len(texts_of(batch.passages)) == 1
     assert batch.documents.tolist()[1:] == [-1, -1, -1]
@@ -97,9 +97,9 @@ def test_a_query_with_too_few_negatives_gets_random_ones(examples: Read) -> None
     queries, draw = examples("query"), torch.Generator().manual_seed(0)
     (without,), (with_one,) = rows_of(queries, "q1"), rows_of(queries, "q2")
     candidates = Candidates(candidate_rows(queries))
-    maker = Round(queries, VOCABULARY, READING, candidates, 3, "random")
-    assert maker._negatives(with_one, draw)[0][0] == candidates.rows[with_one][0]
-    draws = {tuple(maker._negatives(without, draw)[0]) for _ in range(5)}
+    maker = ContrastiveBatches(queries, VOCABULARY, READING, candidates, 3, "random")
+    assert maker._draw_negatives(with_one, draw)[0][0] == candidates.rows[with_one][0]
+    draws = {tuple(maker._draw_negatives(without, draw)[0]) for _ in range(5)}
     assert len(draws) == 5
     for negatives in draws:
         assert len(negatives) == 3
@@ -109,7 +109,7 @@ def test_a_query_with_too_few_negatives_gets_random_ones(examples: Read) -> None
 def test_a_query_without_negatives_is_dropped(examples: Read) -> None:
     queries = examples("query")
     (without,) = rows_of(queries, "q1")
-    maker = Round(queries, VOCABULARY, READING, Candidates(candidate_rows(queries)), 3, "drop")
+    maker = ContrastiveBatches(queries, VOCABULARY, READING, Candidates(candidate_rows(queries)), 3, "drop")
     assert without not in maker.rows
     assert len(maker.rows) == len(maker.lengths) == 49
     assert maker.names(np.asarray([0, 1])) == ["query q0", "query q2"]
@@ -119,7 +119,7 @@ def test_a_query_without_negatives_is_dropped(examples: Read) -> None:
 
 def test_a_query_does_not_compete_with_its_second_positive(examples: Read) -> None:
     """RetroMAE's code differs: its judgements of one query compete."""
-    maker = Round(examples(), VOCABULARY, READING)
+    maker = ContrastiveBatches(examples(), VOCABULARY, READING)
     assert maker.examples.query_rows[:2].tolist() == [0, 0]
     batch = maker.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["batch"]
     assert rivals_of(batch).tolist() == [[True, False, True], [False, True, True], [True, True, True]]
@@ -127,14 +127,14 @@ def test_a_query_does_not_compete_with_its_second_positive(examples: Read) -> No
 
 def test_the_distilled_round_uses_scored_examples(examples: Read) -> None:
     judgements = examples()
-    maker = Round(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
+    maker = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
     without_score = {3, *rows_of(judgements, "q1")}
     assert maker.rows.tolist() == [row for row in range(60) if row not in without_score]
 
 
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
     judgements = examples()
-    maker = Round(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
+    maker = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
     batch = maker.collate(np.arange(20), torch.Generator().manual_seed(0))["batch"]
     group, teacher, passages = batch.group, batch.teacher, texts_of(batch.passages)
     assert group is not None and teacher is not None
@@ -244,7 +244,7 @@ def test_scores_of_a_file(name: str, examples: Read, tmp_path: Path) -> None:
     assert candidates.positive_scores[1, 0] == 9.0
     assert candidates.rows[rows_of(judgements, "q3")[0]].tolist() == [row["d2"], -1]
     # Only one judgement has a score for its positive.
-    assert Round(judgements, VOCABULARY, READING, candidates, 2).rows.tolist() == [1]
+    assert ContrastiveBatches(judgements, VOCABULARY, READING, candidates, 2).rows.tolist() == [1]
 
 
 @pytest.mark.parametrize("line", ["q1\td1", "q1\td1\thigh", "q1\td1\tnan"])
@@ -267,7 +267,7 @@ def test_scores_without_a_positive_leave_no_query(examples: Read, tmp_path: Path
     file = tmp_path / "scores.tsv"
     file.write_text(LINES)
     with pytest.raises(RetrobenchError, match="No training query"):
-        Round(judgements, VOCABULARY, READING, read_scores(file, judgements), 2)
+        ContrastiveBatches(judgements, VOCABULARY, READING, read_scores(file, judgements), 2)
 
 
 def test_a_teacher_that_cannot_be_used(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retrobench.core import processes
 from retrobench.objective import Step
-from retrobench.training.loop import Batches, train
+from retrobench.training import Batches, train
 
 LENGTHS = np.arange(1, 33)  # tokens of each text
 STEPS = replace(SETTINGS, steps=5, batch=4, accumulation=2, checkpoint_every=2)

@@ -12,8 +12,8 @@ from test_contrastive import ROWS, batch_of, without_dropout
 from retrobench.config.track import Finetune
 from retrobench.core.processes import rank
 from retrobench.data import TokenisedTexts, load
+from retrobench.training import Batches, Loop
 from retrobench.training.examples import ContrastiveBatch, Examples
-from retrobench.training.loop import Batches, Loop
 
 
 def main(base: Path, queries: Path, documents: Path, dataset: str, out: Path) -> None:

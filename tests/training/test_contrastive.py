@@ -21,7 +21,7 @@ from retrobench.model.encoder import Encoder
 from retrobench.model.loading import load_backbone
 from retrobench.objective import Vocabulary
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import Candidates, ContrastiveBatch, Examples, Round, TextGroups
+from retrobench.training.examples import Candidates, ContrastiveBatch, ContrastiveBatches, Examples, TextGroups
 
 VOCABULARY = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
 ROWS = np.arange(12)
@@ -46,9 +46,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(found.base, texts.queries.path, texts.documents.path, name, texts.examples("query"))
 
 
-def round_of(examples: Examples, gradient_cache: int) -> Round:
+def round_of(examples: Examples, gradient_cache: int) -> ContrastiveBatches:
     candidates = np.asarray([[(5 * at + step) % 58 for step in range(4)] for at in range(len(examples))], np.int32)
-    return Round(examples, VOCABULARY, READING, Candidates(candidates), 3, gradient_cache=gradient_cache)
+    return ContrastiveBatches(examples, VOCABULARY, READING, Candidates(candidates), 3, gradient_cache=gradient_cache)
 
 
 def batch_of(examples: Examples, gradient_cache: int, rows: np.ndarray = ROWS) -> dict[str, ContrastiveBatch]:
@@ -139,7 +139,7 @@ def test_a_query_without_negatives_leaves_columns_empty(made: Made) -> None:
     examples = made.examples
     none = np.full((len(examples), 4), -1, np.int32)
     none[0] = [50, 51, 52, 53]
-    round_ = Round(examples, VOCABULARY, READING, Candidates(none), 3)
+    round_ = ContrastiveBatches(examples, VOCABULARY, READING, Candidates(none), 3)
     batch = round_.collate(np.arange(4), torch.Generator().manual_seed(0))
     documents = batch["batch"].documents
     assert documents.shape == (16,) and documents[7:].eq(-1).all()

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from retrobench.core import files
 from retrobench.errors import RetrobenchError
-from retrobench.training import checkpoints
-from retrobench.training.loop import Batches, resolve_precision
+from retrobench.training import Batches, checkpoints, resolve_precision
 
 
 def test_an_operation_that_does_not_repeat_is_named(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from retrobench.errors import DivergedError
 from retrobench.model.loading import load_backbone, load_tokenizer
 from retrobench.objective import Step
 from retrobench.training import checkpoints
-from retrobench.training import loop as training
-from retrobench.training.loop import Batches, compiles, resolve_precision, seeded, train
+from retrobench.training.batches import AHEAD, Batches, seeded
+from retrobench.training.loop import train
+from retrobench.training.machine import compiles, resolve_precision
 
 SETTINGS = Optimisation(
     steps=7, batch=8, learning_rate=1e-3, bucket=2, precision="fp32", checkpoint_every=2, log_every=1
@@ -139,7 +140,7 @@ def test_batches_made_ahead_are_the_same(
     """As on a GPU: on another thread, while the device computes."""
     settings = replace(SETTINGS, accumulation=2)
     Trial(base, "bow-mae").train(tmp_path / "as needed", settings)
-    monkeypatch.setitem(training.AHEAD, "cpu", 3)
+    monkeypatch.setitem(AHEAD, "cpu", 3)
     ahead = Trial(base, "bow-mae")
     ahead.train(tmp_path / "ahead", settings)
     assert log(tmp_path / "ahead") == log(tmp_path / "as needed")
@@ -149,7 +150,7 @@ def test_batches_made_ahead_are_the_same(
 def test_what_fails_on_the_other_thread_is_told(
     base: tuple[Path, TokenisedTexts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(training.AHEAD, "cpu", 2)
+    monkeypatch.setitem(AHEAD, "cpu", 2)
     broken = Trial(base)
     broken.stop = 3
     with pytest.raises(Interrupted):

@@ -25,16 +25,16 @@ from retrobench.bench.loops import Steps
 from retrobench.bench.models import BASE, Scale, make_backbone, make_encoder
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import Finetune, Reading
-from retrobench.model import Vectors, pack
+from retrobench.model import Embeddings, pack
 from retrobench.objective import Passage
 from retrobench.plan import arithmetic
 from retrobench.training import (
     Batches,
     Candidates,
     Contrastive,
+    ContrastiveBatches,
     Examples,
     Loop,
-    Round,
     map_tensors,
     resolve_precision,
 )
@@ -57,7 +57,7 @@ ROUNDING = Tolerances(0.05, 0.1)
 
 @dataclass(frozen=True)
 class _Texts:
-    """Tokenised texts in memory, as `Round` reads them."""
+    """Tokenised texts in memory, as `ContrastiveBatches` reads them."""
 
     passages: Sequence[Passage]
 
@@ -98,7 +98,7 @@ class _Examples:
         return len(self.queries)
 
 
-def _make_round(queries: int, negatives: int) -> Round:
+def _make_round(queries: int, negatives: int) -> ContrastiveBatches:
     """Make examples of texts as long as MS MARCO's, each with hard negatives of its own."""
     count = BATCHES * queries
     query_lengths = draw_lengths(count, QUERY, mean=9.0)
@@ -108,13 +108,13 @@ def _make_round(queries: int, negatives: int) -> Round:
     examples = cast(Examples, _Examples(query_texts, passage_texts))
     negative_rows = count + np.arange(count * negatives).reshape(count, negatives)
     reading = Reading(True, QUERY, PASSAGE)
-    return Round(examples, VOCABULARY, reading, Candidates(negative_rows), negatives)
+    return ContrastiveBatches(examples, VOCABULARY, reading, Candidates(negative_rows), negatives)
 
 
 class _PaddedStep:
     """The step of toolkits: a forward of all queries and a forward of all passages, padded to the longest text."""
 
-    def __init__(self, round_: Round, sizes: Scale, device: str, halved: bool) -> None:
+    def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str, halved: bool) -> None:
         self.round = round_
         self.device = device
         self.halved = halved
@@ -142,7 +142,7 @@ class _PaddedStep:
         input_ids = packed.input_ids.to(self.device)
         attention_mask = packed.attention_mask.to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
-            vectors: Vectors = self.encoder(input_ids, attention_mask)
+            vectors: Embeddings = self.encoder(input_ids, attention_mask)
         assert vectors.dense is not None
         return vectors.dense
 
@@ -162,7 +162,7 @@ class _PaddedStep:
 class _OurStep:
     """The step of our loop."""
 
-    def __init__(self, round_: Round, sizes: Scale, device: str) -> None:
+    def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str) -> None:
         batch = len(round_.rows) // BATCHES
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
         model = Contrastive(make_encoder(make_backbone(sizes, device)), 1.0)
@@ -191,7 +191,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     yield replace(case, name=f"{case.name} in bf16 on both sides", memory=False, warmups=1)
 
 
-def _case(setting: Setting, sizes: Scale, round_: Round, halved: bool, check: Callable[[], str]) -> Case:
+def _case(setting: Setting, sizes: Scale, round_: ContrastiveBatches, halved: bool, check: Callable[[], str]) -> Case:
     """Return a case; with `halved` the peer computes in bf16 too."""
     queries = len(round_.rows) // BATCHES
     precision = resolve_precision("auto")
@@ -210,7 +210,7 @@ def _case(setting: Setting, sizes: Scale, round_: Round, halved: bool, check: Ca
     )
 
 
-def _flops(round_: Round, sizes: Scale) -> float:
+def _flops(round_: ContrastiveBatches, sizes: Scale) -> float:
     """Return the FLOPs of a passage and its share of the query, on real tokens."""
     examples = round_.examples
     queries = _training_flops(np.minimum(examples.queries.lengths + 2, QUERY), sizes)

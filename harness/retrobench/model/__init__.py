@@ -1,38 +1,38 @@
 """
-Neural networks. Plugins import from here, and from `retrobench`.
+Neural networks. Plugins may import from this package, and from `retrobench`.
 
-* backbones   a masked language model with its parts under one set of names
+* backbones   a masked language model whose parts have the same names in every family
 * loading     models and tokenizers from a folder
 * masking     whole-word masks and corruption
 * sampling    the decoder's masks on a CPU
 * heads       losses over the vocabulary
 * decoder     RetroMAE's enhanced decoder
-* encoder     representations: cls, mean, terms, cls+terms
-* layers      an encoder's layers, computed faster for reading
+* encoder     the representations cls, mean, terms and cls+terms
+* layers      faster forwards of an encoder's layers, for reading
 * kernels     compiled loops for the processor
-* internals   private parts of torch and transformers, and what is done without them
+* internals   private parts of torch and transformers, with their fallbacks
 """
 
 from retrobench.model.backbones import FAMILIES, Backbone, Pretraining
 from retrobench.model.decoder import EnhancedDecoder
-from retrobench.model.encoder import Encoder, Vectors, keep_largest
+from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
-from retrobench.model.layers import first_only, halved
+from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
 from retrobench.model.masking import decoder_visibility, masked_batch, pack, special_ids
 
 __all__ = [
     "FAMILIES",
     "Backbone",
+    "Embeddings",
     "Encoder",
     "EnhancedDecoder",
     "Pretraining",
-    "Vectors",
     "bag_loss",
     "bag_of_words",
+    "bfloat16_layers",
     "decoder_visibility",
-    "first_only",
-    "halved",
+    "first_token_only",
     "keep_largest",
     "load_backbone",
     "load_encoder",

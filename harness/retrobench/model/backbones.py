@@ -1,4 +1,4 @@
-"""A transformers masked language model with its parts under one set of names, whatever its family."""
+"""A transformers masked language model whose parts have the same names in every family."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class _Bert:
         return cast("Iterable[nn.Module]", lm.base_model.encoder.layer)
 
     def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
-        """What the model gets as its mask. A device would be asked whether anything is masked, which waits for it."""
+        """Return the mask to give the model: [B, L], or [B, 1, L, L] bool.
+
+        transformers reads a mask [B, L] to see whether it hides anything. On a GPU that read would wait for the device.
+        """
         if attention_mask.device.type == "cpu" or attention_of(lm) != "sdpa":
             return attention_mask
         texts, length = attention_mask.shape
@@ -50,7 +53,7 @@ class _Roberta(_Bert):
 
 
 class _ModernBert(_Bert):
-    """ModernBERT: rotary positions inside the layers, so there is no table to lend."""
+    """ModernBERT: rotary positions inside the layers, so it has no table of positions."""
 
     def positions(self, lm: Any) -> Tensor | None:
         return None
@@ -62,7 +65,7 @@ class _ModernBert(_Bert):
         return cast("Iterable[nn.Module]", lm.base_model.layers)
 
     def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
-        return attention_mask  # a mask of its own shape would take the place of the local layers' windows
+        return attention_mask  # a mask [B, 1, L, L] would replace the windows of the local layers
 
 
 FAMILIES: dict[str, _Bert] = {
@@ -74,26 +77,31 @@ FAMILIES: dict[str, _Bert] = {
 
 
 class Backbone(nn.Module):
-    """The encoder and its masked-language-modelling head. D is the hidden size, V the rows of the word matrix."""
+    """An encoder and its masked-language-modelling head. D is the hidden size, V the rows of the word matrix."""
 
     def __init__(self, lm: nn.Module) -> None:
-        """Wrap `lm`, a transformers ...ForMaskedLM; RetrobenchError if its family has no adapter."""
+        """Wrap `lm`, a transformers ...ForMaskedLM.
+
+        Raises RetrobenchError if its family has no adapter.
+        """
         super().__init__()
         config = cast(Any, lm).config
         if config.model_type not in FAMILIES:
-            raise unknown("backbone family", config.model_type, FAMILIES, "Choose a base model of one of these.")
+            raise unknown(
+                "backbone family", config.model_type, FAMILIES, "Choose a base model of one of these families."
+            )
         self.lm = cast(Any, lm)
         self.config = config
         self._family = FAMILIES[config.model_type]
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens."""
+        """Return the last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens."""
         mask = self._family.mask(self.lm, attention_mask)
         output = self.lm.base_model(input_ids=input_ids, attention_mask=mask)
         return cast(Tensor, output.last_hidden_state)
 
     def embed(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
-        """The whole embedding module (words, positions, types, LayerNorm, dropout) -> [B, L, D]."""
+        """Compute the whole embedding module (words, positions, types, LayerNorm, dropout) -> [B, L, D]."""
         module = self._family.embeddings(self.lm)
         return cast(Tensor, module(input_ids=input_ids, inputs_embeds=inputs_embeds))
 
@@ -108,7 +116,7 @@ class Backbone(nn.Module):
         return self._family.positions(self.lm)
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """The head's dense layer, activation and LayerNorm: [..., D] -> [..., D]."""
+        """Compute the head's dense layer, activation and LayerNorm: [..., D] -> [..., D]."""
         return self._family.transform(self.lm, hidden)
 
     @property
@@ -118,16 +126,17 @@ class Backbone(nn.Module):
 
     @property
     def word_bias(self) -> Tensor | None:
-        """The output bias of each word, [V], or None."""
+        """The output bias of each word, [V], or None where the family has none."""
         return cast("Tensor | None", self.lm.get_output_embeddings().bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The whole head: [..., D] -> [..., V]."""
-        return cast(Tensor, self.lm.get_output_embeddings()(self.transform(hidden)))
+        """Compute the whole head: [..., D] -> [..., V]."""
+        projection = self.lm.get_output_embeddings()
+        return cast(Tensor, projection(self.transform(hidden)))
 
 
 class Pretraining(nn.Module):
-    """A backbone and what an objective adds; `step(model, progress, **batch)` is the objective's forward."""
+    """A backbone with the modules that an objective adds; `step(model, progress, **batch)` is the forward."""
 
     def __init__(self, backbone: Backbone, step: Callable[..., Step], **added: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a vector is: cls, mean, terms, cls+terms. How each is embedded and compared, here and nowhere else."""
+"""The four representations of a text, cls, mean, terms and cls+terms: their computation, comparison and files."""
 
 from __future__ import annotations
 
@@ -17,103 +17,124 @@ from retrobench.model import layers
 from retrobench.model.backbones import Backbone
 from retrobench.model.heads import pooled_logits
 
-__all__ = ["Encoder", "Vectors", "keep_largest"]
+__all__ = ["Embeddings", "Encoder", "keep_largest"]
 
-_PROJECTION = "2_Dense/model.safetensors"  # where sentence-transformers looks for it
+_PROJECTION = "2_Dense/model.safetensors"  # the path that sentence-transformers expects
 
 
-class Vectors(NamedTuple):
-    """Embeddings of B texts. Either part may be missing."""
+class Embeddings(NamedTuple):
+    """Embeddings of a batch of B texts; a representation may lack either field."""
 
     dense: Tensor | None  # [B, d]
-    terms: Tensor | None  # [B, V], weights of the vocabulary's words
+    terms: Tensor | None  # [B, V], a weight per word of the vocabulary
 
 
 class Encoder(nn.Module):
-    """A backbone and the representation it is read by (D wide, V words).
+    """A backbone with one of four representations (D wide, V words).
 
     cls        the last hidden state of the first token, [B, D]
     mean       the mean of the last hidden states of the real tokens, [B, D]
-    terms      the max-pooled vocabulary vector of all other tokens, [B, V]; documents keep their largest `terms`
+    terms      the max-pooled logits of all tokens but the first, [B, V]; documents keep their largest `terms`
     cls+terms  [CLS] projected to `dense` dimensions, and terms (DupMAE, section 3.4, equations 10 to 12)
     """
 
     def __init__(self, backbone: Backbone, representation: str, sizes: Representations) -> None:
         super().__init__()
-        self.backbone, self.representation, self.sizes = backbone, representation, sizes
+        self.backbone = backbone
+        self.representation = representation
+        self.sizes = sizes
         self.projection: nn.Linear | None = None
         if representation == "cls+terms":
-            self.projection = nn.Linear(backbone.config.hidden_size, sizes.dense, bias=False)
-            nn.init.normal_(self.projection.weight, std=backbone.config.hidden_size**-0.5)
+            hidden_size = backbone.config.hidden_size
+            self.projection = nn.Linear(hidden_size, sizes.dense, bias=False)
+            nn.init.normal_(self.projection.weight, std=hidden_size**-0.5)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Vectors:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Embeddings:
         """Embed ids [B, L] under a mask [B, L] that is 1 at real tokens."""
         hidden = self.backbone.hidden(input_ids, attention_mask)  # [B, L, D], or [B, 1, D] within `reading`
-        terms = self._terms(hidden, attention_mask) if "terms" in self.representation else None
+        terms = None
+        if self._has_terms:
+            terms = self._terms(hidden, attention_mask)
         if self.representation == "terms":
-            return Vectors(None, terms)
+            return Embeddings(None, terms)
+        return Embeddings(self._dense(hidden, attention_mask), terms)
+
+    def _dense(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         if self.representation == "mean":
             real = attention_mask[:, :, None].to(hidden.dtype)
-            dense = (hidden * real).sum(1) / real.sum(1)
-        else:
-            dense = hidden[:, 0]
+            return self._scaled((hidden * real).sum(1) / real.sum(1))
+        first_token = hidden[:, 0]
         if self.projection is not None:
-            return Vectors(self.projection(dense).float(), terms)
-        return Vectors(self._scaled(dense), terms)
-
-    @contextmanager
-    def reading(self, halved: bool) -> Iterator[None]:
-        """While this lasts, vectors are computed faster and cannot be trained: `halved` under autocast to bfloat16.
-
-        Texts have to be padded on the right. Entered once, it serves any number of threads.
-        """
-        with ExitStack() as stack:
-            if halved:
-                stack.enter_context(layers.halved(self.backbone.lm.base_model))
-            if self.representation == "cls":  # nothing else of the last layer is read
-                stack.enter_context(layers.first_only(self.backbone.lm.base_model))
-            yield
+            return self.projection(first_token).float()  # type: ignore[no-any-return]
+        return self._scaled(first_token)
 
     def _scaled(self, dense: Tensor) -> Tensor:
-        return nn.functional.normalize(dense.float()) if self.sizes.normalize else dense.float()
+        if self.sizes.normalize:
+            return nn.functional.normalize(dense.float())
+        return dense.float()
+
+    def _terms(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        pools = attention_mask.bool().clone()
+        pools[:, 0] = False
+        logits = pooled_logits(self.backbone, hidden, pools)  # [B, V]
+        if self.sizes.activation == "log1p":
+            return torch.log1p(logits.relu())
+        return logits
+
+    @property
+    def _has_terms(self) -> bool:
+        return "terms" in self.representation
+
+    @contextmanager
+    def reading(self, bfloat16: bool) -> Iterator[None]:
+        """Embed faster within the context, without training; `bfloat16` says that autocast to bfloat16 is on.
+
+        Texts must be padded on the right. One context serves any number of threads.
+        """
+        model = self.backbone.lm.base_model
+        with ExitStack() as stack:
+            if bfloat16:
+                stack.enter_context(layers.bfloat16_layers(model))
+            if self.representation == "cls":
+                stack.enter_context(layers.first_token_only(model))
+            yield
 
     @property
     def width(self) -> int:
-        """Of the dense part, 0 where there is none."""
+        """The width of the dense vectors, 0 for "terms"."""
         if self.representation == "terms":
             return 0
-        return self.sizes.dense if self.projection is not None else int(self.backbone.config.hidden_size)
+        if self.projection is not None:
+            return self.sizes.dense
+        return int(self.backbone.config.hidden_size)
 
     @property
     def words(self) -> int:
-        """Columns of the terms, 0 where there are none."""
-        return len(self.backbone.word_matrix) if "terms" in self.representation else 0
+        """The columns of the terms, 0 without terms."""
+        if not self._has_terms:
+            return 0
+        return len(self.backbone.word_matrix)
 
-    def _terms(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        keep = attention_mask.bool().clone()
-        keep[:, 0] = False
-        pooled = pooled_logits(self.backbone, hidden, keep)  # [B, V]
-        return torch.log1p(pooled.relu()) if self.sizes.activation == "log1p" else pooled
+    def similarity(self, queries: Embeddings, documents: Embeddings) -> Tensor:
+        """Return inner products, [Q, N] float32, of all of a query's terms with a document's largest.
 
-    def similarity(self, queries: Vectors, documents: Vectors) -> Tensor:
-        """Inner products, [Q, N] float32: a document counts by its largest terms, a query by all of them.
-
-        Also under autocast: with the 8 bits of bf16 a score of 270 would be off by up to 1, in a softmax over scores.
+        Autocast is off: the 8 bits of bfloat16 would move a score of 270 by up to 1, in a softmax over scores.
         """
-        parts = []
+        scores = []
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
             if queries.dense is not None and documents.dense is not None:
-                parts.append(queries.dense.float() @ documents.dense.float().T)
+                scores.append(queries.dense.float() @ documents.dense.float().T)
             if queries.terms is not None and documents.terms is not None:
-                kept = keep_largest(documents.terms.float(), self.sizes.terms)
-                dense = torch.zeros_like(documents.terms, dtype=torch.float32).scatter(1, kept.indices, kept.values)
-                parts.append(self.sizes.scale * (queries.terms.float() @ dense.T))
-        return torch.stack(parts).sum(0)
+                largest = keep_largest(documents.terms.float(), self.sizes.terms)
+                zeros = torch.zeros_like(documents.terms, dtype=torch.float32)
+                document_terms = zeros.scatter(1, largest.indices, largest.values)
+                scores.append(self.sizes.scale * (queries.terms.float() @ document_terms.T))
+        return torch.stack(scores).sum(0)
 
     def save(self, folder: Path, tokenizer: Any, max_length: int) -> None:
-        """A Hugging Face folder with its head, which sentence-transformers loads as well, the dense part only.
+        """Write a Hugging Face folder with its head, which sentence-transformers loads too, without the terms.
 
-        A folder of a terms-only encoder has no dense part and gets no sentence-transformers files.
+        An encoder with representation "terms" has no dense vector and gets no sentence-transformers files.
         """
         self.backbone.lm.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -121,46 +142,61 @@ class Encoder(nn.Module):
             _write_sentence_transformers(folder, self, max_length)
 
     def restore(self, folder: Path) -> None:
-        """Read the projection that `save` wrote beside the backbone."""
+        """Load the projection that `save` wrote beside the backbone."""
         if self.projection is not None:
-            self.projection.load_state_dict({"weight": load_file(folder / _PROJECTION)["linear.weight"]})
+            weight = load_file(folder / _PROJECTION)["linear.weight"]
+            self.projection.load_state_dict({"weight": weight})
 
 
 def keep_largest(terms: Tensor, count: int) -> torch.return_types.topk:
-    """The `count` largest weights of each row [B, V] and whose they are."""
+    """Return the `count` largest weights of each row [B, V] and their columns."""
     return terms.topk(min(count, terms.shape[1]), dim=1)
 
 
 def _write_sentence_transformers(folder: Path, encoder: Encoder, max_length: int) -> None:
-    """modules.json and what it names, in the words of sentence-transformers 2, which later versions read too."""
-    width = encoder.backbone.config.hidden_size
-    mean = encoder.representation == "mean"
-    pooling = {"word_embedding_dimension": width, "pooling_mode_cls_token": not mean, "pooling_mode_mean_tokens": mean}
-    modules: dict[str, dict[str, Any]] = {"Pooling": pooling}
-    if encoder.projection is not None:
-        modules["Dense"] = {"in_features": width, "out_features": encoder.sizes.dense, "bias": False}
-        modules["Dense"]["activation_function"] = "torch.nn.modules.linear.Identity"
-    elif encoder.sizes.normalize:
-        modules["Normalize"] = {}
-    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    for number, (kind, settings) in enumerate(modules.items(), 1):
-        name = f"{number}_{kind}"
-        (folder / name).mkdir(exist_ok=True)  # it is there if an earlier attempt was cut short right here
-        (folder / name / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-        listed.append(
-            {"idx": number, "name": str(number), "path": name, "type": f"sentence_transformers.models.{kind}"}
+    """Write the files of sentence-transformers 2, which later versions read too."""
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for number, (kind, settings) in enumerate(_module_settings(encoder).items(), 1):
+        path = f"{number}_{kind}"
+        (folder / path).mkdir(exist_ok=True)  # an interrupted save may have made it
+        _write_json(folder / path / "config.json", settings)
+        modules.append(
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
         )
     if encoder.projection is not None:
         weight = encoder.projection.weight.detach().cpu().contiguous()
         save_file({"linear.weight": weight}, folder / _PROJECTION)
-    texts = {
-        "modules.json": listed,
-        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
-        "config_sentence_transformers.json": {"similarity_fn_name": "dot", "prompts": {}, "default_prompt_name": None},
-    }
-    for name, content in texts.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    similarity: dict[str, Any] = {"similarity_fn_name": "dot", "prompts": {}, "default_prompt_name": None}
+    _write_json(folder / "modules.json", modules)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    _write_json(folder / "config_sentence_transformers.json", similarity)
     (folder / "README.md").write_text(_CARD[encoder.representation])
+
+
+def _module_settings(encoder: Encoder) -> dict[str, dict[str, Any]]:
+    """Return the settings of each sentence-transformers module behind the transformer, by the module's kind."""
+    width = encoder.backbone.config.hidden_size
+    mean = encoder.representation == "mean"
+    modules: dict[str, dict[str, Any]] = {}
+    modules["Pooling"] = {
+        "word_embedding_dimension": width,
+        "pooling_mode_cls_token": not mean,
+        "pooling_mode_mean_tokens": mean,
+    }
+    if encoder.projection is not None:
+        modules["Dense"] = {
+            "in_features": width,
+            "out_features": encoder.sizes.dense,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
+    elif encoder.sizes.normalize:
+        modules["Normalize"] = {}
+    return modules
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 _DENSE = "This folder loads in `AutoModel` and in `SentenceTransformer`, both giving the vectors retrobench searched.\n"

@@ -1,10 +1,12 @@
 """
-Loops for the processor that no library has at the speed of its memory: compiled by numba, released from the GIL.
+Loops for the processor, compiled by numba and released from the GIL. No library runs them at memory speed.
 
-* winners      the maximum over tokens of logits, and whose it is
-* scattered    the gradients of that maximum
-* slopes       the cross-entropy of rows of logits, and its gradients in their place
-* softmax      scores of attention to weights, in their place
+* token_maxima            the maximum over tokens of logits, and its token
+* token_maxima_gradients  the gradients of that maximum
+* cross_entropy           the cross-entropy of rows of logits, and its gradients in place of the logits
+* softmax                 attention weights in place of scores
+
+`tests/model/test_kernels.py` compares each with torch's plain computation.
 """
 
 from __future__ import annotations
@@ -17,212 +19,241 @@ from torch import Tensor
 
 from retrobench.core import in_threads, jit
 
-__all__ = ["scattered", "slopes", "softmax", "winners"]
+__all__ = ["cross_entropy", "softmax", "token_maxima", "token_maxima_gradients"]
 
-ROWS = 32  # of logits that one thread takes at a time
-WORDS = 512  # rows of the word matrix that a core's cache holds beside a text
+ROWS = 32  # rows of logits per unit of a thread's work
+WORDS = 512  # rows of the word matrix that fit into a core's cache beside a text
 
 
-def winners(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of each word and the token it is of, the first of several: [b, L, V] -> [b, V] fp32, int32.
+def token_maxima(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each word's largest logit and its token, the first of equals: [b, L, V] -> [b, V] float32, int32.
 
-    torch's max with indices takes several times as long as its max without, on a processor.
+    On a processor torch's max with indices takes several times as long as its max without them.
     """
     texts, _, words = logits.shape
-    best, who = np.empty((texts, words), np.float32), np.empty((texts, words), np.int32)
+    largest = np.empty((texts, words), np.float32)
+    tokens = np.empty((texts, words), np.int32)
     if logits.dtype == torch.bfloat16:
-        bits = logits.view(torch.int16).numpy()
-        in_threads(lambda first, last: _winners_bf16(bits[first:last], best[first:last], who[first:last]), texts)
+        values = logits.view(torch.int16).numpy()
+        maxima = _maxima_bfloat16
     else:
         values = logits.float().numpy()
-        in_threads(lambda first, last: _winners(values[first:last], best[first:last], who[first:last]), texts)
-    return torch.from_numpy(best), torch.from_numpy(who)
+        maxima = _maxima
+
+    def work(first: int, last: int) -> None:
+        maxima(values[first:last], largest[first:last], tokens[first:last])
+
+    in_threads(work, texts)
+    return torch.from_numpy(largest), torch.from_numpy(tokens)
 
 
-def scattered(slope: Tensor, who: Tensor, rows: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of rows [B, L, D] and words [V, D] from that of the maxima, `slope` [B, V], whose tokens are `who`.
+def token_maxima_gradients(d_maxima: Tensor, tokens: Tensor, rows: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of rows [B, L, D] and words [V, D], in float32.
 
-    Each maximum depends on one token, so nothing of the size [B, L, V] is needed; all is summed in float32.
+    `d_maxima` [B, V] is the gradient of the maxima, and `tokens` [B, V] are their tokens. Each maximum depends on one
+    token, so nothing of size [B, L, V] is needed.
     """
-    slopes, tokens = slope.float().contiguous().numpy(), who.numpy()
-    texts, matrix = rows.float().contiguous().numpy(), words.float().contiguous().numpy()
-    d_rows, d_words = np.zeros(texts.shape, np.float32), np.zeros(matrix.shape, np.float32)
-    in_threads(lambda first, last: _to_rows(slopes, tokens, matrix, d_rows, first, last), len(texts))
-    in_threads(lambda first, last: _to_words(slopes, tokens, texts, d_words, first, last), len(matrix))
+    slopes = d_maxima.float().contiguous().numpy()
+    columns = tokens.numpy()
+    texts = rows.float().contiguous().numpy()
+    matrix = words.float().contiguous().numpy()
+    d_rows = np.zeros(texts.shape, np.float32)
+    d_words = np.zeros(matrix.shape, np.float32)
+
+    def work_on_rows(first: int, last: int) -> None:
+        _add_to_rows(slopes, columns, matrix, d_rows, first, last)
+
+    def work_on_words(first: int, last: int) -> None:
+        _add_to_words(slopes, columns, texts, d_words, first, last)
+
+    in_threads(work_on_rows, len(texts))
+    in_threads(work_on_words, len(matrix))
     return torch.from_numpy(d_rows), torch.from_numpy(d_words)
 
 
-def slopes(logits: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the cross-entropies of bf16 rows [n, V] plus bias, and its gradient by the bias [V]; by the logits, the
-    gradient takes their place. What is not finite makes the sum so.
+def cross_entropy(logits: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropies' sum over bfloat16 rows [n, V] plus bias, and its gradient by the bias [V].
 
-    A row goes through its steps in a core's cache, where torch goes through all rows for each of ten steps.
+    The gradient by the logits overwrites the logits. A non-finite logit makes the sum non-finite. A row passes through
+    all its steps in a core's cache, where torch would pass all rows through each of ten steps.
     """
-    bits, chosen = logits.view(torch.int16).numpy(), targets.numpy()
-    added = np.zeros(bits.shape[1], np.float32) if bias is None else bias.detach().float().numpy()
-    losses = np.empty(len(bits), np.float32)
-    d_bias = np.zeros((-(-len(bits) // ROWS), bits.shape[1]), np.float32)  # of so many rows each, whatever the threads
+    bits = logits.view(torch.int16).numpy()
+    count, words = bits.shape
+    target_words = targets.numpy()
+    bias_values = np.zeros(words, np.float32)
+    if bias is not None:
+        bias_values = bias.detach().float().numpy()
+    losses = np.empty(count, np.float32)
+    blocks = -(-count // ROWS)
+    d_bias = np.zeros((blocks, words), np.float32)  # one sum per block, so the number of threads changes no result
 
     def work(first: int, last: int) -> None:
-        for part in range(first, last):
-            rows = slice(part * ROWS, (part + 1) * ROWS)
-            _slopes(bits[rows], added, chosen[rows], losses[rows], d_bias[part])
+        for block in range(first, last):
+            rows = slice(block * ROWS, (block + 1) * ROWS)
+            _cross_entropy(bits[rows], bias_values, target_words[rows], losses[rows], d_bias[block])
 
-    in_threads(work, len(d_bias))
+    in_threads(work, blocks)
     return torch.from_numpy(losses).sum(), torch.from_numpy(d_bias.sum(0))
 
 
 def softmax(scores: Tensor, scale: float, keys: Tensor | None) -> None:
-    """Weights of the keys in place of the scores [B, H, L, L] bf16: the softmax of scale * scores over the last axis.
+    """Overwrite scores [B, H, L, L] bfloat16 by the softmax of scale * scores over the last axis, on one thread.
 
-    `keys` [B, L] bool are the ones that take part, None for all. What is not finite makes a row so. On one thread.
+    `keys` [B, L] bool are the keys to attend to, None for all. A non-finite score makes its row non-finite.
     """
     bits = scores.view(torch.int16).numpy()
     texts, length = len(bits), bits.shape[-1]
-    seen = np.ones((texts, length), np.bool_) if keys is None else keys.numpy()
-    _softmax(bits.reshape(texts, -1, length), np.float32(scale), seen)
+    visible = np.ones((texts, length), np.bool_)
+    if keys is not None:
+        visible = keys.numpy()
+    _softmax(bits.reshape(texts, -1, length), np.float32(scale), visible)
 
 
 @jit
-def _winners(logits, best, who):  # type: ignore[no-untyped-def]
+def _maxima(logits, largest, tokens):  # type: ignore[no-untyped-def]
     for text in range(logits.shape[0]):
         for word in range(logits.shape[2]):
-            best[text, word] = logits[text, 0, word]
-            who[text, word] = 0
+            largest[text, word] = logits[text, 0, word]
+            tokens[text, word] = 0
         for token in range(1, logits.shape[1]):
             for word in range(logits.shape[2]):
-                if logits[text, token, word] > best[text, word]:
-                    best[text, word] = logits[text, token, word]
-                    who[text, word] = token
+                if logits[text, token, word] > largest[text, word]:
+                    largest[text, word] = logits[text, token, word]
+                    tokens[text, word] = token
 
 
 @jit
-def _winners_bf16(bits, best, who):  # type: ignore[no-untyped-def]
-    """Compared as 16-bit integers: with the other bits of negative numbers turned around they have the same order."""
+def _maxima_bfloat16(bits, largest, tokens):  # type: ignore[no-untyped-def]
+    """Compare as 16-bit integers, which have the floats' order once a negative number's lower bits are flipped."""
     words = bits.shape[2]
-    order = np.empty(words, np.int16)
-    place = np.empty(words, np.int16)
+    largest_key = np.empty(words, np.int16)
+    largest_token = np.empty(words, np.int16)
     for text in range(bits.shape[0]):
         for word in range(words):
             value = bits[text, 0, word]
-            order[word] = value ^ ((value >> np.int16(15)) & np.int16(0x7FFF))
-            place[word] = 0
+            largest_key[word] = value ^ ((value >> np.int16(15)) & np.int16(0x7FFF))
+            largest_token[word] = 0
         for token in range(1, bits.shape[1]):
             for word in range(words):
                 value = bits[text, token, word]
                 key = np.int16(value ^ ((value >> np.int16(15)) & np.int16(0x7FFF)))
-                if key > order[word]:
-                    order[word] = key
-                    place[word] = token
-        _widened(order, best[text].view(np.int32))
+                if key > largest_key[word]:
+                    largest_key[word] = key
+                    largest_token[word] = token
+        _widen(largest_key, largest[text].view(np.int32))
         for word in range(words):
-            who[text, word] = place[word]
+            tokens[text, word] = largest_token[word]
 
 
 @jit
-def _widened(order, out):  # type: ignore[no-untyped-def]
-    """The bits of the bf16 numbers behind the integers, as those of float32."""
-    for word in range(order.shape[0]):
-        value = order[word] ^ ((order[word] >> np.int16(15)) & np.int16(0x7FFF))
-        out[word] = np.int32(value) << np.int32(16)
+def _widen(keys, float32_bits):  # type: ignore[no-untyped-def]
+    """Write the float32 bits of the bfloat16 numbers that `keys` stand for."""
+    for word in range(keys.shape[0]):
+        value = keys[word] ^ ((keys[word] >> np.int16(15)) & np.int16(0x7FFF))
+        float32_bits[word] = np.int32(value) << np.int32(16)
 
 
 @jit
-def _to_rows(slopes, who, words, d_rows, first, last):  # type: ignore[no-untyped-def]
+def _add_to_rows(slopes, tokens, words, d_rows, first, last):  # type: ignore[no-untyped-def]
     for start in range(0, words.shape[0], WORDS):
         end = min(start + WORDS, words.shape[0])
         for text in range(first, last):
             for word in range(start, end):
                 slope = slopes[text, word]
-                token = who[text, word]
+                token = tokens[text, word]
                 for column in range(words.shape[1]):
                     d_rows[text, token, column] += slope * words[word, column]
 
 
 @jit
-def _to_words(slopes, who, rows, d_words, first, last):  # type: ignore[no-untyped-def]
+def _add_to_words(slopes, tokens, rows, d_words, first, last):  # type: ignore[no-untyped-def]
     for start in range(first, last, WORDS):
         end = min(start + WORDS, last)
         for text in range(rows.shape[0]):
             for word in range(start, end):
                 slope = slopes[text, word]
-                token = who[text, word]
+                token = tokens[text, word]
                 for column in range(rows.shape[2]):
                     d_words[word, column] += slope * rows[text, token, column]
 
 
-# Sums may be added up in another order, so that they go several at a time; numbers that are not finite stay so.
-_regrouped = partial(jit, fastmath={"reassoc", "contract", "nsz"})
+# The compiler may reorder sums, to add several numbers at once. Non-finite numbers stay non-finite.
+_jit_reordered = partial(jit, fastmath={"reassoc", "contract", "nsz"})
 
 
-@_regrouped
-def _slopes(bits, bias, targets, losses, d_bias):  # type: ignore[no-untyped-def]
-    """Loops of one step each, which the compiler turns into instructions on 16 numbers."""
+@_jit_reordered
+def _cross_entropy(bits, bias, targets, losses, d_bias):  # type: ignore[no-untyped-def]
+    """Run one loop per step, so that the compiler can use instructions on 16 numbers."""
     words = bits.shape[1]
-    x, scale = np.empty(words, np.float32), np.empty(words, np.int32)
-    x_bits, scale_value = x.view(np.int32), scale.view(np.float32)
+    values = np.empty(words, np.float32)
+    scale_bits = np.empty(words, np.int32)
+    value_bits = values.view(np.int32)
+    scales = scale_bits.view(np.float32)
     for row in range(bits.shape[0]):
         for word in range(words):
-            x_bits[word] = np.int32(bits[row, word]) << np.int32(16)
+            value_bits[word] = np.int32(bits[row, word]) << np.int32(16)
         for word in range(words):
-            x[word] += bias[word]
-        chosen, peak = x[targets[row]], _largest(x_bits, scale)
+            values[word] += bias[word]
+        target_logit = values[targets[row]]
+        peak = _largest(value_bits, scale_bits)
         for word in range(words):
-            x[word] -= peak
-        _exponentials(x, scale)
+            values[word] -= peak
+        _exponentials(values, scale_bits)
         mass = np.float32(0)
         for word in range(words):
-            x[word] *= scale_value[word]
-            mass += x[word]
-        losses[row] = np.log(mass) + peak - chosen
+            values[word] *= scales[word]
+            mass += values[word]
+        losses[row] = np.log(mass) + peak - target_logit
         share = np.float32(1) / mass
         for word in range(words):
-            x[word] *= share
-        x[targets[row]] -= np.float32(1)
+            values[word] *= share
+        values[targets[row]] -= np.float32(1)
         for word in range(words):
-            d_bias[word] += x[word]
-        _rounded(x_bits, bits[row])
+            d_bias[word] += values[word]
+        _round(value_bits, bits[row])
 
 
-@_regrouped
+@_jit_reordered
 def _softmax(bits, scale, keys):  # type: ignore[no-untyped-def]
-    """Step by step as in `_slopes`."""
+    """Run one loop per step, as `_cross_entropy` does."""
     length = bits.shape[2]
-    x, powers = np.empty(length, np.float32), np.empty(length, np.int32)
-    x_bits, power_values = x.view(np.int32), powers.view(np.float32)
+    values = np.empty(length, np.float32)
+    power_bits = np.empty(length, np.int32)
+    value_bits = values.view(np.int32)
+    powers = power_bits.view(np.float32)
     for text in range(bits.shape[0]):
         padded = not keys[text].all()
         for row in range(bits.shape[1]):
             for key in range(length):
-                x_bits[key] = np.int32(bits[text, row, key]) << np.int32(16)
+                value_bits[key] = np.int32(bits[text, row, key]) << np.int32(16)
             if padded:
                 for key in range(length):
-                    x[key] = x[key] if keys[text, key] else np.float32(-3e38)
-            peak = _largest(x_bits, powers)
+                    values[key] = values[key] if keys[text, key] else np.float32(-3e38)
+            peak = _largest(value_bits, power_bits)
             for key in range(length):
-                x[key] = (x[key] - peak) * scale
-            _exponentials(x, powers)
+                values[key] = (values[key] - peak) * scale
+            _exponentials(values, power_bits)
             mass = np.float32(0)
             for key in range(length):
-                x[key] *= power_values[key]
-                mass += x[key]
+                values[key] *= powers[key]
+                mass += values[key]
             share = np.float32(1) / mass
             for key in range(length):
-                x[key] *= share
-            _rounded(x_bits, bits[text, row])
+                values[key] *= share
+            _round(value_bits, bits[text, row])
 
 
-@_regrouped
-def _rounded(wide, bits):  # type: ignore[no-untyped-def]
-    """Float32 numbers, by their bits, to bf16, halves to the even one."""
-    for word in range(wide.shape[0]):
-        half = np.int32(0x7FFF) + ((wide[word] >> np.int32(16)) & np.int32(1))
-        bits[word] = np.int16((wide[word] + half) >> np.int32(16))
+@_jit_reordered
+def _round(float32_bits, bfloat16_bits):  # type: ignore[no-untyped-def]
+    """Round float32 numbers to bfloat16, by their bits, with ties to even."""
+    for word in range(float32_bits.shape[0]):
+        half = np.int32(0x7FFF) + ((float32_bits[word] >> np.int32(16)) & np.int32(1))
+        bfloat16_bits[word] = np.int16((float32_bits[word] + half) >> np.int32(16))
 
 
 @jit
 def _largest(bits, spare):  # type: ignore[no-untyped-def]
-    """The largest of float32 numbers by their bits, compared as integers; one that is no number is larger than all."""
+    """Return the largest float32 number, by its bits compared as integers; NaN is larger than any number."""
     top = np.int32(-(2**31))
     for word in range(bits.shape[0]):
         top = max(top, bits[word] ^ ((bits[word] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
@@ -230,18 +261,21 @@ def _largest(bits, spare):  # type: ignore[no-untyped-def]
     return spare.view(np.float32)[0]
 
 
-@_regrouped
-def _exponentials(x, scale):  # type: ignore[no-untyped-def]
-    """exp(x) of numbers up to 0, to 7 digits, as x * 2**scale: x by a polynomial, and the bits of the power."""
-    for word in range(x.shape[0]):
-        power = x[word] * np.float32(1.4426950408889634)  # exp(x) = 2**power
-        power = np.float32(-127) if power < np.float32(-127) else power  # whose scale is 0
+@_jit_reordered
+def _exponentials(values, scale_bits):  # type: ignore[no-untyped-def]
+    """Compute exp(x) of numbers x up to 0, to 7 digits, as m * 2**s.
+
+    m overwrites x, by a polynomial; `scale_bits` become the float32 bits of 2**s.
+    """
+    for word in range(values.shape[0]):
+        power = values[word] * np.float32(1.4426950408889634)  # exp(x) = 2**power
+        power = np.float32(-127) if power < np.float32(-127) else power  # 2**-127 has the bits of 0
         whole = np.floor(power)
-        rest = power - whole
+        fraction = power - whole
         value = np.float32(1.8775767e-3)
-        value = value * rest + np.float32(8.9893397e-3)
-        value = value * rest + np.float32(5.5826318e-2)
-        value = value * rest + np.float32(2.4015361e-1)
-        value = value * rest + np.float32(6.9315308e-1)
-        x[word] = value * rest + np.float32(9.9999994e-1)
-        scale[word] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+        value = value * fraction + np.float32(8.9893397e-3)
+        value = value * fraction + np.float32(5.5826318e-2)
+        value = value * fraction + np.float32(2.4015361e-1)
+        value = value * fraction + np.float32(6.9315308e-1)
+        values[word] = value * fraction + np.float32(9.9999994e-1)
+        scale_bits[word] = (np.int32(whole) + np.int32(127)) << np.int32(23)

@@ -1,20 +1,20 @@
 """
-Layers of an encoder, computed as fast as what is read of them allows.
+Faster forwards for an encoder's layers, for reading without training.
 
-* first_only(model)   a context in which a transformers encoder gives [B, 1, D] in place of [B, L, D]
-* halved(model)       a context in which one on a processor computes its layers in bfloat16, for reading alone
-* computed(rows)      rows in the precision of a product, for what autocast does not see
+* first_token_only(model)   a context in which an encoder returns [B, 1, D] instead of [B, L, D]
+* bfloat16_layers(model)    a context in which an encoder on a processor computes its layers in bfloat16
+* to_autocast_dtype(rows)   rows in the dtype that autocast gives a matrix product
 
 B texts of L tokens, D wide, H heads of E dimensions.
 
-`first_only`: all layers but the last are transformers' own. In the last one the query of one token meets the keys of
-all: q . (W_k x + b_k) = (W_k' q) . x + a number that softmax does not see, and the weighted values are W_v (sum of
-weighted x) + b_v. So BERT needs neither keys nor values of single tokens, and of a layer's 12 D^2 products per token
-2 H D are left.
+`first_token_only` changes the last layer alone. Its one query q meets the keys of all tokens x:
+q . (W_k x + b_k) = (W_k' q) . x + q . b_k. The last term is the same for every token, so softmax ignores it.
+The weighted values are W_v (weighted sum of x) + b_v. BERT therefore needs no keys or values of single tokens. Of a
+layer's 12 D^2 products per token, 2 H D remain.
 
-`halved`: the products of autocast, on the same rounded numbers. But a matrix is rounded and laid out for the processor
-once, not in every batch, query, key and value come of one product, GELU is applied where a product comes out, and the
-softmax stays in a core's cache. What is handed from layer to layer keeps the precision it had.
+`bfloat16_layers` computes autocast's products, on the same rounded numbers. Four things make it faster. A weight matrix
+is rounded and laid out for the processor once, not once per batch. Query, key and value come from one product. GELU is
+applied within a product. The softmax stays in a core's cache. Layers pass hidden states on in their own precision.
 """
 
 from __future__ import annotations
@@ -29,168 +29,220 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench.model import kernels
-from retrobench.model.internals import CHANGES, Product, attention_of, multiplies_bf16, replaced
+from retrobench.model.internals import CHANGES, Bfloat16Linear, attention_of, has_bfloat16_linear, replaced_forwards
 
-__all__ = ["computed", "first_only", "halved"]
+__all__ = ["bfloat16_layers", "first_token_only", "to_autocast_dtype"]
 
-# Tolerances of `replaced`. Sums in another order change a vector by 1e-6 of its length, one layer in bfloat16 by 0.01,
-# 24 of them by 0.05, and by 0.2 with weights that let no signal through.
-SAME, ROUNDED = 0.05, 0.4
+# Tolerances of `replaced_forwards`, in shares of a vector's length. Another order of sums changes a vector by 1e-6.
+FLOAT32_TOLERANCE = 0.05
+# One bfloat16 layer changes it by 0.01, 24 layers by 0.05, and layers whose weights let no signal through by 0.2.
+BFLOAT16_TOLERANCE = 0.4
 
-TEXTS = 4  # whose scores, H L L of each, are in a core's cache together
+TEXTS = 4  # texts per block, so that their scores, [H, L, L] per text, fit into a core's cache
 
 
 @contextmanager
-def first_only(model: Any) -> Iterator[bool]:
-    """While this lasts, `model` gives the last hidden state of each text's first token, [B, 1, D].
+def first_token_only(model: Any) -> Iterator[bool]:
+    """Make `model` return the first token's last hidden state alone, [B, 1, D], within the context.
 
-    Yields whether it does: a family that is not known, or attention by a kernel that hides its mask, is left as it is.
-    The texts have to be padded on the right.
+    Yields whether it does. A model of an unknown family, or with an attention kernel that hides its mask, stays
+    unchanged. Texts must be padded on the right.
     """
     layers = _layers(model)
-    last = layers[-1] if layers is not None and len(layers) else None
-    known = _FAMILIES.get(getattr(model.config, "model_type", ""))
-    if last is None or known is None or not _usual(model, last):
+    forward = _FIRST_TOKEN_FORWARDS.get(getattr(model.config, "model_type", ""))
+    if not layers or forward is None or not _is_unmodified(model, layers[-1]):
         yield False
         return
-    with replaced(model, [(last, partial(known, last))], SAME) as is_replaced:
+    last = layers[-1]
+    with replaced_forwards(model, [(last, partial(forward, last))], FLOAT32_TOLERANCE) as is_replaced:
         yield is_replaced
 
 
 @contextmanager
-def halved(model: Any) -> Iterator[bool]:
-    """While this lasts, `model` on a processor computes its layers in bfloat16, without what a backward pass needs.
+def bfloat16_layers(model: Any) -> Iterator[bool]:
+    """Make `model` compute its layers in bfloat16 within the context, on a processor and without gradients.
 
-    Yields whether it does: a family that is not like BERT, or a torch or processor without such products, is left as it
-    is. The weights of its start are taken. Padding may be anywhere.
+    Yields whether it does. A model unlike BERT stays unchanged, and so does any model where torch or the processor
+    lacks bfloat16 products. The weights are read once, on entry. Padding may be anywhere.
     """
     layers = _layers(model)
-    if not (layers and _can_be_halved(model) and all(_usual(model, layer) for layer in layers)):
+    if not layers or not _can_use_bfloat16(model) or not all(_is_unmodified(model, layer) for layer in layers):
         yield False
         return
     try:
-        forwards = [(layer, _Halved(layer)) for layer in layers]
+        forwards = [(layer, _Bfloat16Layer(layer)) for layer in layers]
     except CHANGES:
         yield False
         return
-    with replaced(model, forwards, ROUNDED) as is_replaced:
+    with replaced_forwards(model, forwards, BFLOAT16_TOLERANCE) as is_replaced:
         yield is_replaced
 
 
+def to_autocast_dtype(rows: Tensor) -> Tensor:
+    """Return rows in the dtype that autocast gives a matrix product; without autocast they stay as they are."""
+    device = rows.device.type
+    if not torch.is_autocast_enabled(device):
+        return rows
+    return rows.to(torch.get_autocast_dtype(device))
+
+
 def _layers(model: Any) -> Any:
-    encoder = getattr(model, "encoder", model)  # ModernBERT's stand in the model itself
+    encoder = getattr(model, "encoder", model)  # ModernBERT has no separate encoder
     return getattr(encoder, "layer", getattr(encoder, "layers", None))
 
 
-def _usual(model: Any, layer: Any) -> bool:
-    """Whether a layer is what transformers builds: an adapter or a quantised matrix would be passed over."""
-    plain = all(type(part) is nn.Linear for part in layer.modules() if hasattr(part, "weight") and _is_matrix(part))
-    decodes = getattr(model.config, "is_decoder", False)
-    return plain and not decodes and attention_of(model) in ("sdpa", "eager")
+def _is_unmodified(model: Any, layer: Any) -> bool:
+    """Return whether a layer is as transformers builds it; a faster forward would skip an adapter or quantisation."""
+    if getattr(model.config, "is_decoder", False) or attention_of(model) not in ("sdpa", "eager"):
+        return False
+    matrices = [module for module in layer.modules() if _has_matrix(module)]
+    return all(type(module) is nn.Linear for module in matrices)
 
 
-def _is_matrix(part: nn.Module) -> bool:
-    return getattr(part.weight, "ndim", 0) == 2
+def _has_matrix(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return getattr(weight, "ndim", 0) == 2
 
 
-def _bert(layer: Any, hidden: Tensor, attention_mask: Tensor | None, *unused: Any, **rest: Any) -> Tensor:
-    """BertLayer and its like, [B, L, D] -> [B, 1, D]."""
-    own, first = layer.attention.self, hidden[:, :1]
-    heads, size = own.num_attention_heads, own.attention_head_size
-    keys, values = (part.weight.view(heads, size, -1) for part in (own.key, own.value))  # [H, E, D]
-    query = own.query(first).view(len(hidden), heads, size)
-    tokens = computed(hidden)
-    scores = torch.einsum("bhe,hed->bhd", query, keys) @ tokens.transpose(1, 2)  # [B, H, L]
-    weights = F.dropout(_softmax(scores * size**-0.5, attention_mask), own.dropout.p, layer.training)
-    mixed = torch.einsum("bhd,hed->bhe", weights.to(tokens.dtype) @ tokens, values)
-    # Dropout keeps the sum of the weights at 1 only on average, so in training the bias is weighed too.
-    context = mixed + weights.sum(-1, keepdim=True).to(mixed.dtype) * own.value.bias.view(heads, size)
+def _can_use_bfloat16(model: Any) -> bool:
+    if _FIRST_TOKEN_FORWARDS.get(model.config.model_type) is not _bert_first_token or model.config.hidden_act != "gelu":
+        return False
+    return next(model.parameters()).device.type == "cpu" and has_bfloat16_linear()
+
+
+def _bert_first_token(
+    layer: Any, hidden: Tensor, attention_mask: Tensor | None, *_unused: Any, **_named: Any
+) -> Tensor:
+    """Compute a BertLayer for the first token: [B, L, D] -> [B, 1, D]. The algebra stands in the module's docstring."""
+    attention = layer.attention.self
+    heads, size = attention.num_attention_heads, attention.attention_head_size
+    key_weight = attention.key.weight.view(heads, size, -1)  # [H, E, D]
+    value_weight = attention.value.weight.view(heads, size, -1)  # [H, E, D]
+    value_bias = attention.value.bias.view(heads, size)
+    first = hidden[:, :1]
+    tokens = to_autocast_dtype(hidden)  # [B, L, D]
+
+    query = attention.query(first).view(len(hidden), heads, size)
+    query_by_width = torch.einsum("bhe,hed->bhd", query, key_weight)
+    scores = query_by_width @ tokens.transpose(1, 2)  # [B, H, L]
+    weights = _attention_weights(scores * size**-0.5, attention_mask)
+    weights = F.dropout(weights, attention.dropout.p, layer.training)
+
+    mixed_tokens = weights.to(tokens.dtype) @ tokens  # [B, H, D]
+    mixed_values = torch.einsum("bhd,hed->bhe", mixed_tokens, value_weight)
+    # Dropout keeps the sum of the weights at 1 only on average, so in training the bias is weighted too.
+    weight_sums = weights.sum(-1, keepdim=True).to(mixed_values.dtype)
+    context = mixed_values + weight_sums * value_bias  # [B, H, E]
     attended = layer.attention.output(context.reshape(len(hidden), 1, -1), first)
     return layer.feed_forward_chunk(attended)  # type: ignore[no-any-return]
 
 
-def computed(rows: Tensor) -> Tensor:
-    """Rows in the precision that a matrix product would take here."""
-    kind = rows.device.type
-    return rows.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else rows
+def _attention_weights(scores: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the float32 softmax of scores [B, H, L] under the first row of transformers' mask.
 
-
-def _softmax(scores: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Float32 weights [B, H, L] of scores under the first row of transformers' mask: True, or an added 0, at tokens."""
+    The mask is bool, True at real tokens, or a float that is added and 0 at real tokens.
+    """
     scores = scores.float()
-    if attention_mask is not None:
-        row = attention_mask[:, :, 0]  # [B, 1, L]
-        scores = scores.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else scores + row
-    return scores.softmax(-1)
+    if attention_mask is None:
+        return scores.softmax(-1)
+    mask = attention_mask[:, :, 0]  # [B, 1, L]
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+    return (scores + mask).softmax(-1)
 
 
-def _modernbert(
-    layer: Any, hidden: Tensor, attention_mask: Tensor | None, position_embeddings: Any, **rest: Any
+def _modernbert_first_token(
+    layer: Any, hidden: Tensor, attention_mask: Tensor | None, position_embeddings: Any, **_named: Any
 ) -> Tensor:
-    """ModernBertEncoderLayer: its keys turn with their positions, so that every token needs its own."""
-    own, (cos, sin) = layer.attn, position_embeddings
+    """Compute a ModernBertEncoderLayer for the first token: [B, L, D] -> [B, 1, D].
+
+    Each key is rotated by its position, so every token needs a key.
+    """
+    attention = layer.attn
+    cos, sin = position_embeddings
+    query_weight, key_weight, value_weight = attention.Wqkv.weight.chunk(3)
+    query_bias = key_bias = value_bias = None
+    if attention.Wqkv.bias is not None:
+        query_bias, key_bias, value_bias = attention.Wqkv.bias.chunk(3)
     tokens = layer.attn_norm(hidden)
-    matrix, bias = own.Wqkv.weight.chunk(3), (None,) * 3 if own.Wqkv.bias is None else own.Wqkv.bias.chunk(3)
-    query, key, value = (
-        F.linear(rows, *part).view(*rows.shape[:2], -1, own.head_dim).transpose(1, 2)  # [B, H, 1 or L, E]
-        for rows, *part in zip((tokens[:, :1], tokens, tokens), matrix, bias, strict=True)
-    )
-    query, key = _turned(query, cos[:, :1], sin[:, :1]), _turned(key, cos, sin)
-    row = None if attention_mask is None else attention_mask[:, :, :1]
-    dropout = own.attention_dropout if layer.training else 0.0
-    context = F.scaled_dot_product_attention(query, key, value, row, dropout, scale=own.head_dim**-0.5)
-    first = hidden[:, :1] + own.out_drop(own.Wo(context.transpose(1, 2).flatten(2)))
+
+    query = _by_head(F.linear(tokens[:, :1], query_weight, query_bias), attention.head_dim)  # [B, H, 1, E]
+    key = _by_head(F.linear(tokens, key_weight, key_bias), attention.head_dim)  # [B, H, L, E]
+    value = _by_head(F.linear(tokens, value_weight, value_bias), attention.head_dim)
+    query = _rotated(query, cos[:, :1], sin[:, :1])
+    key = _rotated(key, cos, sin)
+
+    mask = None if attention_mask is None else attention_mask[:, :, :1]
+    dropout = attention.attention_dropout if layer.training else 0.0
+    context = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=attention.head_dim**-0.5)
+    projected = attention.Wo(context.transpose(1, 2).flatten(2))
+    first = hidden[:, :1] + attention.out_drop(projected)
     return first + layer.mlp(layer.mlp_norm(first))  # type: ignore[no-any-return]
 
 
-def _turned(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rows [B, H, L, E] turned by the angles of their positions, [1 or B, L, E]."""
-    left, right = rows.float().chunk(2, dim=-1)
-    turned = rows.float() * cos[:, None] + torch.cat((-right, left), dim=-1) * sin[:, None]
-    return turned.to(rows.dtype)
+def _by_head(rows: Tensor, size: int) -> Tensor:
+    """Split rows by attention head: [B, L, H * E] -> [B, H, L, E]."""
+    texts, length, _ = rows.shape
+    return rows.view(texts, length, -1, size).transpose(1, 2)
 
 
-def _can_be_halved(model: Any) -> bool:
-    return (
-        _FAMILIES.get(model.config.model_type) is _bert
-        and model.config.hidden_act == "gelu"
-        and next(model.parameters()).device.type == "cpu"
-        and multiplies_bf16()
-    )
+def _rotated(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate rows [B, H, L, E] by the angles of their positions, [1 or B, L, E] (Su et al. 2021, arXiv:2104.09864)."""
+    wide = rows.float()
+    first_half, second_half = wide.chunk(2, dim=-1)
+    swapped = torch.cat((-second_half, first_half), dim=-1)
+    rotated = wide * cos[:, None] + swapped * sin[:, None]
+    return rotated.to(rows.dtype)
 
 
-class _Halved:
-    """A BertLayer, or its like, as `halved` computes it."""
+class _Bfloat16Layer:
+    """The forward of a BertLayer, or of a layer like it, within `bfloat16_layers`."""
 
     def __init__(self, layer: Any) -> None:
-        own, output = layer.attention.self, layer.attention.output
-        self.heads, self.size = own.num_attention_heads, own.attention_head_size
-        self.mixed, self.attended = Product(own.query, own.key, own.value), Product(output.dense)
-        self.wide, self.narrow = Product(layer.intermediate.dense, gelu=True), Product(layer.output.dense)
-        self.norms = output.LayerNorm, layer.output.LayerNorm
+        attention, output = layer.attention.self, layer.attention.output
+        self.heads = attention.num_attention_heads
+        self.size = attention.attention_head_size
+        self.query_key_value = Bfloat16Linear(attention.query, attention.key, attention.value)
+        self.attention_output = Bfloat16Linear(output.dense)
+        self.attention_norm = output.LayerNorm
+        self.expand = Bfloat16Linear(layer.intermediate.dense, gelu=True)
+        self.contract = Bfloat16Linear(layer.output.dense)
+        self.output_norm = layer.output.LayerNorm
 
-    def __call__(self, hidden: Tensor, attention_mask: Tensor | None, *unused: Any, **rest: Any) -> Tensor:
-        attended = self.norms[0](self.attended(self._context(hidden, attention_mask)) + hidden)
-        return self.norms[1](self.narrow(self.wide(attended)) + attended)  # type: ignore[no-any-return]
+    def __call__(self, hidden: Tensor, attention_mask: Tensor | None, *_unused: Any, **_named: Any) -> Tensor:
+        context = self._context(hidden, _real_keys(attention_mask))
+        attended = self.attention_norm(self.attention_output(context) + hidden)
+        expanded = self.expand(attended)
+        return self.output_norm(self.contract(expanded) + attended)  # type: ignore[no-any-return]
 
-    def _context(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-        shape = (*hidden.shape[:2], self.heads, self.size)
-        query, key, value = self.mixed(hidden).view(*shape[:2], 3, *shape[2:]).permute(2, 0, 3, 1, 4)  # [B, H, L, E]
-        context = hidden.new_empty(shape, dtype=torch.bfloat16)
-        keys = None if attention_mask is None else attention_mask[:, 0, 0]  # [B, L], True, or an added 0, at tokens
-        if keys is not None and keys.dtype != torch.bool:
-            keys = keys >= 0
-        for first in range(0, len(hidden), TEXTS):
-            some = slice(first, first + TEXTS)
-            weights = query[some].contiguous() @ key[some].transpose(2, 3)
-            kernels.softmax(weights, self.size**-0.5, None if keys is None else keys[some])
-            context[some] = (weights @ value[some]).transpose(1, 2)
+    def _context(self, hidden: Tensor, keys: Tensor | None) -> Tensor:
+        """Return the attention's weighted values, [B, L, D] bfloat16; `keys` [B, L] bool are the real tokens."""
+        texts, length, _ = hidden.shape
+        projected = self.query_key_value(hidden).view(texts, length, 3, self.heads, self.size)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
+        context = hidden.new_empty((texts, length, self.heads, self.size), dtype=torch.bfloat16)
+        for start in range(0, texts, TEXTS):
+            block = slice(start, start + TEXTS)
+            block_keys = None if keys is None else keys[block]
+            scores = query[block].contiguous() @ key[block].transpose(2, 3)  # [TEXTS, H, L, L]
+            kernels.softmax(scores, self.size**-0.5, block_keys)  # in place
+            context[block] = (scores @ value[block]).transpose(1, 2)
         return context.flatten(2)
 
 
-_FAMILIES: dict[str, Callable[..., Tensor]] = {
-    "bert": _bert,
-    "roberta": _bert,
-    "xlm-roberta": _bert,
-    "modernbert": _modernbert,
+def _real_keys(attention_mask: Tensor | None) -> Tensor | None:
+    """Return the real tokens, [B, L] bool, of transformers' mask, or None where all are."""
+    if attention_mask is None:
+        return None
+    keys = attention_mask[:, 0, 0]  # [B, L]
+    if keys.dtype == torch.bool:
+        return keys
+    return keys >= 0  # a float mask is 0 at real tokens and negative at padding
+
+
+_FIRST_TOKEN_FORWARDS: dict[str, Callable[..., Tensor]] = {
+    "bert": _bert_first_token,
+    "roberta": _bert_first_token,
+    "xlm-roberta": _bert_first_token,
+    "modernbert": _modernbert_first_token,
 }

@@ -13,7 +13,16 @@ from retrobench.model import Encoder, load_backbone, load_tokenizer
 from retrobench.stages.training_texts import TrainingTexts
 from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
-from retrobench.training import Batches, Candidates, Contrastive, Round, discard, on_this_machine, seeded, train
+from retrobench.training import (
+    Batches,
+    Candidates,
+    Contrastive,
+    ContrastiveBatches,
+    discard,
+    on_this_machine,
+    seeded,
+    train,
+)
 
 __all__ = ["RoundName", "finetune"]
 
@@ -45,7 +54,7 @@ def finetune(
         backbone, vocabulary = load_backbone(start.path, trains=True)
         encoder = Encoder(backbone, entrant.representation, track.representation)
         candidates = Candidates.open(negatives.path) if negatives else None
-        batch_maker = Round(
+        batch_maker = ContrastiveBatches(
             texts.examples(settings.examples),
             vocabulary,
             settings.reading,

@@ -1,35 +1,41 @@
 """
 Training: one loop for pre-training and fine-tuning.
 
-* loop         the loop, its batches and its determinism
-* checkpoints  written aside, renamed, resumed from
-* examples     training queries with positives and negatives
-* contrastive  the loss of fine-tuning
-* gathering    the tensors of all processes, with gradients
+* loop           the training loop
+* batches        the rows of each batch, and batches made ahead
+* ledger         the log of losses, and the check that they are finite
+* determinism    torch's deterministic algorithms
+* machine        precision and compilation on this machine
+* checkpoints    checkpoints, and resuming from them
+* examples       training queries with positives and negatives, and their batches
+* contrastive    the loss of fine-tuning
+* gathering      the tensors of all processes, with gradients
 """
 
+from retrobench.training.batches import Batches, map_tensors, seeded
 from retrobench.training.checkpoints import discard
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import Candidates, ContrastiveBatch, Examples, Round, TextGroup, TextGroups, grouped
-from retrobench.training.loop import (
-    Batches,
-    Loop,
-    deterministic,
-    map_tensors,
-    on_this_machine,
-    resolve_precision,
-    seeded,
-    train,
+from retrobench.training.determinism import deterministic
+from retrobench.training.examples import (
+    Candidates,
+    ContrastiveBatch,
+    ContrastiveBatches,
+    Examples,
+    TextGroup,
+    TextGroups,
+    grouped,
 )
+from retrobench.training.loop import Loop, train
+from retrobench.training.machine import on_this_machine, resolve_precision
 
 __all__ = [
     "Batches",
     "Candidates",
     "Contrastive",
     "ContrastiveBatch",
+    "ContrastiveBatches",
     "Examples",
     "Loop",
-    "Round",
     "TextGroup",
     "TextGroups",
     "deterministic",

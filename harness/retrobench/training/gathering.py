@@ -1,4 +1,4 @@
-"""The same tensors of all processes, with gradients: every query of a step is held against every passage of it."""
+"""Gather tensors of all processes, with gradients: a query of one process competes with passages of every process."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ __all__ = ["gathered"]
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows [n, ...] of all processes below each other, [processes * n, ...]; alone `rows` itself.
+    """Return the rows [n, ...] of all processes in order of rank, [world size * n, ...].
 
-    On the way back the gradients that all processes have for a row are added up at the process it came from. n must be
-    the same in each.
+    n must be equal in all processes. The backward pass adds up every process's gradients of a row, at the process that
+    owns the row. A single process gets `rows` itself.
     """
-    found: Tensor = rows if processes.size() == 1 else _Gathered.apply(rows)  # type: ignore[no-untyped-call]
-    return found
+    if processes.size() == 1:
+        return rows
+    all_rows: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
+    return all_rows
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        every = [torch.empty_like(rows) for _ in range(processes.size())]
-        distributed.all_gather(every, rows.contiguous())
-        return torch.cat(every)
+        by_rank = [torch.empty_like(rows) for _ in range(processes.size())]
+        distributed.all_gather(by_rank, rows.contiguous())
+        return torch.cat(by_rank)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

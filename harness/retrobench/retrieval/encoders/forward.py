@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retrobench.data import by_length
-from retrobench.model import first_only, halved
+from retrobench.model import bfloat16_layers, first_token_only
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,9 +50,9 @@ class Forward:
             stack.enter_context(torch.inference_mode())
             transformer = self.model.transformers_model if self._is_plain() else None
             if transformer is not None and self.model.dtype == torch.bfloat16:
-                stack.enter_context(halved(transformer))
+                stack.enter_context(bfloat16_layers(transformer))
             if transformer is not None and self._reads_first_only():
-                stack.enter_context(first_only(transformer))
+                stack.enter_context(first_token_only(transformer))
             yield
 
     def window(self, texts: Sequence[str]) -> Tokenised | Whole:
