@@ -94,15 +94,21 @@ def _entrant_row(comparison: Comparison, index: int, measures: Sequence[DatasetM
 
 
 def _costs(line: Line) -> list[str]:
+    time = clock(line.seconds())
+    pretraining = clock(line.seconds("pretrain"))
+    speed = format_number(line.speed(), ".0f")
     peak = line.peak_memory()
     memory = "-" if peak is None else f"{peak / 2**30:.2f} GiB"
-    return [clock(line.seconds()), clock(line.seconds("pretrain")), format_number(line.speed(), ".0f"), memory]
+    return [time, pretraining, speed, memory]
 
 
 def _shown_measures(comparison: Comparison) -> list[DatasetMeasure]:
     if not _wide(comparison):
         return list(comparison.columns)
-    return [column for column in comparison.columns if column in (comparison.columns[0], comparison.tested)]
+    measures = [comparison.columns[0]]
+    if comparison.tested and comparison.tested not in measures:
+        measures.append(comparison.tested)
+    return measures
 
 
 def _header(comparison: Comparison, column: DatasetMeasure) -> str:
@@ -152,10 +158,10 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _about_means(comparison: Comparison) -> str:
-    seeds = sorted({len(line.seeds) for line in comparison.lines if line.seeds})
-    counts = f" ({_span(seeds)} per entrant)" if seeds else ""
+    counts = sorted({len(line.seeds) for line in comparison.lines} - {0})
+    span = f" ({_span(counts)} per entrant)" if counts else ""
     sentence = (
-        f"Mean ± sample standard deviation over seeds{counts}. "
+        f"Mean ± sample standard deviation over seeds{span}. "
         "A seed changes pre-training and fine-tuning. Time is the sum over all stages."
     )
     if len(_datasets(comparison)) > 1:

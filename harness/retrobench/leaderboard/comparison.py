@@ -184,15 +184,15 @@ def _mean(values: Sequence[float]) -> float | None:
 def compare(rows: Sequence[Row], load: Load | None = None) -> list[Comparison]:
     """Return a comparison for each track identity.
 
-    The unchanged track comes first, then the identities measured last. `load` returns a row's values by query;
-    without it nothing is tested. Raises UnlikeError where two rows of a table were scored on different documents,
-    judgements or queries.
+    Unchanged tracks come before changed tracks, and later measurements before earlier ones. `load` returns a row's
+    values by query; without it nothing is tested. Raises UnlikeError where two rows of a table were scored on
+    different documents, judgements or queries.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.track, row.identity), []).append(row)
-    order = sorted(groups.values(), key=lambda group: (bool(group[0].overrides), -rows.index(group[-1])))
-    return [_comparison(group, load) for group in order]
+    comparisons = [_comparison(group, load) for group in groups.values()]
+    return sorted(comparisons, key=lambda comparison: (bool(comparison.overrides), -rows.index(comparison.rows[-1])))
 
 
 def check_same_data(rows: Iterable[Row]) -> None:
@@ -246,9 +246,15 @@ def compare_pairs(lines: Sequence[Line], column: DatasetMeasure, load: Load) -> 
     """
     dataset, measure = column
     values: list[list[Mapping[str, float]]] = []  # by line, then by row
+    queries = 0
     for line in lines:
-        values.append([load(row).get(dataset, {}).get(measure, {}) for row in line.rows])
-    if len(lines) < 2 or not any(any(rows) for rows in values):
+        line_values = []
+        for row in line.rows:
+            row_values = load(row).get(dataset, {}).get(measure, {})
+            line_values.append(row_values)
+            queries = max(queries, len(row_values))
+        values.append(line_values)
+    if len(lines) < 2 or queries == 0:
         return (), 0
     first = values[0][0]
     for line, line_values in zip(lines, values, strict=True):

@@ -236,7 +236,7 @@ def _check_data(table: str, excerpts: Sequence[Excerpt], subject: str, row: Row)
     datasets = _measurable_datasets(excerpts)
     if not datasets & row.measures.keys():
         raise UnlikeError(
-            f"{subject} was measured on {_brief(row.measures)}, and {table} is about {_brief(datasets)}. "
+            f"{subject} was measured on {_first_names(row.measures)}, and {table} is about {_first_names(datasets)}. "
             "Numbers of unlike identity share no table."
         )
     for excerpt in excerpts:
@@ -273,7 +273,7 @@ def _measurable_datasets(excerpts: Sequence[Excerpt]) -> dict[str, None]:
     return measurable or datasets
 
 
-def _brief(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     """Return the first three names, and the number of the remaining."""
     first, remaining = list(names)[:3], list(names)[3:]
     text = ", ".join(first)
@@ -293,9 +293,9 @@ def _check_recipes(table: str, excerpt: Excerpt, file: RowFile) -> None:
     for row in rows:
         common = _common_recipe(rows[0], ignored)
         recipe = _common_recipe(row, ignored)
-        unlike = sorted(key for key in common | recipe if common.get(key) != recipe.get(key))
-        if unlike:
-            raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(unlike)}. {NEXT_STEP}")
+        differing = [key for key in sorted(common | recipe) if common.get(key) != recipe.get(key)]
+        if differing:
+            raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(differing)}. {NEXT_STEP}")
         first = first_rows.setdefault(json.dumps(row.overrides, sort_keys=True), row)
         if first.identity != row.identity:
             raise UnlikeError(f"{_two(table, first, row)}: track {row.track} was changed between them. {NEXT_STEP}")
@@ -311,5 +311,8 @@ def _common_recipe(row: Row, ignored: Sequence[str]) -> dict[str, Any]:
 
 
 def _two(table: str, first: Row, second: Row) -> str:
-    names = " and ".join(f"{row.entrant} of {row.date} ({row.identity[:8]})" for row in (first, second))
-    return f"{table}: the rows of {names} are of unlike identity"
+    return f"{table}: the rows of {_dated(first)} and {_dated(second)} are of unlike identity"
+
+
+def _dated(row: Row) -> str:
+    return f"{row.entrant} of {row.date} ({row.identity[:8]})"

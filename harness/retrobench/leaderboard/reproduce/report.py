@@ -128,8 +128,9 @@ def _reason(outcome: Outcome) -> str:
 def _measured(excerpt: Excerpt, outcomes: Sequence[Outcome]) -> Table:
     """Return a row for each measured cell."""
     measured = [outcome for outcome in outcomes if outcome.line]
-    names = dict.fromkeys(outcome.name for outcome in measured)
-    letters = {name: string.ascii_letters[index % 52] for index, name in enumerate(names)}
+    letters: dict[str, str] = {}  # by name
+    for outcome in measured:
+        letters.setdefault(outcome.name, string.ascii_letters[len(letters) % 52])
     columns = [
         Column(""),
         Column("model"),

@@ -43,7 +43,10 @@ def describe_source(excerpt: Excerpt) -> str:
     overrides = fixed_texts(excerpt.set)
     if overrides:
         track += f" with {', '.join(overrides)}"
-    rounds = dict.fromkeys(system.round for system in excerpt.systems if system.round and system.entrant)
+    rounds: dict[str, None] = {}
+    for system in excerpt.systems:
+        if system.entrant and system.round:
+            rounds[system.round] = None
     if rounds:
         track += f", round {' and '.join(rounds)}"
     return f"{source} {track}."
@@ -73,9 +76,12 @@ def describe_corrections(excerpt: Excerpt) -> list[str]:
     """Return a sentence for each wrong print and each note on a system."""
     headers = column_headers(excerpt)
     sentences = []
-    wrong = [f"{column.header} for {headers[column]}" for column in excerpt.columns if column.header]
-    if wrong:
-        sentences.append(f"Headers as printed: {', '.join(wrong)}.")
+    wrong_headers = []
+    for column in excerpt.columns:
+        if column.header:
+            wrong_headers.append(f"{column.header} for {headers[column]}")
+    if wrong_headers:
+        sentences.append(f"Headers as printed: {', '.join(wrong_headers)}.")
     for system in excerpt.systems:
         if system.note:
             sentences.append(f"{system.model}: {system.note}.")
@@ -100,7 +106,7 @@ def explain_outcomes(outcomes: Sequence[Outcome]) -> list[str]:
                 f"Warning: {outcome.name} is {outcome.delta:.4f} above the published {outcome.cell.column.name}, more "
                 "than the tolerance. Look for a leak or another split before believing it."
             )
-    counts = sorted({outcome.tested_queries for outcome in measured if outcome.tested_queries})
+    counts = sorted({outcome.tested_queries for outcome in measured} - {0})
     if counts:
         sentences.append(
             f"Letters beside a measured number name the models that it beats: paired two-sided t-test over "
@@ -121,10 +127,14 @@ def _describe_origins(measured: Sequence[Outcome]) -> list[str]:
 
 def _origin(line: Line) -> str:
     """Return the kind, seeds, commits and machines of a line."""
-    seeds = ", ".join(format_number(row.seed, "d") for row in line.rows)
-    commits = ", ".join(dict.fromkeys(row.commit[:10] for row in line.rows))
-    machines = "; ".join(dict.fromkeys(list_facts(row.hardware) for row in line.rows))
-    return f"{describe_kind(line)}; seeds {seeds}; commit {commits}; {machines}"
+    seeds = []
+    commits: dict[str, None] = {}
+    machines: dict[str, None] = {}
+    for row in line.rows:
+        seeds.append(format_number(row.seed, "d"))
+        commits[row.commit[:10]] = None
+        machines[list_facts(row.hardware)] = None
+    return f"{describe_kind(line)}; seeds {', '.join(seeds)}; commit {', '.join(commits)}; {'; '.join(machines)}"
 
 
 def describe_datasets(judged: JudgedExcerpt) -> list[str]:
