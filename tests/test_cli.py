@@ -205,7 +205,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
     def truncated(*_: Any) -> str:
         raise EOFError("file ended early")  # Typer would turn it into "Aborted!"
 
-    monkeypatch.setattr(leaderboard, "show", truncated)
+    monkeypatch.setattr(leaderboard, "show_track", truncated)
     monkeypatch.setattr(sys, "argv", ["retrobench", "leaderboard"])
     with pytest.raises(EOFError, match="file ended early"):
         cli.main()

@@ -184,9 +184,9 @@ def _mean(values: Sequence[float]) -> float | None:
 def compare(rows: Sequence[Row], load: Load | None = None) -> list[Comparison]:
     """Return a comparison for each track identity.
 
-    The unchanged track comes first, then the identities measured last. `load` returns a row's values by query;
-    without it nothing is tested. Raises UnlikeError where two rows of a table were scored on different documents,
-    judgements or queries.
+    Unchanged tracks come before changed tracks, and later measurements before earlier ones. `load` returns a row's
+    values by query; without it nothing is tested. Raises UnlikeError where two rows of a table were scored on
+    different documents, judgements or queries.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

@@ -236,7 +236,7 @@ def _check_data(table: str, excerpts: Sequence[Excerpt], subject: str, row: Row)
     datasets = _measurable_datasets(excerpts)
     if not datasets & row.measures.keys():
         raise UnlikeError(
-            f"{subject} was measured on {_brief(row.measures)}, and {table} is about {_brief(datasets)}. "
+            f"{subject} was measured on {_first_names(row.measures)}, and {table} is about {_first_names(datasets)}. "
             "Numbers of unlike identity share no table."
         )
     for excerpt in excerpts:
@@ -273,7 +273,7 @@ def _measurable_datasets(excerpts: Sequence[Excerpt]) -> dict[str, None]:
     return measurable or datasets
 
 
-def _brief(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     """Return the first three names, and the number of the remaining."""
     first, remaining = list(names)[:3], list(names)[3:]
     text = ", ".join(first)
