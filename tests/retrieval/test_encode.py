@@ -1,4 +1,4 @@
-"""Encoding at work: several processes, and kills, each in real processes on one thread."""
+"""Encoding by several processes and by killed ones gives the bits of one process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEXTS, WINDOW = 600, 32
 
 
 def encoder(base: Path) -> tuple[Encoder, Vocabulary]:
-    """On tiny's base, with weights that tell texts apart; the same in every process."""
+    """Return an encoder on tiny's base, with weights that tell texts apart and are equal in every process."""
     backbone, vocabulary = load_backbone(base)
     torch.manual_seed(2)
     for name, parameter in backbone.named_parameters():
@@ -41,7 +41,7 @@ def encoder(base: Path) -> tuple[Encoder, Vocabulary]:
 
 
 def texts(folder: Path, count: int = TEXTS, longest: int = 60) -> None:
-    """Made-up token ids where `tokenise` would have left some."""
+    """Write random token ids as `tokenise` writes a collection's."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     lengths = np.stack([np.zeros(count, np.int64), draw.integers(0, longest, count)], 1)
@@ -52,16 +52,16 @@ def texts(folder: Path, count: int = TEXTS, longest: int = 60) -> None:
 
 
 def make(root: Path, folder: Path) -> dict[str, float]:
-    made, vocabulary = encoder(root / "base")
+    model, vocabulary = encoder(root / "base")
     torch.manual_seed(3)
-    assert made.projection is not None
-    torch.nn.init.normal_(made.projection.weight)
+    assert model.projection is not None
+    torch.nn.init.normal_(model.projection.weight)
     source = TokenisedTexts.open(root / "texts")
-    return write_vectors(folder, made, vocabulary, source, "passage", 40, False, {}, "encode")
+    return write_vectors(folder, model, vocabulary, source, "passage", 40, False, {}, "encode")
 
 
 def main(root: Path, killed: str = "") -> None:
-    """One of several processes; says how many windows it did."""
+    """Encode in one of several processes, and print its number of windows."""
     torch.set_num_threads(1)
     embedding.WINDOW = WINDOW
     put, done = Writer.put, list[int]()
@@ -79,7 +79,7 @@ def main(root: Path, killed: str = "") -> None:
 
 
 def words(root: Path, *more: str) -> list[str]:
-    """The command of a process."""
+    """Return the command of a process."""
     code = "import sys; sys.path[:0] = sys.argv[1].split(':'); from pathlib import Path; import test_encode as t\n"
     code += "t.main(Path(sys.argv[2]), *sys.argv[3:])"
     return [sys.executable, "-c", code, ":".join([str(Path(__file__).parent), *sys.path]), str(root), *more]
@@ -100,7 +100,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def alone(root: Path) -> dict[str, bytes]:
-    """What a single process makes."""
+    """Return the files of a single process."""
     (root / "alone").mkdir()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -115,15 +115,16 @@ def stored(root: Path) -> Path:
 
 
 def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
-    """Each does a part of the windows, and what comes out is what one alone makes."""
+    """Each process embeds a share of the windows, and the files equal those of one process."""
     ended = launch(words(root), 4)
     assert [process.returncode for process in ended] == [0] * 4, ended
     shares = [int(process.stdout) for process in ended]
     assert sum(shares) == -(-TEXTS // WINDOW) and sorted(shares)[-2] > 0, shares
-    assert f"{TEXTS}/{TEXTS} texts" in ended[0].stderr, "what the others did counts"
+    assert f"{TEXTS}/{TEXTS} texts" in ended[0].stderr, "rank 0 counts the other ranks' texts"
     assert contents(stored(root)) == alone(root)
-    found = Vectors.open(stored(root))
-    assert len(found) == TEXTS and np.ptp(found.dense(0, TEXTS), axis=0).min() > 0
+    vectors = Vectors.open(stored(root))
+    assert len(vectors) == TEXTS
+    assert np.ptp(vectors.dense(0, TEXTS), axis=0).min() > 0
 
 
 def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
@@ -137,10 +138,10 @@ def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
+    usual_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(usual_threads)
 
 
 @pytest.mark.parametrize("halved", [False, True])
@@ -148,24 +149,28 @@ def two_threads() -> Iterator[None]:
 def test_threads_change_no_bit(
     kind: Literal["query", "passage"], halved: bool, root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch is one thread's, so each comes out as it does alone; several batches are under way at a time."""
+    """One thread computes a batch, so its bits do not depend on the other batches under way."""
     monkeypatch.setitem(embedding.TOKENS, "cpu", 128)
-    made, vocabulary = encoder(root / "base")
-    source, seen = TokenisedTexts.open(root / "texts"), [set[int](), set[int]()]
+    model, vocabulary = encoder(root / "base")
+    source = TokenisedTexts.open(root / "texts")
+    threads_seen = set[int]()
+    settings_seen = set[int]()  # of torch's threads
     forward = Encoder.forward
 
     def watched(self: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> Embeddings:
-        seen[0].add(get_ident())
-        seen[1].add(torch.get_num_threads())
+        threads_seen.add(get_ident())
+        settings_seen.add(torch.get_num_threads())
         return forward(self, ids, mask)
 
     monkeypatch.setattr(Encoder, "forward", watched)
     for name, threads in (("one", 1), ("two", 2)):
         torch.set_num_threads(threads)
         (root / name).mkdir()
-        write_vectors(root / name, made, vocabulary, source, kind, 40, halved, {}, "encode")
-        assert torch.get_num_threads() == threads and seen[1] == {1}
-    assert get_ident() in seen[0] and len(seen[0]) == 3, "itself, then two others"
+        write_vectors(root / name, model, vocabulary, source, kind, 40, halved, {}, "encode")
+        assert torch.get_num_threads() == threads
+        assert settings_seen == {1}
+    assert get_ident() in threads_seen
+    assert len(threads_seen) == 3, "this thread, then two others"
     assert contents(root / "one") == contents(root / "two")
 
 
@@ -175,20 +180,20 @@ def test_an_error_in_one_thread_ends_them_all(
 ) -> None:
     monkeypatch.setitem(embedding.TOKENS, "cpu", 64)
     monkeypatch.setattr(embedding, "WINDOW", TEXTS)
-    made, vocabulary = encoder(root / "base")
-    asked = list[int]()
+    model, vocabulary = encoder(root / "base")
+    batch_sizes = list[int]()
 
     def failing(self: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> Embeddings:
-        asked.append(len(ids))
-        if len(asked) == 5:
+        batch_sizes.append(len(ids))
+        if len(batch_sizes) == 5:
             raise error
         time.sleep(0.01)
-        return Embeddings(torch.zeros(len(ids), 8), torch.ones(len(ids), made.words))
+        return Embeddings(torch.zeros(len(ids), 8), torch.ones(len(ids), model.words))
 
     monkeypatch.setattr(Encoder, "forward", failing)
     source = TokenisedTexts.open(root / "texts")
     (root / "broken").mkdir()
     with pytest.raises(error):
-        write_vectors(root / "broken", made, vocabulary, source, "passage", 40, False, {}, "encode")
-    assert len(asked) < 12, "of more than 200 batches"
+        write_vectors(root / "broken", model, vocabulary, source, "passage", 40, False, {}, "encode")
+    assert len(batch_sizes) < 12, "of more than 200 batches"
     assert torch.get_num_threads() == 2 and not (root / "broken" / "manifest.json").exists()

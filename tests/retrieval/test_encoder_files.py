@@ -1,4 +1,4 @@
-"""Where a published encoder is found, and which files are refused, each in one line."""
+"""Published encoders are found by folder, name or hub id; unusable files are refused in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(folder: Path) -> PublishedEncoder:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models that no test changes."""
     root = tmp_path_factory.mktemp("models")
     return {
@@ -38,13 +38,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def copied(places: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
-    """A model that may be spoilt, in a folder called `model`."""
-    return lambda name: Path(shutil.copytree(places[name], tmp_path / "model"))
+def copied(models: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Copy a model, which may then be changed, to a folder called `model`."""
+    return lambda name: Path(shutil.copytree(models[name], tmp_path / "model"))
 
 
 def test_a_hub_id_is_read_from_the_cache_offline(
-    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
@@ -53,14 +53,14 @@ def test_a_hub_id_is_read_from_the_cache_offline(
         match=r"^Model 'org/tiny' is neither a folder, nor one of retrobench/.+, nor to be had from the hub \(.+\)\.",
     ):
         encoders.load_published("org/tiny", Choices())
-    place = tmp_path / "models--org--tiny"
-    shutil.copytree(places["mean"], place / "snapshots" / ("a" * 40))
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text("a" * 40)
-    found = encoders.load_published("org/tiny", Choices())
-    assert found.name == "org/tiny" and np.array_equal(
-        found.embed(TEXTS, "query"), load(places["mean"]).embed(TEXTS, "query")
-    )
+    cached = tmp_path / "models--org--tiny"
+    shutil.copytree(models["mean"], cached / "snapshots" / ("a" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    encoder = encoders.load_published("org/tiny", Choices())
+    vectors = load(models["mean"]).embed(TEXTS, "query")
+    assert encoder.name == "org/tiny"
+    assert np.array_equal(encoder.embed(TEXTS, "query"), vectors)
 
 
 def test_the_shipped_base_goes_by_its_name() -> None:
@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_refused(kind: str, copied: Callable[[str], Path]) -> None:
+def test_unusable_files_are_refused_in_one_line(kind: str, copied: Callable[[str], Path]) -> None:
     name, spoil, text = REFUSED[kind]
     folder = copied(name)
     spoil(folder)

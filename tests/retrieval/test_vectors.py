@@ -1,4 +1,4 @@
-"""Vectors on disk: what is written is what is read, by one process or four, killed or not."""
+"""Vectors on disk are read as they were written, by one process or several, killed or not."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ WORDS = 50
 
 
 def rows_of(first: int, last: int, width: int) -> np.ndarray:
-    """Vectors that depend on the row number alone."""
+    """Return vectors that depend on the row number alone."""
     return np.stack([np.random.default_rng(row).normal(size=width) for row in range(first, last)]).astype(np.float32)
 
 
 def terms_of(first: int, last: int) -> Terms:
-    drawn = [np.random.default_rng([row, 1]) for row in range(first, last)]
-    columns = [np.sort(draw.permutation(WORDS)[: draw.integers(0, 7)]).astype(np.int32) for draw in drawn]
-    values = [draw.random(len(own), np.float32) for draw, own in zip(drawn, columns, strict=True)]
-    indptr = np.concatenate([[0], np.cumsum([len(own) for own in columns])]).astype(np.int64)
-    return Terms(indptr, np.concatenate(columns).astype(np.int32), np.concatenate(values).astype(np.float32))
+    """Return sparse rows of up to six words that depend on the row number alone."""
+    counts, columns, values = [0], [], []
+    for row in range(first, last):
+        draw = np.random.default_rng([row, 1])
+        words = np.sort(draw.permutation(WORDS)[: draw.integers(0, 7)])
+        counts.append(len(words))
+        columns.append(words.astype(np.int32))
+        values.append(draw.random(len(words), np.float32))
+    return Terms(np.cumsum(counts, dtype=np.int64), np.concatenate(columns), np.concatenate(values))
 
 
 def fill(folder: Path, rows: int, window: int, width: int = 6, dtype: str = "float32", words: int = WORDS) -> None:
@@ -46,26 +50,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "window"), [(1, 8), (7, 8), (8, 8), (23, 8), (23, 1)])
-def test_what_is_written_is_read(rows: int, window: int, dtype: str, tmp_path: Path) -> None:
+def test_vectors_are_read_as_written(rows: int, window: int, dtype: str, tmp_path: Path) -> None:
     fill(tmp_path, rows, window, dtype=dtype)
-    names = {
-        "manifest.json",
-        "ids.json",
-        "dense.npy",
-        *(f"terms.{part}.npy" for part in ("indptr", "indices", "values")),
-    }
+    arrays = {"dense.npy", "terms.indptr.npy", "terms.indices.npy", "terms.values.npy"}
+    names = {"manifest.json", "ids.json", *arrays}
     assert {file.name for file in tmp_path.iterdir()} == names
-    found = Vectors.open(tmp_path)
-    assert (len(found), found.width, found.words, found.dtype) == (rows, 6, WORDS, dtype)
-    assert found.ids == [f"d{row}" for row in range(rows)]
+    vectors = Vectors.open(tmp_path)
+    assert (len(vectors), vectors.width, vectors.words, vectors.dtype) == (rows, 6, WORDS, dtype)
+    assert vectors.ids == [f"d{row}" for row in range(rows)]
     manifest = {"rows": rows, "first": 0, "last": rows, "windows": window, "kind": "passage", "dtype": dtype}
-    assert manifest.items() <= found.manifest.items()
+    assert manifest.items() <= vectors.manifest.items()
     numbers = torch.from_numpy(rows_of(0, rows, 6)).to(getattr(torch, dtype)).float().numpy()
-    assert np.array_equal(found.dense(0, rows), numbers) and found.dense(0, rows).dtype == np.float32
+    assert np.array_equal(vectors.dense(0, rows), numbers) and vectors.dense(0, rows).dtype == np.float32
     for first, last in ((0, 1), (rows // 2, rows), (rows - 1, rows + 5), (rows, rows)):
-        assert np.array_equal(found.dense(first, last), numbers[first:last])
+        assert np.array_equal(vectors.dense(first, last), numbers[first:last])
         expected = terms_of(first, min(last, rows)) if first < rows else Terms(np.zeros(1), *2 * [np.zeros(0)])
-        assert all(np.array_equal(*pair) for pair in zip(found.terms(first, last), expected, strict=True))
+        assert all(np.array_equal(*pair) for pair in zip(vectors.terms(first, last), expected, strict=True))
 
 
 def test_numpy_maps_what_is_written(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_either_part_may_be_missing(tmp_path: Path) -> None:
     for name, width, words in (("dense", 6, 0), ("terms", 0, WORDS)):
         (tmp_path / name).mkdir()
         fill(tmp_path / name, 9, 4, width, words=words)
-        found = Vectors.open(tmp_path / name)
-        assert (found.width, found.words, len(found)) == (width, words, 9)
+        vectors = Vectors.open(tmp_path / name)
+        assert (vectors.width, vectors.words, len(vectors)) == (width, words, 9)
 
 
 def test_the_order_of_windows_leaves_no_trace(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def child(folder: Path, killed_at: int) -> subprocess.Popen[bytes]:
 
 
 def test_processes_share_the_windows_and_kills_leave_no_trace(tmp_path: Path) -> None:
-    """Two processes at once, killed in the middle of a window, then two more; what was held goes to others."""
+    """Two processes are killed in the middle of a window, and two more get their windows."""
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     fill(tmp_path / "one", 83, 4)
@@ -146,12 +146,12 @@ def test_a_window_that_another_holds_is_waited_for(tmp_path: Path) -> None:
     assert np.array_equal(Vectors.open(tmp_path).dense(0, 83), rows_of(0, 83, 6))
 
 
-def test_finished_windows_are_not_asked_for_again(tmp_path: Path) -> None:
-    about = (tmp_path, 23, 6, 0, "float32", 8)
-    with Writer(*about) as writer:
+def test_finished_windows_are_not_given_out_again(tmp_path: Path) -> None:
+    arguments = (tmp_path, 23, 6, 0, "float32", 8)
+    with Writer(*arguments) as writer:
         writer.put(8, rows_of(8, 16, 6))
         assert writer.done == 8
-    with Writer(*about) as writer:
+    with Writer(*arguments) as writer:
         assert list(writer.windows()) == [(0, 8), (16, 23)]
     with Writer(tmp_path, 23, 6, 0, "float16", 8) as writer:
         assert writer.done == 0 and len(list(writer.windows())) == 3, "other vectors are begun afresh"
@@ -178,13 +178,14 @@ def test_a_full_disk_is_an_error_not_a_death(tmp_path: Path) -> None:
         "except OSError as error:\n  print(error.errno)\n"
     )
     words = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), *sys.path]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == "27", done.stderr
+    process = subprocess.run(words, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "27"
     with Writer(tmp_path, 400, 6, window=100) as writer:
         assert writer.done == 0
 
 
-def test_what_a_type_cannot_store_is_refused(tmp_path: Path) -> None:
+def test_a_number_too_large_for_its_type_is_refused(tmp_path: Path) -> None:
     with Writer(tmp_path, 3, 2, dtype="float16") as writer:
         numbers = np.asarray([[1, 2], [3, 70000], [5, 6]], np.float32)
         with pytest.raises(
@@ -235,7 +236,7 @@ def gone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (damage_ids, "it holds 1 ids for 9 rows"),
         (damage_manifest, "it has no manifest.json that can be read"),
@@ -246,13 +247,13 @@ def gone(folder: Path) -> None:
         (gone, r"its terms.indptr.npy cannot be read \(No such file or directory\)"),
     ],
 )
-def test_a_damaged_folder_is_refused(damage: object, said: str, tmp_path: Path) -> None:
+def test_a_damaged_folder_is_refused(damage: object, message: str, tmp_path: Path) -> None:
     assert callable(damage)
     fill(tmp_path, 9, 4)
     damage(tmp_path)
-    with pytest.raises(RetrobenchError, match=f"cannot be used: {said}.* Encode the texts again") as told:
+    with pytest.raises(RetrobenchError, match=f"cannot be used: {message}.* Encode the texts again") as error:
         Vectors.open(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         Vectors.open(tmp_path / "none")
 
 
-def test_what_is_said_of_vectors_cannot_contradict_their_manifest(tmp_path: Path) -> None:
+def test_facts_cannot_contradict_the_manifest(tmp_path: Path) -> None:
     """A model may compute in another type than its vectors are stored in; under one name a reader would be misled."""
     with pytest.raises(ValueError, match="dtype"):
         Writer(tmp_path, 3, 4, facts={"dtype": "bfloat16", "rows": 3})
