@@ -29,7 +29,7 @@ from retrobench.scoring.measures import measure
 from retrobench.stages import open_inputs
 from retrobench.store import Store
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.examples import Candidates, Examples
+from retrobench.training.examples import Candidates, ContrastiveBatches, Examples
 
 BUILT_IN = ("bert", "mlm", "retromae", "bow-mae", "dupmae")
 MEASURES = ["MRR@10", "nDCG@10", "Recall@100", "Success@5", "MAP"]
