@@ -21,24 +21,26 @@ LIMIT = 1.5e9  # bytes
 GROWTH = 1.1  # of the memory, for ten times the rows; the ids come on top
 ID = 100  # bytes that an id and its tie rank may take
 DEPTH = 100
+QUERIES = 500
 WINDOW = 2**14
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield the top 100 of 1,000,000 x 768 for 500 queries, from disk."""
-    rows, width, query_count = 1_000_000, 768, 500
+    rows, width = 1_000_000, 768
     if setting.smoke:
-        rows, width, query_count = 20_000, 64, 30
+        # A tenth of these rows fills blocks and loads every kernel. Above, only the ids may add memory.
+        rows, width = 200_000, 32
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = (rows // 10, rows)
         for size in sizes:
             _write_vectors(folder / str(size), size, width)
-        queries = unit(query_count, width, 10**9)
+        queries = unit(QUERIES, width, 10**9)
 
         def ours() -> float:
             _search(folder / str(rows), queries)
-            return float(query_count)
+            return float(QUERIES)
 
         def check() -> str:
             peaks = [_peak(folder / str(size), queries) for size in sizes]
