@@ -80,7 +80,7 @@ def test_memory_of_a_search_is_bounded_or_told_of() -> None:
 
 def test_memory_of_a_search_is_watched_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `retrobench bench` does: this process holds whatever earlier tests left in it."""
-    monkeypatch.setitem(BENCHMARKS, "scale-search", "scale_search")
+    monkeypatch.setitem(BENCHMARKS, "scale-search", "scale_search:cases")
     file = tmp_path / "out.json"
     assert bench(["scale-search"], device="cpu", smoke=True, json_file=file).exit_code == 0
     [result] = json.loads(file.read_text())
