@@ -85,7 +85,6 @@ def test_an_error_is_one_line(call: Callable[..., Output], root: Path) -> None:
         "Error: Model 'model' has no modules.json, so its files do not say how a text's tokens become one vector. "
         "Say it with --pooling, one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken.\n",
     )
-    assert call("model", "--pooling", "cls", "--dataset", "dato", "--store", "none").err.startswith(
-        "Error: Unknown dataset 'dato'."
-    )
+    words = ("model", "--pooling", "cls", "--dataset", "dato", "--store", "none")
+    assert call(*words).err.startswith("Error: Unknown dataset 'dato'.")
     assert not (root / "none").exists()
