@@ -56,15 +56,15 @@ def test_the_tokenizer_says_which_ids_are_no_words(base: Base) -> None:
 def test_words_begin_where_the_tokenizer_begins_them(base: Base) -> None:
     for (_, title, text), row in zip(base.parts, range(len(base.texts)), strict=True):
         passage = base.texts[row]
-        for part, ids, starts in (
+        for prefix, ids, starts in (
             (title, passage.title, passage.title_starts),
             (text, passage.text, passage.text_starts),
         ):
-            assert ids.tolist() == base.tokenizer.encode(part, add_special_tokens=False)
-            assert int(starts.sum()) == len(part.split())
-            cut = [at for at in range(len(ids)) if starts[at]] + [len(ids)]
+            assert ids.tolist() == base.tokenizer.encode(prefix, add_special_tokens=False)
+            assert int(starts.sum()) == len(prefix.split())
+            cut = [index for index in range(len(ids)) if starts[index]] + [len(ids)]
             pieces = [ids[a:b].tolist() for a, b in itertools.pairwise(cut)]
-            assert [str(base.tokenizer.decode(word)).strip() for word in pieces] == part.split()
+            assert [str(base.tokenizer.decode(word)).strip() for word in pieces] == prefix.split()
     assert any(int(base.texts[row].text_starts.sum()) < len(base.texts[row].text) for row in range(5))
 
 
@@ -96,8 +96,8 @@ def test_the_lent_positions_are_those_of_the_tokens(base: Base) -> None:
     words = backbone.word_matrix[packed.input_ids] + backbone.positions[: packed.input_ids.shape[1]]
     module = backbone.lm.base_model.embeddings
     expected = module.LayerNorm(words + module.token_type_embeddings.weight[0])
-    found, real = backbone.embed(packed.input_ids), packed.attention_mask.bool()
-    torch.testing.assert_close(found[real], expected[real], rtol=1e-5, atol=1e-5)
+    result, real = backbone.embed(packed.input_ids), packed.attention_mask.bool()
+    torch.testing.assert_close(result[real], expected[real], rtol=1e-5, atol=1e-5)
     shared = backbone.embed(inputs_embeds=backbone.word_matrix[packed.input_ids])
     torch.testing.assert_close(shared[real], expected[real], rtol=1e-5, atol=1e-5)
 
@@ -122,14 +122,14 @@ def test_an_unsupported_family_is_refused_by_name(unsupported: Any) -> None:
 # The decoder
 
 
-def saved_without(base: Base, folder: Path, *parts: str) -> Path:
+def saved_without(base: Base, folder: Path, *module_names: str) -> Path:
     """The model in a folder, its weights without those whose names hold one of `parts`."""
     base.lm.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if not any(part in name for part in parts)}
-    assert bool(parts) == (len(kept) < len(weights))
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    remaining = {name: value for name, value in weights.items() if not any(prefix in name for prefix in module_names)}
+    assert bool(module_names) == (len(remaining) < len(weights))
+    save_file(remaining, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 
@@ -189,14 +189,14 @@ def test_no_position_sees_its_own_token(base: Base, form: Form) -> None:
             out: Tensor = decoder(backbone, sentence, ids, visible, form)
         return out
 
-    before = rebuilt(packed.input_ids)
-    for at in range(1, 9):
+    own = rebuilt(packed.input_ids)
+    for index in range(1, 9):
         changed = packed.input_ids.clone()
-        changed[:, at] = (changed[:, at] + 7) % (WORDS - 20) + 10
-        moved = (rebuilt(changed) - before).abs().amax(-1) > 1e-6  # [B, L]
+        changed[:, index] = (changed[:, index] + 7) % (WORDS - 20) + 10
+        moved = (rebuilt(changed) - own).abs().amax(-1) > 1e-6  # [B, L]
         real = packed.attention_mask.bool()
-        seen = visible[:, :, at] & real
-        assert not moved[:, at].any()
+        seen = visible[:, :, index] & real
+        assert not moved[:, index].any()
         assert torch.equal(moved & real, seen)
 
 
@@ -209,8 +209,8 @@ def test_the_sentence_vector_reaches_every_row(base: Base, form: Form) -> None:
     visible[:, :, 0] = True
     sentence = torch.randn(len(visible), backbone.config.hidden_size, requires_grad=True)
     rows = decoder(backbone, sentence, packed.input_ids, visible, form)
-    for at in range(3):
-        (slope,) = torch.autograd.grad(rows[:, at].square().sum(), sentence, retain_graph=True)
+    for index in range(3):
+        (slope,) = torch.autograd.grad(rows[:, index].square().sum(), sentence, retain_graph=True)
         assert slope.norm(dim=1).min() > 0
     assert F.pairwise_distance(rows[:, 1], rows[:, 2]).min() > 1e-3
     assert not torch.equal(decoder(backbone, torch.zeros_like(sentence), packed.input_ids, visible, form), rows)

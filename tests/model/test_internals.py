@@ -68,11 +68,11 @@ def test_the_pinned_versions_are_read_fast(family: tuple[Backbone, Packed]) -> N
 def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: tuple[Backbone, Packed]) -> None:
     backbone, (ids, mask, _) = family
     model = backbone.lm.base_model
-    before, state = vectors(model, ids, mask), torch.get_rng_state()
+    vectors_before, state = vectors(model, ids, mask), torch.get_rng_state()
     for _ in range(2):
         with bfloat16_layers(model), first_token_only(model):
             pass
-        assert torch.equal(vectors(model, ids, mask), before)
+        assert torch.equal(vectors(model, ids, mask), vectors_before)
     assert torch.equal(torch.get_rng_state(), state)
     assert not any("forward" in vars(layer) for layer in backbone.layers)
 
@@ -95,8 +95,8 @@ def unordered(weight: Tensor) -> Tensor:
 TORCH = {
     "torch has no such product": no_products,
     "the product takes other arguments": products(lambda rows, weight: rows),
-    "the product leaves out the bias": products(lambda rows, weight, bias, *after: F.linear(rows, weight)),
-    "the product leaves out GELU": products(lambda rows, weight, bias, *after: F.linear(rows, weight, bias)),
+    "the product leaves out the bias": products(lambda rows, weight, bias, *activation: F.linear(rows, weight)),
+    "the product leaves out GELU": products(lambda rows, weight, bias, *activation: F.linear(rows, weight, bias)),
     "weights are laid out otherwise": products(lambda rows, *unused: rows, unordered),
 }
 
@@ -203,12 +203,12 @@ def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: tuple
     """The very numbers, for a decoder has nothing but linear layers, norms and a table of positions."""
     lm = family[0].lm
     assert hasattr(lm, "_init_weights")
-    one = EnhancedDecoder(lm.config, own_positions=True)
-    two = deepcopy(one)
+    own_decoder = EnhancedDecoder(lm.config, own_positions=True)
+    bert_decoder = deepcopy(own_decoder)
     torch.manual_seed(0)
-    initialise(lm, one)
+    initialise(lm, own_decoder)
     torch.manual_seed(0)
-    initialise(SimpleNamespace(config=lm.config), two)
-    assert len(one.state_dict()) == 17
-    for name, weight in one.state_dict().items():
-        assert torch.equal(weight, two.state_dict()[name]), name
+    initialise(SimpleNamespace(config=lm.config), bert_decoder)
+    assert len(own_decoder.state_dict()) == 17
+    for name, weight in own_decoder.state_dict().items():
+        assert torch.equal(weight, bert_decoder.state_dict()[name]), name

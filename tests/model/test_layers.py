@@ -32,7 +32,7 @@ def loud(model: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Packed]:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Packed]:
     base = make(request.param, tmp_path_factory.mktemp(request.param))
     backbone = base.backbone()
     loud(backbone.lm)
@@ -42,8 +42,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1)], ids=["padded", "whole"])
-def test_it_equals_the_whole(made: tuple[Backbone, Packed], attention: str, rows: slice) -> None:
-    backbone, (ids, mask, _) = made
+def test_it_equals_the_whole(family: tuple[Backbone, Packed], attention: str, rows: slice) -> None:
+    backbone, (ids, mask, _) = family
     backbone.lm.set_attn_implementation(attention)
     with torch.inference_mode():
         whole = backbone.hidden(ids[rows], mask[rows])[:, 0]
@@ -53,33 +53,33 @@ def test_it_equals_the_whole(made: tuple[Backbone, Packed], attention: str, rows
     assert torch.cosine_similarity(first.double(), whole.double()).min() >= 0.9999999
 
 
-def test_in_bf16_it_is_no_further_from_float32(made: tuple[Backbone, Packed]) -> None:
-    backbone, (ids, mask, _) = made
+def test_in_bf16_it_is_no_further_from_float32(family: tuple[Backbone, Packed]) -> None:
+    backbone, (ids, mask, _) = family
     with torch.inference_mode():
         exact = backbone.hidden(ids, mask)[:, 0]
         with torch.autocast("cpu", torch.bfloat16):
             whole, first = backbone.hidden(ids, mask)[:, 0], sentence(backbone, ids, mask)
-    apart = [float(1 - torch.cosine_similarity(exact, found.float()).mean()) for found in (whole, first)]
+    apart = [float(1 - torch.cosine_similarity(exact, vectors.float()).mean()) for vectors in (whole, first)]
     assert apart[1] <= 1.5 * apart[0] < 0.01
 
 
-def test_nothing_is_left_behind(made: tuple[Backbone, Packed]) -> None:
+def test_nothing_is_left_behind(family: tuple[Backbone, Packed]) -> None:
     """After the context, an error in it included, the model gives every token again."""
-    backbone, (ids, mask, _) = made
-    before = backbone.hidden(ids, mask)
+    backbone, (ids, mask, _) = family
+    every_token = backbone.hidden(ids, mask)
     with first_token_only(backbone.lm.base_model) as is_known:
         assert is_known and backbone.hidden(ids, mask).shape == (len(ids), 1, 32)
     with pytest.raises(ZeroDivisionError), first_token_only(backbone.lm.base_model):
         raise ZeroDivisionError
-    assert torch.equal(backbone.hidden(ids, mask), before)
+    assert torch.equal(backbone.hidden(ids, mask), every_token)
 
 
-def test_gradients_are_those_of_the_whole(made: tuple[Backbone, Packed]) -> None:
-    backbone, (ids, mask, _) = made
+def test_gradients_are_those_of_the_whole(family: tuple[Backbone, Packed]) -> None:
+    backbone, (ids, mask, _) = family
 
-    def gradients(found: Tensor) -> dict[str, Tensor]:
+    def gradients(vectors: Tensor) -> dict[str, Tensor]:
         backbone.zero_grad()
-        found.sin().sum().backward()  # type: ignore[no-untyped-call]
+        vectors.sin().sum().backward()  # type: ignore[no-untyped-call]
         return {name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None}
 
     whole, first = gradients(backbone.hidden(ids, mask)[:, 0]), gradients(sentence(backbone, ids, mask))
@@ -98,28 +98,28 @@ def unknown_family() -> Any:
 
 def test_what_is_not_known_is_left_as_it_is(tmp_path: Path) -> None:
     ids = torch.arange(5)[None]
-    other = unknown_family().eval()
-    with first_token_only(other) as is_known:
-        assert not is_known and other(ids).last_hidden_state.shape == (1, 5, 32)
+    distil_bert = unknown_family().eval()
+    with first_token_only(distil_bert) as is_known:
+        assert not is_known and distil_bert(ids).last_hidden_state.shape == (1, 5, 32)
     bert = make("bert", tmp_path).backbone().lm.base_model.eval()
     bert.encoder.layer[-1].attention.self.key = type("Adapted", (nn.Linear,), {})(32, 32)
     with first_token_only(bert) as is_known:
         assert not is_known and bert(ids).last_hidden_state.shape == (1, 5, 32)
 
 
-def nearness(exact: Tensor, found: Tensor, mask: Tensor) -> float:
+def nearness(exact: Tensor, vectors: Tensor, mask: Tensor) -> float:
     """How far, on average over the tokens, directions lie apart."""
-    return float(1 - torch.cosine_similarity(exact.double(), found.double(), dim=-1)[mask.bool()].mean())
+    return float(1 - torch.cosine_similarity(exact.double(), vectors.double(), dim=-1)[mask.bool()].mean())
 
 
-@pytest.mark.parametrize("kept", ["float32", "bfloat16"], ids=["autocast", "weights in bf16"])
+@pytest.mark.parametrize("dtype_name", ["float32", "bfloat16"], ids=["autocast", "weights in bf16"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_halved_layers_are_as_near_as_transformers_own(
-    made: tuple[Backbone, Packed], attention: str, kept: str
+    family: tuple[Backbone, Packed], attention: str, dtype_name: str
 ) -> None:
     """All tokens, wherever the padding is, of more texts than are gone through together."""
-    backbone, (ids, mask, _) = deepcopy(made[0]), made[1]
-    model, dtype = backbone.lm.base_model, getattr(torch, kept)
+    backbone, (ids, mask, _) = deepcopy(family[0]), family[1]
+    model, dtype = backbone.lm.base_model, getattr(torch, dtype_name)
     backbone.lm.set_attn_implementation(attention)
     ids, mask = torch.cat([ids, ids.flip(1)]), torch.cat([mask, mask.flip(1)])
     with torch.inference_mode():
@@ -128,16 +128,16 @@ def test_halved_layers_are_as_near_as_transformers_own(
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
             own = backbone.hidden(ids, mask)
             with bfloat16_layers(model) as is_known:
-                found = backbone.hidden(ids, mask)
+                vectors = backbone.hidden(ids, mask)
             again = backbone.hidden(ids, mask)
     assert len(ids) > TEXTS and is_known is (model.config.model_type != "modernbert")
-    assert found.dtype == own.dtype and torch.equal(again, own)
-    assert torch.equal(found, own) is not is_known, "other sums, unless it was left alone"
-    assert nearness(exact, found, mask) <= 1.5 * nearness(exact, own, mask) < 0.02
+    assert vectors.dtype == own.dtype and torch.equal(again, own)
+    assert torch.equal(vectors, own) is not is_known, "other sums, unless it was left alone"
+    assert nearness(exact, vectors, mask) <= 1.5 * nearness(exact, own, mask) < 0.02
 
 
-def test_halved_and_first_alone_go_together(made: tuple[Backbone, Packed]) -> None:
-    backbone, (ids, mask, _) = made
+def test_halved_and_first_alone_go_together(family: tuple[Backbone, Packed]) -> None:
+    backbone, (ids, mask, _) = family
     model = backbone.lm.base_model
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         own = backbone.hidden(ids, mask)

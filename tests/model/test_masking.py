@@ -92,10 +92,10 @@ def test_a_long_text_keeps_a_random_window() -> None:
     firsts = []
     for _ in range(300):
         packed = pack([passage(ids), passage(ids[:3])], VOCABULARY, 9, window)
-        kept = packed.input_ids[0, 1:-1].tolist()
-        first = next(at for at in range(4) if kept == ids[at : at + 7])
+        cut = packed.input_ids[0, 1:-1].tolist()
+        first = next(index for index in range(4) if cut == ids[index : index + 7])
         firsts.append(first)
-        starts = [at == 0 or i < CONTINUES for at, i in enumerate(kept)]  # a word cut in front begins there
+        starts = [index == 0 or i < CONTINUES for index, i in enumerate(cut)]  # a word cut in front begins there
         assert packed.words[0].tolist() == [-1, *(np.cumsum(starts) - 1).tolist(), -1]
         assert packed.input_ids[1].tolist() == [101, *ids[:3], 102, 0, 0, 0, 0]
     # 4 windows, each drawn 75 times with a standard deviation of 7.5
@@ -135,9 +135,9 @@ def test_words_are_taken_whole_and_skipped_if_they_overflow() -> None:
             budget = max(1, round(length * ratio))
             for mask in masks[row]:
                 pieces = [int(mask[words[row] == word].sum()) for word in range(len(text))]
-                assert all(taken in (0, size) for taken, size in zip(pieces, text, strict=True))
+                assert all(chosen in (0, size) for chosen, size in zip(pieces, text, strict=True))
                 room = budget - sum(pieces)
-                assert 0 <= room < min((s for taken, s in zip(pieces, text, strict=True) if not taken), default=99)
+                assert 0 <= room < min((s for chosen, s in zip(pieces, text, strict=True) if not chosen), default=99)
                 assert not mask[words[row] < 0].any()
 
 
@@ -146,13 +146,13 @@ def test_filling_goes_through_the_words_in_order() -> None:
     drawn = random.Random(1)
     sizes = [[drawn.choice([0, 1, 2, 3, 4, 7, 30, 60]) for _ in range(40)] for _ in range(200)]
     room = [drawn.randrange(1, 120) for _ in sizes]
-    taken = _fill(torch.tensor(sizes, dtype=torch.int32), torch.tensor(room, dtype=torch.int32)[:, None])
-    for row, left, found in zip(sizes, room, taken.tolist(), strict=True):
+    chosen = _fill(torch.tensor(sizes, dtype=torch.int32), torch.tensor(room, dtype=torch.int32)[:, None])
+    for row, room_left, chosen_words in zip(sizes, room, chosen.tolist(), strict=True):
         expected = []
         for size in row:
-            expected.append(0 < size <= left)
-            left -= size * expected[-1]
-        assert found == expected
+            expected.append(0 < size <= room_left)
+            room_left -= size * expected[-1]
+        assert chosen_words == expected
 
 
 def test_the_decoders_masks_fill_as_the_encoders_do() -> None:
@@ -164,11 +164,11 @@ def test_the_decoders_masks_fill_as_the_encoders_do() -> None:
         seen = decoder_visibility(words, lengths, ratio, pool=256)
         for row, (text, length) in enumerate(zip(sizes, lengths.tolist(), strict=True)):
             budget = max(1, round(length * ratio))
-            for at in (0, length - 1):  # their own position is no word's
-                pieces = [int((~seen[row, at][words[row] == word]).sum()) for word in range(len(text))]
+            for index in (0, length - 1):  # their own position is no word's
+                pieces = [int((~seen[row, index][words[row] == word]).sum()) for word in range(len(text))]
                 assert all(hidden in (0, size) for hidden, size in zip(pieces, text, strict=True))
-                left = min((s for hidden, s in zip(pieces, text, strict=True) if not hidden), default=99)
-                assert 0 <= budget - sum(pieces) < left
+                room_left = min((s for hidden, s in zip(pieces, text, strict=True) if not hidden), default=99)
+                assert 0 <= budget - sum(pieces) < room_left
             own = torch.arange(1, length - 1)
             hidden = (~seen[row, 1 : length - 1, :length]).sum(1)
             assert (hidden <= budget + 1).all() and not seen[row, own, own].any()
@@ -220,9 +220,9 @@ def test_masks_repeat_from_the_generators_seed_alone() -> None:
     torch.manual_seed(1)
     first = masked_batch(packed, VOCABULARY, 0.3, seeded(5))
     torch.manual_seed(2)
-    again, other = (masked_batch(packed, VOCABULARY, 0.3, seeded(seed)) for seed in (5, 6))
+    again, different = (masked_batch(packed, VOCABULARY, 0.3, seeded(seed)) for seed in (5, 6))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["input_ids"], other["input_ids"])
+    assert not torch.equal(first["input_ids"], different["input_ids"])
 
 
 # Statistics
@@ -320,9 +320,9 @@ def test_rows_share_a_pool_of_masks() -> None:
         torch.manual_seed(0)
         visible = decoder_visibility(packed.words, packed.attention_mask.sum(1), 0.5, pool)[0]
         masks: list[tuple[Tensor, Tensor]] = []  # what is known of a mask: its columns, and where they are known
-        for seen, known in zip(visible, off, strict=True):
-            if not any(torch.equal(seen[known & k], s[known & k]) for s, k in masks):
-                masks.append((seen, known))
+        for seen, known_columns in zip(visible, off, strict=True):
+            if not any(torch.equal(seen[known_columns & k], s[known_columns & k]) for s, k in masks):
+                masks.append((seen, known_columns))
         return len(masks)
 
     assert distinct(16) == 16
@@ -348,8 +348,8 @@ def test_the_view_depends_on_no_text_beside_it() -> None:
     both = decoder_rows(words, lengths, budgets, picks, seeds)
     for row in range(2):
         alone = slice(row, row + 1)
-        found = decoder_rows(words[alone], lengths[alone], budgets[alone], picks[alone], seeds[alone])
-        assert np.array_equal(both[alone], found)
+        chosen_words = decoder_rows(words[alone], lengths[alone], budgets[alone], picks[alone], seeds[alone])
+        assert np.array_equal(both[alone], chosen_words)
     assert not np.array_equal(both, decoder_rows(words, lengths, budgets, picks, seeds + np.uint64(1)))
 
 

@@ -48,13 +48,13 @@ def released_weights(objective: RetroMAE | DupMAE | BowPrediction) -> Pretrainin
 def passages(rows: list[list[int]]) -> list[Passage]:
     """The first half of a text as its title: where it ends may not matter."""
     tokens = (FIXTURE / "vocab.txt").read_text().split("\n")
-    made = []
+    family = []
     for row in rows:
         ids = np.array(row, np.uint16)
         starts = np.array([not tokens[i].startswith("##") for i in row])
         middle = next((i for i in range(len(row) // 2, len(row)) if starts[i]), 0)
-        made.append(Passage(ids[:middle], starts[:middle], ids[middle:], starts[middle:]))
-    return made
+        family.append(Passage(ids[:middle], starts[:middle], ids[middle:], starts[middle:]))
+    return family
 
 
 def batch(
@@ -69,17 +69,17 @@ def batch(
     else:
         texts = zip(official["token_ids"], official["token_lengths"], strict=True)
         rows = [ids[:length].tolist() for ids, length in texts]
-    made = objective.collate(passages(rows), words, MAX_LENGTH, torch.Generator().manual_seed(0))
-    assert torch.equal(made["attention_mask"], official["encoder_attention_mask"])
+    family = objective.collate(passages(rows), words, MAX_LENGTH, torch.Generator().manual_seed(0))
+    assert torch.equal(family["attention_mask"], official["encoder_attention_mask"])
     labels = official["encoder_labels"].flatten()
-    made["input_ids"] = official["encoder_input_ids"]
-    made["masked_positions"] = (labels != -100).nonzero().flatten()
-    made["masked_ids"] = labels[labels != -100]
+    family["input_ids"] = official["encoder_input_ids"]
+    family["masked_positions"] = (labels != -100).nonzero().flatten()
+    family["masked_ids"] = labels[labels != -100]
     if name != "bow":
-        made["visible"] = official["decoder_attention_mask"].bool()
+        family["visible"] = official["decoder_attention_mask"].bool()
         # Rows of padding, which no loss reads, see nothing officially and [CLS] with `decoder_visibility`.
-        made["visible"][:, :, 0] |= ~official["encoder_attention_mask"].bool()
-    return made, official
+        family["visible"][:, :, 0] |= ~official["encoder_attention_mask"].bool()
+    return family, official
 
 
 def dense(bag: Tensor, weights: Tensor) -> Tensor:
@@ -110,28 +110,28 @@ def check(step: Step, model: Pretraining, expected: dict[str, Any], weights: dic
     ids=["positions", "embedding"],
 )
 def test_retromae(objective: RetroMAE, recorded: str, words: Vocabulary) -> None:
-    made, official = batch("retromae", objective, words)
+    family, official = batch("retromae", objective, words)
     labels = official["decoder_labels"].flatten()
-    assert torch.equal(made["clean_ids"], official["decoder_input_ids"])
-    assert torch.equal(made["content_positions"], (labels != -100).nonzero().flatten())
+    assert torch.equal(family["clean_ids"], official["decoder_input_ids"])
+    assert torch.equal(family["content_positions"], (labels != -100).nonzero().flatten())
     model = released_weights(objective)
-    check(model(0.0, **made), model, LOSSES[recorded], {"mlm": 1.0, "decoder": 1.0})
+    check(model(0.0, **family), model, LOSSES[recorded], {"mlm": 1.0, "decoder": 1.0})
 
 
 def test_dupmae(words: Vocabulary) -> None:
-    made, official = batch("dupmae", DupMAE(), words)
-    assert torch.equal(made["clean_ids"], official["decoder_input_ids"])
-    assert torch.equal(dense(made["bag"], made["bag_weights"]), official["bag_word_weight"])
+    family, official = batch("dupmae", DupMAE(), words)
+    assert torch.equal(family["clean_ids"], official["decoder_input_ids"])
+    assert torch.equal(dense(family["bag"], family["bag_weights"]), official["bag_word_weight"])
     model = released_weights(DupMAE())
     assert LOSSES["dupmae"]["bow_weight"] == 0.1
-    check(model(0.0, **made), model, LOSSES["dupmae"], {"mlm": 1.0, "decoder": 1.0, "bow": 0.1})
+    check(model(0.0, **family), model, LOSSES["dupmae"], {"mlm": 1.0, "decoder": 1.0, "bow": 0.1})
 
 
 def test_bow_prediction(words: Vocabulary) -> None:
-    made, official = batch("bow", BowPrediction(), words)
-    assert torch.equal(dense(made["bag"], made["bag_weights"]), official["bow_weights"])
+    family, official = batch("bow", BowPrediction(), words)
+    assert torch.equal(dense(family["bag"], family["bag_weights"]), official["bow_weights"])
     model = released_weights(BowPrediction())
-    step = model(0.0, **made)
+    step = model(0.0, **family)
     check(step, model, LOSSES["bow"], {"mlm": 1.0, "bow": 1.0})
     floor = float(torch.tensor([math.log(n) for n in (official["bow_weights"] > 0).sum(1).tolist()]).mean())
     assert step.metrics["bow_kl"].item() == pytest.approx(LOSSES["bow"]["bow"] - floor, abs=1e-5)
@@ -159,8 +159,8 @@ def test_the_bags_weight_reaches_its_floor_after_the_released_share() -> None:
 
 
 def test_the_weighted_bag_follows_progress(words: Vocabulary) -> None:
-    made, _ = batch("bow", BowPrediction(), words)
+    family, _ = batch("bow", BowPrediction(), words)
     model = released_weights(BowPrediction())
-    early, late = model(0.0, **made), model(1.0, **made)
+    early, late = model(0.0, **family), model(1.0, **family)
     assert late.losses["bow"].item() == pytest.approx(0.1 * early.losses["bow"].item(), rel=1e-6)
     assert torch.equal(late.losses["mlm"], early.losses["mlm"])

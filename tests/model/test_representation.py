@@ -41,11 +41,11 @@ MASK = (IDS != 0).long()
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     """Which adds [CLS] and [SEP] itself, as that of every released BERT does."""
-    made = word_piece()
-    ids = made.get_vocab()
+    built = word_piece()
+    ids = built.get_vocab()
     ends = [(token, ids[token]) for token in ("[SEP]", "[CLS]")]
-    made.backend_tokenizer.post_processor = BertProcessing(*ends)
-    return made
+    built.backend_tokenizer.post_processor = BertProcessing(*ends)
+    return built
 
 
 def encoder(tokenizer: PreTrainedTokenizerFast, representation: str, sizes: Representations = SIZES) -> Encoder:
@@ -57,9 +57,9 @@ def encoder(tokenizer: PreTrainedTokenizerFast, representation: str, sizes: Repr
     return Encoder(Backbone(lm), representation, sizes).eval()
 
 
-def plain(made: Encoder) -> tuple[Tensor, Tensor]:
+def plain(built: Encoder) -> tuple[Tensor, Tensor]:
     """Last hidden states and logits as transformers itself computes them."""
-    out = made.backbone.lm(input_ids=IDS, attention_mask=MASK, output_hidden_states=True)
+    out = built.backbone.lm(input_ids=IDS, attention_mask=MASK, output_hidden_states=True)
     return out.hidden_states[-1], out.logits
 
 
@@ -77,17 +77,17 @@ def terms(vectors: Embeddings) -> Tensor:
 
 
 def test_cls(tokenizer: PreTrainedTokenizerFast) -> None:
-    made = encoder(tokenizer, "cls")
-    vectors = made(IDS, MASK)
+    built = encoder(tokenizer, "cls")
+    vectors = built(IDS, MASK)
     assert vectors.terms is None and dense(vectors).shape == (3, 32)
-    torch.testing.assert_close(vectors.dense, plain(made)[0][:, 0])
+    torch.testing.assert_close(vectors.dense, plain(built)[0][:, 0])
 
 
 def test_mean(tokenizer: PreTrainedTokenizerFast) -> None:
     """[CLS] and [SEP] take part, padding does not."""
-    made = encoder(tokenizer, "mean")
-    vectors = made(IDS, MASK)
-    hidden = plain(made)[0]
+    built = encoder(tokenizer, "mean")
+    vectors = built(IDS, MASK)
+    hidden = plain(built)[0]
     assert vectors.terms is None and dense(vectors).shape == (3, 32)
     torch.testing.assert_close(dense(vectors)[0], hidden[0].mean(0))
     torch.testing.assert_close(dense(vectors)[1], hidden[1, :4].mean(0))
@@ -97,9 +97,9 @@ def test_mean(tokenizer: PreTrainedTokenizerFast) -> None:
 def test_terms(tokenizer: PreTrainedTokenizerFast) -> None:
     """The largest logit of each word over all real tokens but [CLS]."""
     for activation in ("raw", "log1p"):
-        made = encoder(tokenizer, "terms", replace(SIZES, activation=activation))
-        vectors = made(IDS, MASK)
-        logits = plain(made)[1]
+        built = encoder(tokenizer, "terms", replace(SIZES, activation=activation))
+        vectors = built(IDS, MASK)
+        logits = plain(built)[1]
         largest = torch.stack([logits[0, 1:].amax(0), logits[1, 1:4].amax(0), logits[2, 1]])
         assert vectors.dense is None and terms(vectors).shape == (3, 400)
         assert largest.min() < 0 < largest.max()
@@ -107,10 +107,10 @@ def test_terms(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_cls_and_terms(tokenizer: PreTrainedTokenizerFast) -> None:
-    made = encoder(tokenizer, "cls+terms")
-    assert made.projection is not None and made.projection.weight.shape == (8, 32)
-    vectors = made(IDS, MASK)
-    torch.testing.assert_close(vectors.dense, plain(made)[0][:, 0] @ made.projection.weight.T)
+    built = encoder(tokenizer, "cls+terms")
+    assert built.projection is not None and built.projection.weight.shape == (8, 32)
+    vectors = built(IDS, MASK)
+    torch.testing.assert_close(vectors.dense, plain(built)[0][:, 0] @ built.projection.weight.T)
     torch.testing.assert_close(vectors.terms, encoder(tokenizer, "terms")(IDS, MASK).terms)
     assert dense(vectors).shape == (3, 8)
 
@@ -123,16 +123,17 @@ def test_unit_vectors(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
-@pytest.mark.parametrize("kept", [1, 5, 1000])
-def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, kept: int) -> None:
+@pytest.mark.parametrize("count", [1, 5, 1000])
+def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, count: int) -> None:
     """A document counts by its largest terms, a query by all of them; no two roles are alike."""
-    made = encoder(tokenizer, representation, replace(SIZES, terms=kept, activation="raw"))
+    built = encoder(tokenizer, representation, replace(SIZES, terms=count, activation="raw"))
     with torch.inference_mode():
-        vectors = made(IDS, MASK)
-    scores = made.similarity(Embeddings(*(part if part is None else part[:2] for part in vectors)), vectors)
+        vectors = built(IDS, MASK)
+    queries = Embeddings(*(None if field is None else field[:2] for field in vectors))
+    scores = built.similarity(queries, vectors)
     assert scores.shape == (2, 3) and scores.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(made.similarity(Embeddings(*(p if p is None else p[:2] for p in vectors)), vectors), scores)
+        assert torch.equal(built.similarity(queries, vectors), scores)
     for query in range(2):
         for document in range(3):
             expected = 0.0
@@ -140,14 +141,15 @@ def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, kep
                 expected += float(vectors.dense[query] @ vectors.dense[document])
             if vectors.terms is not None:
                 weights = vectors.terms[document].tolist()
-                largest = sorted(range(400), key=lambda word: weights[word], reverse=True)[:kept]
+                largest = sorted(range(400), key=lambda word: weights[word], reverse=True)[:count]
                 expected += 0.5 * sum(weights[word] * float(vectors.terms[query, word]) for word in largest)
             assert float(scores[query, document]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_keep_largest() -> None:
-    found = keep_largest(torch.tensor([[0.0, 3.0, -1.0, 2.0]]), 2)
-    assert (found.indices.tolist(), found.values.tolist()) == ([[1, 3]], [[3.0, 2.0]])
+    largest = keep_largest(torch.tensor([[0.0, 3.0, -1.0, 2.0]]), 2)
+    assert largest.indices.tolist() == [[1, 3]]
+    assert largest.values.tolist() == [[3.0, 2.0]]
     assert keep_largest(torch.zeros(2, 4), 9).indices.shape == (2, 4)
 
 
@@ -163,16 +165,17 @@ def test_keep_largest() -> None:
 def test_gradients_reach_what_the_representation_reads(
     tokenizer: PreTrainedTokenizerFast, representation: str, reached: set[str]
 ) -> None:
-    made = encoder(tokenizer, representation)
-    made.similarity(made(IDS[:2], MASK[:2]), made(IDS, MASK)).square().sum().backward()  # type: ignore[no-untyped-call]
-    parameters = dict(made.named_parameters())
-    parts = {
+    built = encoder(tokenizer, representation)
+    built.similarity(built(IDS[:2], MASK[:2]), built(IDS, MASK)).square().sum().backward()  # type: ignore[no-untyped-call]
+    parameters = dict(built.named_parameters())
+    weight_names = {
         "layers": "backbone.lm.bert.encoder.layer.0.attention.self.value.weight",
         "head": "backbone.lm.cls.predictions.transform.dense.weight",
         "projection": "projection.weight",
     }
-    found = {part: parameters[name].grad for part, name in parts.items() if name in parameters}
-    assert {part for part, grad in found.items() if grad is not None and grad.abs().max() > 0} == reached
+    for module, name in weight_names.items():
+        gradient = parameters[name].grad if name in parameters else None
+        assert (gradient is not None and bool(gradient.any())) == (module in reached), module
     bias = parameters["backbone.lm.cls.predictions.bias"].grad
     assert (bias is not None and bool(bias.any())) == ("head" in reached)
     words = parameters["backbone.lm.bert.embeddings.word_embeddings.weight"].grad
@@ -197,7 +200,7 @@ EXPORTS = [
 ]
 
 
-def own_dense(made: Encoder, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+def own_dense(built: Encoder, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
     """The vectors as the harness makes them, from token ids without special ones."""
     facts = vocabulary(tokenizer, 400)
     vectors = []
@@ -205,7 +208,7 @@ def own_dense(made: Encoder, tokenizer: PreTrainedTokenizerFast, texts: list[str
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_LENGTH - 2]
         ids = torch.tensor([[facts.cls, *tokens, facts.sep]])
         with torch.inference_mode():
-            vectors.append(dense(made(ids, torch.ones_like(ids))))
+            vectors.append(dense(built(ids, torch.ones_like(ids))))
     return torch.cat(vectors)
 
 
@@ -214,25 +217,25 @@ def test_a_saved_encoder_loads_elsewhere(
     tokenizer: PreTrainedTokenizerFast, representation: str, normalize: bool, modules: set[str], tmp_path: Path
 ) -> None:
     """In plain AutoModel the same hidden states, in SentenceTransformer the same vectors; nothing pickled."""
-    made = encoder(tokenizer, representation, replace(SIZES, normalize=normalize))
-    made.save(tmp_path, tokenizer, MAX_LENGTH)
-    made.save(tmp_path, tokenizer, MAX_LENGTH)  # over an attempt that was cut short
+    built = encoder(tokenizer, representation, replace(SIZES, normalize=normalize))
+    built.save(tmp_path, tokenizer, MAX_LENGTH)
+    built.save(tmp_path, tokenizer, MAX_LENGTH)  # over an attempt that was cut short
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == PLAIN | LAYOUT | modules
 
     with torch.inference_mode():
         bare = AutoModel.from_pretrained(tmp_path).eval()(input_ids=IDS, attention_mask=MASK).last_hidden_state
-        assert torch.equal(bare, made.backbone.hidden(IDS, MASK))
+        assert torch.equal(bare, built.backbone.hidden(IDS, MASK))
 
     loaded = SentenceTransformer(str(tmp_path), device="cpu")
     assert loaded.max_seq_length == MAX_LENGTH and loaded.similarity_fn_name == "dot"
     theirs = loaded.encode(TEXTS, convert_to_tensor=True)
-    ours = own_dense(made, tokenizer, TEXTS)
+    ours = own_dense(built, tokenizer, TEXTS)
     assert theirs.shape == ours.shape == (len(TEXTS), 8 if representation == "cls+terms" else 32)
     assert torch.cosine_similarity(theirs, ours).min() >= 0.9999
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
-    others = torch.nn.functional.normalize(ours[:6]) @ torch.nn.functional.normalize(ours[:6]).T
-    assert (others - torch.eye(6)).max() < 0.9999, "texts differ enough for the comparison to mean something"
+    similarities = torch.nn.functional.normalize(ours[:6]) @ torch.nn.functional.normalize(ours[:6]).T
+    assert (similarities - torch.eye(6)).max() < 0.9999, "texts differ enough for the comparison to mean something"
 
 
 def test_the_card_says_what_is_missing(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -252,12 +255,12 @@ def test_terms_alone_have_no_dense_part_to_export(tokenizer: PreTrainedTokenizer
 @pytest.mark.parametrize("representation", ["cls", "terms", "cls+terms"])
 def test_a_saved_encoder_goes_on_here(tokenizer: PreTrainedTokenizerFast, representation: str, tmp_path: Path) -> None:
     """With its head and its projection."""
-    made = encoder(tokenizer, representation)
-    made.save(tmp_path, tokenizer, MAX_LENGTH)
+    built = encoder(tokenizer, representation)
+    built.save(tmp_path, tokenizer, MAX_LENGTH)
     torch.manual_seed(5)
     again, facts = load_encoder(tmp_path, representation, SIZES)
     assert facts == vocabulary(tokenizer, 400) and not again.training
-    for ours, theirs in zip(made(IDS, MASK), again(IDS, MASK), strict=True):
+    for ours, theirs in zip(built(IDS, MASK), again(IDS, MASK), strict=True):
         assert (ours is None) == (theirs is None)
         assert ours is None or torch.equal(ours, theirs)
 
@@ -265,13 +268,13 @@ def test_a_saved_encoder_goes_on_here(tokenizer: PreTrainedTokenizerFast, repres
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_exports(family: str, tmp_path: Path) -> None:
     base = make(family, tmp_path)
-    made = Encoder(base.backbone(), "cls+terms", SIZES).eval()
+    built = Encoder(base.backbone(), "cls+terms", SIZES).eval()
     (tmp_path / "export").mkdir()
-    made.save(tmp_path / "export", base.tokenizer, MAX_LENGTH)
+    built.save(tmp_path / "export", base.tokenizer, MAX_LENGTH)
     ids, real = pack([base.texts[row] for row in range(4)], base.vocabulary, MAX_LENGTH)[:2]
     with torch.inference_mode():
         bare = AutoModel.from_pretrained(tmp_path / "export").eval()(input_ids=ids, attention_mask=real)
-        torch.testing.assert_close(bare.last_hidden_state, made.backbone.hidden(ids, real), rtol=0, atol=1e-6)
+        torch.testing.assert_close(bare.last_hidden_state, built.backbone.hidden(ids, real), rtol=0, atol=1e-6)
     modules = json.loads((tmp_path / "export" / "modules.json").read_text())
     assert [module["path"] for module in modules] == ["", "1_Pooling", "2_Dense"]
 
@@ -286,18 +289,18 @@ def on(store: Path, representation: str, sizes: Representations = SIZES) -> Work
     return works.work(store, on=works.experiment(representation, representation=sizes))
 
 
-def artifacts(made: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[Artifact, Artifact]:
+def artifacts(built: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[Artifact, Artifact]:
     """An encoder and texts where the stages would have left them."""
     for name in ("encoder", "texts"):
         (folder / name).mkdir()
-    made.save(folder / "encoder", tokenizer, MAX_LENGTH)
+    built.save(folder / "encoder", tokenizer, MAX_LENGTH)
     write_tokens(folder / "texts", sentences(40), tokenizer)
     return tuple(Artifact(name, name, folder / name, True, {}) for name in ("encoder", "texts"))  # type: ignore[return-value]
 
 
-def one_by_one(made: Encoder, facts: Vocabulary, texts: TokenisedTexts, length: int) -> list[Embeddings]:
+def one_by_one(built: Encoder, facts: Vocabulary, texts: TokenisedTexts, length: int) -> list[Embeddings]:
     with torch.inference_mode():
-        return [made(*pack([texts[row]], facts, length)[:2]) for row in range(len(texts))]
+        return [built(*pack([texts[row]], facts, length)[:2]) for row in range(len(texts))]
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
@@ -313,45 +316,45 @@ def test_encoding_in_batches_equals_one_by_one(
     """Padding and company change nothing beyond rounding, and every row stands in its place."""
     monkeypatch.setattr(embedding, "WINDOW", window)
     monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
-    made = encoder(tokenizer, representation)
-    weights, texts = artifacts(made, tokenizer, tmp_path)
+    built = encoder(tokenizer, representation)
+    weights, texts = artifacts(built, tokenizer, tmp_path)
     work, source = on(tmp_path / "store", representation), TokenisedTexts.open(texts.path)
     passages, queries = (encode(work, weights, texts, kind, READING) for kind in KINDS)
-    expected = {
-        MAX_LENGTH: one_by_one(made, vocabulary(tokenizer, 400), source, MAX_LENGTH),
-        12: one_by_one(made, vocabulary(tokenizer, 400), source, 12),
-    }
+    facts = vocabulary(tokenizer, 400)
+    expected = {length: one_by_one(built, facts, source, length) for length in (MAX_LENGTH, 12)}
     for artifact, length in ((passages, MAX_LENGTH), (queries, 12)):
-        found = Stored.open(artifact.path)
-        assert found.ids == source.ids and found.manifest["representation"] == representation
-        assert (found.manifest["model"], found.manifest["texts"]) == (weights.key, texts.key)
-        assert found.width == {"terms": 0, "cls+terms": 8}.get(representation, 32)
-        assert found.words == (400 if "terms" in representation else 0)
-        if found.width:
-            close(found.dense(0, len(found)), torch.cat([dense(v) for v in expected[length]]))
-        if found.words:
-            whole = torch.cat([terms(v) for v in expected[length]])
-            largest = keep_largest(whole, SIZES.terms)
-            kept = torch.zeros_like(whole).scatter(1, largest.indices, largest.values)
-            close(spread(found.terms(0, len(found)), 400), whole if artifact is queries else kept)
-            assert (found.terms(0, len(found)).values > 0).all(), "what weighs nothing is not kept"
+        stored_vectors = Stored.open(artifact.path)
+        assert stored_vectors.ids == source.ids and stored_vectors.manifest["representation"] == representation
+        assert (stored_vectors.manifest["model"], stored_vectors.manifest["texts"]) == (weights.key, texts.key)
+        assert stored_vectors.width == {"terms": 0, "cls+terms": 8}.get(representation, 32)
+        assert stored_vectors.words == (400 if "terms" in representation else 0)
+        if stored_vectors.width:
+            close(stored_vectors.dense(0, len(stored_vectors)), torch.cat([dense(v) for v in expected[length]]))
+        if stored_vectors.words:
+            stored_terms = stored_vectors.terms(0, len(stored_vectors))
+            expected_terms = torch.cat([terms(v) for v in expected[length]])
+            if artifact is passages:
+                largest = keep_largest(expected_terms, SIZES.terms)
+                expected_terms = torch.zeros_like(expected_terms).scatter(1, largest.indices, largest.values)
+            close(spread(stored_terms, 400), expected_terms)
+            assert (stored_terms.values > 0).all(), "terms of weight 0 are not stored"
     real = np.minimum(source.lengths + 2, MAX_LENGTH).sum()
     assert (passages.cost["texts"], passages.cost["tokens"]) == (len(source), real)
 
 
-def spread(found: Terms, words: int) -> np.ndarray:
+def spread(sparse: Terms, words: int) -> np.ndarray:
     """Sparse rows written out, [n, words]; their columns ascend."""
-    counts = np.diff(found.indptr)
+    counts = np.diff(sparse.indptr)
     rows = np.repeat(np.arange(len(counts)), counts)
-    assert (np.diff(found.indices)[np.diff(rows) == 0] > 0).all()
+    assert (np.diff(sparse.indices)[np.diff(rows) == 0] > 0).all()
     whole = np.zeros((len(counts), words), np.float32)
-    whole[rows, found.indices] = found.values
+    whole[rows, sparse.indices] = sparse.values
     return whole
 
 
-def close(found: np.ndarray, expected: Tensor) -> None:
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
+def close(vectors: np.ndarray, expected: Tensor) -> None:
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, expected.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("representation", ["cls", "terms"])
@@ -359,9 +362,9 @@ def close(found: np.ndarray, expected: Tensor) -> None:
 def test_vectors_that_are_not_finite_are_refused(
     tokenizer: PreTrainedTokenizerFast, representation: str, kind: Literal["query", "passage"], tmp_path: Path
 ) -> None:
-    made = encoder(tokenizer, representation)
-    torch.nn.init.constant_(made.backbone.lm.bert.encoder.layer[1].output.dense.weight, float("nan"))
-    weights, texts = artifacts(made, tokenizer, tmp_path)
+    built = encoder(tokenizer, representation)
+    torch.nn.init.constant_(built.backbone.lm.bert.encoder.layer[1].output.dense.weight, float("nan"))
+    weights, texts = artifacts(built, tokenizer, tmp_path)
     with pytest.raises(RetrobenchError, match=rf"^The {kind} vector of row 0 and 41 near it are not finite"):
         encode(on(tmp_path / "store", representation), weights, texts, kind, READING)
     assert not [path for path in (tmp_path / "store" / "encode").glob("*[!k]") if path.suffix != ".partial"]
@@ -375,22 +378,22 @@ def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, tmp_path
         window = Texts.of(source, 7, 32, facts, length)
         rows = np.asarray([24, 0, 23, 5])
         ids, mask, _ = pack([source[7 + row] for row in rows], facts, length)
-        found = window.batch(rows)
-        assert torch.equal(found[0], ids) and torch.equal(found[1], mask)
+        window_ids, window_mask = window.batch(rows)
+        assert torch.equal(window_ids, ids) and torch.equal(window_mask, mask)
         assert np.array_equal(window.lengths[rows], mask.sum(1))
 
 
 def test_stored_in_fewer_bits(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     """What is stored is the float32 vector rounded once, and the track's identity says so."""
-    made = encoder(tokenizer, "cls")
-    weights, texts = artifacts(made, tokenizer, tmp_path)
+    built = encoder(tokenizer, "cls")
+    weights, texts = artifacts(built, tokenizer, tmp_path)
     plain = on(tmp_path / "store", "cls")
     whole = encode(plain, weights, texts, "passage", READING)
     exact = torch.from_numpy(Stored.open(whole.path).dense(0, 42))
     for dtype in ("float16", "bfloat16"):
         work = on(tmp_path / "store", "cls", replace(SIZES, stored=dtype))
-        found = Stored.open(encode(work, weights, texts, "passage", READING).path)
-        assert found.dtype == dtype and work.experiment.track.identity != plain.experiment.track.identity
-        assert (found.folder / "dense.npy").stat().st_size == 128 + 42 * 32 * 2
+        stored_vectors = Stored.open(encode(work, weights, texts, "passage", READING).path)
+        assert stored_vectors.dtype == dtype and work.experiment.track.identity != plain.experiment.track.identity
+        assert (stored_vectors.folder / "dense.npy").stat().st_size == 128 + 42 * 32 * 2
         rounded = exact.to(getattr(torch, dtype)).float()
-        assert torch.equal(torch.from_numpy(found.dense(0, 42)), rounded) and not torch.equal(rounded, exact)
+        assert torch.equal(torch.from_numpy(stored_vectors.dense(0, 42)), rounded) and not torch.equal(rounded, exact)

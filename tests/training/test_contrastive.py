@@ -28,7 +28,7 @@ ROWS = np.arange(12)
 READING = Reading(query_length=12, passage_length=40)
 
 
-class Made(NamedTuple):
+class Case(NamedTuple):
     """A tiny base, tokenised texts, and training examples of them."""
 
     base: Path
@@ -39,15 +39,15 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    found = tiny.make(tmp_path_factory.mktemp("contrastive"))
-    name = f"{found.data}:train"
-    texts = works.training_texts(works.work(found.store, name, base=found.base), name)
-    return Made(found.base, texts.queries.path, texts.documents.path, name, texts.examples("query"))
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    collection = tiny.make(tmp_path_factory.mktemp("contrastive"))
+    name = f"{collection.data}:train"
+    texts = works.training_texts(works.work(collection.store, name, base=collection.base), name)
+    return Case(collection.base, texts.queries.path, texts.documents.path, name, texts.examples("query"))
 
 
 def round_of(examples: Examples, gradient_cache: int) -> ContrastiveBatches:
-    candidates = np.asarray([[(5 * at + step) % 58 for step in range(4)] for at in range(len(examples))], np.int32)
+    candidates = np.asarray([[(5 * row + step) % 58 for step in range(4)] for row in range(len(examples))], np.int32)
     return ContrastiveBatches(examples, VOCABULARY, READING, Candidates(candidates), 3, gradient_cache=gradient_cache)
 
 
@@ -78,8 +78,8 @@ def stepped(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> tuple[Ten
     return out.losses["contrastive"].detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def test_groups_hold_the_same_texts_with_less_padding(made: Made) -> None:
-    whole, split = (batch_of(made.examples, tokens)["batch"] for tokens in (10**6, 160))
+def test_groups_hold_the_same_texts_with_less_padding(case: Case) -> None:
+    whole, split = (batch_of(case.examples, tokens)["batch"] for tokens in (10**6, 160))
     assert len(whole.passages.groups) == 1 and len(split.passages.groups) > 4
     for one, other in zip(whole[:2], split[:2], strict=True):
         assert texts_of(one) == texts_of(other)
@@ -94,11 +94,11 @@ def test_groups_hold_the_same_texts_with_less_padding(made: Made) -> None:
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
-def test_groups_change_neither_loss_nor_gradients(representation: str, made: Made) -> None:
-    found = []
+def test_groups_change_neither_loss_nor_gradients(representation: str, case: Case) -> None:
+    steps = []
     for tokens in (10**6, 160):
-        found.append(stepped(without_dropout(made.base, representation), batch_of(made.examples, tokens)))
-    (loss, slopes), (other, others) = found
+        steps.append(stepped(without_dropout(case.base, representation), batch_of(case.examples, tokens)))
+    (loss, slopes), (other, others) = steps
     torch.testing.assert_close(loss, other, rtol=1e-6, atol=1e-6)
     assert slopes.keys() == others.keys() and len(slopes) > 20
     for name, slope in slopes.items():
@@ -106,16 +106,16 @@ def test_groups_change_neither_loss_nor_gradients(representation: str, made: Mad
 
 
 @pytest.mark.parametrize("representation", ["cls", "cls+terms"])
-def test_the_gradient_cache_changes_no_bit(representation: str, made: Made) -> None:
+def test_the_gradient_cache_changes_no_bit(representation: str, case: Case) -> None:
     """Dropout included: what is made again is drawn again."""
-    batch = batch_of(made.examples, 160)
-    loss, slopes = stepped(model_of(made.base, representation), batch)
-    cached, again = stepped(model_of(made.base, representation, gradient_cache=160), batch)
+    batch = batch_of(case.examples, 160)
+    loss, slopes = stepped(model_of(case.base, representation), batch)
+    cached, again = stepped(model_of(case.base, representation, gradient_cache=160), batch)
     assert torch.equal(loss, cached) and slopes.keys() == again.keys()
     assert all(torch.equal(slope, again[name]) for name, slope in slopes.items())
 
 
-def kept(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
+def saved_bytes(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
     """Bytes that a forward keeps for the way back, beside the parameters."""
     sizes: dict[int, int] = {}
 
@@ -123,27 +123,30 @@ def kept(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
         sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    held = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    parameter_addresses = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = model(0.0, **batch)
     del out
-    return sum(size for place, size in sizes.items() if place not in held)
+    return sum(size for address, size in sizes.items() if address not in parameter_addresses)
 
 
-def test_the_gradient_cache_keeps_little(made: Made) -> None:
-    batch = batch_of(made.examples, 160)
-    assert kept(model_of(made.base, "cls", gradient_cache=160), batch) < kept(model_of(made.base, "cls"), batch) / 10
+def test_the_gradient_cache_keeps_little(case: Case) -> None:
+    batch = batch_of(case.examples, 160)
+    assert (
+        saved_bytes(model_of(case.base, "cls", gradient_cache=160), batch)
+        < saved_bytes(model_of(case.base, "cls"), batch) / 10
+    )
 
 
-def test_a_query_without_negatives_leaves_columns_empty(made: Made) -> None:
-    examples = made.examples
+def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
+    examples = case.examples
     none = np.full((len(examples), 4), -1, np.int32)
     none[0] = [50, 51, 52, 53]
     round_ = ContrastiveBatches(examples, VOCABULARY, READING, Candidates(none), 3)
     batch = round_.collate(np.arange(4), torch.Generator().manual_seed(0))
     documents = batch["batch"].documents
     assert documents.shape == (16,) and documents[7:].eq(-1).all()
-    model = model_of(made.base, "cls")
+    model = model_of(case.base, "cls")
     out = model(0.0, **batch)
     assert out.losses["contrastive"].isfinite() and out.metrics["negatives"].item() <= 6
     assert model.negatives == pytest.approx(out.metrics["negatives"].item())
@@ -152,12 +155,12 @@ def test_a_query_without_negatives_leaves_columns_empty(made: Made) -> None:
 # Several processes
 
 
-def test_processes_share_their_passages(made: Made, tmp_path: Path) -> None:
+def test_processes_share_their_passages(case: Case, tmp_path: Path) -> None:
     """Two real processes of six queries each: loss and gradients are those of one process with twelve."""
     words = [
         sys.executable,
         str(Path(__file__).with_name("one_of_two.py")),
-        *map(str, made[:4]),
+        *map(str, case[:4]),
         str(tmp_path),
     ]
     for process in launch(words):
@@ -165,8 +168,8 @@ def test_processes_share_their_passages(made: Made, tmp_path: Path) -> None:
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(slope, two["gradients"][name]) for name, slope in one["gradients"].items())
 
-    model = without_dropout(made.base, "cls")
-    one_half, other_half = (batch_of(made.examples, 160, rows)["batch"] for rows in (ROWS[:6], ROWS[6:]))
+    model = without_dropout(case.base, "cls")
+    one_half, other_half = (batch_of(case.examples, 160, rows)["batch"] for rows in (ROWS[:6], ROWS[6:]))
     loss, slopes = stepped(model, {"batch": together(one_half, other_half)})
     mean = (one["losses"]["contrastive"] + two["losses"]["contrastive"]) / 2
     assert mean == pytest.approx(loss.item(), rel=1e-5)

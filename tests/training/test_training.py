@@ -37,11 +37,10 @@ SETTINGS = Optimisation(
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TokenisedTexts]:
     """The tiny base and its collection, tokenised."""
-    made, texts = tiny.make(tmp_path_factory.mktemp("tiny")), tmp_path_factory.mktemp("texts")
-    write_tokens(
-        texts, [(d.id, d.title, d.text) for d in load(f"{made.data}:train").documents()], load_tokenizer(made.base)
-    )
-    return made.base, TokenisedTexts.open(texts)
+    collection, texts = tiny.make(tmp_path_factory.mktemp("tiny")), tmp_path_factory.mktemp("texts")
+    documents = load(f"{collection.data}:train").documents()
+    write_tokens(texts, [(d.id, d.title, d.text) for d in documents], load_tokenizer(collection.base))
+    return collection.base, TokenisedTexts.open(texts)
 
 
 class Interrupted(Exception):
@@ -101,8 +100,8 @@ def test_first_losses_at_a_fixed_seed(name: str, base: tuple[Path, TokenisedText
     Trial(base, name).train(tmp_path, replace(SETTINGS, steps=3))
     lines = log(tmp_path)
     assert [line["step"] for line in lines] == [0, 1, 2]
-    found = {key: [line[key] for line in lines] for key in LOSSES[name]}
-    assert found == {key: pytest.approx(values, abs=2e-4) for key, values in LOSSES[name].items()}
+    losses = {key: [line[key] for line in lines] for key in LOSSES[name]}
+    assert losses == {key: pytest.approx(values, abs=2e-4) for key, values in LOSSES[name].items()}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -176,8 +175,8 @@ def test_compiled_layers_give_the_same_losses(
     trial = Trial(base, "retromae")
     trial.train(tmp_path / "compiled", replace(SETTINGS, steps=3, performance=Performance(compile="on")))
     assert len(compiled) == 2, "each layer, once for all lengths"
-    for line, other in zip(log(tmp_path / "compiled"), log(tmp_path / "eager"), strict=True):
-        assert line == {name: pytest.approx(value, rel=1e-4) for name, value in other.items()}
+    for line, eager in zip(log(tmp_path / "compiled"), log(tmp_path / "eager"), strict=True):
+        assert line == {name: pytest.approx(value, rel=1e-4) for name, value in eager.items()}
 
 
 def test_layers_are_compiled_on_a_gpu_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,16 +242,16 @@ def test_every_epoch_is_a_permutation(bucket: int) -> None:
 
 def padding(batches: Batches, count: int) -> int:
     rows = [batches.lengths[batches.rows(number)] for number in range(count)]
-    return int(sum((of.max() - of).sum() for of in rows))
+    return int(sum((batch_lengths.max() - batch_lengths).sum() for batch_lengths in rows))
 
 
 def test_buckets_waste_less_and_depend_on_seed_and_number_alone() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 800)
     plain, bucketed = Batches(lengths, 8, 0, seed=1), Batches(lengths, 8, 25, seed=1)
     assert padding(bucketed, 100) < 0.15 * padding(plain, 100)
-    wanted = [bucketed.rows(number).tolist() for number in (3, 250, 7)]
-    assert [Batches(lengths, 8, 25, seed=1).rows(number).tolist() for number in (3, 250, 7)] == wanted
-    assert Batches(lengths, 8, 25, seed=2).rows(3).tolist() != wanted[0]
+    chosen_rows = [bucketed.rows(number).tolist() for number in (3, 250, 7)]
+    assert [Batches(lengths, 8, 25, seed=1).rows(number).tolist() for number in (3, 250, 7)] == chosen_rows
+    assert Batches(lengths, 8, 25, seed=2).rows(3).tolist() != chosen_rows[0]
     means = [lengths[bucketed.rows(number)].mean() for number in range(25)]
     assert means != sorted(means), "short batches come first only by chance"
 
@@ -343,8 +342,8 @@ def test_gradients_are_clipped_to_the_norm_asked_for(clip: float, tmp_path: Path
     squared = sum(moments[f"optimizer.exp_avg_sq.linear.{name}"].sum() for name in ("weight", "bias"))
     norms = [line["gradient_norm"] for line in log(tmp_path)[:3]]
     assert min(norms) > 10
-    taken = [min(value, clip) if clip else value for value in norms]
-    by_hand = sum(0.001 * value**2 * 0.999 ** (2 - step) for step, value in enumerate(taken))
+    clipped = [min(value, clip) if clip else value for value in norms]
+    by_hand = sum(0.001 * value**2 * 0.999 ** (2 - step) for step, value in enumerate(clipped))
     assert moments["optimizer.step.linear.weight"] == 3
     assert float(squared) == pytest.approx(by_hand, rel=1e-4)
 
