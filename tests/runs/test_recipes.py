@@ -64,7 +64,9 @@ def test_a_row_names_only_its_own_stages(msmarco: Swept) -> None:
     for row in (first, second, third):
         assert sum(name.startswith("score") for name in row.artifacts) == 3
         assert first.cost["pretrain"] == row.cost["pretrain"] and first.cost["adapt"] == row.cost["adapt"]
-    assert third.cost["finetune"]["seconds"] > second.cost["finetune"]["seconds"] > first.cost["finetune"]["seconds"]
+    # Mining and distilling add a round each to the in-batch round; which of them takes longer is the machine's affair.
+    for row in (second, third):
+        assert row.cost["finetune"]["seconds"] > first.cost["finetune"]["seconds"]
     assert third.cost["teach"]["seconds"] > 0
 
 
