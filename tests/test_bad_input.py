@@ -190,7 +190,7 @@ FILES = {
     ),
     "type": ("depth = 10", "depth = 'ten'", "mine.depth must be a whole number, got 'ten' (track tiny)."),
     "lacking": ("learning_rate = 2e-3\n", "", "finetune.learning_rate is missing (track tiny)."),
-    "toml": ("[mine]", "[mine", "tiny.toml is not valid TOML: "),
+    "toml": ("[mine]", "[mine", "tiny.toml is not TOML: "),
     "measure": ('"MAP"]', '"P@3"]', "evaluate: Unknown measure 'P@3'. "),
 }
 

@@ -169,7 +169,7 @@ def test_a_description_gives_title_and_rule_by_split(folder: Path) -> None:
         ("drop_sefl = true", r"'drop_sefl'\. Did you mean 'drop_self'\? .*dataset\.toml"),
         ('[splits.test]\nrelevance_level = "2"', "^relevance_level .* whole number, got '2'"),
         ("relevance_level = 0", r"^relevance_level is 0, .*dataset\.toml"),
-        ("drop_self = ", r"dataset\.toml is not TOML"),
+        ("drop_self = ", r"dataset\.toml is not TOML: .*Correct it there\."),
         ("title = 1", r"dataset\.toml: title .* \[splits\.test\]"),
         ("splits = 1", r"dataset\.toml: title .* \[splits\.test\]"),
     ],

@@ -328,7 +328,7 @@ def test_excerpts_of_a_table_are_joined_and_the_nearest_file_of_a_track_counts(t
         ),
         ('source = "arXiv:2"', "", r"source is missing .*paper/table-1"),
         ('["d:dev MRR@10", ', '["MRR@10", ', r"column 'MRR@10' is not DATASET MEASURE\. Write both"),
-        ("[[table]]", "[table", r"Cannot read .*claims\.toml: .*Mend it there\."),
+        ("[[table]]", "[table", r"claims\.toml is not TOML: .*Correct it there\."),
     ],
 )
 def test_a_fault_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -257,7 +257,7 @@ def test_the_readme_of_a_track_without_rows(tmp_path: Path) -> None:
     (tmp_path / "track.toml").write_text("")
     assert "No rows yet." in render_readme(tmp_path)
     (tmp_path / "track.toml").write_text("title = ")
-    with pytest.raises(RetrobenchError, match=r"Cannot read .*track\.toml: "):
+    with pytest.raises(RetrobenchError, match=r"track\.toml is not TOML: "):
         render_readme(tmp_path)
 
 

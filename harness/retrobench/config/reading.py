@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from retrobench.config.track import (
     Representations,
     Track,
 )
-from retrobench.core import build_record, from_text, try_build_record, types_of
+from retrobench.core import build_record, from_text, read_toml, try_build_record, types_of
 from retrobench.errors import RetrobenchError, unknown
 
 __all__ = ["REPRESENTATIONS", "read_entrant", "read_track"]
@@ -70,7 +69,7 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> Track:
 
     A changed track is a new track. `Track.overrides` lists the changes, and tables show its rows apart.
     """
-    document = _load(file)
+    document = read_toml(file)
     texts = _by_section(overrides)
     tables = {key: value for key, value in document.items() if isinstance(value, dict)}
     keys = {key: value for key, value in document.items() if key not in tables}
@@ -116,7 +115,7 @@ def _entrant_file(text: str) -> tuple[_EntrantFile, dict[str, Any]]:
     if not text.endswith(".toml"):
         name, preset = parse_objective(text)
         return _EntrantFile(objective=name, preset=preset or "", name=text), {}
-    document = _load(Path(text))
+    document = read_toml(Path(text))
     settings = document.pop("settings", {})
     if not isinstance(settings, dict):
         raise RetrobenchError(f"In the entrant file {text} settings is {settings!r}; expected a table [settings].")
@@ -197,15 +196,6 @@ def _settings(record: Any) -> dict[str, Any]:
         else:
             settings[field.name] = value
     return settings
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RetrobenchError(f"Cannot read {file}: {error.strerror}. Give a .toml file that exists.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RetrobenchError(f"{file} is not valid TOML: {error}.") from error
 
 
 def _by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 """
 
 from retrobench.core import processes, provenance
-from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, sync, tree_hash
+from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
 from retrobench.core.processor import computes_bf16, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say
@@ -45,6 +45,7 @@ __all__ = [
     "processor_name",
     "provenance",
     "quiet_transformers",
+    "read_toml",
     "retrobench_version",
     "say",
     "sync",

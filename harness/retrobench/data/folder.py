@@ -16,13 +16,11 @@ Only the corpus is required. Two files for one purpose are an error. `tables` re
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from retrobench.core import build_record
+from retrobench.core import build_record, read_toml
 from retrobench.data import tables
 from retrobench.data.rules import Rule
 from retrobench.errors import RetrobenchError
@@ -114,20 +112,13 @@ def splits(folder: Path) -> tuple[str, ...]:
 def describe(folder: Path, split: str) -> Description:
     """Return the description of a split in `dataset.toml`; without such a file, no title and the default rule."""
     file = folder / "dataset.toml"
-    settings = _read_toml(file) if file.is_file() else {}
+    settings = read_toml(file) if file.is_file() else {}
     title = settings.pop("title", "")
     by_split = settings.pop("splits", {})
     if not isinstance(title, str) or not isinstance(by_split, dict) or not isinstance(by_split.get(split, {}), dict):
         raise RetrobenchError(f"{file}: title must be a text, and splits a table like [splits.{split}].")
     rule = build_record(Rule, {"note": title, **settings, **by_split.get(split, {})}, str(file))
     return Description(title, rule)
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RetrobenchError(f"{file} is not TOML ({error}).") from None
 
 
 def _corpus_file(folder: Path) -> Path:

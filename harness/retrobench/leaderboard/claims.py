@@ -32,9 +32,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import build_record
+from retrobench.core import build_record, read_toml
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.folders import nearest_files, read_toml
+from retrobench.leaderboard.folders import nearest_files
 
 __all__ = [
     "Cell",

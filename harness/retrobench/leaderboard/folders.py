@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["locate", "nearest_files", "read_toml", "rows_folder", "track_folders", "track_name"]
+__all__ = ["locate", "nearest_files", "rows_folder", "track_folders", "track_name"]
 
 
 def track_folders(leaderboard: Path | None = None) -> list[Path]:
@@ -59,11 +57,3 @@ def rows_folder(name: str, leaderboard: Path | None = None) -> Path:
     The folder is made with its first row.
     """
     return (leaderboard or Path("leaderboards")) / name
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Return the contents of a TOML file. RetrobenchError names the file and the fault."""
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RetrobenchError(f"Cannot read {file}: {error}. Mend it there.") from error

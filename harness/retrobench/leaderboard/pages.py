@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import Column, Table, atomic_write
+from retrobench.core import Column, Table, atomic_write, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.folders import read_toml
 from retrobench.leaderboard.guide import find_guide, is_current, write_keys
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row, per_query_loader, read

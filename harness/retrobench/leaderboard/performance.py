@@ -18,10 +18,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import Column, Table, atomic_write, build_record
+from retrobench.core import Column, Table, atomic_write, build_record, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.cells import list_facts, shell_block
-from retrobench.leaderboard.folders import read_toml
 
 __all__ = [
     "AIMS",
