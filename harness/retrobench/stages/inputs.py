@@ -116,11 +116,7 @@ def open_base(name: str) -> Base:
     folder = find(name)
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
-    if not list(folder.glob("*.safetensors")):
-        raise RetrobenchError(
-            f"The model folder {name!r} holds no safetensors, and nothing pickled is loaded. "
-            "Convert it with transformers' save_pretrained first."
-        )
+    _check_safetensors(f"The model folder {name!r}", folder)
     positions, width = _read_config(name, folder)
     hashes = {file.name: file_hash(file) for file in sorted(model_files(folder))}
     tokenizer_hashes = {file: hashes[file] for file in TOKENIZER_FILES if file in hashes}
@@ -213,12 +209,16 @@ def open_teacher(name: str) -> Source:
         ) from error
     if labels != 1:
         raise RetrobenchError(f"The teacher {name!r} gives {labels} numbers for a pair; give a cross-encoder with one.")
+    _check_safetensors(f"The teacher {name!r}", folder)
+    return Source("teacher", tree_hash(model_files(folder)), folder)
+
+
+def _check_safetensors(title: str, folder: Path) -> None:
     if not list(folder.glob("*.safetensors")):
         raise RetrobenchError(
-            f"The teacher {name!r} holds no safetensors, and nothing pickled is loaded. "
+            f"{title} holds no safetensors, and nothing pickled is loaded. "
             "Convert it with transformers' save_pretrained first."
         )
-    return Source("teacher", tree_hash(model_files(folder)), folder)
 
 
 def model_files(folder: Path) -> list[Path]:

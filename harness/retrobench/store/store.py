@@ -103,65 +103,65 @@ class Store:
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
         recipe = Recipe(stage, to_json_values(settings, "settings"), origins, retrobench_version(), code)
-        work = _Work(self.root / stage / recipe.key, recipe, make, resumes, label or stage)
-        self._open(work.folder.parent)
+        call = _Call(self.root / stage / recipe.key, recipe, make, resumes, label or stage)
+        self._open(call.folder.parent)
         is_shared = together and processes.size() > 1
         ensure = self._ensure_together if is_shared else self._ensure_alone
-        return replace(ensure(work), sources=tuple(sources), dataset=dataset, detail=detail)
+        return replace(ensure(call), sources=tuple(sources), dataset=dataset, detail=detail)
 
-    def _ensure_alone(self, work: _Work) -> Artifact:
-        with self._disk(work.recipe.stage), _locked(work):
-            return self._look_up(work) or self._make(work)
+    def _ensure_alone(self, call: _Call) -> Artifact:
+        with self._disk(call.recipe.stage), _locked(call):
+            return self._look_up(call) or self._make(call)
 
-    def _ensure_together(self, work: _Work) -> Artifact:
+    def _ensure_together(self, call: _Call) -> Artifact:
         """Rank 0 decides, holds the lock and finishes the folder. All ranks work in the folder and read the entry."""
-        work = replace(work, make=_meet_before(work.make))
+        call = replace(call, make=_meet_before(call.make))
         if processes.leads():
-            with _locked(work):
-                entry = self._look_up(work)
+            with _locked(call):
+                entry = self._look_up(call)
                 if not processes.agree(entry is not None):
-                    entry = self._make(work)
+                    entry = self._make(call)
                     processes.meet()
         else:
             if not processes.agree(False):  # rank 0's decision counts
-                work.make(work.partial)
+                call.make(call.partial)
                 processes.meet()
-            entry, _ = self._find(work)
+            entry, _ = self._find(call)
         assert entry is not None, "rank 0 has just finished it"
         return entry
 
-    def _look_up(self, work: _Work) -> Artifact | None:
+    def _look_up(self, call: _Call) -> Artifact | None:
         """Return the usable entry or None, and print the reason."""
-        entry, message = self._find(work)
-        say(f"{work.label}: {message}")
+        entry, message = self._find(call)
+        say(f"{call.label}: {message}")
         return entry
 
-    def _find(self, work: _Work) -> tuple[Artifact | None, str]:
+    def _find(self, call: _Call) -> tuple[Artifact | None, str]:
         """Return the usable entry or None, and a message. Set a damaged entry aside."""
-        if not work.folder.exists():
-            if work.resumes and not self.fresh and any(work.partial.glob("*")):
+        if not call.folder.exists():
+            if call.resumes and not self.fresh and any(call.partial.glob("*")):
                 return None, "resuming, an earlier run was cut short"
-            return None, self._difference(work.recipe)
-        if work.folder not in self._verified:
-            fault = self._verify(work)
+            return None, self._difference(call.recipe)
+        if call.folder not in self._verified:
+            fault = self._verify(call)
             if fault:
                 return None, fault
-        entry, history = self._verified[work.folder]
-        return entry, f"cached {work.short} ({history})"
+        entry, history = self._verified[call.folder]
+        return entry, f"cached {call.short} ({history})"
 
-    def _verify(self, work: _Work) -> str:
+    def _verify(self, call: _Call) -> str:
         """Verify an entry on first use. Return the reason to make it again, or an empty text."""
         # Another process made a younger entry after this run began. That entry is fresh.
-        if self.fresh and work.folder.stat().st_mtime_ns < self._start:
-            return f"made afresh, in place of {work.short}"
-        entry = Entry.read(work.folder)
+        if self.fresh and call.folder.stat().st_mtime_ns < self._start:
+            return f"made afresh, in place of {call.short}"
+        entry = Entry.read(call.folder)
         fault = "entry.json is missing or broken"
         if entry is not None:
-            fault = entry.fault(work.folder, work.recipe)
+            fault = entry.fault(call.folder, call.recipe)
         if entry is None or fault:
-            _set_aside(work.folder)
-            return f"{work.short} is damaged and is made again ({fault})"
-        self._verified[work.folder] = work.artifact(True, entry.cost), f"same settings and sources, {entry.history}"
+            _set_aside(call.folder)
+            return f"{call.short} is damaged and is made again ({fault})"
+        self._verified[call.folder] = call.artifact(True, entry.cost), f"same settings and sources, {entry.history}"
         return ""
 
     def _difference(self, recipe: Recipe) -> str:
@@ -186,23 +186,23 @@ class Store:
             if entry is not None:
                 yield entry
 
-    def _make(self, work: _Work) -> Artifact:
-        if self.fresh or not work.resumes:
-            _remove(work.partial)
-        work.partial.mkdir(exist_ok=True)
+    def _make(self, call: _Call) -> Artifact:
+        if self.fresh or not call.resumes:
+            _remove(call.partial)
+        call.partial.mkdir(exist_ok=True)
         try:
-            with self._disk(work.recipe.stage):  # inside: removing the partial frees the space that the error reports
-                cost = _run(work)
-                _finish(work.partial, work.recipe, cost)
+            with self._disk(call.recipe.stage):  # inside: removing the partial frees the space that the error reports
+                cost = _run(call)
+                _finish(call.partial, call.recipe, cost)
         except BaseException:
-            if not work.resumes:
-                _remove(work.partial)
+            if not call.resumes:
+                _remove(call.partial)
             raise
-        _set_aside(work.folder)  # a folder cannot be renamed over a full one
-        move(work.partial, work.folder)
-        _remove(_beside(work.folder, "old"))
-        self._verified[work.folder] = work.artifact(True, cost), "made in this run"
-        return work.artifact(False, cost)
+        _set_aside(call.folder)  # a folder cannot be renamed over a full one
+        move(call.partial, call.folder)
+        _remove(_beside(call.folder, "old"))
+        self._verified[call.folder] = call.artifact(True, cost), "made in this run"
+        return call.artifact(False, cost)
 
     def _open(self, folder: Path) -> None:
         try:
@@ -232,7 +232,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Call:
     """One call of `ensure`."""
 
     folder: Path  # of the finished entry
@@ -264,10 +264,10 @@ def _meet_before(make: Make) -> Make:
     return meet_and_make
 
 
-def _run(work: _Work) -> dict[str, float]:
+def _run(call: _Call) -> dict[str, float]:
     """Call `make` and return its cost."""
     start = time.perf_counter()
-    measured = work.make(work.partial) or {}
+    measured = call.make(call.partial) or {}
     cost = {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak_memory()}
     for name, value in measured.items():
         # JSON has no text for a non-finite rate, and a rate is no reason to lose the work.
@@ -283,15 +283,15 @@ def _short(text: str) -> str:
 
 
 @contextmanager
-def _locked(work: _Work) -> Iterator[None]:
+def _locked(call: _Call) -> Iterator[None]:
     """Hold the lock of a key. The kernel releases it when the process ends for any reason."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(_beside(work.folder, "lock"))
+    lock = FileLock(_beside(call.folder, "lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"{work.label}: waits for another process that is making {work.short}")
+        say(f"{call.label}: waits for another process that is making {call.short}")
         lock.acquire()
     try:
         yield
