@@ -52,14 +52,14 @@ class Step(NamedTuple):
 class Objective(Protocol):
     """A frozen dataclass whose fields are the objective's settings. Its docstring is the idea in a sentence.
 
-    Before each forward the harness seeds torch's default generators from (seed, step, micro-batch, rank), so masks
+    Before each forward the harness seeds torch's default generators from (seed, step, shard), so masks
     drawn in `forward` on the batch's device are reproducible. State between steps belongs in buffers of the module.
     """
 
     name: ClassVar[str]  # on the command line
     paper: ClassVar[str]  # the citation
     pretrains: ClassVar[bool]  # False: the base model is used unchanged; `collate` and `wrap` are omitted
-    couples_batch: ClassVar[bool]  # True: the loss compares examples, so gradients may not be accumulated
+    couples_batch: ClassVar[bool]  # True: the loss compares examples, so a batch stays whole
     representation: ClassVar[str]  # the harness's representation for this encoder
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # named settings, as in `--objective NAME:PRESET`
 

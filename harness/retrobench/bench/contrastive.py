@@ -35,6 +35,7 @@ from retrobench.training import (
     ContrastiveBatches,
     Examples,
     Loop,
+    Shard,
     map_tensors,
     resolve_precision,
 )
@@ -167,7 +168,7 @@ class _OurStep:
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
         model = Contrastive(make_encoder(make_backbone(sizes, device)), 1.0)
         batches = Batches(round_.lengths, batch, settings.bucket, seed=0)
-        self.steps = Steps(Loop(model, batches, round_.collate, settings, seed=0))
+        self.steps = Steps(Loop(model, batches, round_.collate, settings, seed=0, couples=True))
         self.passages = batch * (1 + round_.negatives)
 
     def __call__(self) -> float:
@@ -239,10 +240,11 @@ def _compare_steps(sizes: Scale, device: str) -> str:
     round_.gradient_cache = 4 * PASSAGE  # splits even these few texts into several groups
     batch = round_.collate(rows, torch.Generator().manual_seed(0))
     batch = map_tensors(batch, lambda tensor: tensor.to(device))
+    shard = Shard(rows, 0, batch, tokens=0.0)
 
     def ours(halved: bool) -> StepResult:
         with torch.autocast(device, torch.bfloat16, enabled=halved):
-            loss = model(0.0, **batch).losses["contrastive"]
+            loss = model(0.0, [shard]).losses["contrastive"]
         return StepResult(loss, compute_gradients(model.encoder, loss))
 
     return require_equal_steps(ours, peer, ROUNDING)

@@ -136,19 +136,14 @@ def _faults(track: Track, entrant: Entrant) -> Iterator[str]:
     for section, settings in _pretraining(track, entrant).items():
         if not settings.corpus:
             yield f"{section}.corpus must name one or more datasets, got []"
-        if entrant.objective.couples_batch and settings.accumulation > 1:
+        if entrant.objective.couples_batch and settings.shards > 1:
             yield (
-                f"{section}.accumulation must be 1, got {settings.accumulation}: {entrant.objective.name} compares "
-                f"the examples of a batch, so raise {section}.batch instead"
+                f"{section}.shards must be 1, got {settings.shards}: {entrant.objective.name} compares the examples "
+                "of a batch, so the batch stays whole"
             )
     finetune = track.finetune
     if not finetune.queries:
         yield "finetune.queries must name a dataset, got ''"
-    if finetune.accumulation > 1:
-        yield (
-            f"finetune.accumulation must be 1, got {finetune.accumulation}: in-batch negatives compare the "
-            "examples of a batch, so raise finetune.batch instead"
-        )
     if finetune.hard and not finetune.negatives:
         yield "finetune.negatives must be at least 1 for the negatives of finetune.hard, got 0"
     if track.mine.depth and not finetune.negatives and not track.distil.teacher:

@@ -66,14 +66,15 @@ class Optimisation:
     """AdamW with warm-up, decay and clipping, for a number of optimizer steps or epochs."""
 
     steps: Count = 0  # optimizer steps
-    batch: Positive = field(kw_only=True)  # examples per forward and process
+    batch: Positive = field(kw_only=True)  # examples per optimizer step, of all processes together
     learning_rate: Share = field(kw_only=True)  # AdamW's, at the end of the warm-up
     warmup: Share = 0.1  # below 1 a share of the steps, from 1 on a number of steps
     schedule: Literal["linear", "cosine", "constant"] = "linear"  # decay of the learning rate after the warm-up
     floor: float = 0.0  # share of the learning rate that the decay ends at
     weight_decay: float = 0.01  # AdamW's, not on biases and norms
     clip: Share = 1.0  # largest gradient norm; 0 does not clip
-    accumulation: Positive = 1  # batches per optimizer step
+    # Equal parts of a batch. Random draws belong to a part, and each process takes as many parts as the others.
+    shards: Positive = 1
     bucket: Count = 32  # batches whose examples are sorted by length together; 0 shuffles, as the papers did
     precision: Precision = "auto"  # of the training; auto: bf16 where the device computes it, else fp32
     checkpoint_every: Positive = 100  # optimizer steps between checkpoints
@@ -84,14 +85,15 @@ class Optimisation:
     def __post_init__(self) -> None:
         if self.steps and self.epochs:
             raise ValueError(f"steps is {self.steps} and epochs is {self.epochs:g}; one of them must be 0")
+        if self.batch % self.shards:
+            raise ValueError(f"shards is {self.shards} and batch is {self.batch}; shards must divide batch")
 
-    def resolved(self, examples: int, processes: int = 1) -> Self:
+    def resolved(self, examples: int) -> Self:
         """Return the settings with epochs converted to steps. An epoch drops its last incomplete batch."""
         if not self.epochs or not examples:
             return self
         batches = examples // min(self.batch, examples)
-        steps = max(1, round(self.epochs * batches / (self.accumulation * processes)))
-        return replace(self, steps=steps, epochs=0.0)
+        return replace(self, steps=max(1, round(self.epochs * batches)), epochs=0.0)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

@@ -9,7 +9,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["agree", "join", "leads", "meet", "rank", "size"]
+__all__ = ["agree", "average", "join", "leads", "meet", "rank", "size"]
 
 # Rank 0 may tokenise or search an index for hours while the other ranks wait.
 PATIENCE = timedelta(days=2)
@@ -45,6 +45,18 @@ def agree(decision: bool) -> bool:
     join()
     decisions = broadcast_object_list([decision])
     return bool(decisions[0])
+
+
+def average(values: Any) -> Any:
+    """Return the mean of a tensor over all processes, which must call this together."""
+    if size() == 1:
+        return values
+    from torch import distributed
+
+    join()
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / size()
 
 
 def join() -> Any:

@@ -25,11 +25,10 @@ def describe_negatives(needs: ExperimentNeeds, recipe: Track, machine: Machine, 
     published = _count_negatives(recipe.finetune.batch, hard)
     rounds = [stage for stage in needs.stages if stage.section == "finetune"]
     stage = max(rounds, key=lambda stage: stage.negatives)
-    fit = costs.fit_step(stage, machine, gpus)
-    examples = fit.examples
-    if costs.find_gradient_cache(stage, machine, gpus):
-        examples = fit.target
-    local = _count_negatives(gpus * examples, stage.negatives)
+    batch = costs.fit_step(stage, machine, gpus).batch
+    if stage.step is not None and costs.find_gradient_cache(stage, machine, gpus):
+        batch = stage.step.batch
+    local = _count_negatives(batch, stage.negatives)
     if gpus == 1:
         return f"per query: recipe {published}; here {local}, in one process"
     return f"per query: recipe {published}; here {local}, gathered from {gpus} processes"
@@ -79,25 +78,33 @@ def _suggest_batch(stage: StageNeeds, machine: Machine, gpus: int) -> Iterator[s
     fit = costs.fit_step(stage, machine, gpus)
     gradient_cache = costs.find_gradient_cache(stage, machine, gpus)
     memory = f"{format_number(costs.device_bytes(stage, gpus) / GIB)} GiB of {format_number(machine.memory / GIB)}"
-    if not fit.examples and not gradient_cache:
+    if step.batch % gpus:
+        batch = max(gpus, step.batch - step.batch % gpus)
+        settings = f"--set {section}.batch={batch} --set {section}.shards={gpus}"
+        yield f"{section}: {gpus} processes cannot share a batch of {step.batch}; {settings} (another batch)"
+        return
+    if not fit.batch and not gradient_cache:
         length = "passage_length" if section == "finetune" else "max_length"
         yield f"{section}: {memory}, and not one example fits; a smaller {section}.{length} or model.base"
         return
-    if (fit.examples, fit.accumulation) == (step.examples, step.accumulation):
+    if fit == costs.Fit(step.batch, step.shards):
         return
-    shrinks = fit.examples < fit.target
-    if shrinks and gradient_cache:
-        settings = f"--set {section}.gradient_cache={gradient_cache}"
-        if gpus > 1:
-            settings = f"--set {section}.batch={fit.target} {settings}"
-        yield f"{section}: {memory} in one forward; {settings} (the same step, 4/3 of the time)"
+    settings = []
+    if fit.batch < step.batch and gradient_cache:
+        settings.append(f"--set {section}.gradient_cache={gradient_cache}")
+        if step.shards % gpus:
+            settings.append(f"--set {section}.shards={gpus}")
+        yield f"{section}: {memory} in one forward; {' '.join(settings)} (the same batch, 4/3 of the time)"
         return
-    settings = f"--set {section}.batch={fit.examples}"
-    if fit.accumulation != step.accumulation:
-        settings += f" --set {section}.accumulation={fit.accumulation}"
-    reason = f"{memory} in one forward" if shrinks else f"shared by {gpus} processes"
-    effect = "fewer negatives" if shrinks and section == "finetune" else "the same step"
-    yield f"{section}: {reason}; {settings} ({effect})"
+    if fit.batch != step.batch:
+        settings.append(f"--set {section}.batch={fit.batch}")
+    if fit.shards != step.shards:
+        settings.append(f"--set {section}.shards={fit.shards}")
+    reason = f"{memory} in one forward"
+    if step.shards % gpus:
+        reason = f"{gpus} processes cannot share {step.shards} shards"
+    effect = "fewer negatives" if fit.batch < step.batch else "the same batch"
+    yield f"{section}: {reason}; {' '.join(settings)} ({effect})"
 
 
 def summarise_shortage(needs: ExperimentNeeds, machine: Machine) -> str:
@@ -112,7 +119,7 @@ def summarise_shortage(needs: ExperimentNeeds, machine: Machine) -> str:
 
 
 def _fits(stage: StageNeeds, machine: Machine) -> bool:
-    if stage.step is not None and not costs.fit_step(stage, machine).whole:
+    if stage.step is not None and costs.fit_step(stage, machine) != costs.Fit(stage.step.batch, stage.step.shards):
         return False
     return _host_holds(stage, machine)
 

@@ -43,16 +43,10 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """Hold the batch that fits each of several processes. `examples` is 0 if not even one example fits."""
+    """Hold the batch that fits and its shards. `batch` is 0 if not even one example fits."""
 
-    examples: int
-    accumulation: int
-    target: int  # examples of the track's batch in one process
-
-    @property
-    def whole(self) -> bool:
-        """Return whether the track's batch fits."""
-        return self.examples == self.target
+    batch: int  # examples of a step, of all processes together
+    shards: int
 
 
 def find_gradient_cache(stage: StageNeeds, machine: Machine, gpus: int = 1) -> int:
@@ -62,7 +56,7 @@ def find_gradient_cache(stage: StageNeeds, machine: Machine, gpus: int = 1) -> i
         return 0
     for tokens in _GRADIENT_CACHES:
         cached = replace(stage, step=replace(step, gradient_cache=tokens))
-        if fit_step(cached, machine, gpus).whole:
+        if fit_step(cached, machine, gpus).batch == step.batch:
             return tokens
     return 0
 
@@ -106,15 +100,14 @@ def device_bytes(stage: StageNeeds, gpus: int = 1) -> float:
     """Return the bytes on each device when `gpus` processes share the track's batch."""
     if stage.step is None:
         return stage.device
-    examples = math.ceil(stage.step.examples / gpus)
-    return stage.step.fixed_bytes + examples * stage.step.example_bytes
+    return stage.step.fixed_bytes + stage.step.examples(gpus) * stage.step.example_bytes
 
 
 def fit_step(stage: StageNeeds, machine: Machine, gpus: int = 1) -> Fit:
     """
-    Return the largest batch of a training stage in each of `gpus` processes.
+    Return the batch of a training stage that fits `gpus` processes, which share its shards equally.
 
-    Pre-training keeps the number of examples per step and accumulates. Fine-tuning cannot accumulate, so its batch
+    Pre-training keeps its batch and cuts it into more shards. Fine-tuning holds all shards at once, so its batch
     shrinks.
     """
     step = _step(stage)
@@ -122,26 +115,27 @@ def fit_step(stage: StageNeeds, machine: Machine, gpus: int = 1) -> Fit:
     if not machine.gpu:
         memory -= stage.host
     free = memory - step.fixed_bytes
-    largest = max(0, math.floor(free / step.example_bytes))
-    if stage.section == "finetune":
-        return _fit_finetuning(math.ceil(step.examples / gpus), largest)
-    total = math.ceil(step.examples * step.accumulation / gpus)
-    return _fit_pretraining(min(step.examples, total), total, largest)
+    largest = max(0, math.floor(free / step.example_bytes))  # examples in one process
+    if step.couples:
+        return _fit_finetuning(step, largest, gpus)
+    return _fit_pretraining(step, largest, gpus)
 
 
-def _fit_finetuning(target: int, largest: int) -> Fit:
-    if target <= largest:
-        return Fit(target, 1, target)
+def _fit_finetuning(step: StepMemory, largest: int, gpus: int) -> Fit:
+    shards = step.shards if step.shards % gpus == 0 else gpus
+    batch = step.batch - step.batch % shards
+    if batch // gpus <= largest:
+        return Fit(batch, shards)
     multiple_of_8 = largest - largest % 8
-    return Fit(multiple_of_8 or largest, 1, target)
+    return Fit((multiple_of_8 or largest) * gpus, gpus)
 
 
-def _fit_pretraining(target: int, total: int, largest: int) -> Fit:
-    """Return the largest batch that divides the `total` examples of a step."""
-    for examples in range(min(target, largest), 0, -1):
-        if total % examples == 0:
-            return Fit(examples, total // examples, target)
-    return Fit(0, 1, target)
+def _fit_pretraining(step: StepMemory, largest: int, gpus: int) -> Fit:
+    """Return the fewest shards, but at least the track's, that divide the batch and fit."""
+    for shards in range(step.shards, step.batch + 1):
+        if shards % gpus == 0 and step.batch % shards == 0 and step.batch // shards <= largest:
+            return Fit(step.batch, shards)
+    return Fit(0, step.shards)
 
 
 def _step(stage: StageNeeds) -> StepMemory:

@@ -144,7 +144,7 @@ class _Estimator:
         tokens_of_corpora = (corpus.documents * min(corpus.tokens, settings.max_length) for corpus in corpora)
         mean_length = sum(tokens_of_corpora) / texts
         steps = settings.resolved(texts).steps
-        tokens = steps * settings.accumulation * min(settings.batch, texts) * mean_length
+        tokens = steps * min(settings.batch, texts) * mean_length
         entrant = self.experiment.entrant
         mask_ratio = float(entrant.settings.get("mask_ratio", MASKED))
         flops = arithmetic.pretraining(self.shape, mean_length, entrant.kind, mask_ratio) * tokens
@@ -153,7 +153,7 @@ class _Estimator:
             self.shape,
             settings.batch,
             settings.max_length,
-            settings.accumulation,
+            settings.shards,
             pooled=int(entrant.kind == "dupmae"),
             decoder=int(entrant.kind in ("retromae", "dupmae")),
         )
@@ -204,6 +204,8 @@ class _Estimator:
             self.shape,
             settings.batch,
             padded_tokens,
+            settings.shards,
+            couples=True,
             pooled=1 + passages if self.scores_terms else 0,
             gradient_cache=gradient_cache,
             texts=1 + passages,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,9 +24,10 @@ class StepMemory:
     """Hold the sizes on which the memory of a training step depends: examples with their tokens, padding included."""
 
     shape: Shape
-    examples: int
+    batch: int  # examples of a step, of all processes together
     tokens: int  # per example
-    accumulation: int = 1
+    shards: int = 1  # of the batch
+    couples: bool = False  # a process holds all its shards at once, because the loss compares their examples
     pooled: int = 0  # texts per example with a stored vocabulary vector
     decoder: int = 0  # layers beside the encoder's
     gradient_cache: int = 0  # tokens embedded at a time
@@ -47,10 +49,16 @@ class StepMemory:
             stored = arithmetic.activation_bytes(self.shape, self.tokens, self.decoder)
         return stored + arithmetic.pooled_bytes(self.shape, self.pooled)
 
+    def examples(self, processes: int = 1) -> int:
+        """Return the examples that a process holds at once: of all its shards, or of one."""
+        if self.couples:
+            return math.ceil(self.batch / processes)
+        return self.batch // self.shards
+
     @property
     def device_bytes(self) -> float:
-        """Return the bytes on the device for all examples of the step."""
-        return self.fixed_bytes + self.examples * self.example_bytes
+        """Return the bytes on the device of a single process."""
+        return self.fixed_bytes + self.examples() * self.example_bytes
 
 
 @dataclass(frozen=True)

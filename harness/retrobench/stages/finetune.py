@@ -64,10 +64,20 @@ def finetune(
             gradient_cache=settings.performance.gradient_cache,
         )
         # Batches are sorted by the positive's length, because passages waste more padding than queries.
-        batches = Batches(batch_maker.lengths, settings.batch, settings.bucket, experiment.seed)
+        batches = Batches(batch_maker.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
         model = Contrastive(encoder, settings.temperature, distil, settings.performance.gradient_cache)
         label = f"finetune {entrant.name}"
-        cost = train(model, batches, batch_maker.collate, settings, folder, experiment.seed, batch_maker.names, label)
+        cost = train(
+            model,
+            batches,
+            batch_maker.collate,
+            settings,
+            folder,
+            experiment.seed,
+            batch_maker.names,
+            label,
+            couples=True,
+        )
         if processes.leads():
             encoder.save(folder, load_tokenizer(tokenizer.path), settings.reading.passage_length)
             discard(folder)

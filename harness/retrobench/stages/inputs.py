@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrobench.config import Baseline, Entrant, Experiment
-from retrobench.core import KEY_LENGTH, file_hash, tree_hash
+from retrobench.core import KEY_LENGTH, file_hash, processes, tree_hash
 from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.model import FAMILIES
@@ -55,6 +56,7 @@ def open_inputs(experiments: Sequence[Experiment]) -> list[Inputs]:
     teachers: dict[str, Source] = {}
     opened = []
     for experiment in experiments:
+        _check_processes(experiment)
         _check_collections(experiment, collections)
         if isinstance(experiment.entrant, Baseline):
             opened.append(Inputs(collections, None, None))
@@ -69,6 +71,26 @@ def open_inputs(experiments: Sequence[Experiment]) -> list[Inputs]:
             teachers[teacher] = open_teacher(teacher)
         opened.append(Inputs(collections, bases[name], teachers.get(teacher)))
     return opened
+
+
+def _check_processes(experiment: Experiment) -> None:
+    """Check that the processes can share the shards of every batch equally."""
+    size = processes.size()
+    if isinstance(experiment.entrant, Baseline):
+        return
+    sections = {**experiment.pretraining, "finetune": experiment.track.finetune}
+    shards = {name: settings.shards for name, settings in sections.items()}
+    uneven = [name for name in shards if shards[name] % size]
+    if not uneven:
+        return
+    settings = ", ".join(f"{name}.shards = {shards[name]}" for name in uneven)
+    common = math.gcd(*shards.values())
+    divisors = [str(number) for number in range(1, common + 1) if common % number == 0]
+    overrides = " ".join(f"--set {name}.shards={size}" for name in uneven)
+    raise RetrobenchError(
+        f"{size} processes cannot share {settings} equally (track {experiment.track.name}). "
+        f"Start {' or '.join(divisors)}, or change the track: {overrides}."
+    )
 
 
 def _datasets(experiment: Experiment) -> Iterable[str]:

@@ -47,7 +47,7 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
             return objective.collate(passages, vocabulary, settings.max_length, generator)
 
         lengths = np.minimum(texts.lengths, settings.max_length)
-        batches = Batches(lengths, settings.batch, settings.bucket, experiment.seed)
+        batches = Batches(lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
         cost = train(model, batches, collate, settings, folder, experiment.seed, texts.names, label)
         if processes.leads():
             backbone.lm.save_pretrained(folder)

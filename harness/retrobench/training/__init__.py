@@ -12,7 +12,7 @@ Training: one loop for pre-training and fine-tuning.
 * gathering      the tensors of all processes, with gradients
 """
 
-from retrobench.training.batches import Batches, map_tensors, seeded
+from retrobench.training.batches import Batches, Shard, map_tensors, seeded
 from retrobench.training.checkpoints import discard
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.determinism import deterministic
@@ -36,6 +36,7 @@ __all__ = [
     "ContrastiveBatches",
     "Examples",
     "Loop",
+    "Shard",
     "TextGroup",
     "TextGroups",
     "deterministic",

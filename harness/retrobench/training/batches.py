@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-__all__ = ["AHEAD", "Batches", "Feed", "MicroBatch", "count_tokens", "map_tensors", "seeded"]
+from retrobench.errors import RetrobenchError
+
+__all__ = ["AHEAD", "Batches", "Feed", "Shard", "count_tokens", "map_tensors", "seeded"]
 
 # Batches made ahead, by device. On a processor this would take time from the training itself.
 AHEAD = {"cpu": 0, "cuda": 2}
@@ -27,15 +29,23 @@ def seeded(*numbers: int) -> int:
 class Batches:
     """Chooses the rows of each batch from (seed, batch number) alone, so that any step can be repeated."""
 
-    def __init__(self, lengths: np.ndarray, batch: int, bucket: int, seed: int) -> None:
-        """Divide examples of `lengths` [N] tokens into batches of `batch` rows.
+    def __init__(self, lengths: np.ndarray, batch: int, bucket: int, seed: int, shards: int = 1) -> None:
+        """Divide examples of `lengths` [N] tokens into batches of `batch` rows, and each batch into equal `shards`.
 
-        `bucket` batches at a time are sorted by length; 0 keeps the random order.
+        `bucket` batches at a time are sorted by length; 0 keeps the random order. RetrobenchError for fewer examples
+        than shards.
         """
         self.lengths = lengths
         self.bucket = bucket
         self.seed = seed
-        self.size = min(batch, len(lengths))
+        self.shards = shards
+        smallest = min(batch, len(lengths))
+        self.size = smallest - smallest % shards
+        if not self.size:
+            raise RetrobenchError(
+                f"{len(lengths)} training examples cannot be cut into {shards} shards. "
+                f"Set shards to {max(1, len(lengths))} or fewer, or train on more examples."
+            )
         self._epoch_number = -1
         self._epoch_batches = np.zeros((0, 0), np.int64)
 
@@ -46,6 +56,11 @@ class Batches:
             self._epoch_number = epoch
             self._epoch_batches = self._epoch(epoch)
         return self._epoch_batches[index]  # type: ignore[no-any-return]
+
+    def shard(self, number: int, shard: int) -> np.ndarray:
+        """Return the rows of one shard of batch `number`."""
+        size = self.size // self.shards
+        return self.rows(number)[shard * size : (shard + 1) * size]
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """Return all batches of an epoch, [batches, size]."""
@@ -64,26 +79,26 @@ class Batches:
         return random.permutation(batches)
 
 
-class MicroBatch(NamedTuple):
-    """The input of one forward."""
+class Shard(NamedTuple):
+    """One of the equal parts of a batch, collated."""
 
     rows: np.ndarray
-    seed: int  # of torch's default generators during the forward
-    batch: Mapping[str, Any]
+    seed: int  # of torch's default generators while a model reads this shard
+    batch: Any
     tokens: float  # real tokens
 
 
 class Feed:
-    """Gives micro-batches in order; another thread makes `ahead` of them while the device computes."""
+    """Gives shards in order; another thread makes `ahead` of them while the device computes."""
 
-    def __init__(self, make: Callable[[int], MicroBatch], ahead: int) -> None:
+    def __init__(self, make: Callable[[int], Shard], ahead: int) -> None:
         self.make = make
         self.ahead = ahead
         self.pool = ThreadPoolExecutor(1) if ahead else None
-        self.waiting: dict[int, Future[MicroBatch]] = {}
+        self.waiting: dict[int, Future[Shard]] = {}
 
-    def take(self, number: int, end: int) -> MicroBatch:
-        """Return micro-batch `number`; `end` is the number after the last."""
+    def take(self, number: int, end: int) -> Shard:
+        """Return shard `number`; `end` is the number after the last."""
         if self.pool is None:
             return self.make(number)
         for next_number in range(number, min(number + self.ahead + 1, end)):

@@ -13,6 +13,7 @@ from retrobench.config import Distil
 from retrobench.core import processes
 from retrobench.model import Embeddings, Encoder
 from retrobench.objective import Step
+from retrobench.training.batches import Shard
 from retrobench.training.examples import ContrastiveBatch, TextGroups
 from retrobench.training.gathering import gathered
 
@@ -20,7 +21,7 @@ __all__ = ["Contrastive", "distillation"]
 
 
 class Contrastive(nn.Module):
-    """InfoNCE: each query's own positive competes with every rival passage of the batch, in all processes.
+    """InfoNCE: each query's own positive competes with every rival passage of the batch, in all shards and processes.
 
     With `distil` a teacher's loss is added. With a `gradient_cache` the backward pass embeds each group again, so that
     memory grows with the group, not the batch, for 4/3 of the computation (Gao et al. 2021, arXiv:2101.06983). The
@@ -46,39 +47,65 @@ class Contrastive(nn.Module):
         queries, negatives = self.rivals.tolist()
         return float(negatives / max(queries, 1))
 
-    def forward(self, progress: float, batch: ContrastiveBatch) -> Step:
-        """Return the losses of a batch."""
-        documents, answers = batch.documents, batch.answers
-        queries = self._embed(batch.queries)
-        passages = self._passages_of_all(batch)
-        first = processes.rank() * len(documents)  # the column of this process's first passage
-        own = first + torch.arange(len(answers), device=answers.device)
+    def forward(self, progress: float, shards: Sequence[Shard]) -> Step:
+        """Return the losses of this process's shards of a batch; each shard holds a `ContrastiveBatch`."""
+        batches: list[ContrastiveBatch] = [shard.batch for shard in shards]
+        queries, passages = self._embed_shards(shards)
+        documents = torch.cat([batch.documents for batch in batches])
+        answers = _padded_together([batch.answers for batch in batches])
+        columns = self._first_columns(batches)
+        own = torch.cat([first + _positions(batch.answers) for first, batch in zip(columns, batches, strict=True)])
         rivals = _rivals(gathered(documents), answers, own)
         similarity = self.encoder.similarity(queries, passages)  # [B, P of all processes]
         scores = (similarity / self.temperature).masked_fill(~rivals, float("-inf"))
         counts = rivals.sum(1)
         if self.training:
-            self.rivals[0] += len(counts)
-            self.rivals[1] += counts.sum() - len(counts)
+            self._count(gathered(counts))
         contrastive = F.cross_entropy(scores, own)
         metrics = {
             "accuracy": (scores.argmax(1) == own).float().mean(),
             "negatives": counts.float().mean() - 1,
         }
-        if self.distil is None or batch.group is None or batch.teacher is None:
+        if self.distil is None or batches[0].teacher is None:
             return Step({"contrastive": contrastive}, metrics)
-        student = similarity.gather(1, first + batch.group)
+        groups, teachers = [], []
+        for first, batch in zip(columns, batches, strict=True):
+            assert batch.group is not None and batch.teacher is not None
+            groups.append(first + batch.group)
+            teachers.append(batch.teacher)
+        student = similarity.gather(1, torch.cat(groups))
         losses = {
-            "distillation": distillation(student, batch.teacher, self.distil),
+            "distillation": distillation(student, torch.cat(teachers), self.distil),
             "contrastive": self.distil.contrastive * contrastive,
         }
         return Step(losses, metrics)
 
-    def _passages_of_all(self, batch: ContrastiveBatch) -> Embeddings:
-        """Return the passages' embeddings, of every process; each process pads its own with zeros to one size."""
-        own = self._embed(batch.passages)
-        size = len(batch.documents)
-        return Embeddings(_gather_padded(own.dense, size), _gather_padded(own.terms, size))
+    def _embed_shards(self, shards: Sequence[Shard]) -> tuple[Embeddings, Embeddings]:
+        """Return the queries of this process's shards, and the passages of all processes' shards.
+
+        Every shard draws its dropout from its own seed. Each pads its passages with zeros to the size of all shards.
+        """
+        queries, passages = [], []
+        for shard in shards:
+            torch.manual_seed(shard.seed)
+            batch: ContrastiveBatch = shard.batch
+            queries.append(self._embed(batch.queries))
+            embeddings = self._embed(batch.passages)
+            size = len(batch.documents)
+            passages.append(Embeddings(_pad(embeddings.dense, size), _pad(embeddings.terms, size)))
+        own = _concatenate(passages)
+        return _concatenate(queries), Embeddings(_gathered(own.dense), _gathered(own.terms))
+
+    def _first_columns(self, batches: Sequence[ContrastiveBatch]) -> list[int]:
+        """Return the column of each shard's first passage among the passages of all processes."""
+        size = len(batches[0].documents)
+        first = processes.rank() * len(batches)
+        return [(first + index) * size for index in range(len(batches))]
+
+    def _count(self, counts: Tensor) -> None:
+        """Add queries and negatives, given each query's number of rivals, its positive included."""
+        self.rivals[0] += len(counts)
+        self.rivals[1] += counts.sum() - len(counts)
 
     def _embed(self, texts: TextGroups) -> Embeddings:
         groups = [self._embed_group(*group) for group in texts.groups]
@@ -103,13 +130,32 @@ def _in_order(groups: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
     return torch.cat(rows)[order]
 
 
-def _gather_padded(rows: Tensor | None, size: int) -> Tensor | None:
-    """Return rows [n, ...] of all processes, [world size * size, ...], after padding each process's with zeros."""
-    if rows is None:
-        return None
-    if len(rows) < size:
-        rows = F.pad(rows, (0, 0, 0, size - len(rows)))
-    return gathered(rows)
+def _concatenate(embeddings: Sequence[Embeddings]) -> Embeddings:
+    """Return the rows of all embeddings; None where the encoder has no such rows."""
+    dense = [rows.dense for rows in embeddings if rows.dense is not None]
+    terms = [rows.terms for rows in embeddings if rows.terms is not None]
+    return Embeddings(torch.cat(dense) if dense else None, torch.cat(terms) if terms else None)
+
+
+def _pad(rows: Tensor | None, size: int) -> Tensor | None:
+    """Return rows [n, ...] with zeros behind them, [size, ...]."""
+    if rows is None or len(rows) == size:
+        return rows
+    return F.pad(rows, (0, 0, 0, size - len(rows)))
+
+
+def _gathered(rows: Tensor | None) -> Tensor | None:
+    return None if rows is None else gathered(rows)
+
+
+def _padded_together(tables: Sequence[Tensor]) -> Tensor:
+    """Return tables [B, A] of document rows as one table; the narrower are padded with -1."""
+    width = max(table.shape[1] for table in tables)
+    return torch.cat([F.pad(table, (0, width - table.shape[1]), value=-1) for table in tables])
+
+
+def _positions(answers: Tensor) -> Tensor:
+    return torch.arange(len(answers), device=answers.device)
 
 
 def _rivals(documents: Tensor, answers: Tensor, own: Tensor) -> Tensor:

@@ -184,8 +184,8 @@ class ContrastiveBatches:
         query_rows = self.examples.query_rows[self.rows[rows]]
         return [f"query {self.examples.queries.ids[query_row]}" for query_row in query_rows]
 
-    def collate(self, rows: np.ndarray, generator: torch.Generator) -> dict[str, ContrastiveBatch]:
-        """Return the batch of rows of the round, as the argument of `Contrastive.forward`."""
+    def collate(self, rows: np.ndarray, generator: torch.Generator) -> ContrastiveBatch:
+        """Return the batch of rows of the round, for a shard that `Contrastive` reads."""
         rows, examples, reading = self.rows[rows], self.examples, self.reading
         positives = [self._draw_positive(row, generator) for row in rows]
         negatives = [self._draw_negatives(row, generator) for row in rows]
@@ -202,7 +202,7 @@ class ContrastiveBatches:
         )
         if self.candidates is not None and self.candidates.scores is not None:
             batch = batch._replace(group=_columns(len(rows), len(passages)), teacher=_scores(positives, negatives))
-        return {"batch": batch}
+        return batch
 
     def _answers(self, rows: np.ndarray) -> np.ndarray:
         """Return the documents that answer each example's query, [B, A], padded with -1."""

@@ -18,7 +18,7 @@ from retrobench.config import Optimisation
 from retrobench.core import bar, gpu_memory, processes, say
 from retrobench.model import Backbone
 from retrobench.objective import Step
-from retrobench.training.batches import AHEAD, Batches, Feed, MicroBatch, count_tokens, map_tensors, seeded
+from retrobench.training.batches import AHEAD, Batches, Feed, Shard, count_tokens, map_tensors, seeded
 from retrobench.training.checkpoints import load, save
 from retrobench.training.determinism import deterministic
 from retrobench.training.ledger import Ledger
@@ -26,11 +26,15 @@ from retrobench.training.machine import compiles, resolve_precision
 
 __all__ = ["Loop", "train"]
 
-Collate = Callable[[np.ndarray, torch.Generator], Mapping[str, Any]]  # rows to the arguments of a forward
+Collate = Callable[[np.ndarray, torch.Generator], Any]  # rows to a batch
 
 
 class Loop:
-    """The optimizer steps of one training. A step depends on its number and on the state after the step before."""
+    """The optimizer steps of one training. A step depends on its number and on the state after the step before.
+
+    Every batch is cut into `settings.shards`, and each process takes equally many, so results do not depend on the
+    number of processes, except for rounding.
+    """
 
     def __init__(
         self,
@@ -39,13 +43,16 @@ class Loop:
         collate: Collate,
         settings: Optimisation,
         seed: int,
+        couples: bool = False,
     ) -> None:
         """Prepare `model` for training; the arguments are as in `train`."""
         processes.join()
         # Fine-tuning by [CLS] does not use the head; without this a process would wait forever for its gradients.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(kwargs_handlers=[unused])
-        self.settings = settings.resolved(len(batches.lengths), self.accelerator.num_processes)
+        self.settings = settings.resolved(len(batches.lengths))
+        self.shards = settings.shards // self.accelerator.num_processes  # of each batch, in this process
+        self.first_shard = self.accelerator.process_index * self.shards
         self.bfloat16 = resolve_precision(settings.precision) == "bf16"
         model.to(self.accelerator.device).train()
         if compiles(settings) == "on":
@@ -56,6 +63,7 @@ class Loop:
         self.batches = batches
         self.collate = collate
         self.seed = seed
+        self.couples = couples
         self.feed = Feed(self._make, AHEAD[self.accelerator.device.type])
         self.tokens = 0.0  # of this process, since `take_tokens`
         self.waited = 0.0  # seconds spent waiting for data
@@ -63,44 +71,56 @@ class Loop:
     def step(self, number: int) -> tuple[list[tuple[Step, np.ndarray]], Tensor]:
         """Make optimizer step `number`, counted from 0.
 
-        Returns each forward's losses with the rows of its batch, and the gradient's norm before clipping. No operation
+        Returns each forward's losses with the rows that it read, and the gradient's norm before clipping. No operation
         waits for the device, except ModernBERT's mask.
         """
-        settings = self.settings
         for group in self.adam.param_groups:
-            group["lr"] = settings.rate(number)
-        first = number * settings.accumulation
-        last = first + settings.accumulation - 1
-        outputs = []
-        for micro in range(first, last + 1):
-            outputs.append(self._accumulate(number, micro, micro == last))
-        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), settings.clip or float("inf"))
+            group["lr"] = self.settings.rate(number)
+        outputs = self._forward_together(number) if self.couples else self._forward_in_turn(number)
+        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.settings.clip or float("inf"))
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         return outputs, norm
 
-    def _accumulate(self, step: int, micro: int, synchronises: bool) -> tuple[Step, np.ndarray]:
-        """Add the gradients of one micro-batch; processes exchange theirs only if it `synchronises`."""
-        settings, accelerator = self.settings, self.accelerator
-        micro_batch, batch = self._next_batch(micro)
-        torch.manual_seed(micro_batch.seed)
-        context = contextlib.nullcontext() if synchronises else accelerator.no_sync(self.prepared)
-        with context:
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
-                output: Step = self.prepared(step / settings.steps, **batch)
-            losses = [loss.float() for loss in output.losses.values()]
-            accelerator.backward(torch.stack(losses).sum() / settings.accumulation)
-        return output, micro_batch.rows
+    def _forward_in_turn(self, step: int) -> list[tuple[Step, np.ndarray]]:
+        """Add the gradients of one shard after another; processes exchange theirs after the last."""
+        outputs = []
+        for index in range(self.shards):
+            shard = self._next_shard(step, index)
+            torch.manual_seed(shard.seed)
+            is_last = index == self.shards - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.prepared):
+                output = self._forward(step, shard.batch)
+                self._backward(output, self.shards)
+            outputs.append((output, shard.rows))
+        return outputs
 
-    def _next_batch(self, micro: int) -> tuple[MicroBatch, Mapping[str, Any]]:
-        """Return micro-batch `micro`, and its tensors on the device."""
+    def _forward_together(self, step: int) -> list[tuple[Step, np.ndarray]]:
+        """Add the gradients of all shards of this process at once, because the loss compares their examples."""
+        shards = [self._next_shard(step, index) for index in range(self.shards)]
+        output = self._forward(step, {"shards": shards})
+        self._backward(output, 1)
+        return [(output, np.concatenate([shard.rows for shard in shards]))]
+
+    def _forward(self, step: int, arguments: Mapping[str, Any]) -> Step:
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
+            output: Step = self.prepared(step / self.settings.steps, **arguments)
+        return output
+
+    def _backward(self, output: Step, forwards: int) -> None:
+        """Add the gradients of the mean over a step's forwards; the processes' gradients are averaged."""
+        losses = [loss.float() for loss in output.losses.values()]
+        self.accelerator.backward(torch.stack(losses).sum() / forwards)
+
+    def _next_shard(self, step: int, index: int) -> Shard:
+        """Return shard `index` of this process for a step, with its tensors on the device."""
         start = time.perf_counter()
-        micro_batch = self.feed.take(micro, self.settings.steps * self.settings.accumulation)
+        shard = self.feed.take(step * self.shards + index, self.settings.steps * self.shards)
         to_device = partial(Tensor.to, device=self.accelerator.device, non_blocking=True)
-        batch = map_tensors(micro_batch.batch, to_device)
+        shard = shard._replace(batch=map_tensors(shard.batch, to_device))
         self.waited += time.perf_counter() - start
-        self.tokens += micro_batch.tokens
-        return micro_batch, batch
+        self.tokens += shard.tokens
+        return shard
 
     def take_tokens(self) -> float:
         """Return the tokens of all processes since the last call; every process must call this together."""
@@ -108,17 +128,17 @@ class Loop:
         self.tokens = 0.0
         return float(self.accelerator.reduce(tokens))
 
-    def _make(self, micro: int) -> MicroBatch:
-        """Make micro-batch `micro` of this process; micro-batches are numbered through all steps."""
-        step, index = divmod(micro, self.settings.accumulation)
-        rank = self.accelerator.process_index
-        rows = self.batches.rows(micro * self.accelerator.num_processes + rank)
-        seed = seeded(self.seed, step, index, rank)
+    def _make(self, number: int) -> Shard:
+        """Collate shard `number` of this process; its shards are numbered through all steps."""
+        step, index = divmod(number, self.shards)
+        position = self.first_shard + index
+        rows = self.batches.shard(step, position)
+        seed = seeded(self.seed, step, position)
         batch = self.collate(rows, torch.Generator().manual_seed(seed))
         tokens = count_tokens(batch)
         if self.accelerator.device.type == "cuda":
             batch = map_tensors(batch, Tensor.pin_memory)
-        return MicroBatch(rows, seed, batch, tokens)
+        return Shard(rows, seed, batch, tokens)
 
 
 def _compile_layers(model: nn.Module) -> None:
@@ -147,16 +167,18 @@ def train(
     seed: int,
     names: Callable[[np.ndarray], Sequence[str]],
     label: str,
+    couples: bool = False,
 ) -> dict[str, float]:
     """Minimise the sum of the losses of `model(progress, **batch)`, for `settings.steps` or `settings.epochs`.
 
-    `collate(rows, generator)` makes the batch of some rows, and `names(rows)` gives their document ids. Checkpoints
+    `collate(rows, generator)` makes the batch of a shard's rows, and `names(rows)` gives their document ids. A model
+    that `couples` examples reads all shards of a process in one forward, `model(progress, shards=[...])`. Checkpoints
     stay in `folder` until `checkpoints.discard`. Training resumes from the last one, bit for bit.
 
     Returns the cost: seconds, tokens of all processes, tokens per second, seconds spent waiting for data, and a GPU's
     peak memory in bytes. Raises DivergedError at a non-finite loss or gradient.
     """
-    loop = Loop(model, batches, collate, settings, seed)
+    loop = Loop(model, batches, collate, settings, seed, couples)
     if settings.epochs:
         examples = len(batches.lengths)
         say(f"{label}: {loop.settings.steps:,} steps, {settings.epochs:g} times over {examples:,} examples")
@@ -168,9 +190,7 @@ def train(
     with bar(label, settings.steps, "steps", done) as advance:
         for step in range(done, settings.steps):
             outputs, norm = loop.step(step)
-            for output, rows in outputs:
-                ledger.add(step, output, names(rows))
-            ledger.add_gradient_norm(norm)
+            ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm)
             advance(1)
 
             is_last = step + 1 == settings.steps
