@@ -20,7 +20,7 @@ from retrobench.config.discovery import (
 )
 from retrobench.config.experiment import BASELINES, Baseline, Bm25, Entrant, Experiment
 from retrobench.config.keys import TrackKey, track_keys
-from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track
+from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track, resolve
 from retrobench.config.track import (
     DTYPES,
     Distil,
@@ -67,5 +67,6 @@ __all__ = [
     "parse_objective",
     "read_entrant",
     "read_track",
+    "resolve",
     "track_keys",
 ]

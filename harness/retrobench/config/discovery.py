@@ -67,7 +67,8 @@ class InstalledObjective:
     status: Literal["ok", "failed", "duplicate"]
     reason: str  # one line, empty when ok
     objective: type[Objective] | None = None
-    code: str = ""  # for cache keys: distribution and version, or a hash of source that may change under them
+    code: str = ""  # a hash of the plugin's source and of the helpers that it imports
+    file: Path | None = None  # of a `--plugin`
 
     @property
     def source(self) -> str:
@@ -84,6 +85,7 @@ class _Plugin:
     version: str
     load: Callable[[], object]
     code: Callable[[], str]
+    file: Path | None = None
 
 
 def discover(files: Sequence[Path] = ()) -> list[InstalledObjective]:
@@ -140,7 +142,7 @@ def _installed_plugins() -> Iterator[_Plugin]:
     for point in entry_points(group="retrobench"):
         distribution = cast(Distribution, point.dist)
         name, version = _release(distribution)
-        code = partial(_code, point, distribution, f"{name} {version}")
+        code = partial(_code, point, distribution)
         yield _Plugin(point.name, name, version, point.load, code)
 
 
@@ -152,14 +154,17 @@ def _release(distribution: Distribution) -> tuple[str, str]:
         return "unknown", "unknown"
 
 
-def _code(point: EntryPoint, distribution: Distribution, release: str) -> str:
-    """Return the release; for an editable installation a hash of the plugin's source."""
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    editable = origin.get("dir_info", {}).get("editable", False)
-    if not editable:
-        return release
+def _code(point: EntryPoint, distribution: Distribution) -> str:
+    """Return a hash of the plugin's source: a version may stay while the source changes."""
     top_name = point.module.partition(".")[0]
-    return fingerprint(_source_path(sys.modules[top_name]))
+    source = _source_path(sys.modules[top_name])
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable", False):
+        return fingerprint(source)
+    # An installed module stands among other distributions, which do not count. Nor does retrobench,
+    # whose version counts.
+    names = {file.parts[0].removesuffix(".py") for file in distribution.files or ()}
+    return fingerprint(source, names - {"retrobench"})
 
 
 def _source_path(module: ModuleType) -> Path:
@@ -176,7 +181,7 @@ def _file_plugins(files: Sequence[Path]) -> Iterator[_Plugin]:
     for file, path in paths.items():
         if file.suffix != ".py" or not file.is_file():
             raise RetrobenchError(f"Plugin file {str(path)!r} is missing or no .py file. Give --plugin another.")
-        yield _Plugin(path.stem, str(path), "", partial(_load_file, file), partial(fingerprint, file))
+        yield _Plugin(path.stem, str(path), "", partial(_load_file, file), partial(fingerprint, file), file)
 
 
 def _load_file(file: Path) -> object:
@@ -196,7 +201,7 @@ def _load_file(file: Path) -> object:
 
 
 def _load_objectives(plugin: _Plugin) -> list[InstalledObjective]:
-    failed = InstalledObjective(plugin.name, plugin.distribution, plugin.version, "", "failed", "")
+    failed = InstalledObjective(plugin.name, plugin.distribution, plugin.version, "", "failed", "", file=plugin.file)
     try:
         with redirect_stdout(sys.stderr):  # a plugin that prints must not spoil --json
             classes = _call_hook(plugin.load(), f"{failed.source}: {plugin.name}")

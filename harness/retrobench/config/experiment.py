@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ class Baseline:
     kind: str  # a key of BASELINES
     bm25: Bm25 = Bm25()
 
-    distribution, version, code, checkpoint = "retrobench", "", "", ""
+    distribution, version, code, checkpoint, file = "retrobench", "", "", "", None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,7 +58,8 @@ class Entrant:
     checkpoint: str = ""  # a folder or hub id to fine-tune instead of pre-training
     distribution: str = "retrobench"
     version: str = ""
-    code: str = ""  # distribution and version, or a hash of source that may change under them
+    code: str = ""  # a hash of the plugin's source
+    file: Path | None = None  # of a `--plugin`
 
     @property
     def kind(self) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 __all__ = ["fingerprint"]
 
 
-def fingerprint(module: Path) -> str:
+def fingerprint(module: Path, neighbours: Collection[str] | None = None) -> str:
     """Return the SHA-256, in hex, of a module's file or a package's folder, and of the neighbours that it imports.
 
-    Imports within functions count, since objectives import heavy libraries there. Other distributions do not count.
+    Imports within functions count, since objectives import heavy libraries there. `neighbours` names the modules that
+    count, for a folder that holds other distributions too; by default all modules beside `module` count.
     """
     root = module.parent
     hashes: dict[str, str] = {}
@@ -32,7 +33,8 @@ def fingerprint(module: Path) -> str:
         hashes[name] = hashlib.sha256(content).hexdigest()
         if file.suffix == ".py":
             for imported in _imports(content):
-                pending += [*_files(root / imported), *_files(root / f"{imported}.py")]
+                if neighbours is None or imported in neighbours:
+                    pending += [*_files(root / imported), *_files(root / f"{imported}.py")]
     document = json.dumps(sorted(hashes.items()))
     return hashlib.sha256(document.encode()).hexdigest()
 

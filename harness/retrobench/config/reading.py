@@ -16,6 +16,7 @@ from retrobench.config.discovery import (
 )
 from retrobench.config.experiment import BASELINES, Baseline, Entrant
 from retrobench.config.track import (
+    INTERVALS,
     Distil,
     Evaluate,
     Finetune,
@@ -30,7 +31,7 @@ from retrobench.config.track import (
 from retrobench.core import build_record, from_text, read_toml, try_build_record, types_of
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["REPRESENTATIONS", "read_entrant", "read_track"]
+__all__ = ["REPRESENTATIONS", "read_entrant", "read_track", "resolve"]
 
 REPRESENTATIONS = ("cls", "mean", "terms", "cls+terms")
 SECTIONS: dict[str, type] = {
@@ -82,6 +83,17 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> Track:
     return Track(name=name, overrides=changes, **asdict(heading), **sections)
 
 
+def resolve(track: Track) -> dict[str, dict[str, Any]]:
+    """Return the settings behind a track's identity by section and key, as a track's file names them."""
+    resolved = {}
+    for section in SECTIONS:
+        record = getattr(track, section)
+        if record is not None:
+            settings = _settings(record)
+            resolved[section] = {key: value for key, value in settings.items() if value is not None}
+    return resolved
+
+
 def read_entrant(text: str, installed: Iterable[InstalledObjective], overrides: Sequence[str]) -> Entrant | Baseline:
     """Return the entrant that `text` names, as `objective.KEY=VALUE` overrides change it.
 
@@ -107,7 +119,7 @@ def read_entrant(text: str, installed: Iterable[InstalledObjective], overrides: 
     if representation not in REPRESENTATIONS:
         raise unknown("representation", representation, REPRESENTATIONS)
     name = f"{file.name} (changed)" if objective_texts else file.name
-    return Entrant(name, objective, representation, file.checkpoint, row.distribution, row.version, row.code)
+    return Entrant(name, objective, representation, file.checkpoint, row.distribution, row.version, row.code, row.file)
 
 
 def _entrant_file(text: str) -> tuple[_EntrantFile, dict[str, Any]]:
@@ -185,11 +197,11 @@ def _changes(section: str, recipe: Any, changed: Any) -> dict[str, Any]:
 
 
 def _settings(record: Any) -> dict[str, Any]:
-    """Return the settings of a section by key, without the performance knobs."""
+    """Return the settings of a section by key, without those that change no result."""
     settings: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)
-        if isinstance(value, Performance):
+        if isinstance(value, Performance) or field.name in INTERVALS:
             continue
         if is_dataclass(value):
             settings |= _settings(value)

@@ -15,6 +15,7 @@ from retrobench.scoring import deepest
 
 __all__ = [
     "DTYPES",
+    "INTERVALS",
     "Distil",
     "Evaluate",
     "Finetune",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # NumPy types of dense vectors on disk, by name
+
+INTERVALS = ("checkpoint_every", "log_every")  # keys of a training that change no result
 
 Precision = Literal["auto", "bf16", "fp32"]
 Titles = bool | Literal["[SEP]"]  # no titles, titles and a space before the texts, or titles and the separator
@@ -262,7 +265,8 @@ class Track:
             del settings[name]
         for section in ("pretrain", "adapt", "finetune"):
             if settings[section] is not None:
-                del settings[section]["performance"]
+                for name in ("performance", *INTERVALS):
+                    del settings[section][name]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retrobench.leaderboard.rows import Load, Row, UnlikeError
+from retrobench.leaderboard.evidence import Load
+from retrobench.leaderboard.rows import Row, UnlikeError
 from retrobench.scoring import Pair, paired_tests
 
 __all__ = [
@@ -315,7 +316,11 @@ def _rank_by(column: DatasetMeasure) -> Callable[[Line], tuple[float, str, str]]
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    return {"objective": row.objective, "checkpoint": row.checkpoint, **row.settings}
+    """Return everything in which the rows of one line agree, by name; hashes by their first digits."""
+    settings = {"objective": row.objective, "source": row.objective_source[:8], **row.settings}
+    if row.checkpoint is not None:
+        settings["checkpoint"] = row.checkpoint["hash"][:8]
+    return settings | {name: digest[:8] for name, digest in row.content.items()}
 
 
 def _difference(settings: Settings, namesakes: Sequence[Settings]) -> str:

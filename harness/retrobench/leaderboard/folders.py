@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["locate", "nearest_files", "rows_folder", "track_folders", "track_name"]
+__all__ = ["check_writable", "locate", "nearest_files", "rows_folder", "track_folders", "track_name"]
 
 
 def track_folders(leaderboard: Path | None = None) -> list[Path]:
@@ -57,3 +58,14 @@ def rows_folder(name: str, leaderboard: Path | None = None) -> Path:
     The folder is made with its first row.
     """
     return (leaderboard or Path("leaderboards")) / name
+
+
+def check_writable(folder: Path) -> None:
+    """Check that rows can be appended in `folder`, which may not exist yet. RetrobenchError names the obstacle."""
+    file = folder / "rows.jsonl"
+    for path in (file, folder, *folder.resolve().parents):
+        if path.exists():
+            if not os.access(path, os.W_OK) or (path != file and not path.is_dir()):
+                raise RetrobenchError(f"Cannot write rows to {path}. Mend it, or give another --leaderboard DIR.")
+            if path != file:
+                return

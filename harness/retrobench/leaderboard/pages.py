@@ -17,9 +17,10 @@ from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.evidence import per_query_loader
 from retrobench.leaderboard.guide import find_guide, is_current, write_keys
 from retrobench.leaderboard.reproduce import render_claims
-from retrobench.leaderboard.rows import Row, per_query_loader, read
+from retrobench.leaderboard.rows import Row, read
 from retrobench.leaderboard.tables import render
 
 __all__ = ["find_stale", "main", "render_readme", "write_readme"]

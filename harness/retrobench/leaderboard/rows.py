@@ -1,43 +1,34 @@
 """
 Rows of a leaderboard: each is one measured entrant, appended and never edited.
 
-* Row                     one measurement, with its recipe, provenance and cost
-* append, read            the rows in `rows.jsonl` of a track's folder
-* read_file               the rows of any file, by `FILE:LINE`
-* find_duplicate          the earlier row of a measurement
-* per_query_loader        the reader of the values by query in `per_query/`
-* UnlikeError             raised for rows that may not share a table
+* Row               one measurement, with its recipe, provenance and cost
+* append, read      the rows in `rows.jsonl` of a track's folder
+* inspect           every line of a file of rows, with the faults of damaged or edited lines
+* find_duplicate    the earlier row of a measurement
+* UnlikeError       raised for rows that may not share a table
 
-`comparison` groups rows into lines, and `tables` renders them.
+`evidence` keeps the files beside the rows, `comparison` groups rows into lines, and `tables` renders them.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from functools import partial
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from retrobench.core import atomic_write
+from typeguard import TypeCheckError, check_type
+
+from retrobench.core import atomic_write, say
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import evidence
+from retrobench.leaderboard.evidence import PerQuery
 
-__all__ = [
-    "Load",
-    "PerQuery",
-    "Row",
-    "UnlikeError",
-    "append",
-    "find_duplicate",
-    "load_per_query",
-    "per_query_loader",
-    "read",
-    "read_file",
-]
+__all__ = ["Inspected", "Row", "UnlikeError", "append", "find_duplicate", "inspect", "read", "read_file"]
 
 
 class UnlikeError(RetrobenchError):
@@ -46,12 +37,9 @@ class UnlikeError(RetrobenchError):
     exit_code = 3
 
 
-PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Dataset id -> measure -> query id -> value, a fraction."""
-
-
 SCHEMA = 1  # of rows; a reader refuses rows of another
 ORDERED = ("measures", "cost")  # fields whose keys have an order with a meaning
+ROUNDING = 1e-9  # between a measure and the mean of its values by query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,45 +48,105 @@ class Row:
 
     track: str
     identity: str  # hash of the resolved track: everything but the objective
+    track_toml: str  # hash of `tracks/IDENTITY.toml` beside the rows, the resolved track
     overrides: dict[str, Any]  # the track's keys changed by `--set`
+    content: dict[str, str]  # the base and the training collections as read: name -> hash
     entrant: str  # as shown: "dupmae", "dupmae:paper", "bm25"
     objective: str
     settings: dict[str, Any]  # of the objective
+    objective_source: str  # hash of the plugin's source; empty for a baseline
     representation: str
-    checkpoint: str | None  # a released checkpoint that was fine-tuned instead of pre-training
+    # A model that was fine-tuned instead of pre-training: name, label, hash, and revision on the hub.
+    checkpoint: dict[str, str] | None
     seed: int | None  # None where nothing is drawn at random
-    chosen: str  # the fine-tuning round that did best on the validation set
+    round: str  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
+    processes: int  # that shared the work
     measures: dict[str, dict[str, float]]  # dataset id -> measure -> fraction, unrounded
-    selection: dict[str, float]  # round -> validation measure
-    artifacts: dict[str, str]  # role, such as `finetune mined` -> key in the store
-    commit: str
-    version: str
-    plugin: dict[str, Any]  # distribution and version that gave the objective
-    libraries: dict[str, str]
-    hardware: dict[str, str | int | float]
-    cost: dict[str, dict[str, float]]  # stage -> seconds, tokens_per_second, peak_memory_bytes
-    date: str  # UTC, ISO 8601
-    command: str  # reruns this row
-    schema: int = SCHEMA
-    per_query: str = ""  # relative to the track's folder; `append` fills it in
     # Dataset id -> its identity: counts and hashes of documents and judgements, titles, lengths, similarity.
     facts: dict[str, dict[str, Any]]
-    round: str  # the fine-tuning round measured, where a track measures every one: in-batch, mined, distilled
+    selection: dict[str, float]  # round -> validation measure
+    artifacts: dict[str, str]  # role, such as `finetune mined` -> key in the store
+    cost: dict[str, dict[str, float]]  # stage -> seconds, tokens_per_second, peak_memory_bytes
+    energy: dict[str, float] | None = None  # device -> joules; None where no meter was read
     negatives: float  # passages that a training query of that round competed with, on average
+    hardware: dict[str, str | int | float]
+    libraries: dict[str, str]
+    plugin: dict[str, str]  # distribution and version that gave the objective, or its file kept beside the rows
+    version: str
+    commit: str
+    command: str  # reruns this row
+    date: str  # UTC, ISO 8601
+    schema: int = SCHEMA
+    per_query: str = ""  # relative to the track's folder; `append` fills it in
+    id: str = ""  # hash of all other fields; `append` fills it in
+    later: dict[str, Any] = field(default_factory=dict)  # fields that a later version added, kept as read
+
+    @property
+    def chosen(self) -> str:
+        """Return the round that was measured: the best on the validation questions, where several were compared."""
+        if self.round or not self.selection:
+            return self.round
+        return max(reversed(self.selection), key=lambda name: self.selection[name])
 
     def to_json(self) -> str:
         """Return one line of JSON. Keys are sorted, except in `measures` and `cost`."""
+        values = {name: getattr(self, name) for name in FIELDS} | self.later
         members = []
-        for name in sorted(field.name for field in fields(self)):
-            value = _dumps(getattr(self, name), sort=name not in ORDERED)
+        for name in sorted(values):
+            value = json.dumps(values[name], sort_keys=name not in ORDERED, allow_nan=False)
             members.append(f'"{name}": {value}')
         return "{" + ", ".join(members) + "}"
 
-    @property
-    def id(self) -> str:
-        """Return the name of the row's own files, a hash of all its fields."""
-        content = replace(self, per_query="").to_json()
+    def digest(self) -> str:
+        """Return the row's id, a hash of all its other fields."""
+        content = replace(self, id="").to_json()
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+FIELDS = tuple(member.name for member in fields(Row) if member.name != "later")
+TYPES = typing.get_type_hints(Row)
+
+
+class Inspected(NamedTuple):
+    """A line of a file of rows. `fault` is empty for a sound row; a line that cannot be read has no row."""
+
+    location: str  # FILE:LINE
+    row: Row | None
+    fault: str
+
+
+def inspect(file: Path) -> list[Inspected]:
+    """Return every line of a file of rows. Its types, its id, and its means over the values by query are checked."""
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RetrobenchError(f"Cannot read rows from {file}: {error}. Name a rows.jsonl of a track.") from error
+    inspected = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        row, fault = _parse(line)
+        if row is not None and not fault:
+            fault = _fault(file.parent, row)
+        inspected.append(Inspected(f"{file}:{number}", row, fault))
+    return inspected
+
+
+def read_file(file: Path) -> dict[str, Row]:
+    """Return the sound rows of any file by `FILE:LINE`. Each other row is named on standard error and left out."""
+    rows = {}
+    for location, row, fault in inspect(file):
+        if fault or row is None:
+            say(f"{location}: left out, because {fault}. Restore the line: rows are appended, never edited.")
+        else:
+            rows[location] = row
+    return rows
+
+
+def read(folder: Path) -> list[Row]:
+    """Return the sound rows of a track's folder in the order of appending, none without a `rows.jsonl`."""
+    file = folder / "rows.jsonl"
+    return list(read_file(file).values()) if file.exists() else []
 
 
 def find_duplicate(rows: Iterable[Row], row: Row) -> Row | None:
@@ -124,14 +172,14 @@ def append(folder: Path, row: Row, per_query: PerQuery) -> Row:
     from filelock import FileLock
 
     file = folder / "rows.jsonl"
-    row = replace(row, per_query=f"per_query/{row.id}.json.gz")
     try:
-        (folder / "per_query").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
             earlier = find_duplicate(read(folder), row)
             if earlier:
                 return earlier
-            atomic_write(folder / row.per_query, _compress(_dumps(per_query, sort=False)))
+            row = replace(row, per_query=evidence.keep_per_query(folder, per_query))
+            row = replace(row, id=row.digest())
             _append_line(file, row.to_json())
     except OSError as error:
         raise RetrobenchError(
@@ -149,80 +197,45 @@ def _append_line(file: Path, line: str) -> None:
     atomic_write(file, f"{text}{line}\n")
 
 
-def read(folder: Path) -> list[Row]:
-    """Return the rows of a track's folder in the order of appending, none without a `rows.jsonl`."""
-    file = folder / "rows.jsonl"
-    return list(read_file(file).values()) if file.exists() else []
-
-
-def read_file(file: Path) -> dict[str, Row]:
-    """Return `FILE:LINE` -> row, for any file of rows."""
-    try:
-        lines = file.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RetrobenchError(f"Cannot read rows from {file}: {error}. Name a rows.jsonl of a track.") from error
-    rows = {}
-    for number, line in enumerate(lines, 1):
-        if line:
-            location = f"{file}:{number}"
-            rows[location] = _parse(line, location)
-    return rows
-
-
-Load = Callable[[Row], PerQuery]
-
-
-def per_query_loader(folder: Path, rows: Iterable[Row]) -> Load | None:
-    """Return the function that loads a row's values by query; None where a file is missing, as in the wheel."""
-    for row in rows:
-        if not (folder / row.per_query).is_file():
-            return None
-    return partial(load_per_query, folder)
-
-
-def load_per_query(folder: Path, row: Row) -> PerQuery:
-    """Return a row's values by dataset, measure and query, as `append` wrote them."""
-    file = folder / row.per_query
-    try:
-        content: PerQuery = json.loads(gzip.decompress(file.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
-        raise RetrobenchError(
-            f"Cannot read {file}, values of {row.entrant}: {error}. Restore it, or rerun: {row.command}"
-        ) from error
-    return content
-
-
-def _parse(line: str, location: str) -> Row:
+def _parse(line: str) -> tuple[Row | None, str]:
+    """Return the row of a line, or None with the fault."""
     try:
         document = json.loads(line)
     except ValueError as error:
-        raise RetrobenchError(
-            f"{location}: not JSON ({error}). Restore the line: rows are appended, never edited."
-        ) from error
+        return None, f"it is not JSON ({error})"
     if not isinstance(document, dict):
-        raise RetrobenchError(f"{location}: not a JSON object. Restore the line: rows are appended, never edited.")
-    keys = {field.name for field in fields(Row)}
-    faults = [f"unknown {name!r}" for name in sorted(document.keys() - keys)]
-    faults += [f"missing {name!r}" for name in sorted(keys - document.keys())]
-    if faults:
-        raise RetrobenchError(
-            f"{location}: {', '.join(faults)}. Known keys: {', '.join(sorted(keys))}. "
-            "Read it with the version that wrote it."
-        )
-    if document["schema"] != SCHEMA:
-        raise RetrobenchError(
-            f"{location}: a row of schema {document['schema']}, and this version reads {SCHEMA}. "
-            "Read it with the version that wrote it."
-        )
-    return Row(**document)
+        return None, "it is not a JSON object"
+    if document.get("schema", SCHEMA) != SCHEMA:
+        return None, f"it is a row of schema {document['schema']}, and this version reads {SCHEMA}"
+    missing = [repr(name) for name in sorted(set(FIELDS) - document.keys())]
+    if missing:
+        return None, f"it lacks {', '.join(missing)}"
+    for name in FIELDS:
+        try:
+            check_type(document[name], TYPES[name])
+        except TypeCheckError as error:
+            return None, f"its {name} is {document[name]!r} ({error})"
+    values = {name: document.pop(name) for name in FIELDS}
+    return Row(**values, later=document), ""
 
 
-def _dumps(value: Any, sort: bool) -> str:
-    return json.dumps(value, sort_keys=sort, allow_nan=False)
-
-
-def _compress(text: str) -> bytes:
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # equal values, equal bytes
-        file.write(text.encode())
-    return buffer.getvalue()
+def _fault(folder: Path, row: Row) -> str:
+    """Return the first difference between a row and its own id, kept files and values by query."""
+    if row.id != row.digest():
+        return f"its content does not have the id {row.id}"
+    fault = evidence.track_fault(folder, row.identity, row.track_toml)
+    if fault:
+        return fault
+    if not (folder / row.per_query).is_file():
+        return ""  # differences cannot be tested, which the table says
+    try:
+        values = evidence.load_per_query(folder, row)
+    except RetrobenchError as error:
+        return str(error).rstrip(".")
+    for dataset, measures in values.items():
+        for measure, by_query in measures.items():
+            mean = fmean(by_query.values())
+            measured = row.measures.get(dataset, {}).get(measure)
+            if measured is None or abs(measured - mean) > ROUNDING:
+                return f"its {measure} on {dataset} is {measured}, and its values by query average to {mean}"
+    return ""

@@ -20,8 +20,9 @@ from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
 from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.evidence import Load, per_query_loader
 from retrobench.leaderboard.folders import locate, nearest_files, track_name
-from retrobench.leaderboard.rows import Load, Row, per_query_loader, read
+from retrobench.leaderboard.rows import Row, read
 from retrobench.scoring import Pair
 
 if TYPE_CHECKING:

@@ -89,22 +89,22 @@ def _suggest_batch(stage: StageNeeds, machine: Machine, gpus: int) -> Iterator[s
         return
     if fit == costs.Fit(step.batch, step.shards):
         return
-    settings = []
+    changes = []
     if fit.batch < step.batch and gradient_cache:
-        settings.append(f"--set {section}.gradient_cache={gradient_cache}")
+        changes.append(f"--set {section}.gradient_cache={gradient_cache}")
         if step.shards % gpus:
-            settings.append(f"--set {section}.shards={gpus}")
-        yield f"{section}: {memory} in one forward; {' '.join(settings)} (the same batch, 4/3 of the time)"
+            changes.append(f"--set {section}.shards={gpus}")
+        yield f"{section}: {memory} in one forward; {' '.join(changes)} (the same batch, 4/3 of the time)"
         return
     if fit.batch != step.batch:
-        settings.append(f"--set {section}.batch={fit.batch}")
+        changes.append(f"--set {section}.batch={fit.batch}")
     if fit.shards != step.shards:
-        settings.append(f"--set {section}.shards={fit.shards}")
+        changes.append(f"--set {section}.shards={fit.shards}")
     reason = f"{memory} in one forward"
     if step.shards % gpus:
         reason = f"{gpus} processes cannot share {step.shards} shards"
     effect = "fewer negatives" if fit.batch < step.batch else "the same batch"
-    yield f"{section}: {reason}; {' '.join(settings)} ({effect})"
+    yield f"{section}: {reason}; {' '.join(changes)} ({effect})"
 
 
 def summarise_shortage(needs: ExperimentNeeds, machine: Machine) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from retrobench import stages
-from retrobench.config import Baseline, Entrant, Experiment
-from retrobench.core import provenance, retrobench_version
+from retrobench.config import Baseline, Experiment, resolve
+from retrobench.core import KEY_LENGTH, processes, provenance, retrobench_version
 from retrobench.data import rules
-from retrobench.leaderboard import PerQuery, Row
+from retrobench.leaderboard import PerQuery, Row, keep_plugin, keep_track
 from retrobench.pipeline import Result
 from retrobench.store import Artifact
 from retrobench.training import resolve_precision
@@ -24,8 +25,10 @@ SHARED = ("encode", "tokenise")
 ROUND_STAGES = ("encode", "search", "score")  # of a validation, repeated for each round
 
 
-def row(experiment: Experiment, result: Result, command: str) -> tuple[Row, PerQuery]:
-    """Return the row of a result, and its values per query."""
+def row(
+    experiment: Experiment, inputs: stages.Inputs, result: Result, command: str, folder: Path
+) -> tuple[Row, PerQuery]:
+    """Return the row of a result, and its values per query. Its track and a plugin's file are kept in `folder`."""
     track = experiment.track
     entrant = experiment.entrant
     first_measure = track.evaluate.measures[0]
@@ -37,20 +40,23 @@ def row(experiment: Experiment, result: Result, command: str) -> tuple[Row, PerQ
     new_row = Row(
         track=track.name,
         identity=track.identity,
+        track_toml=keep_track(folder, track.identity, resolve(track)),
         overrides=dict(track.overrides),
-        entrant=entrant.name,
+        content=_content(experiment, inputs),
+        entrant=_entrant_name(experiment, inputs),
         objective=entrant.kind,
         settings=entrant.settings,
+        objective_source=entrant.code,
         representation=entrant.representation,
-        checkpoint=entrant.checkpoint or None,
+        checkpoint=_checkpoint(experiment, inputs),
         seed=None if isinstance(entrant, Baseline) else experiment.seed,
-        chosen=result.round,
+        processes=processes.size(),
         measures={**averages, **measures},
         selection={name: stages.scores(scored)[first_measure] for name, scored in result.validation.items()},
         artifacts={role: artifact.key for role, artifact in by_role.items()},
         commit=provenance.commit(),
         version=retrobench_version(),
-        plugin={"distribution": entrant.distribution, "version": _version(entrant)},
+        plugin=_plugin(experiment, folder),
         libraries=provenance.libraries(),
         hardware=provenance.hardware(),
         cost=_cost(by_role),
@@ -135,6 +141,42 @@ def _reading(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _version(entrant: Entrant | Baseline) -> str:
-    """Return the distribution's version, or the beginning of a plugin file's source hash."""
-    return entrant.version or entrant.code[:16] or retrobench_version()
+def _content(experiment: Experiment, inputs: stages.Inputs) -> dict[str, str]:
+    """Return hashes of everything that the training read. `facts` hold those of the test."""
+    if inputs.base is None:
+        return {}
+    track = experiment.track
+    content = {}
+    if not experiment.entrant.checkpoint:
+        content["base"] = inputs.base.model.key
+    for name in experiment.corpora:
+        content[f"{name} passages"] = inputs.collections[name].corpus.hash[:KEY_LENGTH]
+    for name in filter(None, (track.finetune.queries, track.finetune.hard, track.evaluate.select)):
+        content[name] = inputs.collections[name].hash[:KEY_LENGTH]
+    if inputs.teacher is not None:
+        content["teacher"] = inputs.teacher.key
+    return content
+
+
+def _checkpoint(experiment: Experiment, inputs: stages.Inputs) -> dict[str, str] | None:
+    """Return the model that replaced the pre-training, by name and content."""
+    base = inputs.base
+    if base is None or not experiment.entrant.checkpoint:
+        return None
+    return {"name": base.name, "label": base.label, "hash": base.model.key, "revision": base.revision}
+
+
+def _entrant_name(experiment: Experiment, inputs: stages.Inputs) -> str:
+    """Return the name in tables. A checkpoint's label replaces the name of an objective that did not train it."""
+    entrant = experiment.entrant
+    if inputs.base is not None and entrant.checkpoint and entrant.name.partition(":")[0] == entrant.kind:
+        return inputs.base.label
+    return entrant.name
+
+
+def _plugin(experiment: Experiment, folder: Path) -> dict[str, str]:
+    """Return the distribution of the objective with its version, or the file with its copy beside the rows."""
+    entrant = experiment.entrant
+    if entrant.file is None:
+        return {"distribution": entrant.distribution, "version": entrant.version or retrobench_version()}
+    return {"file": entrant.distribution, "kept": keep_plugin(folder, entrant.file)}

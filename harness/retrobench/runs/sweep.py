@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from retrobench import leaderboard, pipeline, stages
 from retrobench.config import Experiment, Track, discover, read_entrant, read_track
-from retrobench.core import say
+from retrobench.core import processes, say
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import row, search_of
 from retrobench.store import Store, default_root
@@ -45,7 +45,7 @@ def sweep(request: Request) -> Swept:
     runs = _runs(request, track)
     all_inputs = stages.open_inputs([run.experiment for run in runs])
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
-    leaderboard.read(folder)  # refuse a damaged file before the training
+    leaderboard.check_writable(folder)  # before the training
     store = Store(request.store or default_root(), request.fresh)
     rows: list[Row] = []
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
@@ -56,7 +56,7 @@ def sweep(request: Request) -> Swept:
             paths[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
             if result.encoder is not None:
                 paths[f"encoder of {entrant.name}"] = result.encoder.path
-            new_row, per_query = row(run.experiment, result, run.command)
+            new_row, per_query = row(run.experiment, inputs, result, run.command, folder)
             appended = leaderboard.append(folder, new_row, per_query)
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
@@ -86,4 +86,6 @@ def _command(request: Request, objective: str, seed: int) -> str:
         words += ["--set", override]
     for file in request.plugins:
         words += ["--plugin", str(file)]
+    if processes.size() > 1:
+        words = ["torchrun", "--no-python", "--nproc-per-node", str(processes.size()), *words]
     return shlex.join(words)

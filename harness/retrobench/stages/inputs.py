@@ -15,7 +15,7 @@ from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.model import FAMILIES
 from retrobench.retrieval import EXACT, check_index, find
-from retrobench.store import Source
+from retrobench.store import Source, read_objective
 
 __all__ = ["Base", "Inputs", "model_files", "open_base", "open_inputs", "open_teacher"]
 
@@ -28,6 +28,8 @@ class Base:
     """The base model of training and its tokenizer, in one folder. Their keys are hashes of files."""
 
     name: str
+    label: str  # for tables: the objective that trained it, or its name, with the first digits of its hash
+    revision: str  # of a hub model
     model: Source
     tokenizer: Source
     positions: int  # longest input in tokens
@@ -142,9 +144,13 @@ def open_base(name: str) -> Base:
     positions, width = _read_config(name, folder)
     hashes = {file.name: file_hash(file) for file in sorted(model_files(folder))}
     tokenizer_hashes = {file: hashes[file] for file in TOKENIZER_FILES if file in hashes}
+    key = _key(hashes)
+    revision = folder.name if folder.parent.name == "snapshots" else ""  # as the hub's cache lays its folders out
     return Base(
         name=name,
-        model=Source("base", _key(hashes), folder),
+        label=f"{read_objective(folder) or Path(name).name}@{(revision or key)[:8]}",
+        revision=revision,
+        model=Source("base", key, folder),
         tokenizer=Source("tokenizer", _key(tokenizer_hashes), folder),
         positions=positions,
         width=width,

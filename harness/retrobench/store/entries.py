@@ -2,6 +2,7 @@
 
 * Recipe           the content of a cache key.
 * Entry            a finished folder: recipe, files, cost and date.
+* read_objective   the objective that trained the model of a finished folder.
 * to_json_values   settings as JSON values.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from retrobench.core import KEY_LENGTH, duration, file_hash
 
-__all__ = ["Entry", "Recipe", "to_json_values"]
+__all__ = ["Entry", "Recipe", "read_objective", "to_json_values"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,20 @@ class Entry:
             if name not in self.files and not hidden:
                 return f"{name} was added"
         return ""
+
+
+def read_objective(folder: Path) -> str:
+    """Return the name of the objective that pre-trained the model of an entry; empty for any other folder."""
+    entry = Entry.read(folder)
+    while entry is not None:
+        objective = entry.recipe.settings.get("objective")
+        if isinstance(objective, str):
+            return objective
+        if not entry.recipe.sources:
+            return ""
+        folder = folder.parents[1] / entry.recipe.sources[0]  # fine-tuning starts from its first source
+        entry = Entry.read(folder)
+    return ""
 
 
 def _digest(document: Mapping[str, Any]) -> str:

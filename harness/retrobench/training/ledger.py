@@ -49,7 +49,7 @@ class Ledger:
     def add(self, step: int, outputs: Iterable[tuple[Step, Sequence[str]]], norm: Tensor) -> None:
         """Keep the losses and metrics of a step's forwards over the named documents.
 
-        `norm` is the gradient's before clipping: a non-finite gradient spoils the weights even where the loss is finite.
+        `norm` is the gradient's before clipping: a non-finite gradient spoils weights even where the loss is finite.
         """
         forwards = [_Forward(_detached(output.losses), _detached(output.metrics), names) for output, names in outputs]
         self.pending.append(_Entry(step, forwards, norm.detach()))

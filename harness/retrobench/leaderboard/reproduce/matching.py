@@ -24,8 +24,9 @@ from retrobench.config import configure_objective, discover, find_objective, fin
 from retrobench.core import from_text
 from retrobench.leaderboard.claims import Excerpt, System
 from retrobench.leaderboard.comparison import check_same_data, format_override
+from retrobench.leaderboard.evidence import Load, per_query_loader
 from retrobench.leaderboard.folders import nearest_files
-from retrobench.leaderboard.rows import Load, Row, UnlikeError, per_query_loader, read_file
+from retrobench.leaderboard.rows import Row, UnlikeError, read_file
 
 __all__ = [
     "ClaimedRecipe",

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System
 from retrobench.leaderboard.comparison import Line, compare_pairs, group_lines, opponent
+from retrobench.leaderboard.evidence import Load
 from retrobench.leaderboard.reproduce.matching import RowFile, difference, rows_of
-from retrobench.leaderboard.rows import Load, Row
+from retrobench.leaderboard.rows import Row
 
 __all__ = ["VERDICTS", "JudgedExcerpt", "Outcome", "Tally", "Tolerance", "count_verdicts", "describe_kind", "judge"]
 
@@ -58,7 +59,7 @@ class Outcome:
         """Return the model, and the checkpoint that replaced its pre-training."""
         if self.line is None or not self.line.rows[0].checkpoint:
             return self.system.model
-        return f"{self.system.model} ({self.line.rows[0].checkpoint})"
+        return f"{self.system.model} ({self.line.rows[0].checkpoint['name']})"
 
     @property
     def measured(self) -> float | None:
@@ -144,8 +145,8 @@ def describe_kind(line: Line) -> str:
     if row.checkpoint is None:
         return "replication: trained by this project's own code"
     if _trained(row):
-        return f"reproduction: {row.checkpoint}, released by the authors and fine-tuned here"
-    return f"reproduction of inference: {row.checkpoint}, as released"
+        return f"reproduction: {row.checkpoint['name']}, released by the authors and fine-tuned here"
+    return f"reproduction of inference: {row.checkpoint['name']}, as released"
 
 
 def _trained(row: Row) -> bool:

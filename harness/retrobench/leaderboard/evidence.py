@@ -1,0 +1,153 @@
+"""
+The files beside the rows of a track: everything that a row stands on and that is small enough to keep.
+
+* keep_per_query, load_per_query   values by query, in `per_query/HASH.json.gz` and `queries/HASH.json.gz`
+* per_query_loader                 the reader of the values by query of several rows
+* keep_track, load_track           the resolved track, in `tracks/IDENTITY.toml`
+* track_fault                      the difference between a kept track and a row's hash of it
+* keep_plugin                      a plugin's source, in `plugins/HASH.py`
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrobench.core import atomic_write, read_toml
+from retrobench.errors import RetrobenchError
+
+if TYPE_CHECKING:
+    from retrobench.leaderboard.rows import Row
+
+__all__ = [
+    "Load",
+    "PerQuery",
+    "keep_per_query",
+    "keep_plugin",
+    "keep_track",
+    "load_per_query",
+    "load_track",
+    "per_query_loader",
+    "track_fault",
+]
+
+PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Dataset id -> measure -> query id -> value, a fraction."""
+
+DIGITS = 16  # of a file's hash in its name
+
+
+def keep_per_query(folder: Path, per_query: PerQuery) -> str:
+    """Write the values by query beside the rows, and return their path relative to `folder`.
+
+    Rows of one dataset share the file of its query ids, so a row's own file holds numbers alone.
+    """
+    document: dict[str, Any] = {}
+    for dataset, measures in per_query.items():
+        query_ids = sorted(next(iter(measures.values()), {}))
+        values = {measure: [by_query[query_id] for query_id in query_ids] for measure, by_query in measures.items()}
+        document[dataset] = {"queries": _keep(folder, "queries", query_ids), "measures": values}
+    return _keep(folder, "per_query", document)
+
+
+def _keep(folder: Path, kind: str, document: Any) -> str:
+    """Write a document under the hash of its content, and return its path relative to `folder`."""
+    content = json.dumps(document, allow_nan=False).encode()
+    name = f"{kind}/{hashlib.sha256(content).hexdigest()[:DIGITS]}.json.gz"
+    if not (folder / name).exists():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / name, _compress(content))
+    return name
+
+
+def _compress(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # equal values, equal bytes
+        file.write(content)
+    return buffer.getvalue()
+
+
+Load = Callable[["Row"], PerQuery]
+
+
+def per_query_loader(folder: Path, rows: Iterable[Row]) -> Load | None:
+    """Return the function that loads a row's values by query; None where a row's file is missing."""
+    for row in rows:
+        if not (folder / row.per_query).is_file():
+            return None
+    return partial(load_per_query, folder)
+
+
+def load_per_query(folder: Path, row: Row) -> PerQuery:
+    """Return a row's values by dataset, measure and query. RetrobenchError for a missing or changed file."""
+    per_query: dict[str, dict[str, dict[str, float]]] = {}
+    try:
+        for dataset, record in _load(folder / row.per_query).items():
+            query_ids = _load(folder / record["queries"])
+            per_query[dataset] = {}
+            for measure, values in record["measures"].items():
+                per_query[dataset][measure] = dict(zip(query_ids, values, strict=True))
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RetrobenchError(
+            f"Cannot read {folder / row.per_query}, values of {row.entrant}: {error}. "
+            f"Restore it, or rerun: {row.command}"
+        ) from error
+    return per_query
+
+
+def _load(file: Path) -> Any:
+    """Return the document in a file. ValueError where its content does not have the hash in its name."""
+    content = gzip.decompress(file.read_bytes())
+    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+    if file.name != f"{digest}.json.gz":
+        raise ValueError(f"{file.name} was changed since it was written")
+    return json.loads(content)
+
+
+def keep_track(folder: Path, identity: str, track: Mapping[str, Any]) -> str:
+    """Write a resolved track beside the rows, and return the hash of its file."""
+    import tomli_w
+
+    text = tomli_w.dumps(track)
+    file = _track_file(folder, identity)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, text)
+    return _hash(text.encode())
+
+
+def load_track(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Return the resolved track of an identity, by section and key; None where it was not kept."""
+    file = _track_file(folder, identity)
+    return read_toml(file) if file.exists() else None
+
+
+def track_fault(folder: Path, identity: str, digest: str) -> str:
+    """Return how a kept track differs from a row's hash of it; empty where it agrees or is missing."""
+    file = _track_file(folder, identity)
+    if file.exists() and _hash(file.read_bytes()) != digest:
+        return f"tracks/{file.name} was changed since it was written"
+    return ""
+
+
+def keep_plugin(folder: Path, source: Path) -> str:
+    """Copy a plugin's file beside the rows, and return its path relative to `folder`."""
+    content = source.read_bytes()
+    name = f"plugins/{_hash(content)}.py"
+    (folder / "plugins").mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / name, content)
+    return name
+
+
+def _track_file(folder: Path, identity: str) -> Path:
+    return folder / "tracks" / f"{identity}.toml"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
