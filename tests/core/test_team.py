@@ -10,10 +10,12 @@ from processes import launch
 
 from retrobench.core import processes
 
+SHARDS = ["--set", "pretrain.shards=2", "--set", "finetune.shards=2"]
+
 
 def test_a_run_of_two_processes(tmp_path: Path) -> None:
     track = tiny.make(tmp_path)
-    words = [sys.executable, "-c", "from retrobench.cli import main; main()", *track.options("retromae")]
+    words = [sys.executable, "-c", "from retrobench.cli import main; main()", *track.options("retromae"), *SHARDS]
     first, second = launch(words)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     (row,) = track.rows()

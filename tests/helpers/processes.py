@@ -8,18 +8,24 @@ import subprocess
 from collections.abc import Sequence
 
 
-def launch(words: Sequence[str], processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
-    """Run a command in each process, and return the results when all have ended."""
+def start(words: Sequence[str], processes: int = 2) -> list[subprocess.Popen[str]]:
+    """Start a command in each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     environment = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment["OMP_NUM_THREADS"] = "1"
     running = []
     for rank in range(processes):
         ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         running.append(subprocess.Popen(words, env=ranked, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    return running
+
+
+def launch(words: Sequence[str], processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
+    """Run a command in each process, and return the results when all have ended."""
     results = []
-    for process in running:
-        out, err = process.communicate(timeout=150)
+    for process in start(words, processes):
+        out, err = process.communicate(timeout=600)
         results.append(subprocess.CompletedProcess(words, process.returncode, out, err))
     return results

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrobench.core import atomic_write, read_toml
+from retrobench.core import atomic_write, processes, read_toml
 from retrobench.errors import RetrobenchError
 
 if TYPE_CHECKING:
@@ -114,12 +114,9 @@ def keep_track(folder: Path, identity: str, track: Mapping[str, Any]) -> str:
     """Write a resolved track beside the rows, and return the hash of its file."""
     import tomli_w
 
-    text = tomli_w.dumps(track)
-    file = _track_file(folder, identity)
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, text)
-    return _hash(text.encode())
+    content = tomli_w.dumps(track).encode()
+    _write_new(_track_file(folder, identity), content)
+    return _hash(content)
 
 
 def load_track(folder: Path, identity: str) -> dict[str, Any] | None:
@@ -140,9 +137,15 @@ def keep_plugin(folder: Path, source: Path) -> str:
     """Copy a plugin's file beside the rows, and return its path relative to `folder`."""
     content = source.read_bytes()
     name = f"plugins/{_hash(content)}.py"
-    (folder / "plugins").mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / name, content)
+    _write_new(folder / name, content)
     return name
+
+
+def _write_new(file: Path, content: bytes) -> None:
+    """Write a file that does not exist yet; of several processes rank 0 writes it."""
+    if processes.leads() and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, content)
 
 
 def _track_file(folder: Path, identity: str) -> Path:
