@@ -20,8 +20,14 @@ LIBRARIES = (
 
 
 def commit() -> str:
-    """Return the commit of this package's checkout, with `+` behind it if files differ. Empty for a wheel."""
+    """Return the commit of this package, with `+` behind it if files differ. Empty where it is unknown.
+
+    A checkout asks git. A wheel carries the commit that it was built from.
+    """
     package = Path(__file__).resolve().parents[1]
+    carried = package / "commit.txt"
+    if carried.exists():
+        return carried.read_text("utf-8").strip()
     if package.parent.name != "harness" or not (package.parents[1] / ".git").exists():
         return ""
     try:
