@@ -56,7 +56,7 @@ def batches_of(examples: Examples, candidates: np.ndarray, gradient_cache: int =
 def batch_of(examples: Examples, group_tokens: int, rows: np.ndarray = ROWS) -> dict[str, ContrastiveBatch]:
     """Return a batch in groups of at most `group_tokens` tokens."""
     first_candidates = 5 * np.arange(len(examples), dtype=np.int32)
-    candidates = (first_candidates[:, None] + np.arange(4, dtype=np.int32)) % 58
+    candidates = np.add.outer(first_candidates, np.arange(4, dtype=np.int32)) % 58
     batches = batches_of(examples, candidates, group_tokens)
     return batches.collate(rows, torch.Generator().manual_seed(3))
 
@@ -149,8 +149,10 @@ def test_groups_change_neither_loss_nor_gradients(representation: str, case: Cas
 def test_the_gradient_cache_changes_no_bit(representation: str, case: Case) -> None:
     """Embed texts again with the same dropout."""
     batch = batch_of(case.examples, 160)
-    loss, gradients = backward(model_of(case.base, representation), batch)
-    cached_loss, cached_gradients = backward(model_of(case.base, representation, gradient_cache=160), batch)
+    plain_model = model_of(case.base, representation)
+    cached_model = model_of(case.base, representation, gradient_cache=160)
+    loss, gradients = backward(plain_model, batch)
+    cached_loss, cached_gradients = backward(cached_model, batch)
     assert torch.equal(loss, cached_loss)
     assert_gradients_are_equal(gradients, cached_gradients)
 
@@ -182,7 +184,7 @@ def test_the_gradient_cache_keeps_little(case: Case) -> None:
 def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
     candidates = np.full((len(case.examples), 4), -1, np.int32)
     candidates[0] = [50, 51, 52, 53]
-    batches = ContrastiveBatches(case.examples, VOCABULARY, READING, Candidates(candidates), 3)
+    batches = batches_of(case.examples, candidates)
     batch = batches.collate(np.arange(4), torch.Generator().manual_seed(0))
     documents = batch["batch"].documents
     assert documents.shape == (16,)
@@ -213,9 +215,11 @@ def test_processes_share_their_passages(case: Case, tmp_path: Path) -> None:
     first_half = batch_of(case.examples, 160, ROWS[:6])["batch"]
     second_half = batch_of(case.examples, 160, ROWS[6:])["batch"]
     loss, gradients = backward(model, {"batch": together(first_half, second_half)})
-    assert (first["loss"] + second["loss"]) / 2 == pytest.approx(loss.item(), rel=1e-5)
+    mean_loss = (first["loss"] + second["loss"]) / 2
+    assert mean_loss == pytest.approx(loss.item(), rel=1e-5)
     assert_gradients_are_close(first["gradients"], gradients)
-    assert (first["negatives"] + second["negatives"]) / 2 == pytest.approx(model.negatives)
+    mean_negatives = (first["negatives"] + second["negatives"]) / 2
+    assert mean_negatives == pytest.approx(model.negatives)
     assert model.negatives > 40, "of 47 others in twelve times four"
 
 

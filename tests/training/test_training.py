@@ -129,7 +129,8 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_first_losses_at_a_fixed_seed(name: str, base: TinyBase, tmp_path: Path) -> None:
-    Trial(base, name).train(tmp_path, replace(SETTINGS, steps=3))
+    trial = Trial(base, name)
+    trial.train(tmp_path, replace(SETTINGS, steps=3))
     assert logged(tmp_path, "step") == [0, 1, 2]
     for loss, expected in LOSSES[name].items():
         assert logged(tmp_path, loss) == pytest.approx(expected, abs=2e-4)
@@ -259,7 +260,8 @@ def test_rates_by_hand() -> None:
     cosine = replace(linear, schedule="cosine", floor=0.1, warmup=0.0)
     assert cosine.rate(0) == 1.0
     assert cosine.rate(5) == pytest.approx(0.55)
-    assert cosine.rate(9) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(0.9 * math.pi)))
+    half_wave = 0.5 * (1 + math.cos(0.9 * math.pi))
+    assert cosine.rate(9) == pytest.approx(0.1 + 0.9 * half_wave)
 
     constant = replace(linear, schedule="constant", learning_rate=3e-4)
     rates = [constant.rate(step) for step in (0, 1, 2, 9)]
@@ -302,8 +304,10 @@ def test_buckets_waste_less_and_depend_on_seed_and_number_alone() -> None:
     assert padding(bucketed, 100) < 0.15 * padding(plain, 100)
 
     rows = rows_of_batches(bucketed, (3, 250, 7))
-    assert rows_of_batches(Batches(lengths, 8, 25, seed=1), (3, 250, 7)) == rows
-    assert rows_of_batches(Batches(lengths, 8, 25, seed=2), (3,)) != rows[:1]
+    same_seed = Batches(lengths, 8, 25, seed=1)
+    assert rows_of_batches(same_seed, (3, 250, 7)) == rows
+    another_seed = Batches(lengths, 8, 25, seed=2)
+    assert rows_of_batches(another_seed, (3, 250, 7))[0] != rows[0]
 
     mean_lengths = [lengths[bucketed.rows(number)].mean() for number in range(25)]
     assert mean_lengths != sorted(mean_lengths), "short batches come first only by chance"
