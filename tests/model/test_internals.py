@@ -173,7 +173,7 @@ def another_name(patch: pytest.MonkeyPatch, model: Any) -> None:
     own = BertLayer.forward
 
     def forward(layer: Any, hidden: Tensor, *, visible: Tensor) -> Tensor:
-        return own(layer, hidden, visible)  # type: ignore[no-any-return]
+        return own(layer, hidden, visible)
 
     def call(layer: Any, hidden: Tensor, mask: Tensor) -> Tensor:
         return layer(hidden, visible=mask)  # type: ignore[no-any-return]
@@ -204,7 +204,7 @@ def scaled(patch: pytest.MonkeyPatch, model: Any) -> None:
     own = BertLayer.forward
 
     def forward(*arguments: Any, **named: Any) -> Tensor:
-        return own(*arguments, **named) * 2  # type: ignore[no-any-return]
+        return own(*arguments, **named) * 2
 
     patch.setattr(BertLayer, "forward", forward)
 

@@ -112,7 +112,8 @@ def test_gradients_are_those_of_the_whole(family: tuple[Backbone, Packed]) -> No
 
 def unknown_family() -> Any:
     shape: dict[str, Any] = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "vocab_size": 50}
-    return DistilBertModel(DistilBertConfig(**shape)).eval()
+    model: Any = DistilBertModel(DistilBertConfig(**shape))
+    return model.eval()
 
 
 def small_bert(folder: Path) -> Any:

@@ -93,7 +93,7 @@ def agrees(drawn: Tensor, mean: float, draws: int = OFFICIAL["draws"]) -> bool:
     values = drawn.double()
     error = values.std().item() * (1 / len(values) + 1 / draws) ** 0.5
     difference = abs(values.mean().item() - mean)
-    return difference <= STANDARD_ERRORS * error + 1e-9
+    return bool(difference <= STANDARD_ERRORS * error + 1e-9)
 
 
 def assert_share(count: int, draws: int, share: float) -> None:
