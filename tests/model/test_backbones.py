@@ -85,7 +85,7 @@ def test_words_begin_where_the_tokenizer_begins_them(base: Base) -> None:
 
 
 def test_texts_have_words_of_several_pieces(base: Base) -> None:
-    """Without them the other tests would not tell words from pieces."""
+    """Check the texts themselves: without such words other tests would not tell words from pieces."""
     passages = [base.texts[row] for row in range(5)]
     assert any(not passage.text_starts.all() for passage in passages)
 
@@ -109,7 +109,7 @@ def test_the_parts_make_up_the_model(base: Base) -> None:
 
 
 def test_the_lent_positions_are_those_of_the_tokens(base: Base) -> None:
-    """Words, positions from the table's beginning, type and norm are the whole embedding."""
+    """Build the whole embedding from words, positions from the table's beginning, type and norm."""
     backbone = base.backbone().eval()
     if backbone.positions is None:
         assert backbone.config.model_type == "modernbert"
@@ -193,7 +193,7 @@ def test_a_head_that_a_checkpoint_lacks_is_told_of(
 def test_a_checkpoint_of_the_encoder_alone_lacks_a_head(
     base: Base, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its weights' names have no prefix."""
+    """Load weights whose names have no prefix."""
     folder = tmp_path / "encoder"
     save(base.lm.base_model, base, folder)
     capfd.readouterr()  # transformers' bar
@@ -222,7 +222,7 @@ def test_the_decoder_owns_positions_only_where_there_are_none_to_lend(base: Base
 
 
 def test_the_decoder_begins_as_the_family_does(base: Base) -> None:
-    """Its matrices have the family's deviation, not that of torch."""
+    """Draw its matrices with the family's deviation, not with that of torch."""
     backbone, decoder = retromae(base)
     expected = pytest.approx(backbone.config.initializer_range, rel=0.15)
     for name, weight in decoder.state_dict().items():
@@ -256,7 +256,7 @@ def test_no_position_sees_its_own_token(base: Base, form: Form) -> None:
 
 @pytest.mark.parametrize("form", ["positions", "embedding"])
 def test_the_sentence_vector_reaches_every_row(base: Base, form: Form) -> None:
-    """With nothing of the text visible but [CLS] the decoder still depends on the vector, and on the position."""
+    """Show only [CLS] of the text: each row still depends on the sentence vector, and on its position."""
     backbone, decoder = retromae(base)
     ids = packed_texts(base).input_ids
     texts, length = ids.shape

@@ -155,7 +155,7 @@ def test_bag_loss_equals_cross_entropy_with_a_dense_target(block: int) -> None:
 
 
 def test_a_loss_may_be_scaled(block: int) -> None:
-    """The gradient made in the forward is multiplied by what comes back, as accumulation needs."""
+    """Assert that the backward scales the gradient made in the forward, as accumulation needs."""
 
     def ours(bert: Backbone, states: Tensor) -> Tensor:
         return 0.25 * token_loss(bert, states, POSITIONS, IDS)
@@ -224,12 +224,12 @@ def test_an_empty_bag_has_no_loss() -> None:
 # Bags
 
 
-# Of the texts 20 30 20 20 40, and 9 9.
+# Of the texts 20 30 20 20 40, and 9 9, and of an empty one.
 BAG_WEIGHTS = {
-    "unique": ([1 / 3, 1 / 3, 1 / 3], [1, 0, 0]),
-    "length": ([1 / 5, 1 / 5, 1 / 5], [1 / 2, 0, 0]),
-    "frequency": ([3 / 5, 1 / 5, 1 / 5], [1, 0, 0]),
-    "one": ([1, 1, 1], [1, 0, 0]),
+    "unique": [[1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [0, 0, 0]],
+    "length": [[1 / 5, 1 / 5, 1 / 5], [1 / 2, 0, 0], [0, 0, 0]],
+    "frequency": [[3 / 5, 1 / 5, 1 / 5], [1, 0, 0], [0, 0, 0]],
+    "one": [[1.0, 1, 1], [1, 0, 0], [0, 0, 0]],
 }
 
 
@@ -238,12 +238,12 @@ def test_a_bag_holds_distinct_ids(weight: str) -> None:
     texts = [np.array([20, 30, 20, 20, 40]), np.array([9, 9]), np.zeros(0, np.int64)]
     ids, weights = bag_of_words(texts, weight)
     assert ids.tolist() == [[20, 30, 40], [9, 0, 0], [0, 0, 0]]
-    expected = torch.tensor([*BAG_WEIGHTS[weight], [0, 0, 0]], dtype=torch.float32)
+    expected = torch.tensor(BAG_WEIGHTS[weight])
     torch.testing.assert_close(weights, expected, rtol=0, atol=0)
 
 
 def test_bag_loss_by_hand() -> None:
-    """Logits ln 1, ln 2, ln 3, ln 4 give the shares .1, .2, .3, .4."""
+    """Compute from logits ln 1, ln 2, ln 3, ln 4, which give the shares .1, .2, .3, .4."""
     logits = torch.tensor([1.0, 2.0, 3.0, 4.0]).log().repeat(2, 1)
     ids, weights = bag_of_words([np.array([1, 3, 3]), np.array([2])], "unique")
     first = -(0.5 * np.log(0.2) + 0.5 * np.log(0.4))
@@ -257,7 +257,7 @@ def test_bag_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("rows", [2, 10_000])
 def test_autocast_is_finite_and_close(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bf16 keeps 8 bits: products of 16 terms near 1 err by some thousandths of the largest."""
+    """Allow for bf16, which keeps 8 bits: sums of 16 products err by some thousandths of the largest."""
     monkeypatch.setattr(heads, "_rows_per_block", lambda _rows, _words: rows)
 
     def ours(bert: Backbone, states: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ def test_autocast_is_finite_and_close(rows: int, monkeypatch: pytest.MonkeyPatch
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the size of the largest tensor that any operation gives, on the way forward and back."""
+    """Notes the size of the largest tensor that any operation returns, forward or backward."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -312,7 +312,7 @@ def largest(loss: Loss, bert: Backbone, states: Tensor) -> int:
 
 
 def test_logits_of_the_whole_batch_are_never_held() -> None:
-    """With the blocks as they are: 2 ** 23 logits on a CPU, for 128 texts of 64 tokens and 2,000 words."""
+    """Use the real blocks, of 2 ** 23 logits on a CPU, for 128 texts of 64 tokens and 2,000 words."""
     texts, length, words = 128, 64, 2000
     all_logits = texts * length * words
     bert = backbone(words)

@@ -24,6 +24,8 @@ from retrobench.model.internals import attention_of, has_bfloat16_linear, initia
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.masking import Packed, pack
 
+Family = tuple[Backbone, Packed]
+Bert = tuple[Any, Packed]  # the encoder alone
 Break = Callable[[pytest.MonkeyPatch, Any], None]
 
 
@@ -33,14 +35,14 @@ def packed_texts(base: Base) -> Packed:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Packed]:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     base = make(request.param, tmp_path_factory.mktemp(request.param))
     return base.backbone().eval(), packed_texts(base)
 
 
 @pytest.fixture
-def bert(tmp_path: Path) -> tuple[Any, Packed]:
-    """Return a BERT whose layers turn vectors far, and padded texts."""
+def bert(tmp_path: Path) -> Bert:
+    """Return a BERT whose weights are large enough for layers to change vectors much, and padded texts."""
     base = make("bert", tmp_path)
     model = base.backbone().lm.base_model.eval()
     torch.manual_seed(1)
@@ -56,8 +58,8 @@ def vectors(model: Any, packed: Packed) -> Tensor:
     return states[:, 0]  # type: ignore[no-any-return]
 
 
-def test_the_pinned_versions_are_read_fast(family: tuple[Backbone, Packed]) -> None:
-    """Fails where an upgrade drops a part that encoding is fast by: nothing else would say so."""
+def test_the_pinned_versions_are_read_fast(family: Family) -> None:
+    """Fail where an upgrade drops a private part: encoding would be slower, and no other test would fail."""
     backbone, _ = family
     model = backbone.lm.base_model
     assert attention_of(model) == "sdpa"
@@ -68,7 +70,7 @@ def test_the_pinned_versions_are_read_fast(family: tuple[Backbone, Packed]) -> N
         assert is_taken is (has_bfloat16_linear() and model.config.model_type != "modernbert")
 
 
-def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: tuple[Backbone, Packed]) -> None:
+def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: Family) -> None:
     backbone, packed = family
     model = backbone.lm.base_model
     own = vectors(model, packed)
@@ -133,9 +135,9 @@ TORCH = {
 
 
 def test_the_stand_in_for_torch_is_taken_where_it_computes_the_product(
-    bert: tuple[Any, Packed], monkeypatch: pytest.MonkeyPatch
+    bert: Bert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So what refuses the others is their being wrong."""
+    """Assert that the other products are refused for their results, not for being stand-ins."""
     model, _ = bert
     install = products(stand_in)
     install(monkeypatch, model)
@@ -145,7 +147,7 @@ def test_the_stand_in_for_torch_is_taken_where_it_computes_the_product(
 
 @pytest.mark.parametrize("upgrade", TORCH)
 def test_without_torchs_products_layers_are_transformers_own(
-    bert: tuple[Any, Packed], monkeypatch: pytest.MonkeyPatch, upgrade: str
+    bert: Bert, monkeypatch: pytest.MonkeyPatch, upgrade: str
 ) -> None:
     model, packed = bert
     own = vectors(model, packed)
@@ -220,7 +222,7 @@ TRANSFORMERS = {
 @pytest.mark.parametrize("fast", [first_token_only, bfloat16_layers])
 @pytest.mark.parametrize("upgrade", TRANSFORMERS)
 def test_layers_that_are_not_those_known_are_left_alone(
-    bert: tuple[Any, Packed], monkeypatch: pytest.MonkeyPatch, upgrade: str, fast: Any
+    bert: Bert, monkeypatch: pytest.MonkeyPatch, upgrade: str, fast: Any
 ) -> None:
     model, packed = bert
     TRANSFORMERS[upgrade](monkeypatch, model)
@@ -230,10 +232,8 @@ def test_layers_that_are_not_those_known_are_left_alone(
         assert torch.equal(vectors(model, packed), own)
 
 
-def test_attention_that_is_not_named_is_left_alone(
-    family: tuple[Backbone, Packed], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """transformers without `_attn_implementation`: every layer is its own, and masks it as it likes."""
+def test_attention_that_is_not_named_is_left_alone(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave layers alone without `_attn_implementation`: the form of their masks is then unknown."""
     backbone, (ids, mask, _) = family
     model = backbone.lm.base_model
     own = backbone.hidden(ids, mask)
@@ -247,8 +247,8 @@ def test_attention_that_is_not_named_is_left_alone(
         assert torch.equal(backbone.hidden(ids, mask), own)
 
 
-def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: tuple[Backbone, Packed]) -> None:
-    """The very numbers, for a decoder has nothing but linear layers, norms and a table of positions."""
+def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: Family) -> None:
+    """Expect equal numbers, since a decoder has only linear layers, norms and a table of positions."""
     lm = family[0].lm
     assert hasattr(lm, "_init_weights")
     own_decoder = EnhancedDecoder(lm.config, own_positions=True)

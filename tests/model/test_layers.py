@@ -16,6 +16,8 @@ from retrobench.model.backbones import Backbone
 from retrobench.model.layers import TEXTS, bfloat16_layers, first_token_only
 from retrobench.model.masking import Packed, pack
 
+Family = tuple[Backbone, Packed]
+
 
 def sentence(backbone: Backbone, ids: Tensor, mask: Tensor) -> Tensor:
     """Return [CLS] of the last layer, computed for it alone."""
@@ -32,7 +34,7 @@ def enlarge_weights(model: nn.Module) -> None:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Packed]:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     base = make(request.param, tmp_path_factory.mktemp(request.param))
     backbone = base.backbone().eval()
     enlarge_weights(backbone.lm)
@@ -42,7 +44,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1)], ids=["padded", "whole"])
-def test_it_equals_the_whole(family: tuple[Backbone, Packed], attention: str, rows: slice) -> None:
+def test_it_equals_the_whole(family: Family, attention: str, rows: slice) -> None:
     backbone, packed = family
     ids = packed.input_ids[rows]
     mask = packed.attention_mask[rows]
@@ -62,7 +64,7 @@ def mean_distance(exact: Tensor, vectors: Tensor) -> float:
     return float(1 - cosines.mean())
 
 
-def test_in_bf16_it_is_no_further_from_float32(family: tuple[Backbone, Packed]) -> None:
+def test_in_bf16_it_is_no_further_from_float32(family: Family) -> None:
     backbone, (ids, mask, _) = family
     with torch.inference_mode():
         exact = backbone.hidden(ids, mask)[:, 0]
@@ -73,8 +75,8 @@ def test_in_bf16_it_is_no_further_from_float32(family: tuple[Backbone, Packed]) 
     assert mean_distance(exact, first) <= 1.5 * usual < 0.01
 
 
-def test_nothing_is_left_behind(family: tuple[Backbone, Packed]) -> None:
-    """After the context, an error in it included, the model gives every token again."""
+def test_nothing_is_left_behind(family: Family) -> None:
+    """Assert that the model gives every token again after the context, also after an error in it."""
     backbone, (ids, mask, _) = family
     model = backbone.lm.base_model
     every_token = backbone.hidden(ids, mask)
@@ -86,7 +88,7 @@ def test_nothing_is_left_behind(family: tuple[Backbone, Packed]) -> None:
     assert torch.equal(backbone.hidden(ids, mask), every_token)
 
 
-def test_gradients_are_those_of_the_whole(family: tuple[Backbone, Packed]) -> None:
+def test_gradients_are_those_of_the_whole(family: Family) -> None:
     backbone, (ids, mask, _) = family
 
     def gradients(vectors: Tensor) -> dict[str, Tensor]:
@@ -121,7 +123,7 @@ def small_bert(folder: Path) -> Any:
 
 
 class Adapted(nn.Linear):
-    """A linear layer of a class of its own, as adapters put in place of one."""
+    """A linear layer of another class, as adapters put in place of the model's own."""
 
 
 def adapt_keys(bert: Any, layer: int) -> None:
@@ -141,10 +143,8 @@ def test_what_is_not_known_is_left_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype_name", ["float32", "bfloat16"], ids=["autocast", "weights in bf16"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_halved_layers_are_as_near_as_transformers_own(
-    family: tuple[Backbone, Packed], attention: str, dtype_name: str
-) -> None:
-    """All tokens, wherever the padding is, of more texts than are gone through together."""
+def test_halved_layers_are_as_near_as_transformers_own(family: Family, attention: str, dtype_name: str) -> None:
+    """Compare all real tokens, padded right or left, of more texts than one pass takes."""
     backbone = deepcopy(family[0])
     packed = family[1]
     model = backbone.lm.base_model
@@ -172,7 +172,7 @@ def test_halved_layers_are_as_near_as_transformers_own(
     assert mean_distance(exact[real], halved[real]) <= 1.5 * usual < 0.02
 
 
-def test_halved_and_first_alone_go_together(family: tuple[Backbone, Packed]) -> None:
+def test_halved_and_first_alone_go_together(family: Family) -> None:
     backbone, (ids, mask, _) = family
     model = backbone.lm.base_model
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):

@@ -29,7 +29,7 @@ UNKNOWN, CONTINUES = 100, 1400
 WORD_SIZES = [1, 1, 2, 3, 5, 9]  # in pieces; words of one piece are the most common
 
 # The means compared are of independent draws. One falls further than 5 standard errors from another of the same
-# distribution in 6 of 10 million cases; some 300 are compared below, so a fault is what a failure means.
+# distribution in 6 of 10 million cases; some 300 are compared below, so a failure means a fault.
 STANDARD_ERRORS = 5.0
 
 
@@ -202,7 +202,7 @@ def test_halves_go_to_the_even_budget() -> None:
 
 @pytest.mark.parametrize("ratio", [0.15, 0.3, 0.5])
 def test_words_are_taken_whole_and_skipped_if_they_overflow(ratio: float) -> None:
-    """Each mask could come from one pass over the words in a random order, skipping the words that do not fit."""
+    """Assert that each mask could come from one pass over the words in some order, skipping those that do not fit."""
     texts = random_sizes(seed=0, texts=60)
     words, lengths = words_of_sizes(texts)
     masks = whole_word_mask(words, lengths, ratio, copies=20, generator=seeded())  # [B, 20, L]
@@ -215,7 +215,7 @@ def test_words_are_taken_whole_and_skipped_if_they_overflow(ratio: float) -> Non
 
 
 def test_filling_goes_through_the_words_in_order() -> None:
-    """The vectorised filling equals a loop over the words, also where it takes many rounds."""
+    """Compare the vectorised filling with a loop over the words, also where it takes many rounds."""
     drawn = random.Random(1)
     texts = [drawn.choices([0, 1, 2, 3, 4, 7, 30, 60], k=40) for _ in range(200)]
     rooms = [drawn.randrange(1, 120) for _ in texts]
@@ -231,7 +231,7 @@ def test_filling_goes_through_the_words_in_order() -> None:
 
 @pytest.mark.parametrize("ratio", [0.15, 0.5])
 def test_the_decoders_masks_fill_as_the_encoders_do(ratio: float) -> None:
-    """Each row hides its own position, and whole words up to the budget."""
+    """Assert that each row hides its own position, and whole words up to the budget."""
     texts = random_sizes(seed=3, texts=40)
     words, lengths = words_of_sizes(texts)
     hidden = ~decoder_visibility(words, lengths, ratio, pool=256)  # [B, L, L]
@@ -247,7 +247,7 @@ def test_the_decoders_masks_fill_as_the_encoders_do(ratio: float) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_fills_as_a_cpu_does() -> None:
-    """It runs a fixed number of rounds, which must be enough for words of up to 9 pieces."""
+    """Draw words of up to 9 pieces, for which the fixed number of rounds on a GPU must be enough."""
     sizes = random.Random(2).choices(WORD_SIZES, k=40)
     words, lengths = words_of_sizes([sizes])
     gpu_words, gpu_lengths = words.cuda(), lengths.cuda()
@@ -359,7 +359,7 @@ def test_the_decoder_sees_what_the_official_one_sees(row: dict[str, Any]) -> Non
 
 
 def test_corruption_shows_mask_random_and_own_word_8_1_1() -> None:
-    """Random ids are drawn from the whole vocabulary, so a few are [MASK] or the word itself."""
+    """Expect random ids of the whole vocabulary, a few of which are [MASK] or the word itself."""
     count = 200_000
     ids = torch.full((1, count), 1000)
     everywhere = torch.ones_like(ids, dtype=torch.bool)
@@ -414,12 +414,12 @@ def test_padding_sees_cls_alone_and_is_never_seen() -> None:
 
 
 def distinct_masks(packed: Packed, pool: int) -> int:
-    """Count the masks behind the rows of one text, but for each row's own position, which every mask hides."""
+    """Count the distinct masks of one text, leaving out each row's own position, which it always hides."""
     torch.manual_seed(0)
     visible = visibility(packed, 0.5, pool)[0]
-    other_positions = ~torch.eye(len(visible), dtype=torch.bool)
+    not_own = ~torch.eye(len(visible), dtype=torch.bool)
     masks: list[tuple[Tensor, Tensor]] = []  # a row of each mask, and the positions at which it shows the mask
-    for row, positions in zip(visible, other_positions, strict=True):
+    for row, positions in zip(visible, not_own, strict=True):
         for mask, mask_positions in masks:
             both = positions & mask_positions
             if torch.equal(row[both], mask[both]):
@@ -448,7 +448,7 @@ def test_the_view_is_drawn_from_the_default_generator() -> None:
 
 
 def test_the_view_depends_on_no_text_beside_it() -> None:
-    """So that it may be drawn in any order, or by several threads."""
+    """Draw a text alone and in company: views may be drawn in any order, or by several threads."""
     texts = [passage(OFFICIAL["texts"]["length_33"]), passage([1000, 1400, 1001] * 8)]
     packed = pack(texts, VOCABULARY, 64)
     words = packed.words.numpy()
@@ -466,7 +466,7 @@ def test_the_view_depends_on_no_text_beside_it() -> None:
 
 
 def test_masks_are_drawn_where_no_machine_code_can_be_kept() -> None:
-    """As in a read-only installation without a home."""
+    """Forbid every cache folder, as in a read-only installation without a home."""
     code = (
         "import numpy, numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"

@@ -40,7 +40,7 @@ MASK = (IDS != 0).long()
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return one that adds [CLS] and [SEP] itself, as that of every released BERT does."""
+    """Return a tokenizer that adds [CLS] and [SEP] itself, as that of every released BERT does."""
     built = word_piece()
     ids = built.get_vocab()
     sep = ("[SEP]", ids["[SEP]"])
@@ -88,7 +88,7 @@ def test_cls(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_mean(tokenizer: PreTrainedTokenizerFast) -> None:
-    """[CLS] and [SEP] take part, padding does not."""
+    """Average over [CLS] and [SEP] too, but not over padding."""
     built = encoder(tokenizer, "mean")
     vectors = built(IDS, MASK)
     states, _ = states_and_logits(built)
@@ -99,7 +99,7 @@ def test_mean(tokenizer: PreTrainedTokenizerFast) -> None:
 
 @pytest.mark.parametrize("activation", ["raw", "log1p"])
 def test_terms(tokenizer: PreTrainedTokenizerFast, activation: Literal["raw", "log1p"]) -> None:
-    """The largest logit of each word over all real tokens but [CLS]."""
+    """Take the largest logit of each word over all real tokens but [CLS]."""
     built = encoder(tokenizer, "terms", replace(SIZES, activation=activation))
     vectors = built(IDS, MASK)
     _, logits = states_and_logits(built)
@@ -151,7 +151,7 @@ def plain_similarity(vectors: Embeddings, query: int, document: int, count: int)
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("count", [1, 5, 1000])
 def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, count: int) -> None:
-    """A document counts by its largest terms, a query by all of them; no two roles are alike."""
+    """Score documents by their largest terms and queries by all of theirs."""
     built = encoder(tokenizer, representation, replace(SIZES, terms=count, activation="raw"))
     with torch.inference_mode():
         documents = built(IDS, MASK)
@@ -252,7 +252,7 @@ def harness_vectors(built: Encoder, tokenizer: PreTrainedTokenizerFast, texts: l
 
 
 def save_over_an_attempt(built: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save an encoder over what an earlier attempt, cut short, has written."""
+    """Save an encoder over the files of an earlier attempt."""
     built.save(folder, tokenizer, MAX_LENGTH)
     built.save(folder, tokenizer, MAX_LENGTH)
 
@@ -271,7 +271,7 @@ def test_a_saved_encoder_has_no_pickled_file(
 def test_a_saved_encoder_loads_elsewhere(
     tokenizer: PreTrainedTokenizerFast, representation: str, normalize: bool, modules: set[str], tmp_path: Path
 ) -> None:
-    """In plain AutoModel the same hidden states, in SentenceTransformer the same vectors."""
+    """Expect equal hidden states from plain AutoModel, and equal vectors from SentenceTransformer."""
     built = encoder(tokenizer, representation, replace(SIZES, normalize=normalize))
     save_over_an_attempt(built, tokenizer, tmp_path)
 
@@ -322,7 +322,7 @@ def test_terms_alone_have_no_dense_part_to_export(tokenizer: PreTrainedTokenizer
 
 @pytest.mark.parametrize("representation", ["cls", "terms", "cls+terms"])
 def test_a_saved_encoder_goes_on_here(tokenizer: PreTrainedTokenizerFast, representation: str, tmp_path: Path) -> None:
-    """With its head and its projection."""
+    """Load the head and the projection with it."""
     built = encoder(tokenizer, representation)
     built.save(tmp_path, tokenizer, MAX_LENGTH)
     torch.manual_seed(5)
@@ -411,7 +411,7 @@ def test_encoding_in_batches_equals_one_by_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Padding and company change nothing beyond rounding, and every row stands in its place."""
+    """Assert that padding and company change only rounding, and that every row stands in its place."""
     monkeypatch.setattr(embedding, "WINDOW", window)
     monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
     built = encoder(tokenizer, representation)
@@ -497,7 +497,7 @@ def test_vectors_that_are_not_finite_are_refused(
 
 @pytest.mark.parametrize("length", [3, QUERY_LENGTH, MAX_LENGTH])
 def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, length: int, tmp_path: Path) -> None:
-    """Those of the stage are those of training."""
+    """Assert that the stage packs texts as training does."""
     write_tokens(tmp_path, sentences(30), tokenizer)
     source = TokenisedTexts.open(tmp_path)
     words = vocabulary(tokenizer, 400)
@@ -517,7 +517,7 @@ def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, length: 
 def test_stored_in_fewer_bits(
     tokenizer: PreTrainedTokenizerFast, dtype: Literal["float16", "bfloat16"], tmp_path: Path
 ) -> None:
-    """What is stored is the float32 vector rounded once, and the track's identity says so."""
+    """Store the float32 vector rounded once, and change the track's identity."""
     built = encoder(tokenizer, "cls")
     weights, texts = artifacts(built, tokenizer, tmp_path)
     whole_work = work_on(tmp_path, "cls")
