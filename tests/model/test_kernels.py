@@ -26,9 +26,9 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 7, 50), (1, 1, 1), (4, 150, 33)])
-def test_token_maxima_equal_torchs(threads: int, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
-    logits = torch.randn(shape, generator=seeded(0)).to(dtype)  # [B, L, V]
+@pytest.mark.parametrize(("texts", "length", "words"), [(3, 7, 50), (1, 1, 1), (4, 150, 33)])
+def test_token_maxima_equal_torchs(threads: int, dtype: torch.dtype, texts: int, length: int, words: int) -> None:
+    logits = torch.randn(texts, length, words, generator=seeded(0)).to(dtype)
     logits[0, 0, 0] = float("-inf")
     largest, tokens = token_maxima(logits)
     assert torch.equal(largest, logits.amax(1).float())

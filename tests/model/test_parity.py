@@ -190,9 +190,12 @@ def test_the_bags_weight_falls_by_a_cosine_over_the_released_share() -> None:
         assert released.weight(percent / 100) == pytest.approx(0.1 + 0.9 * cosine, rel=1e-12)
 
 
+RELEASED_MARCO = BowPrediction(**BowPrediction.presets["as_released_marco"])
+
+
 @pytest.mark.parametrize(
     ("objective", "share"),
-    [(BowPrediction(), 0.25), (BowPrediction(**BowPrediction.presets["as_released_marco"]), 0.5)],
+    [(BowPrediction(), 0.25), (RELEASED_MARCO, 0.5)],
     ids=["released", "as_released_marco"],
 )
 def test_the_bags_weight_reaches_its_floor(objective: BowPrediction, share: float) -> None:
