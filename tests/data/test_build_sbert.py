@@ -45,7 +45,7 @@ def write_mined(folder: Path, mined: Mapping[str, Any], name: str = sbert.NEGATI
 
 def with_scores() -> dict[str, Any]:
     """Return the negatives with their scores."""
-    systems = {}
+    systems: dict[str, list[dict[str, float]]] = {}
     for name, passages in MINED.items():
         systems[name] = []
         for passage in passages:

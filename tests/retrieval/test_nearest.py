@@ -135,7 +135,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        ignored = {None}
+        ignored: set[int | None] = {None}
         for argument in args:
             ignored.add(_memory(argument))
         outputs = [result]

@@ -210,7 +210,8 @@ def test_own_documents_are_dropped(depth: int, terms: bool, tmp_path: Path) -> N
 
 def filled(rows: np.ndarray) -> list[int]:
     """Return the rows of one query without the -1 behind them."""
-    return rows[rows >= 0].tolist()
+    document_rows: list[int] = rows[rows >= 0].tolist()
+    return document_rows
 
 
 @pytest.mark.parametrize("terms", [False, True])

@@ -36,7 +36,7 @@ def terms_of(first: int, last: int) -> Terms:
     for row in range(first, last):
         draw = np.random.default_rng([row, 1])
         shuffled = draw.permutation(WORDS)
-        count = draw.integers(0, 7)
+        count = int(draw.integers(0, 7))
         words = np.sort(shuffled[:count])
         counts.append(count)
         columns.append(words.astype(np.int32))
