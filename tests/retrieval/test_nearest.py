@@ -52,6 +52,19 @@ def draw_vector_set(draw: np.random.Generator, kind: str, rows: int, width: int)
     return VectorSet(draw_vectors(draw, kind, rows, width))
 
 
+def vector_set(*vectors: list[float]) -> VectorSet:
+    return VectorSet(np.asarray(vectors, np.float32))
+
+
+def ones(rows: int, width: int) -> VectorSet:
+    return VectorSet(np.ones((rows, width), np.float32))
+
+
+def in_row_order(documents: int) -> np.ndarray:
+    """Return tie ranks [N] int32 that prefer the first of equal documents."""
+    return np.arange(documents, dtype=np.int32)
+
+
 def draw_tie_ranks(draw: np.random.Generator, documents: int) -> np.ndarray:
     return draw.permutation(documents).astype(np.int32)
 
@@ -174,8 +187,9 @@ def test_dense_is_every_score_sorted(kind: str, plan: Plan) -> None:
         queries = draw_vector_set(draw, kind, query_count, width)
         documents = draw_vector_set(draw, kind, document_count, width)
         tie_ranks = draw_tie_ranks(draw, document_count)
-        best = expected(oracle(queries, documents, 1.0), tie_ranks, depth)
-        assert_same(search_all(queries, documents, depth, tie_ranks, 1.0, plan), best)
+        best = search_all(queries, documents, depth, tie_ranks, 1.0, plan)
+        scores = oracle(queries, documents, 1.0)
+        assert_same(best, expected(scores, tie_ranks, depth))
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -197,8 +211,9 @@ def test_terms_are_every_score_sorted(both: bool, whole: bool, plan: Plan) -> No
         queries = draw_set(query_count, width)
         documents = draw_set(document_count, width)
         tie_ranks = draw_tie_ranks(draw, document_count)
-        best = expected(oracle(queries, documents, 0.3), tie_ranks, depth)
-        assert_same(search_all(queries, documents, depth, tie_ranks, 0.3, plan), best)
+        best = search_all(queries, documents, depth, tie_ranks, 0.3, plan)
+        scores = oracle(queries, documents, 0.3)
+        assert_same(best, expected(scores, tie_ranks, depth))
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -211,9 +226,12 @@ def test_vectors_stored_in_16_bits_are_scored_as_their_32_bit_numbers(stored: st
     tie_ranks = draw_tie_ranks(draw, 300)
     wide = VectorSet(widened(bits, stored))
     narrow = VectorSet(bits, stored=stored)
-    best = expected(oracle(queries, wide, 1.0), tie_ranks, 20)
-    assert_same(search_all(queries, narrow, 20, tie_ranks, 1.0, plan), best)
-    assert_same(search_all(queries, wide, 20, tie_ranks), best)
+    scores = oracle(queries, wide, 1.0)
+    best = expected(scores, tie_ranks, 20)
+    narrow_best = search_all(queries, narrow, 20, tie_ranks, 1.0, plan)
+    wide_best = search_all(queries, wide, 20, tie_ranks)
+    assert_same(narrow_best, best)
+    assert_same(wide_best, best)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -223,20 +241,21 @@ def test_more_equal_scores_than_room(plan: Plan) -> None:
         plan = Plan(first="fp32", documents=50)
     draw = np.random.default_rng(6)
     tie_ranks = draw_tie_ranks(draw, 3000)
-    equal = VectorSet(np.ones((3000, 8), np.float32))
+    equal = ones(3000, 8)
     collapsed = draw_vector_set(draw, "collapsed", 3000, 8)
     for documents in (equal, collapsed):
         queries = draw_vector_set(draw, "collapsed", 4, 8)
-        best = expected(oracle(queries, documents, 1.0), tie_ranks, 9)
-        assert_same(search_all(queries, documents, 9, tie_ranks, 1.0, plan), best)
+        best = search_all(queries, documents, 9, tie_ranks, 1.0, plan)
+        scores = oracle(queries, documents, 1.0)
+        assert_same(best, expected(scores, tie_ranks, 9))
 
 
 def test_the_worst_order_of_documents() -> None:
     """Each document is better than all earlier ones, so each reaches the threshold."""
     column = np.linspace(-1, 1, 20_000, dtype=np.float32)
     documents = VectorSet(np.repeat(column[:, None], 4, axis=1))
-    queries = VectorSet(np.ones((2, 4), np.float32))
-    tie_ranks = np.arange(20_000, dtype=np.int32)
+    queries = ones(2, 4)
+    tie_ranks = in_row_order(20_000)
     last_thirty = list(range(19_999, 19_969, -1))
     for plan in (Plan(first="bf16"), Plan(first="fp32"), Plan(device="cpu", documents=512)):
         best = search_all(queries, documents, 30, tie_ranks, 1.0, plan)
@@ -249,12 +268,12 @@ def test_a_threshold_is_loosened_for_documents_with_a_larger_error(later: float)
     canonical = np.full(1101, 0.9, np.float32)
     canonical[1100] = later + 0.3
     canonical_tensor = torch.from_numpy(canonical)
-    tie_ranks = np.arange(1101, dtype=np.int32)
+    tie_ranks = in_row_order(1101)
     compiled = NumbaBuffer(1, 10, tie_ranks, lambda queries, rows: canonical[rows])
     tensors = TorchBuffer(1, 10, torch.from_numpy(tie_ranks), lambda queries, rows: canonical_tensor[rows])
 
     def add(scores: np.ndarray, first_row: int, error: float) -> None:
-        bound = ErrorBound(np.zeros(1), np.full(1, error), 0.0)
+        bound = equal_bounds(1, error)
         compiled.add(scores, first_row, bound)
         tensors.add(torch.from_numpy(scores), first_row, as_tensors(bound))
 
@@ -265,6 +284,11 @@ def test_a_threshold_is_loosened_for_documents_with_a_larger_error(later: float)
     best_rows = [[1100, *range(9)]]
     assert compiled.finish().rows.tolist() == best_rows
     assert tensors.finish().rows.tolist() == best_rows
+
+
+def equal_bounds(queries: int, error: float, unit: float = 0.0) -> ErrorBound:
+    """Return the same bound for each query, without a shift."""
+    return ErrorBound(np.zeros(queries), np.full(queries, error), unit)
 
 
 def as_tensors(bound: ErrorBound) -> ErrorBound:
@@ -293,9 +317,11 @@ def test_thresholds_of_arrays_tensors_and_the_compiled_loop_are_equal(unit: floa
 def test_a_threshold_is_the_kth_score_less_its_error(unit: float) -> None:
     """A k-th largest score of 3 with an error of 0.5 gives 2, or 2.5 if it is canonical, less the rounding."""
     kth = np.full(1, 3.0)
-    bound = ErrorBound(np.zeros(1), np.full(1, 0.5), unit)
-    assert bounds.first_threshold(kth, bound) == (2 - 3 * unit) / (1 + unit)
-    assert bounds.canonical_threshold(kth, bound) == 2.5 / (1 + unit)
+    bound = equal_bounds(1, 0.5, unit)
+    first = bounds.first_threshold(kth, bound)
+    canonical = bounds.canonical_threshold(kth, bound)
+    assert first == (2 - 3 * unit) / (1 + unit)
+    assert canonical == 2.5 / (1 + unit)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -311,7 +337,8 @@ def test_threads_change_nothing(threads: int) -> None:
         best = search_all(queries, documents, 50, tie_ranks, 1.0, Plan(first="bf16"))
     finally:
         torch.set_num_threads(usual_threads)
-    assert_same(best, expected(oracle(queries, documents, 1.0), tie_ranks, 50))
+    scores = oracle(queries, documents, 1.0)
+    assert_same(best, expected(scores, tie_ranks, 50))
 
 
 @pytest.mark.parametrize("width", [1, 31, 32, 33, 100])
@@ -325,13 +352,13 @@ def test_torch_sums_as_the_compiled_loop_does(width: int) -> None:
 
 
 def test_no_query_and_no_document() -> None:
-    vectors = VectorSet(np.ones((3, 4), np.float32))
-    empty = VectorSet(np.ones((0, 4), np.float32))
-    tie_ranks = np.arange(3, dtype=np.int32)
-    no_tie_ranks = np.zeros(0, np.int32)
+    vectors = ones(3, 4)
+    empty = ones(0, 4)
     for plan in (Plan(), Plan(device="cpu")):
-        assert list(search(empty, vectors, 5, tie_ranks, 1.0, plan)) == []
-        assert list(search(vectors, empty, 5, no_tie_ranks, 1.0, plan)) == []
+        no_query = search(empty, vectors, 5, in_row_order(3), 1.0, plan)
+        no_document = search(vectors, empty, 5, in_row_order(0), 1.0, plan)
+        assert list(no_query) == []
+        assert list(no_document) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e15])
@@ -349,7 +376,7 @@ def test_an_unsound_vector_is_named_by_its_row(value: float) -> None:
 def assert_unsound(documents: VectorSet, field: str) -> None:
     """Search all documents and a slice of them for the first, by both engines: row 61 is unsound."""
     queries = documents.slice(0, 1)
-    tie_ranks = np.arange(len(documents), dtype=np.int32)
+    tie_ranks = in_row_order(len(documents))
     for shard in (documents, documents.slice(30, 80)):
         for plan in (Plan(), Plan(device="cpu")):
             with pytest.raises(UnsoundError) as error:
@@ -368,7 +395,7 @@ def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
     indptr = np.arange(513) * 8
     documents = VectorSet(None, Terms(indptr, indices, values), words)
     queries = documents.slice(0, 8)
-    tie_ranks = np.arange(512, dtype=np.int32)
+    tie_ranks = in_row_order(512)
     with Largest() as largest:  # type: ignore[no-untyped-call]
         by_torch = search_all(queries, documents, 512, tie_ranks, 1.0, Plan(device="cpu"))
     assert largest.numbers <= 512 * 1024
@@ -379,37 +406,52 @@ def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_a_score_that_rounds_to_minus_zero_is_tied_with_zero(plan: Plan) -> None:
     """-1e-60 is too small for 32 bits; the tie ranks alone decide among three zeros."""
-    queries = VectorSet(np.asarray([[-1e-30, 0]], np.float32))
-    documents = VectorSet(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
-    tie_ranks = np.arange(3, dtype=np.int32)
-    best = search_all(queries, documents, 1, tie_ranks, 1.0, plan)
+    queries = vector_set([-1e-30, 0])
+    documents = vector_set([1e-30, 0], [0, 0], [0, 1])
+    best = search_all(queries, documents, 1, in_row_order(3), 1.0, plan)
     assert best.rows.tolist() == [[0]]
     assert not np.signbit(best.scores).any()
 
 
-@pytest.mark.parametrize("first", ["equal", "near"])
-def test_equal_first_scores_are_read_in_steps(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tile passes: 32 queries times 16,384 documents, an eighth of which is read together."""
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the numbers of tiles and of pairs that are read together."""
     monkeypatch.setattr(torch_buffer, "_TILES", 2**9)
     monkeypatch.setattr(torch_buffer, "_PAIRS", 2**14)
-    draw = np.random.default_rng(11)
-    count = 2**14
-    query_vectors = np.ones((32, 2), np.float32)
-    document_vectors = np.ones((count, 2), np.float32)
+
+
+def similar_vectors(draw: np.random.Generator, first: str) -> np.ndarray:
+    """Return 16,384 vectors [N, 2] that are equal or near each other."""
+    vectors = np.ones((2**14, 2), np.float32)
     if first == "near":
-        noise = draw.standard_normal((count, 2)).astype(np.float32)
-        document_vectors += np.float32(1e-5) * noise
-    tie_ranks = draw_tie_ranks(draw, count)
+        noise = draw.standard_normal((2**14, 2)).astype(np.float32)
+        vectors += np.float32(1e-5) * noise
+    return vectors
+
+
+@pytest.mark.parametrize("first", ["equal", "near"])
+def test_equal_first_scores_are_read_in_steps(first: str, small_steps: None) -> None:
+    """Every tile passes: 32 queries times 16,384 documents, an eighth of which is read together."""
+    draw = np.random.default_rng(11)
+    query_vectors = np.ones((32, 2), np.float32)
+    document_vectors = similar_vectors(draw, first)
+    tie_ranks = draw_tie_ranks(draw, 2**14)
     scores = torch.from_numpy(query_vectors @ document_vectors.T)
-    bound = ErrorBound(torch.zeros(32, dtype=torch.float64), torch.full((32,), 1e-3, dtype=torch.float64), 0.0)
+    bound = as_tensors(equal_bounds(32, 1e-3))
     with Largest() as largest:  # type: ignore[no-untyped-call]
         buffer = TorchBuffer(32, 5, torch.from_numpy(tie_ranks), lambda queries, rows: scores[queries, rows])
         buffer.add(scores, 0, bound)
         ranking = buffer.finish()
     assert largest.numbers <= 2 * 2**9 * 128, "query and column of each hit that is read together"
     assert_same(ranking, expected(scores.numpy(), tie_ranks, 5))
-    queries = VectorSet(query_vectors)
-    documents = VectorSet(document_vectors)
+
+
+@pytest.mark.parametrize("first", ["equal", "near"])
+def test_a_search_in_steps_equals_the_compiled_one(first: str, small_steps: None) -> None:
+    draw = np.random.default_rng(11)
+    queries = ones(32, 2)
+    documents = VectorSet(similar_vectors(draw, first))
+    tie_ranks = draw_tie_ranks(draw, 2**14)
     by_torch = search_all(queries, documents, 5, tie_ranks, 1.0, Plan(device="cpu"))
     by_numba = search_all(queries, documents, 5, tie_ranks)
     assert_same(by_torch, by_numba)
@@ -441,8 +483,10 @@ def test_a_merge_ends_where_its_lists_end() -> None:
     first = padded(3, {4: 3, 1: 1}, {})
     second = padded(2, {0: 3, 2: 1}, {3: -5})
     tie_ranks = np.asarray([1, 0, 2, 3, 4], np.int32)
-    assert_same(merge([first, second], tie_ranks, 5), padded(5, {0: 3, 4: 3, 1: 1, 2: 1}, {3: -5}))
-    assert_same(merge([second, first], tie_ranks, 3), padded(3, {0: 3, 4: 3, 1: 1}, {3: -5}))
+    complete = merge([first, second], tie_ranks, 5)
+    cut = merge([second, first], tie_ranks, 3)
+    assert_same(complete, padded(5, {0: 3, 4: 3, 1: 1, 2: 1}, {3: -5}))
+    assert_same(cut, padded(3, {0: 3, 4: 3, 1: 1}, {3: -5}))
 
 
 def padded(depth: int, *queries: dict[int, float]) -> TopK:

@@ -62,6 +62,11 @@ def assert_sorted(rows: np.ndarray, scores: np.ndarray, exact: np.ndarray, ids: 
     assert scores.tolist() == scores_of_rows.tolist()
 
 
+def ones(rows: int) -> np.ndarray:
+    """Return equal vectors [rows, 2] float32."""
+    return np.ones((rows, 2), np.float32)
+
+
 # Queries, documents, depth. More than 256 queries are scored in more than one block.
 SIZES = [(1, 1, 1), (1, 40, 5), (3, 5, 1000), (7, 40, 39), (7, 40, 40), (30, 120, 10), (300, 50, 7)]
 
@@ -152,15 +157,15 @@ def test_terms_that_all_documents_share(tmp_path: Path) -> None:
 
 
 def test_an_id_used_twice_is_refused(tmp_path: Path) -> None:
-    queries = lay(tmp_path / "q", dense=np.ones((1, 2), np.float32))
-    passages = lay(tmp_path / "p", dense=np.ones((3, 2), np.float32))
+    queries = lay(tmp_path / "q", ones(1))
+    passages = lay(tmp_path / "p", ones(3))
     with pytest.raises(RetrobenchError, match=r"^The collection holds the document id 'a' twice; .* Mend the file\.$"):
         ranked(queries, passages, ["q"], ["a", "b", "a"], 2, SCALE)
 
 
 def test_a_query_id_used_twice_is_refused(tmp_path: Path) -> None:
-    queries = lay(tmp_path / "q", dense=np.ones((2, 2), np.float32))
-    passages = lay(tmp_path / "p", dense=np.ones((2, 2), np.float32))
+    queries = lay(tmp_path / "q", ones(2))
+    passages = lay(tmp_path / "p", ones(2))
     with pytest.raises(RetrobenchError, match=r"^The queries hold the query id 'q' twice; .* Mend the file\.$"):
         ranked(queries, passages, ["q", "q"], ["a", "b"], 2)
 
@@ -216,10 +221,8 @@ def filled(rows: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("terms", [False, True])
 def test_no_query_and_no_passage(terms: bool, tmp_path: Path) -> None:
-    query_vectors = np.ones((2, 2), np.float32)
-    passage_vectors = np.ones((3, 2), np.float32)
-    queries, passages = lay_both(tmp_path, terms, query_vectors, passage_vectors)
-    empty = lay(tmp_path / "empty", np.zeros((0, 2), np.float32))
+    queries, passages = lay_both(tmp_path, terms, ones(2), ones(3))
+    empty = lay(tmp_path / "empty", ones(0))
     query_ids = ["q1", "q2"]
     ids = ["a", "b", "c"]
     reported: list[int] = []
@@ -237,8 +240,8 @@ def test_no_query_and_no_passage(terms: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e15])
 def test_a_vector_that_is_not_finite_is_named(value: float, terms: bool, tmp_path: Path) -> None:
     """faiss never returns a NaN document and returns nothing for a NaN query, both in silence."""
-    good = np.ones((1500, 2), np.float32)
-    bad = np.ones((1500, 2), np.float32)
+    good = ones(1500)
+    bad = ones(1500)
     bad[1100, 1] = value
     ids = [f"d{row}" for row in range(1500)]
     file = "dense"
@@ -264,10 +267,9 @@ def test_negative_scores_are_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize("terms", [False, True])
 def test_an_encoder_that_collapsed_does_not_win(terms: bool, tmp_path: Path) -> None:
     """One vector for all texts: each query's relevant document has another rank, by the ids alone."""
-    ones = np.ones((50, 2), np.float32)
     ids = random_ids(50)
     query_ids = query_ids_of(50)
-    queries, passages = lay_both(tmp_path, terms, ones, ones)
+    queries, passages = lay_both(tmp_path, terms, ones(50), ones(50))
     result = ranked(queries, passages, query_ids, ids, 50)
     assert result.ties == 50 * 49
     qrels = {}
@@ -326,7 +328,9 @@ def test_the_stage_ranks_by_the_similarity_of_its_representation(representation:
 
     query_ids, _, result = read_run(run.path)
     assert query_ids == [f"q{number}" for number in tiny.SPLITS["test"]]
-    similarities = encoder.similarity(load(queries.path), load(passages.path)).numpy()
+    query_embeddings = load(queries.path)
+    passage_embeddings = load(passages.path)
+    similarities = encoder.similarity(query_embeddings, passage_embeddings).numpy()
     assert result.rows.shape == (15, tiny.DOCUMENTS), "fewer than the depth of 1,000"
     similarities_of_rows = np.take_along_axis(similarities, result.rows, 1)
     np.testing.assert_allclose(result.scores, similarities_of_rows, rtol=1e-4, atol=1e-4)
