@@ -11,12 +11,13 @@ def test_a_neighbour_counts_where_it_is_imported(tmp_path: Path) -> None:
     module = tmp_path / "mine.py"
     neighbour = tmp_path / "near.py"
     second_neighbour = tmp_path / "far.py"
+    unrelated = tmp_path / "unrelated.py"
     module.write_text("def wrap():\n    from near import layer\n")
     neighbour.write_text("import far.away, json\n")
     second_neighbour.write_text("a = 1\n")
-    (tmp_path / "unrelated.py").write_text("a = 1\n")
+    unrelated.write_text("a = 1\n")
     first = fingerprint(module)
-    (tmp_path / "unrelated.py").write_text("a = 2\n")
+    unrelated.write_text("a = 2\n")
     assert fingerprint(module) == first
     second_neighbour.write_text("a = 2\n")
     assert fingerprint(module) != first
@@ -24,19 +25,22 @@ def test_a_neighbour_counts_where_it_is_imported(tmp_path: Path) -> None:
 
 def test_the_whole_of_a_package_counts(tmp_path: Path) -> None:
     package = tmp_path / "mine"
-    (package / "deep").mkdir(parents=True)
+    layers = package / "deep" / "layers.py"
+    layers.parent.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    (package / "deep" / "layers.py").write_text("a = 1\n")
+    layers.write_text("a = 1\n")
     first = fingerprint(package)
-    (package / "deep" / "layers.py").write_text("a = 2\n")
+    layers.write_text("a = 2\n")
     assert fingerprint(package) != first
 
 
 def test_where_the_source_lies_does_not_count(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "mine.py").write_text("a = 1\n")
-    assert fingerprint(tmp_path / "one" / "mine.py") == fingerprint(tmp_path / "two" / "mine.py")
+    first = tmp_path / "first" / "mine.py"
+    second = tmp_path / "second" / "mine.py"
+    for module in (first, second):
+        module.parent.mkdir()
+        module.write_text("a = 1\n")
+    assert fingerprint(first) == fingerprint(second)
 
 
 def test_a_compiled_module_counts_too(tmp_path: Path) -> None:

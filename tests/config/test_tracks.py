@@ -21,10 +21,12 @@ PASSAGES = 8_841_823  # of MS MARCO
 
 
 def read(name: str, *overrides: str) -> Track:
+    """Read a shipped track."""
     return read_track(BOARDS / name / "track.toml", name, overrides)
 
 
 def read_text(folder: Path, text: str, *overrides: str) -> Track:
+    """Read a track "t" from text."""
     (folder / "track.toml").write_text(text)
     return read_track(folder / "track.toml", "t", overrides)
 
@@ -51,13 +53,16 @@ def sourced_keys(name: str) -> dict[str, set[str]]:
     lines = (BOARDS / name / "track.toml").read_text().splitlines()
     keys: dict[str, set[str]] = {}
     section: set[str] = set()
-    for line in filter(None, lines[lines.index("[model]") :]):
+    for line in lines[lines.index("[model]") :]:
+        if not line:
+            continue
         heading = re.fullmatch(r"\[(\w+)\]", line)
         if heading:
             section = keys.setdefault(heading[1], set())
             continue
         setting = SETTING.fullmatch(line)
-        assert setting and SOURCE.search(setting[3]), f"no source: {line}"
+        assert setting is not None, f"no source: {line}"
+        assert SOURCE.search(setting[3]), f"no source: {line}"
         section.add(setting[1])
     return keys
 
@@ -77,14 +82,26 @@ def test_every_setting_has_a_line_with_its_source(name: str) -> None:
         assert absent & {"steps", "epochs"} != {"steps", "epochs"}, section
 
 
+ENTRANTS = {
+    "bert": (),
+    "mlm": ("wikibook",),
+    "retromae": ("wikibook",),
+    "bow-mae": ("wikibook",),
+    "dupmae": ("wikibook",),
+    "bm25": (),
+}
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_objective_goes_with_every_recipe(name: str) -> None:
+    track = read(name)
     installed = discover()
-    dataset_count = 3 if name.startswith("msmarco") else 25  # 13 sets and 12 forums
-    for entrant in ("bert", "mlm", "retromae", "bow-mae", "dupmae", "bm25"):
-        experiment = Experiment(read(name), read_entrant(entrant, installed, []), 0)
-        corpora = () if entrant in ("bert", "bm25") else ("wikibook",)
-        assert experiment.corpora[:1] == corpora
+    dataset_count = 25  # 13 sets and 12 forums
+    if name.startswith("msmarco"):
+        dataset_count = 3
+    for entrant, first_corpus in ENTRANTS.items():
+        experiment = Experiment(track, read_entrant(entrant, installed, []), 0)
+        assert experiment.corpora[:1] == first_corpus
         assert len(experiment.datasets) == dataset_count
 
 
@@ -108,7 +125,8 @@ def test_the_arithmetic_of_bows_recipe() -> None:
     for settings in (track.pretrain, track.adapt):
         assert settings.batch * settings.accumulation == 2048
     assert track.pretrain.rate(1999) == 1.5e-4
-    assert track.pretrain.rate(3999) == track.pretrain.rate(4000) == 3e-4
+    assert track.pretrain.rate(3999) == 3e-4
+    assert track.pretrain.rate(4000) == 3e-4
     assert track.pretrain.rate(140_000) == pytest.approx(3e-5)
     assert track.finetune.resolved(502_939).steps == 23_574
     assert track.finetune.resolved(400_782).steps == 18_786
@@ -127,14 +145,16 @@ def test_the_arithmetic_of_the_beir_recipe() -> None:
 
 def test_unpublished_settings_are_those_of_retromae() -> None:
     assert read("beir-dupmae").identity == read("beir").identity
-    retro, dup = read("msmarco"), read("msmarco-dupmae")
-    assert replace(dup.distil, loss="element-mean", contrastive=1e-4) == retro.distil
-    assert replace(dup, distil=retro.distil).identity == retro.identity
+    retromae = read("msmarco")
+    dupmae = read("msmarco-dupmae")
+    assert replace(dupmae.distil, loss="element-mean", contrastive=1e-4) == retromae.distil
+    assert replace(dupmae, distil=retromae.distil).identity == retromae.identity
 
 
 def test_groups_are_expanded_and_counted_once() -> None:
     track = read("beir", "evaluate.datasets=['beir/nfcorpus', 'beir/cqadupstack', 'beir/cqadupstack/tex']")
-    experiment = Experiment(track, read_entrant("bert", discover(), []), 0)
+    bert = read_entrant("bert", discover(), [])
+    experiment = Experiment(track, bert, 0)
     assert experiment.datasets == ("beir/nfcorpus/test", *rules.FORUMS)
 
 
@@ -150,7 +170,8 @@ def test_epochs_are_counted_in_whole_batches() -> None:
 
 def test_warmup_as_a_number_of_steps() -> None:
     settings = Pretrain(steps=10, batch=1, learning_rate=1.0, warmup=4, schedule="constant")
-    assert [settings.rate(step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    rates = [settings.rate(step) for step in range(6)]
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert replace(settings, warmup=0.0).rate(0) == 1.0
     assert replace(settings, warmup=0.4).rate(1) == 0.5
 
@@ -183,48 +204,58 @@ def test_steps_on_the_command_line_replace_epochs(tmp_path: Path) -> None:
     track = read_text(tmp_path, PLAIN, "pretrain.steps=7", "finetune.epochs=0.5")
     assert (track.pretrain.steps, track.pretrain.epochs) == (7, 0.0)
     assert (track.finetune.steps, track.finetune.epochs) == (0, 0.5)
-    assert track.overrides["pretrain.steps"] == 7 and track.overrides["pretrain.epochs"] == 0.0
-    with pytest.raises(
-        RetrobenchError, match=r"^pretrain: steps is 7 and epochs is 2; one of them must be 0 \(track t\)\.$"
-    ):
+    assert track.overrides["pretrain.steps"] == 7
+    assert track.overrides["pretrain.epochs"] == 0.0
+    message = r"^pretrain: steps is 7 and epochs is 2; one of them must be 0 \(track t\)\.$"
+    with pytest.raises(RetrobenchError, match=message):
         read_text(tmp_path, PLAIN, "pretrain.steps=7", "pretrain.epochs=2")
 
 
 def test_a_budget_has_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        RetrobenchError, match=r"^finetune\.steps is missing, or finetune\.epochs in its place \(track t\)\.$"
-    ):
-        read_text(tmp_path, PLAIN.replace("steps = 5\n", ""))
-    assert read_text(tmp_path, PLAIN.replace("steps = 5\n", "steps = 0\n")).finetune.steps == 0
+    without_budget = PLAIN.replace("steps = 5\n", "")
+    message = r"^finetune\.steps is missing, or finetune\.epochs in its place \(track t\)\.$"
+    with pytest.raises(RetrobenchError, match=message):
+        read_text(tmp_path, without_budget)
+
+    without_training = PLAIN.replace("steps = 5\n", "steps = 0\n")
+    assert read_text(tmp_path, without_training).finetune.steps == 0
 
 
 def test_adapt_can_be_turned_off(tmp_path: Path) -> None:
-    whole, without = read_text(tmp_path, PLAIN), read_text(tmp_path, PLAIN, "adapt.corpus=[]")
-    assert whole.adapt is not None and without.adapt is None
-    assert without.overrides == {"adapt.corpus": []}
-    cut = PLAIN[: PLAIN.index("[adapt]")] + PLAIN[PLAIN.index("[finetune]") :]
-    assert read_text(tmp_path, cut).identity == without.identity != whole.identity
+    whole = read_text(tmp_path, PLAIN)
+    assert whole.adapt is not None
+    turned_off = read_text(tmp_path, PLAIN, "adapt.corpus=[]")
+    assert turned_off.adapt is None
+    assert turned_off.overrides == {"adapt.corpus": []}
+    assert turned_off.identity != whole.identity
+
+    before_adapt, _, from_adapt = PLAIN.partition("[adapt]")
+    _, _, after_adapt = from_adapt.partition("[finetune]")
+    without_section = read_text(tmp_path, f"{before_adapt}[finetune]{after_adapt}")
+    assert without_section.identity == turned_off.identity
 
 
 def test_titles_are_joined_by_a_space_by_the_separator_or_not_at_all(tmp_path: Path) -> None:
     assert read_text(tmp_path, PLAIN).finetune.reading.titles == "[SEP]"
     assert read_text(tmp_path, PLAIN, "finetune.titles=true").finetune.reading.titles is True
     assert read_text(tmp_path, PLAIN, "finetune.titles=false").finetune.reading.titles is False
-    with pytest.raises(
-        RetrobenchError, match=r"^finetune\.titles must be true or false or one of '\[SEP\]', got '\|' \(track t\)"
-    ):
+    message = r"^finetune\.titles must be true or false or one of '\[SEP\]', got '\|' \(track t\)"
+    with pytest.raises(RetrobenchError, match=message):
         read_text(tmp_path, PLAIN, "finetune.titles=|")
 
 
 def test_texts_may_be_read_differently_at_test(tmp_path: Path) -> None:
     plain = read_text(tmp_path, PLAIN)
-    assert plain.test_reading == plain.finetune.reading == Reading("[SEP]", 32, 144)
+    assert plain.finetune.reading == Reading("[SEP]", 32, 144)
+    assert plain.test_reading == plain.finetune.reading
     changed = read_text(tmp_path, PLAIN, "evaluate.titles=false", "evaluate.passage_length=9")
     assert changed.test_reading == Reading(False, 32, 9)
     assert changed.finetune.reading == plain.finetune.reading
 
 
 def test_performance_knobs_keep_the_identity() -> None:
-    plain, cached = read("msmarco"), read("msmarco", "finetune.gradient_cache=4096")
+    plain = read("msmarco")
+    cached = read("msmarco", "finetune.gradient_cache=4096")
     assert cached.finetune.performance.gradient_cache == 4096
-    assert cached.identity == plain.identity and not cached.overrides
+    assert cached.identity == plain.identity
+    assert not cached.overrides

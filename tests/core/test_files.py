@@ -16,6 +16,7 @@ from retrobench.core import atomic_write, file_hash, move, sync
 
 
 def names(folder: Path) -> list[str]:
+    """Return the names in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -73,7 +74,8 @@ atomic_write(Path(sys.argv[1]), chunks())
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_killed_writer_leaves_the_old_content_and_the_next_one_succeeds(tmp_path: Path) -> None:
-    file, old = tmp_path / "rows.jsonl", b"o" * 1_000_000
+    file = tmp_path / "rows.jsonl"
+    old = b"o" * 1_000_000
     atomic_write(file, old)
     with subprocess.Popen([sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -92,7 +94,8 @@ def test_a_killed_writer_leaves_the_old_content_and_the_next_one_succeeds(tmp_pa
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Record calls to the disk: `sync` with the written inode, `replace` with the renamed inode."""
     recorded: list[tuple[str, int]] = []
-    fsync, replace = os.fsync, os.replace
+    fsync = os.fsync
+    replace = os.replace
 
     def synced(handle: int) -> None:
         recorded.append(("sync", os.fstat(handle).st_ino))
@@ -112,22 +115,29 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     atomic_write(file, "row\n")
-    written = file.stat().st_ino
-    assert calls == [("sync", written), ("replace", written), ("sync", tmp_path.stat().st_ino)]
+    file_inode = file.stat().st_ino
+    folder_inode = tmp_path.stat().st_ino
+    assert calls == [("sync", file_inode), ("replace", file_inode), ("sync", folder_inode)]
 
 
 def test_a_folder_is_synced_whole_and_moved(calls: list[tuple[str, int]], tmp_path: Path) -> None:
-    inner = tmp_path / "key.partial" / "qrels"
+    partial = tmp_path / "key.partial"
+    inner = partial / "qrels"
+    file = inner / "test.tsv"
     inner.mkdir(parents=True)
-    (inner / "test.tsv").write_text("1\t2\t1\n")
-    paths = [inner / "test.tsv", inner, inner.parent]
-    expected = {("sync", path.stat().st_ino) for path in paths}
-    sync(inner.parent)
-    assert set(calls) == expected
+    file.write_text("1\t2\t1\n")
+    sync(partial)
+    assert set(calls) == {
+        ("sync", file.stat().st_ino),
+        ("sync", inner.stat().st_ino),
+        ("sync", partial.stat().st_ino),
+    }
+
     calls.clear()
-    move(inner.parent, tmp_path / "key")
-    assert (tmp_path / "key" / "qrels" / "test.tsv").read_text() == "1\t2\t1\n"
-    assert calls == [("replace", (tmp_path / "key").stat().st_ino), ("sync", tmp_path.stat().st_ino)]
+    moved = tmp_path / "key"
+    move(partial, moved)
+    assert (moved / "qrels" / "test.tsv").read_text() == "1\t2\t1\n"
+    assert calls == [("replace", moved.stat().st_ino), ("sync", tmp_path.stat().st_ino)]
 
 
 def test_a_file_hash_is_that_of_its_bytes(tmp_path: Path) -> None:

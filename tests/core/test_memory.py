@@ -27,7 +27,8 @@ def bytes_that_stay(word: str, **variables: str) -> int:
     """Return how many of 200 MB a process keeps after freeing them."""
     environment = {**os.environ, **variables}
     command = [sys.executable, "-c", CODE, word]
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return int(result.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")

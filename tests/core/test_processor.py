@@ -8,4 +8,5 @@ from retrobench.core import computes_bf16
 
 
 def test_bf16_is_detected_as_by_torch() -> None:
-    assert computes_bf16() is torch.cpu.get_capabilities().get("avx512_bf16", False)
+    capabilities = torch.cpu.get_capabilities()
+    assert computes_bf16() is capabilities.get("avx512_bf16", False)

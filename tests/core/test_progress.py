@@ -53,7 +53,9 @@ def test_a_long_bar_in_a_log_is_a_line_now_and_then(
     for line in between:
         assert re.fullmatch(rf"pretrain: \d\d/40 steps, {RATE}, \d\.\d s left", line)
     rate = re.fullmatch(rf"pretrain: 40/40 steps, ({RATE}), \d\.\d s", last)
-    assert rate and 1 <= float(rate[1].split()[0]) <= 100  # 30 steps of at least 0.01 s, without the earlier 10
+    assert rate is not None
+    steps_per_second = float(rate[1].split()[0])
+    assert 1 <= steps_per_second <= 100  # 30 steps of at least 0.01 s, without the earlier 10
 
 
 def test_a_bar_shows_its_count_after_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +93,9 @@ def test_a_bar_on_a_terminal() -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env=environment)
     os.close(terminal)
     seen = b"".join(iter(lambda: read(master), b"")).decode()
-    assert (process.communicate()[0], process.returncode) == (b"result\n", 0)
+    output, _ = process.communicate()
+    assert output == b"result\n"
+    assert process.returncode == 0
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen)
     assert text != seen
     assert "a line [b] between\r\n" in text
@@ -101,6 +105,7 @@ def test_a_bar_on_a_terminal() -> None:
 
 
 def read(master: int) -> bytes:
+    """Read from a terminal; empty at its end."""
     try:
         return os.read(master, 65536)
     except OSError:  # on Linux, the other end is closed

@@ -21,13 +21,15 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not i
 @pytest.fixture(autouse=True)
 def no_other_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the variables by which git names a repository to its hooks."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.startswith("GIT_"):
+            monkeypatch.delenv(name)
 
 
 def git(folder: Path, *words: str) -> str:
-    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
-    result = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, check=True)
+    """Run git as somebody, and return its output."""
+    author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    result = subprocess.run(["git", *author, *words], cwd=folder, capture_output=True, text=True, check=True)
     return result.stdout.strip()
 
 
@@ -47,7 +49,8 @@ def checkout(folder: Path, package: str = "harness/retrobench/core") -> Path:
 def commit(folder: Path, package: str = "harness/retrobench/core") -> str:
     """Return the commit that the copy reports."""
     spec = spec_from_file_location("copied_provenance", folder / package / "provenance.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     head = module.commit()
@@ -72,7 +75,9 @@ def test_changed_code_is_marked(changed: str, tmp_path: Path) -> None:
     git(tmp_path, "add", ".")
     assert commit(tmp_path) == head + "+", "staged is not committed"
     git(tmp_path, "commit", "--quiet", "--message", "Changed")
-    assert commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD") != head
+    new_head = git(tmp_path, "rev-parse", "HEAD")
+    assert new_head != head
+    assert commit(tmp_path) == new_head
 
 
 @needs_git

@@ -40,7 +40,8 @@ class Settings(Base):
     ],
 )
 def test_a_fitting_value_is_converted(key: str, value: Any, expected: Any) -> None:
-    result = getattr(build_record(Settings, {key: value}, "recipe"), key)
+    settings = build_record(Settings, {key: value}, "recipe")
+    result = getattr(settings, key)
     assert result == expected
     assert type(result) is type(expected)
 

@@ -27,7 +27,8 @@ def test_text_has_two_spaces_between_columns_and_none_at_the_end() -> None:
         "a|b      0.5 ± -     bc  12:00",
         "c_d                       9:00",
     ]
-    assert Table([Column("left"), Column("right")], [("long cell", "x"), ("x", "")]).text().splitlines() == [
+    table = Table([Column("left"), Column("right")], [("long cell", "x"), ("x", "")])
+    assert table.text().splitlines() == [
         "left       right",
         "long cell  x",
         "x",
@@ -37,7 +38,8 @@ def test_text_has_two_spaces_between_columns_and_none_at_the_end() -> None:
 def test_columns_without_names_have_no_header_in_text() -> None:
     listing = Table([Column(""), Column("", "right")], [("queries", 15), ("", ""), ("missing", 1)])
     assert listing.text() == "queries  15\n\nmissing   1"
-    assert Table([Column(""), Column("run of")], [("a", "b")]).text() == "   run of\na  b"
+    half_named = Table([Column(""), Column("run of")], [("a", "b")])
+    assert half_named.text() == "   run of\na  b"
 
 
 def test_markdown_escapes_bars_and_writes_marks_as_superscripts() -> None:
@@ -77,9 +79,12 @@ def test_latex_prints_special_letters_as_they_are(text: str, source: str) -> Non
 
 def test_csv_quotes_and_leaves_none_empty() -> None:
     rows: list[tuple[Value, ...]] = [('say "no", twice', 1 / 3), ("two\nlines", None)]
-    text = Table([Column("what, why"), Column("value", "right")], rows).csv()
-    assert text == '"what, why",value\n"say ""no"", twice",0.3333333333333333\n"two\nlines",'
-    assert list(csv.reader(io.StringIO(text)))[1:] == [['say "no", twice', "0.3333333333333333"], ["two\nlines", ""]]
+    table = Table([Column("name, unit"), Column("value", "right")], rows)
+    text = table.csv()
+    assert text == '"name, unit",value\n"say ""no"", twice",0.3333333333333333\n"two\nlines",'
+    _, first, second = csv.reader(io.StringIO(text))
+    assert first == ['say "no", twice', "0.3333333333333333"]
+    assert second == ["two\nlines", ""]
 
 
 def test_records_are_the_rows_by_column() -> None:
@@ -91,8 +96,10 @@ def test_records_are_the_rows_by_column() -> None:
 
 
 def test_blocks_of_columns_are_chosen_by_kind() -> None:
-    assert RANKED.only("text", "cost").text().splitlines() == ["entrant   time", "a|b      12:00", "c_d       9:00"]
-    assert [column.name for column in RANKED.without("cost").columns] == ["entrant", "MRR@10", "beats"]
+    costs = RANKED.only("text", "cost")
+    assert costs.text().splitlines() == ["entrant   time", "a|b      12:00", "c_d       9:00"]
+    costless = RANKED.without("cost")
+    assert [column.name for column in costless.columns] == ["entrant", "MRR@10", "beats"]
     assert "sup" not in RANKED.without("marks").markdown()
 
 
@@ -106,7 +113,8 @@ def test_a_table_without_rows_shows_its_header() -> None:
 
 
 def test_a_rule_of_markdown_has_three_dashes_at_least() -> None:
-    assert Table([Column(""), Column("k", "right")], [("a", 1)]).markdown().splitlines() == [
+    table = Table([Column(""), Column("k", "right")], [("a", 1)])
+    assert table.markdown().splitlines() == [
         "|     |   k |",
         "| --- | --: |",
         "| a   |   1 |",
@@ -119,6 +127,7 @@ def test_wide_letters_take_two_cells() -> None:
 
 
 def printed(table: Table, width: int) -> list[str]:
+    """Return the lines of a table on a terminal."""
     out = io.StringIO()
     Console(file=out, width=width).print(table.fitted())
     return [line.rstrip() for line in out.getvalue().splitlines()]
@@ -126,6 +135,7 @@ def printed(table: Table, width: int) -> list[str]:
 
 def test_fitted_equals_text_and_folds_at_a_narrow_edge() -> None:
     assert printed(RANKED, 80) == RANKED.text().splitlines()
-    assert printed(Table([Column(""), Column("")], [("[b]rows[/b]", "x")]), 80) == ["[b]rows[/b]  x"]
+    markup = Table([Column(""), Column("")], [("[b]rows[/b]", "x")])
+    assert printed(markup, 80) == ["[b]rows[/b]  x"]
     long = Table([Column("name"), Column("n", "right")], [("0123456789" * 2, 7)])
     assert printed(long, 13) == ["name        n", "0123456789  7", "0123456789"]

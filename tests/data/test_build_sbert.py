@@ -45,15 +45,18 @@ def write_mined(folder: Path, mined: Mapping[str, Any], name: str = sbert.NEGATI
 
 def with_scores() -> dict[str, Any]:
     """Return the negatives with their scores."""
-    systems = {}
+    systems: dict[str, list[dict[str, float]]] = {}
     for name, passages in MINED.items():
-        systems[name] = [{"pid": passage, "ce-score": SCORES.get(passage, 5.0)} for passage in passages]
+        systems[name] = []
+        for passage in passages:
+            systems[name].append({"pid": passage, "ce-score": SCORES.get(passage, 5.0)})
     positives = [{"pid": 100, "ce-score": 9.0}, {"pid": 101, "ce-score": 4.5}]
     return {"qid": 5, "pos": positives, "neg": systems}
 
 
 def negatives(folder: Path) -> list[int]:
-    return [int(passage) for _, passage in load(f"{folder}:train").negatives()]
+    dataset = load(f"{folder}:train")
+    return [int(passage) for _, passage in dataset.negatives()]
 
 
 def test_the_collection_has_no_titles_and_the_judged_queries(folder: Path) -> None:
@@ -93,10 +96,11 @@ def test_unfiltered_negatives_leave_out_the_positives_alone(folder: Path) -> Non
 @pytest.mark.parametrize("name", [sbert.NEGATIVES.name, sbert.HUB_NEGATIVES.name])
 def test_scores_of_bare_ids_come_from_scores_tsv(folder: Path, name: str) -> None:
     write_mined(folder, WITHOUT_SCORES, name)
-    lines = ["query-id\tcorpus-id\tscore"]
-    lines += [f"4\t{passage}\t{score}" for passage, score in OTHER_QUERY_SCORES.items()]
-    lines += [f"5\t{passage}\t{score}" for passage, score in SCORES.items()]
-    write_sources(sources_of(folder), {"scores.tsv": "\n".join(lines) + "\n"})
+    table = "query-id\tcorpus-id\tscore\n"
+    for query, scores in ((4, OTHER_QUERY_SCORES), (5, SCORES)):
+        for passage, score in scores.items():
+            table += f"{query}\t{passage}\t{score}\n"
+    write_sources(sources_of(folder), {"scores.tsv": table})
     sbert.Sbert(sample=True)(folder)
     assert negatives(folder) == [2, 4, 5, 6]
 

@@ -16,6 +16,7 @@ from ir_datasets.formats import TrecQrels, TsvDocs, TsvQueries
 from ir_datasets.util import Download, download
 
 from retrobench.data import catalogue, load
+from retrobench.data.datasets import Document, Query
 from retrobench.errors import RetrobenchError
 
 NAME = "tests/downloaded"
@@ -26,7 +27,8 @@ class Mirror:
     """A site with a file, or without one."""
 
     def __init__(self, name: str, content: str | None) -> None:
-        self.url, self.content = f"https://example.org/{name}", content
+        self.url = f"https://example.org/{name}"
+        self.content = content
 
     @contextmanager
     def stream(self) -> Iterator[io.BytesIO]:
@@ -46,7 +48,10 @@ def renamed() -> type:
 
 @pytest.fixture(params=["pinned", "renamed"])
 def kind(request: pytest.FixtureRequest) -> type:
-    return Download if request.param == "pinned" else renamed()
+    kind: type = Download
+    if request.param == "renamed":
+        kind = renamed()
+    return kind
 
 
 def register(kind: type, folder: Path, patch: pytest.MonkeyPatch, contents: Mapping[str, str | None]) -> None:
@@ -67,20 +72,27 @@ def test_a_dataset_is_downloaded_even_if_its_paths_are_unknown(
 ) -> None:
     register(kind, tmp_path, monkeypatch, CONTENTS)
     dataset = load(NAME)
-    assert [document.text for document in dataset.documents()] == ["whales", "ships"]
-    assert [query.text for query in dataset.queries()] == ["what is a whale"]
+    assert list(dataset.documents()) == [Document("d1", "", "whales"), Document("d2", "", "ships")]
+    assert list(dataset.queries()) == [Query("q1", "what is a whale")]
     assert dataset.qrels() == {"q1": {"d1": 1}}
-    assert {path.name for path in tmp_path.iterdir()} >= set(CONTENTS)
+    for name in CONTENTS:
+        assert (tmp_path / name).exists()
 
 
 def test_the_pinned_ir_datasets_says_where_its_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where an upgrade drops `_cache_path` or `_size_hint`: `data list` and `plan` then know no download."""
     register(Download, tmp_path, monkeypatch, CONTENTS)
     files = catalogue.files(NAME)
-    assert [file.path for file in files] == [tmp_path / name for name in CONTENTS]
-    assert [(file.bytes, file.at_hand) for file in files] == [(20, False)] * 3
-    assert len(list(load(NAME).documents())) == 2
-    assert [file.at_hand for file in catalogue.files(NAME)] == [True, False, False]
+    for file, name in zip(files, CONTENTS, strict=True):
+        assert file.path == tmp_path / name
+        assert file.bytes == 20
+        assert not file.at_hand
+    documents = list(load(NAME).documents())
+    assert len(documents) == 2
+    docs, queries, qrels = catalogue.files(NAME)
+    assert docs.at_hand
+    assert not queries.at_hand
+    assert not qrels.at_hand
 
 
 def test_downloads_with_unknown_paths_are_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,5 +104,7 @@ def test_a_download_that_fails_is_one_line(kind: type, tmp_path: Path, monkeypat
     register(kind, tmp_path, monkeypatch, {**CONTENTS, "docs": None})
     with pytest.raises(RetrobenchError, match=r"no route to host") as raised:
         list(load(NAME).documents())
-    file = "https://example.org/docs" if kind is Download else f"a file under {tmp_path}"
+    file = f"a file under {tmp_path}"
+    if kind is Download:
+        file = "https://example.org/docs"
     assert f"'{NAME}' needs {file}" in str(raised.value)

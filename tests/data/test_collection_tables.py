@@ -23,7 +23,9 @@ def lines(*rows: str) -> bytes:
 
 def write(file: Path, content: bytes) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+    if file.suffix == ".gz":
+        content = gzip.compress(content)
+    file.write_bytes(content)
     return file
 
 
@@ -69,8 +71,10 @@ def test_queries_of_a_split_come_before_those_of_all(tmp_path: Path) -> None:
     write(tmp_path / "queries.dev.tsv", lines("q\tof dev"))
     write(tmp_path / "qrels/dev.tsv", lines("q 0 1 1"))
     write(tmp_path / "qrels/test.tsv", lines("q 0 1 1"))
-    assert list(load(f"{tmp_path}:dev").queries()) == [Query("q", "of dev")]
-    assert list(load(f"{tmp_path}:test").queries()) == [Query("q", "of all")]
+    dev = load(f"{tmp_path}:dev")
+    test = load(f"{tmp_path}:test")
+    assert list(dev.queries()) == [Query("q", "of dev")]
+    assert list(test.queries()) == [Query("q", "of all")]
 
 
 @pytest.mark.parametrize(
@@ -100,15 +104,20 @@ def test_json_lines_with_other_field_names(tmp_path: Path, record: dict[str, obj
     ],
 )
 def test_faulty_tables_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = write(tmp_path / "corpus.tsv", content)
     with refused(match=rf"corpus\.tsv,? {message}"):
-        list(tables.records(write(tmp_path / "corpus.tsv", content)))
+        list(tables.records(file))
 
 
 def test_a_gzip_file_cut_short_is_named(tmp_path: Path) -> None:
-    rows = [f"{number}\t{zlib.crc32(number.to_bytes(2))}" for number in range(9999)]
+    rows = []
+    for number in range(9999):
+        checksum = zlib.crc32(number.to_bytes(2))
+        rows.append(f"{number}\t{checksum}")
     compressed = gzip.compress(lines(*rows))
     file = tmp_path / "corpus.tsv.gz"
-    for content in (compressed[:-20], compressed[: len(compressed) // 2], b"not gzip"):
+    half = len(compressed) // 2
+    for content in (compressed[:-20], compressed[:half], b"not gzip"):
         file.write_bytes(content)
         with refused(match=r"corpus\.tsv\.gz, line \d+: the gzip file is damaged"):
             list(tables.records(file))
@@ -123,8 +132,9 @@ def test_a_gzip_file_cut_short_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_faulty_judgements_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = write(tmp_path / "test.tsv", content)
     with refused(match=rf"test\.tsv,? {message}"):
-        list(tables.judgements(write(tmp_path / "test.tsv", content)))
+        list(tables.judgements(file))
 
 
 @pytest.mark.parametrize(
@@ -135,8 +145,9 @@ def test_faulty_judgements_name_file_and_line(tmp_path: Path, content: bytes, me
     ],
 )
 def test_faulty_pairs_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = write(tmp_path / "test.tsv", content)
     with refused(match=rf"test\.tsv,? {message}"):
-        list(tables.pairs(write(tmp_path / "test.tsv", content)))
+        list(tables.pairs(file))
 
 
 def test_documents_are_yielded_before_the_file_is_read_to_its_end(tmp_path: Path) -> None:

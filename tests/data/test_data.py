@@ -14,7 +14,7 @@ from folders import write_folder
 from ir_datasets.formats import GenericDocPair
 
 from retrobench.data import catalogue, embedded
-from retrobench.data.datasets import Query, load, local_root
+from retrobench.data.datasets import Document, Query, load, local_root
 from retrobench.data.embedded import SHIPPED, register
 from retrobench.errors import RetrobenchError
 
@@ -30,23 +30,27 @@ QUERY_COUNTS = {"train": 87599, "fit": 78264, "val": 9335, "test": 10570}
 @pytest.mark.parametrize("split", QUERY_COUNTS)
 def test_a_squad_split_is_complete(split: str) -> None:
     dataset = load(f"{SQUAD}/{split}")
-    documents = {document.id for document in dataset.documents()}
-    queries = [query.id for query in dataset.queries()]
+    document_ids = {document.id for document in dataset.documents()}
+    query_ids = [query.id for query in dataset.queries()]
     qrels = dataset.qrels()
-    assert len(documents) == dataset.document_count() == 20958
-    assert len(queries) == len(set(queries)) == dataset.query_count() == QUERY_COUNTS[split]
-    assert queries == list(qrels)
+    assert len(document_ids) == 20958
+    assert dataset.document_count() == 20958
+    assert query_ids == list(qrels)
+    assert len(qrels) == QUERY_COUNTS[split]
+    assert dataset.query_count() == QUERY_COUNTS[split]
     for grades in qrels.values():
-        assert set(grades) <= documents
+        assert grades.keys() <= document_ids
         assert set(grades.values()) == {1}
 
 
 def articles(split: str) -> set[str]:
     """Return the titles of the articles that a split judges."""
     titles = {document.id: document.title for document in load(SQUAD).documents()}
+    qrels = load(f"{SQUAD}/{split}").qrels()
     judged: set[str] = set()
-    for grades in load(f"{SQUAD}/{split}").qrels().values():
-        judged.update(titles[document_id] for document_id in grades)
+    for grades in qrels.values():
+        for document_id in grades:
+            judged.add(titles[document_id])
     return judged
 
 
@@ -54,16 +58,19 @@ def test_squad_fit_and_val_share_no_article() -> None:
     fit = load(f"{SQUAD}/fit").qrels()
     val = load(f"{SQUAD}/val").qrels()
     assert fit | val == load(f"{SQUAD}/train").qrels()
-    assert not articles("fit") & articles("val")
-    assert len(articles("fit")) == 397
-    assert len(articles("val")) == 45  # SQuAD has 442
+    fit_articles = articles("fit")
+    val_articles = articles("val")
+    assert not fit_articles & val_articles
+    assert len(fit_articles) == 397
+    assert len(val_articles) == 45  # SQuAD has 442
 
 
 def test_a_squad_question_checked_by_hand() -> None:
     dataset = load(f"{SQUAD}/test")
     assert next(dataset.queries()) == Query("dev00001", "When did the 1973 oil crisis begin?")
     assert dataset.qrels()["dev00001"] == {"p18891": 1}
-    document = next(document for document in dataset.documents() if document.id == "p18891")
+    documents = {document.id: document for document in dataset.documents()}
+    document = documents["p18891"]
     assert document.title == "1973 oil crisis"
     assert document.text.startswith("The 1973 oil crisis began in October 1973 when the members of")
 
@@ -73,8 +80,10 @@ def test_squad_in_ir_datasets_own_terms() -> None:
     assert set(SHIPPED) <= set(ir_datasets.registry)
     assert ir_datasets.docs_parent_id(f"{SQUAD}/fit") == SQUAD
     dataset = ir_datasets.load(f"{SQUAD}/fit")
-    assert dataset.docs_count() == len(dataset.docs) == 20958
-    assert (dataset.queries_count(), dataset.qrels_count()) == (78264, 78264)
+    assert dataset.docs_count() == 20958
+    assert len(dataset.docs) == 20958
+    assert dataset.queries_count() == 78264
+    assert dataset.qrels_count() == 78264
     assert next(dataset.qrels_iter())[:3] == ("train00001", "p00000", 1)
 
 
@@ -84,7 +93,8 @@ def test_squad_documents_can_be_indexed_sliced_and_looked_up() -> None:
     assert documents[0].doc_id == "p00000"
     assert documents[1:2][0].doc_id == "p00001"
     assert documents[-1].doc_id == "p20957"
-    assert [document.doc_id for document in documents[10:16:3]] == ["p00010", "p00013"]
+    sliced = [document.doc_id for document in documents[10:16:3]]
+    assert sliced == ["p00010", "p00013"]
     assert documents[0].default_text() == f"2008 Sichuan earthquake {documents[0].text}"
     store = dataset.docs_store()
     assert store.get("p00001") == documents[1]
@@ -166,8 +176,12 @@ def test_negatives_of_ir_datasets_are_the_second_of_each_pair(monkeypatch: pytes
         def docpairs_iter(self) -> list[GenericDocPair]:
             return [GenericDocPair("q", "yes", "no"), GenericDocPair("q", "yes", "never")]
 
+    def reach(dataset_id: str, entity: str) -> Triples:
+        assert entity == "docpairs"
+        return Triples()
+
     # The real file is 1.8 GB. The line below the stub checks that ir_datasets has pairs under this name.
-    monkeypatch.setattr(catalogue, "reach", lambda dataset_id, entity: Triples() if entity == "docpairs" else None)
+    monkeypatch.setattr(catalogue, "reach", reach)
     dataset = load("msmarco-passage/train/triples-v2")
     assert dataset.has("docpairs")
     assert list(dataset.negatives()) == [("q", "no"), ("q", "never")]
@@ -188,7 +202,7 @@ def test_a_relative_folder_is_searched_in_the_working_directory_then_under_the_r
     assert load("mine:test").id == "mine:test"
     assert load("mine").document_count() == 3
     write_folder(working_directory / "mine", documents=[("nearer", "", "")])
-    assert [document.id for document in load("mine").documents()] == ["nearer"]
+    assert list(load("mine").documents()) == [Document("nearer", "", "")]
     with refused(match=r"Looked here and in .*root\.$"):
         load("yours:dev")
 
@@ -230,12 +244,17 @@ def tokenizer() -> Any:
 
 def test_the_tokenizer_is_fast_and_has_8192_pieces(tokenizer: Any) -> None:
     assert tokenizer.is_fast
-    assert len(tokenizer) == tokenizer.vocab_size == 8192
+    assert len(tokenizer) == 8192
+    assert tokenizer.vocab_size == 8192
     assert tokenizer.model_max_length == 512
-    names = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
-    assert [getattr(tokenizer, name) for name in names] == [0, 1, 2, 3, 4]
-    pieces = (embedded.shipped_folder("tokenizer") / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    assert tokenizer.get_vocab() == {piece: number for number, piece in enumerate(pieces)}
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.unk_token_id == 1
+    assert tokenizer.cls_token_id == 2
+    assert tokenizer.sep_token_id == 3
+    assert tokenizer.mask_token_id == 4
+    file = embedded.shipped_folder("tokenizer") / "vocab.txt"
+    pieces = file.read_text(encoding="utf-8").splitlines()
+    assert tokenizer.get_vocab() == dict(zip(pieces, range(8192), strict=True))
 
 
 def test_pieces_of_a_sentence_give_back_its_words(tokenizer: Any) -> None:

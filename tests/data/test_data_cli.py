@@ -30,15 +30,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"no archives of ir_datasets in {ARCHIVES}")
     folder = tmp_path_factory.mktemp("ir_datasets")
     for archive in ("beir/nfcorpus/source.zip", "beir/arguana/source.zip", "cranfield/cran.tar.gz"):
-        (folder / archive).parent.mkdir(parents=True)
-        shutil.copyfile(ARCHIVES / archive, folder / archive)
+        copy = folder / archive
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(ARCHIVES / archive, copy)
     return folder
 
 
 def call(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `retrobench data` with a proxy that refuses connections, so that every download fails on any machine."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    environment = {**os.environ, **proxies, "IR_DATASETS_HOME": str(home), "NO_PROXY": "", "no_proxy": "", **variables}
+    environment = {**os.environ, **proxies, "NO_PROXY": "", "no_proxy": ""}
+    environment["IR_DATASETS_HOME"] = str(home)
+    environment.update(variables)
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=120, env=environment)
 
 
@@ -67,14 +70,17 @@ def corpus_hash(archive: Path, member: str) -> str:
 
 def test_two_processes_fetch_a_dataset_at_once(home: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        processes = list(pool.map(lambda _: call(home, "fetch", "beir/nfcorpus"), range(2)))
+        futures = [pool.submit(call, home, "fetch", "beir/nfcorpus") for _ in range(2)]
     line = f"beir/nfcorpus/test: 3,633 docs, 323 queries, 12,334 qrels in {home}, to be used offline\n"
-    for process in processes:
-        assert (process.returncode, process.stdout) == (0, line)
+    for future in futures:
+        process = future.result()
+        assert process.returncode == 0, process.stderr
+        assert process.stdout == line
     report = checked(home, "beir/nfcorpus")
     assert report["dataset"] == "beir/nfcorpus/test"
     assert report["documents"]["count"] == 3633  # two builders would have written every document twice
-    assert report["queries"]["count"] == report["queries"]["published"] == 323
+    assert report["queries"]["count"] == 323
+    assert report["queries"]["published"] == 323
     assert counts_by_kind(report) == {"repeated-texts": 40}
     published = corpus_hash(ARCHIVES / "beir/nfcorpus/source.zip", "nfcorpus/corpus.jsonl")
     assert report["documents"]["sha256"] == published
@@ -88,7 +94,8 @@ def test_arguana_has_its_published_counts(home: Path) -> None:
     counts = counts_by_kind(report)
     assert counts["dangling-documents"] == 5
     assert counts["shared-ids"] == 1298
-    assert {finding["level"] for finding in report["findings"]} == {"remark"}
+    for finding in report["findings"]:
+        assert finding["level"] == "remark"
     assert report["rule"]["drop_self"] is True
 
 
@@ -112,7 +119,8 @@ def test_downloaded_datasets_are_listed_as_at_hand(home: Path) -> None:
 
 def test_a_missing_file_offline_is_one_line(home: Path) -> None:
     process = call(home, "check", "beir/scifact")
-    assert (process.returncode, process.stdout) == (2, "")
+    assert process.returncode == 2
+    assert process.stdout == ""
     (line,) = process.stderr.splitlines()
     assert "'beir/scifact/test'" in line
     assert "https://public.ukp.informatik.tu-darmstadt.de" in line
@@ -130,6 +138,7 @@ def test_a_fault_exits_with_1(tmp_path: Path) -> None:
 
 def test_an_unknown_id_exits_with_2(tmp_path: Path) -> None:
     process = call(tmp_path, "check", "beir/nfcorpsu")
-    assert (process.returncode, process.stdout) == (2, "")
+    assert process.returncode == 2
+    assert process.stdout == ""
     (line,) = process.stderr.splitlines()
     assert "'beir/nfcorpsu'. Did you mean 'beir/nfcorpus'?" in line

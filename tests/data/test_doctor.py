@@ -23,7 +23,8 @@ def test_a_sound_collection_is_counted_and_hashed(tmp_path: Path) -> None:
     dataset = load(dataset_id)
     report = doctor.check(dataset_id)
     (checked,) = report.checked
-    assert (report.faults, report.exit_code) == (0, 0)
+    assert report.faults == 0
+    assert report.exit_code == 0
     assert checked.findings == ()
     assert checked.documents == doctor.DatasetPart(3, None, dataset.corpus_fingerprint())
     assert checked.queries == doctor.DatasetPart(2, None, dataset.queries_fingerprint())
@@ -125,7 +126,8 @@ def test_faults_set_the_exit_code(case: str, tmp_path: Path) -> None:
     rows, expected = FAULTS[case]
     report = doctor.check(write_folder(tmp_path, **rows))
     assert levels_and_counts(report) == expected
-    assert (report.faults, report.exit_code) == (len(expected), 1)
+    assert report.faults == len(expected)
+    assert report.exit_code == 1
     assert "FAULT" in report.text()
 
 
@@ -167,7 +169,9 @@ def test_another_number_of_dangling_judgements_than_published_is_a_fault(tmp_pat
 def test_documents_alone_can_be_checked(tmp_path: Path) -> None:
     (tmp_path / "corpus.tsv").write_text("1\tone\n2\ttwo\n")
     (checked,) = doctor.check(str(tmp_path)).checked
-    assert (checked.documents.count, checked.queries, checked.judgements) == (2, None, None)
+    assert checked.documents.count == 2
+    assert checked.queries is None
+    assert checked.judgements is None
 
 
 def test_counts_are_compared_with_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,10 +186,19 @@ def test_counts_are_compared_with_the_published_ones(monkeypatch: pytest.MonkeyP
 def test_a_group_is_checked_member_by_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = write_folder(tmp_path / "sound")
     faulty = write_folder(tmp_path / "faulty", judgements=[*JUDGEMENTS, ("q1", "gone", 1)])
-    monkeypatch.setattr(rules, "expand", lambda name: (sound, faulty) if name == "pair" else (name,))
+
+    def expand(name: str) -> tuple[str, ...]:
+        if name == "pair":
+            return sound, faulty
+        return (name,)
+
+    monkeypatch.setattr(rules, "expand", expand)
     report = doctor.check("pair")
-    assert [checked.dataset for checked in report.checked] == [sound, faulty]
-    assert (report.faults, report.exit_code) == (1, 1)
+    first, second = report.checked
+    assert first.dataset == sound
+    assert second.dataset == faulty
+    assert report.faults == 1
+    assert report.exit_code == 1
     assert json.loads(report.json())["dataset"] == "pair"
 
 

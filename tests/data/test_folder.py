@@ -47,8 +47,10 @@ def test_a_folder_gives_its_documents_queries_and_judgements(folder: Path) -> No
     ]
     assert list(dataset.queries()) == [Query("q2", ""), Query("q1", "what is a whale")]
     assert dataset.qrels() == {"q2": {"d3": 0}, "q1": {"d1": 2, "d2": 1, "gone": 1}}
-    assert (dataset.document_count(), dataset.query_count()) == (3, 2)
-    assert list(load(f"{folder}:dev").queries()) == [Query("q3", "ships")]
+    assert dataset.document_count() == 3
+    assert dataset.query_count() == 2
+    dev = load(f"{folder}:dev")
+    assert list(dev.queries()) == [Query("q3", "ships")]
 
 
 def test_reading_a_folder_prints_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -83,25 +85,28 @@ def test_the_fingerprint_changes_with_any_content(folder: Path, case: str) -> No
     assert (dataset.corpus_fingerprint() != corpus_fingerprint) is changes_corpus
 
 
+# The lines of a file, and the message about them.
+FAULTY_RECORDS: list[tuple[list[Any], str]] = [
+    ([{"_id": "q1"}, '{"_id": "q2"'], r"line 2: not a JSON object \(Expecting"),
+    ([{"_id": "q1"}, ""], "line 2: not a JSON object"),
+    (["[]"], "line 1: .* string '_id'"),
+    ([{"_id": 1}], "line 1: .* string '_id'"),
+    ([{"_id": "q1", "text": ["a"]}], r"line 1: 'text' .* \['a'\]"),
+    ([{"_id": "q1"}, {"_id": "q2"}, {"_id": "q1"}], "line 3: id 'q1' .* line 1"),
+    ([], "is empty"),
+]
+
+
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([{"_id": "q1"}, '{"_id": "q2"'], r"line 2: not a JSON object \(Expecting"),
-        ([{"_id": "q1"}, ""], "line 2: not a JSON object"),
-        (["[]"], "line 1: .* string '_id'"),
-        ([{"_id": 1}], "line 1: .* string '_id'"),
-        ([{"_id": "q1", "text": ["a"]}], r"line 1: 'text' .* \['a'\]"),
-        ([{"_id": "q1"}, {"_id": "q2"}, {"_id": "q1"}], "line 3: id 'q1' .* line 1"),
-        ([], "is empty"),
-    ],
-)
+@pytest.mark.parametrize(("lines", "message"), FAULTY_RECORDS)
 def test_faulty_records_name_file_and_line(folder: Path, name: str, lines: list[Any], message: str) -> None:
     write_lines(folder / name, lines)
     dataset = load(str(folder))
-    records = dataset.documents if name == "corpus.jsonl" else dataset.queries
     with refused(match=rf"{name}.*{message}"):
-        list(records())
+        if name == "corpus.jsonl":
+            list(dataset.documents())
+        else:
+            list(dataset.queries())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,8 @@ def test_a_missing_file_is_named_when_it_is_read(folder: Path) -> None:
     (folder / "queries.jsonl").unlink()
     with refused(match=r"has no queries\.jsonl"):
         list(load(str(folder)).queries())
-    assert [document.id for document in load(f"{folder}:absent").documents()] == ["d1", "d2", "d3"]
+    documents = load(f"{folder}:absent").documents()
+    assert [document.id for document in documents] == ["d1", "d2", "d3"]
     (folder / "corpus.jsonl").unlink()
     with refused(match=r"has no corpus\.jsonl; .* corpus\.jsonl, queries"):
         load(str(folder))
@@ -149,17 +155,27 @@ def test_a_missing_file_is_named_when_it_is_read(folder: Path) -> None:
 
 def test_a_folder_without_a_description_has_the_default_rule(folder: Path) -> None:
     dataset = load(str(folder))
-    assert (dataset.title, dataset.rule) == ("", Rule())
+    assert dataset.title == ""
+    assert dataset.rule == Rule()
+
+
+DESCRIPTION = """
+title = "Whales"
+relevance_level = 2
+measures = ["MRR@10"]
+[splits.dev]
+drop_self = true
+relevance_level = 3
+"""
 
 
 def test_a_description_gives_title_and_rule_by_split(folder: Path) -> None:
-    description = ['title = "Whales"', "relevance_level = 2", 'measures = ["MRR@10"]']
-    description += ["[splits.dev]", "drop_self = true", "relevance_level = 3"]
-    write_lines(folder / "dataset.toml", description)
+    (folder / "dataset.toml").write_text(DESCRIPTION)
     test = load(str(folder))
-    dev = load(f"{folder}:dev")
-    assert test.title == dev.title == "Whales"
+    assert test.title == "Whales"
     assert test.rule == Rule(relevance_level=2, measures=("MRR@10",), note="Whales")
+    dev = load(f"{folder}:dev")
+    assert dev.title == "Whales"
     assert dev.rule == Rule(drop_self=True, relevance_level=3, measures=("MRR@10",), note="Whales")
 
 
@@ -182,7 +198,8 @@ def test_a_faulty_description_is_one_line(folder: Path, line: str, message: str)
 
 def test_negatives_of_a_split_and_of_none(folder: Path) -> None:
     write_lines(folder / "negatives/dev.tsv", ["query-id\tcorpus-id", "q3\td2", "q3\td3"])
-    assert list(load(f"{folder}:dev").negatives()) == [("q3", "d2"), ("q3", "d3")]
+    dev = load(f"{folder}:dev")
+    assert list(dev.negatives()) == [("q3", "d2"), ("q3", "d3")]
     with refused(match=r"test\.tsv\. .*: dev\."):
         load(str(folder)).negatives()
     with refused(match=r"'retrobench/squad/train' has no docpairs\."):

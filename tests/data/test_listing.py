@@ -21,7 +21,9 @@ def local_collections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def listed() -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in json.loads(list_datasets(as_json=True))}
+    """Return the rows of the list by dataset id."""
+    rows = json.loads(list_datasets(as_json=True))
+    return {row["id"]: row for row in rows}
 
 
 def test_the_list_holds_groups_and_published_datasets() -> None:
@@ -41,12 +43,17 @@ def test_the_list_holds_shipped_local_and_missing_collections(tmp_path: Path) ->
     (tmp_path / "odd/corpus.jsonl").write_text("")
     rows = listed()
     shipped = rows["retrobench/squad/test"]
-    assert (shipped["documents"], shipped["queries"], shipped["at_hand"]) == (20958, 10570, True)
+    assert shipped["documents"] == 20958
+    assert shipped["queries"] == 10570
+    assert shipped["at_hand"] is True
     local = rows["mine:test"]
-    assert (local["kind"], local["documents"], local["queries"]) == ("local", 3, 2)
+    assert local["kind"] == "local"
+    assert local["documents"] == 3
+    assert local["queries"] == 2
     assert "corpus.jsonl and corpus.tsv" in rows["odd"]["fault"]
     for name in builders.BUILDERS:
-        assert (rows[name]["kind"], rows[name]["at_hand"]) == ("to build", False)
+        assert rows[name]["kind"] == "to build"
+        assert rows[name]["at_hand"] is False
 
 
 def test_the_list_as_text_has_a_line_for_each(tmp_path: Path) -> None:
@@ -84,7 +91,8 @@ def test_downloads_have_an_address_a_path_and_a_size() -> None:
 def test_shared_downloads_are_named_once_and_shipped_ones_never() -> None:
     archives: set[str] = set()
     for forum in rules.expand("beir/cqadupstack"):
-        archives.update(file.url for file in catalogue.files(forum))
+        for file in catalogue.files(forum):
+            archives.add(file.url)
     assert len(archives) == 1
     small = {file.path.name for file in catalogue.files("msmarco-passage/dev/small")}
     assert small == {"collectionandqueries.tar.gz"}

@@ -40,6 +40,10 @@ class Server:
     ranges: bool = True  # whether the server can resume
     requests: list[tuple[str, int]] = field(default_factory=list)  # path and first byte
 
+    def urls(self, *names: str) -> tuple[str, ...]:
+        """Return the addresses of files."""
+        return tuple(f"{self.url}/{name}" for name in names)
+
     def handler(self) -> type[BaseHTTPRequestHandler]:
         """Return a request handler that serves these files."""
         server = self
@@ -54,7 +58,9 @@ class Server:
             def respond(self, body: bool) -> None:
                 path = self.path.split("?")[0]
                 byte_range = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                first = int(byte_range[1]) if byte_range and server.ranges else 0
+                first = 0
+                if byte_range and server.ranges:
+                    first = int(byte_range[1])
                 if body:
                     server.requests.append((path, first))
                 content = server.files.get(path)
@@ -62,9 +68,13 @@ class Server:
                     return self.send_error(404)
                 if first >= len(content) > 0:
                     return self.send_error(416)
-                self.send_response(206 if first else 200)
+                if first:
+                    self.send_response(206)
+                else:
+                    self.send_response(200)
+                sha256 = hashlib.sha256(content).hexdigest()
                 self.send_header("Content-Length", str(len(content) - first))
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                self.send_header("ETag", f'"{sha256}"')
                 self.send_header("X-Repo-Commit", "c" * 40)
                 self.end_headers()
                 if body:
@@ -91,12 +101,12 @@ def server() -> Iterator[Server]:
 
 def test_a_download_is_verified_and_not_repeated(server: Server, tmp_path: Path) -> None:
     server.files["/data.gz"] = CONTENT
-    remote = Remote("data.gz", (f"{server.url}/data.gz",), len(CONTENT), MD5)
+    remote = Remote("data.gz", server.urls("data.gz"), len(CONTENT), MD5)
     file = sources.download(remote, tmp_path / "c.sources")
     assert file.read_bytes() == CONTENT
     assert sources.download(remote, tmp_path / "c.sources") == file
     assert server.requests == [("/data.gz", 0)]
-    assert [path.name for path in file.parent.iterdir()] == ["data.gz"]
+    assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(("ranges", "second"), [(True, 3 * CHUNK), (False, 0)])
@@ -104,11 +114,12 @@ def test_a_broken_download_is_resumed(server: Server, tmp_path: Path, ranges: bo
     server.files["/data.gz"] = CONTENT
     server.breaks["/data.gz"] = 200_000
     server.ranges = ranges
-    remote = Remote("data.gz", (f"{server.url}/data.gz",), md5=MD5)
+    remote = Remote("data.gz", server.urls("data.gz"), md5=MD5)
     with refused(match=rf"data\.gz \({server.url}/data\.gz: the connection broke off"):
         sources.download(remote, tmp_path)
     assert not (tmp_path / "data.gz").exists()
-    assert (tmp_path / "data.gz.part").read_bytes() == CONTENT[: 3 * CHUNK]
+    partial = tmp_path / "data.gz.part"
+    assert partial.read_bytes() == CONTENT[: 3 * CHUNK]
     assert sources.download(remote, tmp_path).read_bytes() == CONTENT
     assert server.requests == [("/data.gz", 0), ("/data.gz", second)]
 
@@ -116,29 +127,31 @@ def test_a_broken_download_is_resumed(server: Server, tmp_path: Path, ranges: bo
 def test_the_next_address_resumes_a_broken_download(server: Server, tmp_path: Path) -> None:
     server.files |= {"/a": CONTENT, "/b": CONTENT}
     server.breaks["/a"] = 70_000
-    remote = Remote("data", (f"{server.url}/gone", f"{server.url}/a", f"{server.url}/b"), md5=MD5)
+    remote = Remote("data", server.urls("gone", "a", "b"), md5=MD5)
     assert sources.download(remote, tmp_path).read_bytes() == CONTENT
     assert server.requests == [("/gone", 0), ("/a", 0), ("/b", CHUNK)]
 
 
 def test_a_wrong_file_is_removed_and_the_next_address_used(server: Server, tmp_path: Path) -> None:
     server.files |= {"/bad": CONTENT[::-1], "/good": CONTENT}
-    remote = Remote("data", (f"{server.url}/bad", f"{server.url}/good"), len(CONTENT), MD5)
+    remote = Remote("data", server.urls("bad", "good"), len(CONTENT), MD5)
     assert sources.download(remote, tmp_path).read_bytes() == CONTENT
     assert server.requests == [("/bad", 0), ("/good", 0)]
 
 
 def test_a_failed_download_names_every_address_with_its_fault(server: Server, tmp_path: Path) -> None:
     server.files |= {"/short": CONTENT[:-1], "/bad": CONTENT[::-1]}
-    refuses = "http://127.0.0.1:9/"
-    urls = (f"{server.url}/short", f"{server.url}/bad", f"{server.url}/gone", refuses)
+    bad_md5 = hashlib.md5(CONTENT[::-1]).hexdigest()
+    short, bad, gone = server.urls("short", "bad", "gone")
+    unreachable = "http://127.0.0.1:9/"
+    remote = Remote("data", (short, bad, gone, unreachable), len(CONTENT), MD5)
     with refused() as raised:
-        sources.download(Remote("data", urls, len(CONTENT), MD5), tmp_path)
+        sources.download(remote, tmp_path)
     message = str(raised.value)
-    assert f"{server.url}/short: 255,999 bytes came, 256,000 are published" in message
-    assert f"{server.url}/bad: its md5 is {hashlib.md5(CONTENT[::-1]).hexdigest()}, not {MD5}" in message
-    assert f"{server.url}/gone: HTTP 404" in message
-    assert f"{refuses}: no connection" in message
+    assert f"{short}: 255,999 bytes came, 256,000 are published" in message
+    assert f"{bad}: its md5 is {bad_md5}, not {MD5}" in message
+    assert f"{gone}: HTTP 404" in message
+    assert f"{unreachable}: no connection" in message
     assert f"by hand into {tmp_path}." in message
     assert list(tmp_path.iterdir()) == []
 
@@ -146,12 +159,13 @@ def test_a_failed_download_names_every_address_with_its_fault(server: Server, tm
 def test_a_whole_download_without_a_published_size_is_only_verified(server: Server, tmp_path: Path) -> None:
     server.files["/data"] = CONTENT
     (tmp_path / "data.part").write_bytes(CONTENT)  # the process died before the renaming
-    remote = Remote("data", (f"{server.url}/data",), md5=MD5)
+    remote = Remote("data", server.urls("data"), md5=MD5)
     assert sources.download(remote, tmp_path).read_bytes() == CONTENT
 
 
 REPO, REVISION, FOLDER = wikibook.WIKIPEDIA
 NAMES = (f"{FOLDER}/train-00000-of-00002.parquet", f"{FOLDER}/train-00001-of-00002.parquet")
+RESOLVED = f"/datasets/{REPO}/resolve/{REVISION}"
 PAGE = f"/api/datasets/{REPO}/tree/{REVISION}/{FOLDER}"
 
 
@@ -160,11 +174,13 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """Return a hub with two articles of Wikipedia in two files."""
     tree: list[dict[str, object]] = [{"type": "file", "path": f"{FOLDER}/README.md", "size": 1, "oid": "0" * 40}]
     for number, name in enumerate(NAMES):
+        article = {"id": str(number), "text": f"Article {number}."}
         file = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([{"id": str(number), "text": f"Article {number}."}]), file)
+        pq.write_table(pa.Table.from_pylist([article]), file)
         content = file.getvalue()
-        server.files[f"/datasets/{REPO}/resolve/{REVISION}/{name}"] = content
-        lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
+        server.files[f"{RESOLVED}/{name}"] = content
+        sha256 = hashlib.sha256(content).hexdigest()
+        lfs = {"oid": sha256, "size": len(content), "pointerSize": 1}
         tree.append({"type": "file", "path": name, "size": len(content), "oid": "0" * 40, "lfs": lfs})
     server.files[PAGE] = json.dumps(tree).encode()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -176,7 +192,9 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 def test_parquet_files_come_from_the_hub_once(hub: Server, tmp_path: Path) -> None:
     files = sources.download_parquet(REPO, REVISION, FOLDER, tmp_path)
     assert files == [tmp_path / name for name in NAMES]
-    assert [pq.read_table(file).to_pylist()[0]["id"] for file in files] == ["0", "1"]
+    for number, file in enumerate(files):
+        table = pq.read_table(file)
+        assert table["id"].to_pylist() == [str(number)]
     hub.requests.clear()
     assert sources.download_parquet(REPO, REVISION, FOLDER, tmp_path) == files
     assert hub.requests == [(PAGE, 0)]
@@ -190,7 +208,7 @@ def test_parquet_files_are_complete_only_if_none_is_missing(hub: Server, tmp_pat
 
 
 def test_a_parquet_file_unlike_the_hubs_hash_is_refused(hub: Server, tmp_path: Path) -> None:
-    path = f"/datasets/{REPO}/resolve/{REVISION}/{NAMES[1]}"
+    path = f"{RESOLVED}/{NAMES[1]}"
     hub.files[path] = hub.files[path][::-1]
     with refused(match=r"datasets/wikimedia/wikipedia/tree/.*its sha256 is .*, not .* by hand into"):
         sources.download_parquet(REPO, REVISION, FOLDER, tmp_path)
@@ -210,15 +228,18 @@ def test_wikibook_downloads_missing_files_and_compares_counts(hub: Server, tmp_p
 
 
 def test_a_missing_member_of_an_archive_is_named(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("marco/../../escape.txt"))
-        tar.addfile(tarfile.TarInfo("marco/there.txt"))
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("marco/../../escape.txt", "marco/there.txt"):
+            tar.addfile(tarfile.TarInfo(name))
+    folder = tmp_path / "into"
     with refused(match=r"a\.tar\.gz holds no gone\.txt\."):
-        sources.unpack(tmp_path / "a.tar.gz", ["there.txt", "gone.txt"], tmp_path / "into")
-    assert [path.name for path in (tmp_path / "into").iterdir()] == ["there.txt"]
+        sources.unpack(archive, ["there.txt", "gone.txt"], folder)
+    assert list(folder.iterdir()) == [folder / "there.txt"]
 
 
 def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.gz").write_bytes(b"no gzip")
+    file = tmp_path / "a.gz"
+    file.write_bytes(b"no gzip")
     with refused(match=r"a\.gz is damaged"):
-        list(sources.lines(tmp_path / "a.gz"))
+        list(sources.lines(file))

@@ -19,6 +19,7 @@ from retrobench.errors import RetrobenchError
 from retrobench.model.loading import load_tokenizer
 
 ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+BOS_AND_EOS = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 
 
 def expected(tokenizer: Any, text: str) -> tuple[list[int], list[bool]]:
@@ -38,8 +39,12 @@ def assert_round_trip(folder: Path, tokenizer: Any, texts: list[tuple[str, str, 
     assert len(tokenised) == len(texts)
     for row, (_, title, text) in enumerate(texts):
         passage = tokenised[row]
-        assert (passage.title.tolist(), passage.title_starts.tolist()) == expected(tokenizer, title)
-        assert (passage.text.tolist(), passage.text_starts.tolist()) == expected(tokenizer, text)
+        title_ids, title_starts = expected(tokenizer, title)
+        assert passage.title.tolist() == title_ids
+        assert passage.title_starts.tolist() == title_starts
+        text_ids, text_starts = expected(tokenizer, text)
+        assert passage.text.tolist() == text_ids
+        assert passage.text_starts.tolist() == text_starts
         assert tokenised.lengths[row] == len(passage.title) + len(passage.text)
     return tokenised
 
@@ -50,7 +55,8 @@ def test_round_trip(family: str, chunk_texts: int, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(tokens, "_CHUNK_TEXTS", chunk_texts)
     base = make(family, tmp_path)
     tokenised = assert_round_trip(tmp_path, base.tokenizer, base.parts)
-    assert len(tokenised.tokens) > tokenised.starts.sum()  # a word has several pieces
+    words = tokenised.starts.sum()
+    assert len(tokenised.tokens) > words, "a word has several pieces"
 
 
 def test_word_starts_follow_the_tokenizers_words(tmp_path: Path) -> None:
@@ -61,22 +67,26 @@ def test_word_starts_follow_the_tokenizers_words(tmp_path: Path) -> None:
     pieces = tokenizer.convert_ids_to_tokens(passage.text.tolist())
     assert passage.text_starts.sum() == 4
     assert len(pieces) > 4
-    assert [piece.startswith("##") for piece in pieces] == (~passage.text_starts).tolist()
+    for piece, starts_word in zip(pieces, passage.text_starts, strict=True):
+        assert piece.startswith("##") == (not starts_word)
     assert passage.title_starts[0]
 
 
-@pytest.mark.parametrize("specials", [ROBERTA, {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}])
+@pytest.mark.parametrize("specials", [ROBERTA, BOS_AND_EOS])
 def test_a_title_may_end_in_the_separator(specials: dict[str, str], tmp_path: Path) -> None:
     """The ids are those of [CLS] title [SEP] text. A text without a title has no separator."""
     tokenizer = byte_level(specials)
-    write_tokens(tmp_path, [("a", "ba be", "bi bo"), ("b", "", "bi")], tokenizer, separated=True)
+    texts = [("a", "ba be", "bi bo"), ("b", "", "bi")]
+    write_tokens(tmp_path, texts, tokenizer, separated=True)
     tokenised = TokenisedTexts.open(tmp_path)
+    titled, untitled = tokenised[0], tokenised[1]
     title, title_starts = expected(tokenizer, "ba be")
     text, _ = expected(tokenizer, "bi bo")
-    assert tokenised[0].title.tolist() == [*title, tokenizer.get_vocab()["</s>"]]
-    assert tokenised[0].title_starts.tolist() == [*title_starts, True]
-    assert tokenised[0].text.tolist() == text
-    assert tokenised[1].title.tolist() == []
+    separator = tokenizer.get_vocab()["</s>"]
+    assert titled.title.tolist() == [*title, separator]
+    assert titled.title_starts.tolist() == [*title_starts, True]
+    assert titled.text.tolist() == text
+    assert untitled.title.tolist() == []
     assert tokenised.lengths[0] == len(title) + 1 + len(text)
 
 
@@ -91,7 +101,8 @@ def test_counts_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     steps: list[int] = []
     counts = write_tokens(tmp_path, iter(sentences(11)), word_piece(), steps.append)
     assert steps == [5, 5, 3]
-    assert counts == {"texts": 13.0, "tokens": float(TokenisedTexts.open(tmp_path).lengths.sum())}
+    tokenised = TokenisedTexts.open(tmp_path)
+    assert counts == {"texts": 13.0, "tokens": float(tokenised.lengths.sum())}
 
 
 def test_tokens_are_memory_mapped_and_read_only(tmp_path: Path) -> None:
@@ -100,7 +111,8 @@ def test_tokens_are_memory_mapped_and_read_only(tmp_path: Path) -> None:
     assert isinstance(tokenised.tokens, np.memmap)
     assert isinstance(tokenised.starts, np.memmap)
     assert tokenised.tokens.dtype == np.uint16
-    assert (tmp_path / "tokens.bin").stat().st_size == 2 * tokenised.lengths.sum()
+    size = (tmp_path / "tokens.bin").stat().st_size
+    assert size == 2 * tokenised.lengths.sum()
     with pytest.raises(ValueError, match="read-only"):
         tokenised.tokens[0] = 1
 
@@ -116,14 +128,18 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
     tokenised = TokenisedTexts.open(tmp_path)
     assert tokenised[0].text.tolist() == [65535, 65536, 0]
     assert tokenised.tokens.dtype == np.uint32
-    assert json.loads((tmp_path / "texts.json").read_text()) == {"dtype": "uint32"}
+    manifest = json.loads((tmp_path / "texts.json").read_text())
+    assert manifest == {"dtype": "uint32"}
 
 
-@pytest.mark.parametrize("texts", [[], [("a", "", "")], [("a", "", ""), ("b", " ", "\n")]])
-def test_texts_without_a_token(texts: list[tuple[str, str, str]], tmp_path: Path) -> None:
-    assert write_tokens(tmp_path, texts, word_piece()) == {"texts": float(len(texts)), "tokens": 0.0}
-    tokenised = assert_round_trip(tmp_path, word_piece(), texts)
-    assert tokenised.lengths.tolist() == [0] * len(texts)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_texts_without_a_token(count: int, tmp_path: Path) -> None:
+    texts = [("a", "", ""), ("b", " ", "\n")][:count]
+    tokenizer = word_piece()
+    counts = write_tokens(tmp_path, texts, tokenizer)
+    assert counts == {"texts": float(count), "tokens": 0.0}
+    tokenised = assert_round_trip(tmp_path, tokenizer, texts)
+    assert tokenised.lengths.tolist() == [0] * count
 
 
 def test_truncation_and_padding_of_a_tokenizer_json_are_ignored(tmp_path: Path) -> None:
@@ -148,10 +164,14 @@ def test_unused_ids_and_rows_beyond_the_tokenizer_are_no_words() -> None:
     tokenizer = word_piece()
     ids = tokenizer.get_vocab()
     facts = vocabulary(tokenizer, 400)
-    special = {ids[token] for token in ("[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
-    assert facts.special == special | set(range(len(ids), 400))
-    assert (facts.pad, facts.cls) == (ids["[PAD]"], ids["[CLS]"])
-    assert (facts.sep, facts.mask) == (ids["[SEP]"], ids["[MASK]"])
+    special = set(range(len(ids), 400))
+    for token in ("[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"):
+        special.add(ids[token])
+    assert facts.special == special
+    assert facts.pad == ids["[PAD]"]
+    assert facts.cls == ids["[CLS]"]
+    assert facts.sep == ids["[SEP]"]
+    assert facts.mask == ids["[MASK]"]
     assert facts.size == 400
 
 
@@ -160,15 +180,17 @@ def test_a_vocabulary_with_other_special_tokens() -> None:
     ids = tokenizer.get_vocab()
     facts = vocabulary(tokenizer, len(ids))
     assert facts.special == {ids[token] for token in ROBERTA.values()}
-    assert (facts.cls, facts.sep, facts.pad) == (ids["<s>"], ids["</s>"], ids["<pad>"])
+    assert facts.cls == ids["<s>"]
+    assert facts.sep == ids["</s>"]
+    assert facts.pad == ids["<pad>"]
 
 
 def test_bos_and_eos_replace_a_missing_cls_and_sep() -> None:
-    specials = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
-    tokenizer = byte_level(specials)
+    tokenizer = byte_level(BOS_AND_EOS | {"mask": "<mask>"})
     ids = tokenizer.get_vocab()
     facts = vocabulary(tokenizer, 390)
-    assert (facts.cls, facts.sep) == (ids["<s>"], ids["</s>"])
+    assert facts.cls == ids["<s>"]
+    assert facts.sep == ids["</s>"]
 
 
 def test_an_added_special_token_is_no_word_and_an_ordinary_one_is() -> None:

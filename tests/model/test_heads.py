@@ -24,9 +24,10 @@ Loss = Callable[[Backbone, Tensor], Tensor]
 
 @pytest.fixture(params=[1, 3, 7, 10_000], ids=lambda rows: f"{rows} at once")
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many rows of logits may be held."""
-    monkeypatch.setattr(heads, "_rows_per_block", lambda rows, words: request.param)
-    return int(request.param)
+    """Limit how many rows of logits may be held."""
+    rows_per_block = int(request.param)
+    monkeypatch.setattr(heads, "_rows_per_block", lambda rows, words: rows_per_block)
+    return rows_per_block
 
 
 def backbone(words: int = WORDS) -> Backbone:
@@ -41,95 +42,128 @@ def backbone(words: int = WORDS) -> Backbone:
 
 
 def hidden_states(texts: int = TEXTS, length: int = LENGTH) -> Tensor:
-    return torch.randn(texts, length, WIDTH, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(texts, length, WIDTH, generator=generator)
 
 
 def gradients(loss: Loss, bert: Backbone, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The value, and its gradients by name, all of them: of the states too."""
+    """Return the loss and its gradients by name, that of the hidden states among them."""
     bert.zero_grad()
     leaf = states.clone().requires_grad_()
     value = loss(bert, leaf)
     value.backward()  # type: ignore[no-untyped-call]
-    by_name = {name: p.grad.clone() for name, p in bert.named_parameters() if p.grad is not None}
     assert leaf.grad is not None
-    return value.detach(), {"states": leaf.grad, **by_name}
+    slopes = {"states": leaf.grad}
+    for name, parameter in bert.named_parameters():
+        if parameter.grad is not None:
+            slopes[name] = parameter.grad.clone()
+    return value.detach(), slopes
 
 
-def assert_same(ours: Loss, dense: Loss, states: Tensor) -> None:
+def assert_same(ours: Loss, dense: Loss) -> None:
+    """Assert that a loss and its gradients equal those of its dense computation."""
     bert = backbone()
+    states = hidden_states()
     value, slopes = gradients(ours, bert, states)
     expected, expected_slopes = gradients(dense, bert, states)
-    assert set(slopes) == set(expected_slopes) > {"states"}
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    assert set(slopes) == set(expected_slopes) > {"states"}
     for name, slope in slopes.items():
         torch.testing.assert_close(slope, expected_slopes[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def assert_no_gradient(slopes: dict[str, Tensor]) -> None:
+    assert {"states", "lm.bert.embeddings.word_embeddings.weight"} <= set(slopes)
+    for name, slope in slopes.items():
+        assert not slope.any(), name
 
 
 POSITIONS = torch.tensor([0, 3, 4, 10, 11, 17, 20, 29, 30, 35])
 IDS = torch.tensor([7, 7, 0, 49, 3, 12, 12, 12, 30, 31])
 KEEP = torch.rand(TEXTS, LENGTH, generator=torch.Generator().manual_seed(2)) < 0.6
+KEEP_WITHOUT_A_TEXT = KEEP.clone()
+KEEP_WITHOUT_A_TEXT[2] = False
 BAG, WEIGHTS = bag_of_words([np.array(row) for row in ([7, 3, 7], [49], [0, 1, 2, 3], [])], "length")
 
 
-def dense_pooled(bert: Backbone, states: Tensor, keep: Tensor = KEEP) -> Tensor:
-    logits = bert.logits(states).masked_fill(~keep[:, :, None], float("-inf"))  # [B, L, V]
-    return torch.where(keep.any(1, keepdim=True), logits.amax(1), 0.0)
+def dense_token_loss(bert: Backbone, states: Tensor) -> Tensor:
+    logits = bert.logits(states).flatten(0, 1)
+    return F.cross_entropy(logits[POSITIONS], IDS)
 
 
-def dense_bag(logits: Tensor) -> Tensor:
-    target = torch.zeros_like(logits, dtype=torch.float32).scatter_add_(1, BAG, WEIGHTS)
-    return -(target * logits.float().log_softmax(1)).sum(1).mean()
+def dense_maximum(logits: Tensor, keep: Tensor) -> Tensor:
+    """Return each word's largest logit over the kept tokens, and 0 in a text that keeps none: [B, L, V] -> [B, V]."""
+    dropped = ~keep[:, :, None]
+    largest = logits.masked_fill(dropped, float("-inf")).amax(1)
+    return torch.where(keep.any(1, keepdim=True), largest, 0.0)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_token_loss_equals_cross_entropy(block: int, reduction: str) -> None:
+def dense_bag_loss(bert: Backbone, states: Tensor) -> Tensor:
+    logits = dense_maximum(bert.logits(states), KEEP).float()
+    target = torch.zeros_like(logits).scatter_add_(1, BAG, WEIGHTS)
+    return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+@pytest.mark.parametrize(("reduction", "divisor"), [("mean", len(POSITIONS)), ("sum", TEXTS)])
+def test_token_loss_equals_cross_entropy(block: int, reduction: str, divisor: int) -> None:
+    def ours(bert: Backbone, states: Tensor) -> Tensor:
+        return token_loss(bert, states, POSITIONS, IDS, reduction)
+
     def dense(bert: Backbone, states: Tensor) -> Tensor:
-        rows = bert.logits(states).flatten(0, 1)[POSITIONS]
-        total = F.cross_entropy(rows, IDS, reduction="sum")
-        return total / (len(POSITIONS) if reduction == "mean" else TEXTS)
+        return dense_token_loss(bert, states) * len(POSITIONS) / divisor
 
-    assert_same(lambda bert, states: token_loss(bert, states, POSITIONS, IDS, reduction), dense, hidden_states())
+    assert_same(ours, dense)
 
 
 @pytest.mark.parametrize(
     "keep",
-    [KEEP, torch.ones_like(KEEP), KEEP & (torch.arange(TEXTS) != 2)[:, None]],
+    [KEEP, torch.ones_like(KEEP), KEEP_WITHOUT_A_TEXT],
     ids=["some", "all", "none of a text"],
 )
 def test_pooled_logits_equal_the_dense_maximum(block: int, keep: Tensor) -> None:
-    direction = torch.randn(TEXTS, WORDS, generator=torch.Generator().manual_seed(3))
-    assert_same(
-        lambda bert, states: (pooled_logits(bert, states, keep) * direction).sum(),
-        lambda bert, states: (dense_pooled(bert, states, keep) * direction).sum(),
-        hidden_states(),
-    )
+    generator = torch.Generator().manual_seed(3)
+    direction = torch.randn(TEXTS, WORDS, generator=generator)
+
+    def ours(bert: Backbone, states: Tensor) -> Tensor:
+        pooled = pooled_logits(bert, states, keep)
+        return (pooled * direction).sum()
+
+    def dense(bert: Backbone, states: Tensor) -> Tensor:
+        pooled = dense_maximum(bert.logits(states), keep)
+        return (pooled * direction).sum()
+
+    assert_same(ours, dense)
 
 
 def test_pooled_logits_without_the_heads_transform(block: int) -> None:
-    def dense(bert: Backbone, states: Tensor) -> Tensor:
-        logits = (states @ bert.word_matrix.T).masked_fill(~KEEP[:, :, None], float("-inf"))
-        return logits.amax(1).square().sum()
+    def ours(bert: Backbone, states: Tensor) -> Tensor:
+        return pooled_logits(bert, states, KEEP, transform=False).square().sum()
 
-    assert_same(
-        lambda bert, states: pooled_logits(bert, states, KEEP, transform=False).square().sum(), dense, hidden_states()
-    )
+    def dense(bert: Backbone, states: Tensor) -> Tensor:
+        logits = states @ bert.word_matrix.T
+        return dense_maximum(logits, KEEP).square().sum()
+
+    assert_same(ours, dense)
 
 
 def test_bag_loss_equals_cross_entropy_with_a_dense_target(block: int) -> None:
-    assert_same(
-        lambda bert, states: bag_loss(pooled_logits(bert, states, KEEP), BAG, WEIGHTS),
-        lambda bert, states: dense_bag(dense_pooled(bert, states)),
-        hidden_states(),
-    )
+    def ours(bert: Backbone, states: Tensor) -> Tensor:
+        pooled = pooled_logits(bert, states, KEEP)
+        return bag_loss(pooled, BAG, WEIGHTS)
+
+    assert_same(ours, dense_bag_loss)
 
 
 def test_a_loss_may_be_scaled(block: int) -> None:
-    """The gradient made in the forward is multiplied by what comes back, as accumulation needs."""
-    assert_same(
-        lambda bert, states: 0.25 * token_loss(bert, states, POSITIONS, IDS),
-        lambda bert, states: 0.25 * F.cross_entropy(bert.logits(states).flatten(0, 1)[POSITIONS], IDS),
-        hidden_states(),
-    )
+    """Assert that the backward scales the gradient made in the forward, as accumulation needs."""
+
+    def ours(bert: Backbone, states: Tensor) -> Tensor:
+        return 0.25 * token_loss(bert, states, POSITIONS, IDS)
+
+    def dense(bert: Backbone, states: Tensor) -> Tensor:
+        return 0.25 * dense_token_loss(bert, states)
+
+    assert_same(ours, dense)
 
 
 # Nothing to predict
@@ -144,55 +178,78 @@ def test_nothing_to_predict_gives_zero_and_no_gradient(reduction: str) -> None:
 
     value, slopes = gradients(loss, backbone(), hidden_states())
     assert value == 0
-    assert {"states", "lm.bert.embeddings.word_embeddings.weight"} <= set(slopes)
-    assert all(not slope.any() for slope in slopes.values())
+    assert_no_gradient(slopes)
 
 
 def test_a_text_that_keeps_nothing_gives_zeros_and_no_gradient() -> None:
-    keep = KEEP.clone()
-    keep[1] = False
-    bert, states = backbone(), hidden_states()
-    pooled = pooled_logits(bert, states, keep)
-    assert not pooled[1].any() and pooled[[0, 2, 3]].ne(0).all()
-    _, slopes = gradients(lambda m, s: pooled_logits(m, s, keep).square().sum(), bert, states)
-    assert not slopes["states"][1].any() and slopes["states"][[0, 2, 3]].any((1, 2)).all()
-    value, slopes = gradients(lambda m, s: pooled_logits(m, s, torch.zeros_like(keep)).sum(), bert, states)
-    assert value == 0 and all(not slope.any() for slope in slopes.values())
+    bert = backbone()
+    states = hidden_states()
+    empty, others = 2, [0, 1, 3]
+    pooled = pooled_logits(bert, states, KEEP_WITHOUT_A_TEXT)
+    assert not pooled[empty].any()
+    assert pooled[others].all()
+
+    def loss(bert: Backbone, states: Tensor) -> Tensor:
+        return pooled_logits(bert, states, KEEP_WITHOUT_A_TEXT).square().sum()
+
+    _, slopes = gradients(loss, bert, states)
+    has_gradient = slopes["states"].any(2).any(1)
+    assert has_gradient.tolist() == [True, True, False, True]
+
+
+def test_texts_that_keep_nothing_have_no_gradient() -> None:
+    keep = torch.zeros_like(KEEP)
+
+    def loss(bert: Backbone, states: Tensor) -> Tensor:
+        return pooled_logits(bert, states, keep).sum()
+
+    value, slopes = gradients(loss, backbone(), hidden_states())
+    assert value == 0
+    assert_no_gradient(slopes)
 
 
 def test_an_empty_bag_has_no_loss() -> None:
-    ids, weights = bag_of_words([np.zeros(0, np.int64)] * TEXTS, "unique")
-    value, slopes = gradients(lambda m, s: bag_loss(m.logits(s[:, 0]), ids, weights), backbone(), hidden_states())
-    assert value == 0 and not slopes["states"].any()
+    empty = np.zeros(0, np.int64)
+    ids, weights = bag_of_words([empty] * TEXTS, "unique")
+
+    def loss(bert: Backbone, states: Tensor) -> Tensor:
+        logits = bert.logits(states[:, 0])
+        return bag_loss(logits, ids, weights)
+
+    value, slopes = gradients(loss, backbone(), hidden_states())
+    assert value == 0
+    assert not slopes["states"].any()
 
 
 # Bags
 
 
-# Of the texts 20 30 20 20 40, and 9 9.
+# Of the texts 20 30 20 20 40, and 9 9, and of an empty one.
 BAG_WEIGHTS = {
-    "unique": ([1 / 3, 1 / 3, 1 / 3], [1, 0, 0]),
-    "length": ([1 / 5, 1 / 5, 1 / 5], [1 / 2, 0, 0]),
-    "frequency": ([3 / 5, 1 / 5, 1 / 5], [1, 0, 0]),
-    "one": ([1, 1, 1], [1, 0, 0]),
+    "unique": [[1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [0, 0, 0]],
+    "length": [[1 / 5, 1 / 5, 1 / 5], [1 / 2, 0, 0], [0, 0, 0]],
+    "frequency": [[3 / 5, 1 / 5, 1 / 5], [1, 0, 0], [0, 0, 0]],
+    "one": [[1.0, 1, 1], [1, 0, 0], [0, 0, 0]],
 }
 
 
 @pytest.mark.parametrize("weight", BAG_WEIGHTS)
 def test_a_bag_holds_distinct_ids(weight: str) -> None:
-    empty = np.zeros(0, np.int64)
-    ids, weights = bag_of_words([np.array([20, 30, 20, 20, 40]), np.array([9, 9]), empty], weight)
+    texts = [np.array([20, 30, 20, 20, 40]), np.array([9, 9]), np.zeros(0, np.int64)]
+    ids, weights = bag_of_words(texts, weight)
     assert ids.tolist() == [[20, 30, 40], [9, 0, 0], [0, 0, 0]]
-    expected = torch.tensor([*BAG_WEIGHTS[weight], [0, 0, 0]], dtype=torch.float32)
+    expected = torch.tensor(BAG_WEIGHTS[weight])
     torch.testing.assert_close(weights, expected, rtol=0, atol=0)
 
 
 def test_bag_loss_by_hand() -> None:
-    """Logits ln 1, ln 2, ln 3, ln 4 give the shares .1, .2, .3, .4."""
+    """Compute from logits ln 1, ln 2, ln 3, ln 4, which give the shares .1, .2, .3, .4."""
     logits = torch.tensor([1.0, 2.0, 3.0, 4.0]).log().repeat(2, 1)
     ids, weights = bag_of_words([np.array([1, 3, 3]), np.array([2])], "unique")
-    expected = -(0.5 * np.log(0.2) + 0.5 * np.log(0.4) + np.log(0.3)) / 2
-    assert bag_loss(logits, ids, weights).item() == pytest.approx(expected, rel=1e-6)
+    first = -(0.5 * np.log(0.2) + 0.5 * np.log(0.4))
+    second = -np.log(0.3)
+    loss = bag_loss(logits, ids, weights)
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
 
 
 # Half precision
@@ -200,7 +257,7 @@ def test_bag_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("rows", [2, 10_000])
 def test_autocast_is_finite_and_close(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bf16 keeps 8 bits: products of 16 terms near 1 err by some thousandths of the largest."""
+    """Allow for bf16, which keeps 8 bits: sums of 16 products err by some thousandths of the largest."""
     monkeypatch.setattr(heads, "_rows_per_block", lambda _rows, _words: rows)
 
     def ours(bert: Backbone, states: Tensor) -> Tensor:
@@ -210,64 +267,84 @@ def test_autocast_is_finite_and_close(rows: int, monkeypatch: pytest.MonkeyPatch
             return token_loss(bert, states, POSITIONS, IDS) + bag_loss(pooled, BAG, WEIGHTS)
 
     def dense(bert: Backbone, states: Tensor) -> Tensor:
-        token = F.cross_entropy(bert.logits(states).flatten(0, 1)[POSITIONS], IDS)
-        return token + dense_bag(dense_pooled(bert, states))
+        return dense_token_loss(bert, states) + dense_bag_loss(bert, states)
 
-    bert, states = backbone(), hidden_states()
+    bert = backbone()
+    states = hidden_states()
     value, slopes = gradients(ours, bert, states)
     expected, expected_slopes = gradients(dense, bert, states)
     torch.testing.assert_close(value, expected, rtol=0.01, atol=0)
-    for name, slope in expected_slopes.items():
-        assert slopes[name].dtype == torch.float32 and slopes[name].isfinite().all()
-        assert (slopes[name] - slope).norm() <= 0.05 * slope.norm(), name
+    for name, expected_slope in expected_slopes.items():
+        slope = slopes[name]
+        assert slope.dtype == torch.float32
+        assert slope.isfinite().all()
+        error = (slope - expected_slope).norm()
+        assert error <= 0.05 * expected_slope.norm(), name
 
 
 # Memory
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the size of the largest tensor that any operation gives, on the way forward and back."""
+    """Notes the size of the largest tensor that any operation returns, forward or backward."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.elements: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        bert = out if isinstance(out, tuple | list) else [out]
-        self.elements = max(
-            [self.elements, *(value_tensor.numel() for value_tensor in bert if isinstance(value_tensor, Tensor))]
-        )
-        return out
+        result = func(*args, **(kwargs or {}))
+        outputs = [result]
+        if isinstance(result, tuple | list):
+            outputs = list(result)
+        for output in outputs:
+            if isinstance(output, Tensor):
+                self.elements = max(self.elements, output.numel())
+        return result
 
 
 def largest(loss: Loss, bert: Backbone, states: Tensor) -> int:
-    noted = Largest()
-    with noted:
+    """Return the size of the largest tensor of a loss and its gradients."""
+    watch = Largest()
+    with watch:
         gradients(loss, bert, states)
-    return noted.elements
+    return watch.elements
 
 
 def test_logits_of_the_whole_batch_are_never_held() -> None:
-    """With the blocks as they are: 2 ** 23 logits on a CPU, for 128 texts of 64 tokens and 2,000 words."""
+    """Use the real blocks, of 2 ** 23 logits on a CPU, for 128 texts of 64 tokens and 2,000 words."""
     texts, length, words = 128, 64, 2000
-    bert, states = backbone(words), hidden_states(texts, length)
-    everywhere = torch.arange(texts * length)
-    ids = everywhere % words
+    all_logits = texts * length * words
+    bert = backbone(words)
+    states = hidden_states(texts, length)
+    positions = torch.arange(texts * length)
+    ids = positions % words
     keep = torch.ones(texts, length, dtype=torch.bool)
-    bag, weights = bag_of_words([np.arange(row, row + 30) for row in range(texts)], "unique")
-    full = texts * length * words
+    bag, weights = bag_of_words([np.arange(text, text + 30) for text in range(texts)], "unique")
 
     def dense(bert: Backbone, states: Tensor) -> Tensor:
-        return F.cross_entropy(bert.logits(states).flatten(0, 1), ids)
+        logits = bert.logits(states).flatten(0, 1)
+        return F.cross_entropy(logits, ids)
 
-    assert largest(dense, bert, states) == full  # what is watched is seen
-    assert largest(lambda m, s: token_loss(m, s, everywhere, ids), bert, states) <= 2**23 < full
-    pooled = largest(lambda m, s: bag_loss(pooled_logits(m, s, keep), bag, weights), bert, states)
-    assert texts * words < pooled <= 2**23
+    def of_tokens(bert: Backbone, states: Tensor) -> Tensor:
+        return token_loss(bert, states, positions, ids)
+
+    def of_bags(bert: Backbone, states: Tensor) -> Tensor:
+        pooled = pooled_logits(bert, states, keep)
+        return bag_loss(pooled, bag, weights)
+
+    assert largest(dense, bert, states) == all_logits  # the watch sees them
+    assert largest(of_tokens, bert, states) <= 2**23 < all_logits
+    assert texts * words < largest(of_bags, bert, states) <= 2**23
 
 
 def test_only_the_rows_that_are_predicted_are_projected() -> None:
-    bert, states = backbone(2000), hidden_states(32, 64)
-    few = torch.arange(0, 2048, 7)
-    assert largest(lambda m, s: token_loss(m, s, few, few % 2000), bert, states) == len(few) * 2000
+    words = 2000
+    positions = torch.arange(0, 2048, 7)
+    ids = positions % words
+
+    def loss(bert: Backbone, states: Tensor) -> Tensor:
+        return token_loss(bert, states, positions, ids)
+
+    elements = largest(loss, backbone(words), hidden_states(32, 64))
+    assert elements == len(positions) * words

@@ -10,51 +10,56 @@ from typing import Any
 
 import pytest
 import torch
-from bases import FAMILIES, MAX_LENGTH, make
+from bases import FAMILIES, MAX_LENGTH, Base, make
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.bert.modeling_bert import BertLayer
 
 from retrobench.core import computes_bf16
-from retrobench.model import internals, layers
+from retrobench.model import backbones, internals, layers
 from retrobench.model.backbones import Backbone
 from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.internals import attention_of, has_bfloat16_linear, initialise
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.masking import Packed, pack
 
+Family = tuple[Backbone, Packed]
+Bert = tuple[Any, Packed]  # the encoder alone
 Break = Callable[[pytest.MonkeyPatch, Any], None]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Packed]:
-    base = make(request.param, tmp_path_factory.mktemp(request.param))
-    backbone = base.backbone().eval()
+def packed_texts(base: Base) -> Packed:
     texts = [base.texts[row] for row in range(len(base.texts))]
-    return backbone, pack(texts, base.vocabulary, MAX_LENGTH)
+    return pack(texts, base.vocabulary, MAX_LENGTH)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    base = make(request.param, tmp_path_factory.mktemp(request.param))
+    return base.backbone().eval(), packed_texts(base)
 
 
 @pytest.fixture
-def bert(tmp_path: Path) -> tuple[Any, Tensor, Tensor]:
-    """A BERT whose layers turn vectors far, and padded texts."""
+def bert(tmp_path: Path) -> Bert:
+    """Return a BERT whose weights are large enough for layers to change vectors much, and padded texts."""
     base = make("bert", tmp_path)
     model = base.backbone().lm.base_model.eval()
     torch.manual_seed(1)
     for parameter in model.parameters():
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=0.3)
-    ids, mask, _ = pack([base.texts[row] for row in range(len(base.texts))], base.vocabulary, MAX_LENGTH)
-    return model, ids, mask
+    return model, packed_texts(base)
 
 
-def vectors(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def vectors(model: Any, packed: Packed) -> Tensor:
     with torch.inference_mode():
-        return model(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]  # type: ignore[no-any-return]
+        states = model(input_ids=packed.input_ids, attention_mask=packed.attention_mask).last_hidden_state
+    return states[:, 0]  # type: ignore[no-any-return]
 
 
-def test_the_pinned_versions_are_read_fast(family: tuple[Backbone, Packed]) -> None:
-    """Fails where an upgrade drops a part that encoding is fast by: nothing else would say so."""
+def test_the_pinned_versions_are_read_fast(family: Family) -> None:
+    """Fail where an upgrade drops a private part: encoding would be slower, and no other test would fail."""
     backbone, _ = family
     model = backbone.lm.base_model
     assert attention_of(model) == "sdpa"
@@ -65,16 +70,18 @@ def test_the_pinned_versions_are_read_fast(family: tuple[Backbone, Packed]) -> N
         assert is_taken is (has_bfloat16_linear() and model.config.model_type != "modernbert")
 
 
-def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: tuple[Backbone, Packed]) -> None:
-    backbone, (ids, mask, _) = family
+def test_what_is_tried_draws_no_random_number_and_leaves_no_trace(family: Family) -> None:
+    backbone, packed = family
     model = backbone.lm.base_model
-    vectors_before, state = vectors(model, ids, mask), torch.get_rng_state()
+    own = vectors(model, packed)
+    random_state = torch.get_rng_state()
     for _ in range(2):
         with bfloat16_layers(model), first_token_only(model):
             pass
-        assert torch.equal(vectors(model, ids, mask), vectors_before)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not any("forward" in vars(layer) for layer in backbone.layers)
+        assert torch.equal(vectors(model, packed), own)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for layer in backbone.layers:
+        assert "forward" not in vars(layer)
 
 
 def no_products(patch: pytest.MonkeyPatch, model: Any) -> None:
@@ -82,10 +89,36 @@ def no_products(patch: pytest.MonkeyPatch, model: Any) -> None:
 
 
 def products(linear: Callable[..., Tensor], reorder: Callable[[Tensor], Tensor] = torch.clone) -> Break:
-    """torch with other functions behind the names."""
-    namespace = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
-    namespace._linear_pointwise, namespace._reorder_linear_weight = linear, reorder
-    return lambda patch, model: patch.setattr(torch.ops, "mkldnn", namespace)
+    """Put other functions behind the names of torch's product and of its weights' layout."""
+    namespace = SimpleNamespace(
+        _is_mkldnn_bf16_supported=lambda: True,
+        _linear_pointwise=linear,
+        _reorder_linear_weight=reorder,
+    )
+
+    def upgrade(patch: pytest.MonkeyPatch, model: Any) -> None:
+        patch.setattr(torch.ops, "mkldnn", namespace)
+
+    return upgrade
+
+
+def stand_in(rows: Tensor, weight: Tensor, bias: Tensor, kind: str, *unused: Any) -> Tensor:
+    product = F.linear(rows, weight, bias)
+    if kind == "gelu":
+        return F.gelu(product)
+    return product
+
+
+def other_arguments(rows: Tensor, weight: Tensor) -> Tensor:
+    return rows
+
+
+def without_bias(rows: Tensor, weight: Tensor, bias: Tensor, *activation: Any) -> Tensor:
+    return F.linear(rows, weight)
+
+
+def without_gelu(rows: Tensor, weight: Tensor, bias: Tensor, *activation: Any) -> Tensor:
+    return F.linear(rows, weight, bias)
 
 
 def unordered(weight: Tensor) -> Tensor:
@@ -94,63 +127,74 @@ def unordered(weight: Tensor) -> Tensor:
 
 TORCH = {
     "torch has no such product": no_products,
-    "the product takes other arguments": products(lambda rows, weight: rows),
-    "the product leaves out the bias": products(lambda rows, weight, bias, *activation: F.linear(rows, weight)),
-    "the product leaves out GELU": products(lambda rows, weight, bias, *activation: F.linear(rows, weight, bias)),
-    "weights are laid out otherwise": products(lambda rows, *unused: rows, unordered),
+    "the product takes other arguments": products(other_arguments),
+    "the product leaves out the bias": products(without_bias),
+    "the product leaves out GELU": products(without_gelu),
+    "weights are laid out otherwise": products(stand_in, unordered),
 }
 
 
 def test_the_stand_in_for_torch_is_taken_where_it_computes_the_product(
-    bert: tuple[Any, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+    bert: Bert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So what refuses the others is their being wrong."""
-
-    def linear(rows: Tensor, weight: Tensor, bias: Tensor, kind: str, *unused: Any) -> Tensor:
-        out = F.linear(rows, weight, bias)
-        return F.gelu(out) if kind == "gelu" else out
-
-    products(linear)(monkeypatch, bert[0])
-    with bfloat16_layers(bert[0]) as is_taken:
+    """Assert that the other products are refused for their results, not for being stand-ins."""
+    model, _ = bert
+    install = products(stand_in)
+    install(monkeypatch, model)
+    with bfloat16_layers(model) as is_taken:
         assert is_taken
 
 
 @pytest.mark.parametrize("upgrade", TORCH)
 def test_without_torchs_products_layers_are_transformers_own(
-    bert: tuple[Any, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, upgrade: str
+    bert: Bert, monkeypatch: pytest.MonkeyPatch, upgrade: str
 ) -> None:
-    own = vectors(*bert)
-    TORCH[upgrade](monkeypatch, bert[0])
-    with bfloat16_layers(bert[0]) as is_taken:
+    model, packed = bert
+    own = vectors(model, packed)
+    TORCH[upgrade](monkeypatch, model)
+    with bfloat16_layers(model) as is_taken:
         assert not is_taken
-        assert torch.equal(vectors(*bert), own)
+        assert torch.equal(vectors(model, packed), own)
 
 
-def called_by(
-    model: Any, call: Callable[[Any, Tensor, Tensor], Tensor]
-) -> Callable[..., BaseModelOutputWithPastAndCrossAttentions]:
-    """A forward of the encoder that calls its layers in another way."""
+Call = Callable[[Any, Tensor, Tensor], Tensor]
 
-    def forward(
-        hidden_states: Tensor, attention_mask: Any = None, **unused: Any
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+
+def call_layers(patch: pytest.MonkeyPatch, model: Any, call: Call) -> None:
+    """Let the encoder call its layers in another way."""
+
+    def forward(hidden_states: Tensor, attention_mask: Any = None, **unused: Any) -> Any:
         for layer in model.encoder.layer:
             hidden_states = call(layer, hidden_states, attention_mask)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states)
 
-    return forward
+    patch.setattr(model.encoder, "forward", forward)
 
 
 def another_name(patch: pytest.MonkeyPatch, model: Any) -> None:
     own = BertLayer.forward
-    patch.setattr(BertLayer, "forward", lambda layer, hidden, *, visible: own(layer, hidden, visible))
-    patch.setattr(model.encoder, "forward", called_by(model, lambda layer, hidden, mask: layer(hidden, visible=mask)))
+
+    def forward(layer: Any, hidden: Tensor, *, visible: Tensor) -> Tensor:
+        return own(layer, hidden, visible)
+
+    def call(layer: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+        return layer(hidden, visible=mask)  # type: ignore[no-any-return]
+
+    patch.setattr(BertLayer, "forward", forward)
+    call_layers(patch, model, call)
 
 
 def tuples(patch: pytest.MonkeyPatch, model: Any) -> None:
     own = BertLayer.forward
-    patch.setattr(BertLayer, "forward", lambda *words, **named: (own(*words, **named),))
-    patch.setattr(model.encoder, "forward", called_by(model, lambda layer, hidden, mask: layer(hidden, mask)[0]))
+
+    def forward(*arguments: Any, **named: Any) -> tuple[Tensor]:
+        return (own(*arguments, **named),)
+
+    def call(layer: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+        return layer(hidden, mask)[0]  # type: ignore[no-any-return]
+
+    patch.setattr(BertLayer, "forward", forward)
+    call_layers(patch, model, call)
 
 
 def renamed(patch: pytest.MonkeyPatch, model: Any) -> None:
@@ -160,7 +204,11 @@ def renamed(patch: pytest.MonkeyPatch, model: Any) -> None:
 
 def scaled(patch: pytest.MonkeyPatch, model: Any) -> None:
     own = BertLayer.forward
-    patch.setattr(BertLayer, "forward", lambda *words, **named: own(*words, **named) * 2)
+
+    def forward(*arguments: Any, **named: Any) -> Tensor:
+        return own(*arguments, **named) * 2
+
+    patch.setattr(BertLayer, "forward", forward)
 
 
 TRANSFORMERS = {
@@ -174,33 +222,33 @@ TRANSFORMERS = {
 @pytest.mark.parametrize("fast", [first_token_only, bfloat16_layers])
 @pytest.mark.parametrize("upgrade", TRANSFORMERS)
 def test_layers_that_are_not_those_known_are_left_alone(
-    bert: tuple[Any, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, upgrade: str, fast: Any
+    bert: Bert, monkeypatch: pytest.MonkeyPatch, upgrade: str, fast: Any
 ) -> None:
-    model, ids, mask = bert
+    model, packed = bert
     TRANSFORMERS[upgrade](monkeypatch, model)
-    own = vectors(model, ids, mask)
+    own = vectors(model, packed)
     with fast(model) as is_taken:
         assert not is_taken
-        assert torch.equal(vectors(model, ids, mask), own)
+        assert torch.equal(vectors(model, packed), own)
 
 
-def test_attention_that_is_not_named_is_left_alone(
-    family: tuple[Backbone, Packed], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """transformers without `_attn_implementation`: every layer is its own, and masks it as it likes."""
+def test_attention_that_is_not_named_is_left_alone(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave layers alone without `_attn_implementation`: the form of their masks is then unknown."""
     backbone, (ids, mask, _) = family
+    model = backbone.lm.base_model
     own = backbone.hidden(ids, mask)
-    assert attention_of(SimpleNamespace(config=SimpleNamespace())) == ""
-    for module in (layers, internals):
+    nameless = SimpleNamespace(config=SimpleNamespace())
+    assert attention_of(nameless) == ""
+    for module in (backbones, internals, layers):
         monkeypatch.setattr(module, "attention_of", lambda model: "")
-    monkeypatch.setattr("retrobench.model.backbones.attention_of", lambda model: "")
-    with first_token_only(backbone.lm.base_model) as first, bfloat16_layers(backbone.lm.base_model) as half:
-        assert not first and not half
+    with first_token_only(model) as is_first_alone, bfloat16_layers(model) as is_halved:
+        assert not is_first_alone
+        assert not is_halved
         assert torch.equal(backbone.hidden(ids, mask), own)
 
 
-def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: tuple[Backbone, Packed]) -> None:
-    """The very numbers, for a decoder has nothing but linear layers, norms and a table of positions."""
+def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: Family) -> None:
+    """Expect equal numbers, since a decoder has only linear layers, norms and a table of positions."""
     lm = family[0].lm
     assert hasattr(lm, "_init_weights")
     own_decoder = EnhancedDecoder(lm.config, own_positions=True)
@@ -209,6 +257,8 @@ def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: tuple
     initialise(lm, own_decoder)
     torch.manual_seed(0)
     initialise(SimpleNamespace(config=lm.config), bert_decoder)
-    assert len(own_decoder.state_dict()) == 17
-    for name, weight in own_decoder.state_dict().items():
-        assert torch.equal(weight, bert_decoder.state_dict()[name]), name
+    weights = own_decoder.state_dict()
+    bert_weights = bert_decoder.state_dict()
+    assert len(weights) == 17
+    for name, weight in weights.items():
+        assert torch.equal(weight, bert_weights[name]), name

@@ -1,4 +1,4 @@
-"""Loss terms and gradients against what the official code gave (fixtures/parity/README.md says how)."""
+"""Loss terms and gradients against those of the official code (fixtures/parity/README.md says how)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ def words() -> Vocabulary:
     return vocabulary(BertTokenizer(vocab=str(FIXTURE / "vocab.txt")), 1600)
 
 
-def ours(official: str) -> str:
-    """The name in our model of a parameter of the official one."""
+Objective = RetroMAE | DupMAE | BowPrediction
+
+
+def our_name(official: str) -> str:
+    """Return our name of a parameter of the official model."""
     if official.startswith("lm."):
         return f"backbone.{official}"
     return f"decoder.{decoder_name(official)}"
 
 
-def released_weights(objective: RetroMAE | DupMAE | BowPrediction) -> Pretraining:
+def released_weights(objective: Objective) -> Pretraining:
     model = objective.wrap(Backbone(BertForMaskedLM.from_pretrained(FIXTURE)))
     assert isinstance(model, Pretraining)
     if not isinstance(objective, BowPrediction):
@@ -45,63 +48,88 @@ def released_weights(objective: RetroMAE | DupMAE | BowPrediction) -> Pretrainin
     return model.eval()
 
 
-def passages(rows: list[list[int]]) -> list[Passage]:
-    """The first half of a text as its title: where it ends may not matter."""
-    tokens = (FIXTURE / "vocab.txt").read_text().split("\n")
-    family = []
-    for row in rows:
-        ids = np.array(row, np.uint16)
-        starts = np.array([not tokens[i].startswith("##") for i in row])
-        middle = next((i for i in range(len(row) // 2, len(row)) if starts[i]), 0)
-        family.append(Passage(ids[:middle], starts[:middle], ids[middle:], starts[middle:]))
-    return family
+def as_passage(ids: list[int]) -> Passage:
+    """Build a passage whose title is about the first half: the title's end may not matter."""
+    vocabulary_lines = (FIXTURE / "vocab.txt").read_text().split("\n")
+    starts = [not vocabulary_lines[token_id].startswith("##") for token_id in ids]
+    title = 0
+    for position in range(len(ids) // 2, len(ids)):
+        if starts[position]:
+            title = position
+            break
+    tokens = np.array(ids, np.uint16)
+    word_starts = np.array(starts)
+    return Passage(tokens[:title], word_starts[:title], tokens[title:], word_starts[title:])
 
 
-def batch(
-    name: str, objective: RetroMAE | DupMAE | BowPrediction, words: Vocabulary
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Our collator's batch, with the recorded random choices in place of its own, and the recorded batch."""
-    official = load_file(FIXTURE / f"{name}.safetensors")
-    if name == "bow":  # the window that bowdpr drew
-        lengths = official["encoder_attention_mask"].sum(1)
-        windows = zip(official["original_input_ids"], lengths, strict=True)
-        rows = [ids[1 : length - 1].tolist() for ids, length in windows]
+def recorded_texts(official: dict[str, Tensor]) -> list[list[int]]:
+    """Return token ids without special tokens, of the texts or of the windows that bowdpr drew."""
+    if "token_ids" in official:
+        ids = official["token_ids"]
+        lengths = official["token_lengths"]
     else:
-        texts = zip(official["token_ids"], official["token_lengths"], strict=True)
-        rows = [ids[:length].tolist() for ids, length in texts]
-    family = objective.collate(passages(rows), words, MAX_LENGTH, torch.Generator().manual_seed(0))
-    assert torch.equal(family["attention_mask"], official["encoder_attention_mask"])
+        ids = official["original_input_ids"][:, 1:]
+        lengths = official["encoder_attention_mask"].sum(1) - 2
+    return [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Return the positions in the flattened batch that have a label."""
+    return (labels.flatten() != -100).nonzero().flatten()
+
+
+def batch(name: str, objective: Objective, words: Vocabulary) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return our collator's batch, with the recorded random choices in place of its own, and the recorded batch."""
+    official = load_file(FIXTURE / f"{name}.safetensors")
+    passages = [as_passage(ids) for ids in recorded_texts(official)]
+    our_batch = objective.collate(passages, words, MAX_LENGTH, torch.Generator().manual_seed(0))
+    assert torch.equal(our_batch["attention_mask"], official["encoder_attention_mask"])
     labels = official["encoder_labels"].flatten()
-    family["input_ids"] = official["encoder_input_ids"]
-    family["masked_positions"] = (labels != -100).nonzero().flatten()
-    family["masked_ids"] = labels[labels != -100]
-    if name != "bow":
-        family["visible"] = official["decoder_attention_mask"].bool()
+    our_batch["input_ids"] = official["encoder_input_ids"]
+    our_batch["masked_positions"] = labelled(labels)
+    our_batch["masked_ids"] = labels[labels != -100]
+    if "decoder_attention_mask" in official:
+        visible = official["decoder_attention_mask"].bool()
         # Rows of padding, which no loss reads, see nothing officially and [CLS] with `decoder_visibility`.
-        family["visible"][:, :, 0] |= ~official["encoder_attention_mask"].bool()
-    return family, official
+        is_padding = ~official["encoder_attention_mask"].bool()
+        visible[:, :, 0] |= is_padding
+        our_batch["visible"] = visible
+    return our_batch, official
 
 
-def dense(bag: Tensor, weights: Tensor) -> Tensor:
-    return torch.zeros(len(bag), 1600).scatter_add_(1, bag, weights)
+def dense_bag(our_batch: dict[str, Tensor]) -> Tensor:
+    """Write the bags' weights out over the vocabulary, [B, V]."""
+    bag = our_batch["bag"]
+    return torch.zeros(len(bag), 1600).scatter_add_(1, bag, our_batch["bag_weights"])
+
+
+def gradient_norms(model: Pretraining) -> dict[str, float]:
+    norms = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            norms[name] = parameter.grad.double().norm().item()
+    return norms
 
 
 def check(step: Step, model: Pretraining, expected: dict[str, Any], weights: dict[str, float]) -> None:
-    """Weighted terms and their sum to 1e-5; the norm of every parameter's gradient to a relative 1e-5."""
+    """Compare weighted terms and their sum to 1e-5, the norm of every parameter's gradient to a relative 1e-5."""
     assert set(step.losses) == set(weights)
     for term, weight in weights.items():
-        assert step.losses[term].item() == pytest.approx(weight * expected[term], rel=0, abs=1e-5), term
+        loss = step.losses[term].item()
+        assert loss == pytest.approx(weight * expected[term], rel=0, abs=1e-5), term
     total = torch.stack(list(step.losses.values())).sum()
     assert total.item() == pytest.approx(expected["total"], rel=0, abs=1e-5)
     total.backward()  # type: ignore[no-untyped-call]
-    norms = {n: p.grad.double().norm().item() for n, p in model.named_parameters() if p.grad is not None}
-    recorded = {ours(name): norm for name, norm in expected["grad_norms"].items()}
-    assert set(norms) == set(recorded)
+
+    norms = gradient_norms(model)
+    expected_norms = {our_name(name): norm for name, norm in expected["grad_norms"].items()}
+    assert set(norms) == set(expected_norms)
     for name, norm in norms.items():  # the keys' biases have a gradient of zero up to rounding
-        assert norm == pytest.approx(recorded[name], rel=1e-5, abs=1e-6), name
-    matrix = norms["backbone.lm.bert.embeddings.word_embeddings.weight"]
-    assert matrix == pytest.approx(expected["grad_norm_word_embeddings"], rel=1e-5)
-    assert math.hypot(*norms.values()) == pytest.approx(expected["grad_norm_all"], rel=1e-5)
+        assert norm == pytest.approx(expected_norms[name], rel=1e-5, abs=1e-6), name
+    word_norm = norms["backbone.lm.bert.embeddings.word_embeddings.weight"]
+    assert word_norm == pytest.approx(expected["grad_norm_word_embeddings"], rel=1e-5)
+    whole_norm = math.hypot(*norms.values())
+    assert whole_norm == pytest.approx(expected["grad_norm_all"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,32 +138,39 @@ def check(step: Step, model: Pretraining, expected: dict[str, Any], weights: dic
     ids=["positions", "embedding"],
 )
 def test_retromae(objective: RetroMAE, recorded: str, words: Vocabulary) -> None:
-    family, official = batch("retromae", objective, words)
-    labels = official["decoder_labels"].flatten()
-    assert torch.equal(family["clean_ids"], official["decoder_input_ids"])
-    assert torch.equal(family["content_positions"], (labels != -100).nonzero().flatten())
+    our_batch, official = batch("retromae", objective, words)
+    assert torch.equal(our_batch["clean_ids"], official["decoder_input_ids"])
+    content = labelled(official["decoder_labels"])
+    assert torch.equal(our_batch["content_positions"], content)
     model = released_weights(objective)
-    check(model(0.0, **family), model, LOSSES[recorded], {"mlm": 1.0, "decoder": 1.0})
+    step = model(0.0, **our_batch)
+    check(step, model, LOSSES[recorded], {"mlm": 1.0, "decoder": 1.0})
 
 
 def test_dupmae(words: Vocabulary) -> None:
-    family, official = batch("dupmae", DupMAE(), words)
-    assert torch.equal(family["clean_ids"], official["decoder_input_ids"])
-    assert torch.equal(dense(family["bag"], family["bag_weights"]), official["bag_word_weight"])
+    our_batch, official = batch("dupmae", DupMAE(), words)
+    assert torch.equal(our_batch["clean_ids"], official["decoder_input_ids"])
+    assert torch.equal(dense_bag(our_batch), official["bag_word_weight"])
+    recorded = LOSSES["dupmae"]
+    assert recorded["bow_weight"] == 0.1
     model = released_weights(DupMAE())
-    assert LOSSES["dupmae"]["bow_weight"] == 0.1
-    check(model(0.0, **family), model, LOSSES["dupmae"], {"mlm": 1.0, "decoder": 1.0, "bow": 0.1})
+    step = model(0.0, **our_batch)
+    check(step, model, recorded, {"mlm": 1.0, "decoder": 1.0, "bow": 0.1})
 
 
 def test_bow_prediction(words: Vocabulary) -> None:
-    family, official = batch("bow", BowPrediction(), words)
-    assert torch.equal(dense(family["bag"], family["bag_weights"]), official["bow_weights"])
+    our_batch, official = batch("bow", BowPrediction(), words)
+    assert torch.equal(dense_bag(our_batch), official["bow_weights"])
+    recorded = LOSSES["bow"]
     model = released_weights(BowPrediction())
-    step = model(0.0, **family)
-    check(step, model, LOSSES["bow"], {"mlm": 1.0, "bow": 1.0})
-    floor = float(torch.tensor([math.log(n) for n in (official["bow_weights"] > 0).sum(1).tolist()]).mean())
-    assert step.metrics["bow_kl"].item() == pytest.approx(LOSSES["bow"]["bow"] - floor, abs=1e-5)
-    assert step.metrics["bow_kl"].item() > 0
+    step = model(0.0, **our_batch)
+    check(step, model, recorded, {"mlm": 1.0, "bow": 1.0})
+
+    words_per_bag = (official["bow_weights"] > 0).sum(1)
+    entropy = words_per_bag.log().mean().item()
+    divergence = step.metrics["bow_kl"].item()
+    assert divergence == pytest.approx(recorded["bow"] - entropy, abs=1e-5)
+    assert divergence > 0
 
 
 def test_the_bags_weight_falls_as_recorded() -> None:
@@ -143,24 +178,43 @@ def test_the_bags_weight_falls_as_recorded() -> None:
     whole = BowPrediction(decay_share=1.0, decay_to=schedule["decay_to"])
     assert len(schedule["values"]) == 7
     for point in schedule["values"]:
-        assert whole.weight(point["k_over_K"]) == pytest.approx(point["factor"], rel=1e-12)
+        weight = whole.weight(point["k_over_K"])
+        assert weight == pytest.approx(point["factor"], rel=1e-12)
 
 
-def test_the_bags_weight_reaches_its_floor_after_the_released_share() -> None:
+def test_the_bags_weight_falls_by_a_cosine_over_the_released_share() -> None:
     released = BowPrediction()
-    for k in range(101):
-        falling = 0.5 * (1 + math.cos(math.pi * min(k / 25, 1.0)))
-        assert released.weight(k / 100) == pytest.approx(0.1 + 0.9 * falling, rel=1e-12)
-    assert [released.weight(p) for p in (0.0, 0.125, 0.25, 1.0)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
-    marco = BowPrediction(**BowPrediction.presets["as_released_marco"])
-    assert [marco.weight(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
+    for percent in range(101):
+        fallen = min(percent / 25, 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * fallen))
+        assert released.weight(percent / 100) == pytest.approx(0.1 + 0.9 * cosine, rel=1e-12)
+
+
+RELEASED_MARCO = BowPrediction(**BowPrediction.presets["as_released_marco"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "share"),
+    [(BowPrediction(), 0.25), (RELEASED_MARCO, 0.5)],
+    ids=["released", "as_released_marco"],
+)
+def test_the_bags_weight_reaches_its_floor(objective: BowPrediction, share: float) -> None:
+    assert objective.weight(0.0) == pytest.approx(1.0)
+    assert objective.weight(share / 2) == pytest.approx(0.55)
+    assert objective.weight(share) == pytest.approx(0.1)
+    assert objective.weight(1.0) == pytest.approx(0.1)
+
+
+def test_the_papers_bag_keeps_its_weight() -> None:
     paper = BowPrediction(**BowPrediction.presets["paper"])
-    assert {paper.weight(k / 10) for k in range(11)} == {1.0}
+    for percent in range(0, 101, 10):
+        assert paper.weight(percent / 100) == 1.0
 
 
 def test_the_weighted_bag_follows_progress(words: Vocabulary) -> None:
-    family, _ = batch("bow", BowPrediction(), words)
+    our_batch, _ = batch("bow", BowPrediction(), words)
     model = released_weights(BowPrediction())
-    early, late = model(0.0, **family), model(1.0, **family)
-    assert late.losses["bow"].item() == pytest.approx(0.1 * early.losses["bow"].item(), rel=1e-6)
-    assert torch.equal(late.losses["mlm"], early.losses["mlm"])
+    early = model(0.0, **our_batch).losses
+    late = model(1.0, **our_batch).losses
+    assert late["bow"].item() == pytest.approx(0.1 * early["bow"].item(), rel=1e-6)
+    assert torch.equal(late["mlm"], early["mlm"])

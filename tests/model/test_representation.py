@@ -24,7 +24,6 @@ from retrobench.model.backbones import Backbone
 from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.loading import load_encoder
 from retrobench.model.masking import pack
-from retrobench.objective import Vocabulary
 from retrobench.retrieval import embedding
 from retrobench.retrieval.tokenised import Texts
 from retrobench.retrieval.vectors import Terms
@@ -32,7 +31,8 @@ from retrobench.retrieval.vectors import Vectors as Stored
 from retrobench.stages import Work, encode
 from retrobench.store import Artifact
 
-KINDS: tuple[Literal["passage"], Literal["query"]] = ("passage", "query")
+Kind = Literal["passage", "query"]
+REPRESENTATIONS = ("cls", "mean", "terms", "cls+terms")
 SIZES = Representations(dense=8, terms=5, scale=0.5)
 IDS = torch.tensor([[4, 20, 30, 40, 50, 5], [4, 21, 31, 5, 0, 0], [4, 5, 0, 0, 0, 0]])  # the last text is empty
 MASK = (IDS != 0).long()
@@ -40,27 +40,29 @@ MASK = (IDS != 0).long()
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Which adds [CLS] and [SEP] itself, as that of every released BERT does."""
+    """Return a tokenizer that adds [CLS] and [SEP] itself, as that of every released BERT does."""
     built = word_piece()
     ids = built.get_vocab()
-    ends = [(token, ids[token]) for token in ("[SEP]", "[CLS]")]
-    built.backend_tokenizer.post_processor = BertProcessing(*ends)
+    sep = ("[SEP]", ids["[SEP]"])
+    cls = ("[CLS]", ids["[CLS]"])
+    built.backend_tokenizer.post_processor = BertProcessing(sep, cls)
     return built
 
 
 def encoder(tokenizer: PreTrainedTokenizerFast, representation: str, sizes: Representations = SIZES) -> Encoder:
-    """On a random BERT whose weights are large enough for texts to differ."""
+    """Return an encoder on a random BERT whose weights are large enough for texts to differ."""
     lm = model("bert", tokenizer)
     torch.manual_seed(1)
     for name, parameter in lm.named_parameters():
-        torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
+        is_scale = "LayerNorm.weight" in name
+        torch.nn.init.normal_(parameter, mean=float(is_scale), std=0.3)
     return Encoder(Backbone(lm), representation, sizes).eval()
 
 
-def plain(built: Encoder) -> tuple[Tensor, Tensor]:
-    """Last hidden states and logits as transformers itself computes them."""
-    out = built.backbone.lm(input_ids=IDS, attention_mask=MASK, output_hidden_states=True)
-    return out.hidden_states[-1], out.logits
+def states_and_logits(built: Encoder) -> tuple[Tensor, Tensor]:
+    """Return last hidden states and logits as transformers itself computes them."""
+    output = built.backbone.lm(input_ids=IDS, attention_mask=MASK, output_hidden_states=True)
+    return output.hidden_states[-1], output.logits
 
 
 def dense(vectors: Embeddings) -> Tensor:
@@ -79,78 +81,117 @@ def terms(vectors: Embeddings) -> Tensor:
 def test_cls(tokenizer: PreTrainedTokenizerFast) -> None:
     built = encoder(tokenizer, "cls")
     vectors = built(IDS, MASK)
-    assert vectors.terms is None and dense(vectors).shape == (3, 32)
-    torch.testing.assert_close(vectors.dense, plain(built)[0][:, 0])
+    states, _ = states_and_logits(built)
+    assert vectors.terms is None
+    assert dense(vectors).shape == (3, 32)
+    torch.testing.assert_close(vectors.dense, states[:, 0])
 
 
 def test_mean(tokenizer: PreTrainedTokenizerFast) -> None:
-    """[CLS] and [SEP] take part, padding does not."""
+    """Average over [CLS] and [SEP] too, but not over padding."""
     built = encoder(tokenizer, "mean")
     vectors = built(IDS, MASK)
-    hidden = plain(built)[0]
-    assert vectors.terms is None and dense(vectors).shape == (3, 32)
-    torch.testing.assert_close(dense(vectors)[0], hidden[0].mean(0))
-    torch.testing.assert_close(dense(vectors)[1], hidden[1, :4].mean(0))
-    torch.testing.assert_close(dense(vectors)[2], hidden[2, :2].mean(0))
+    states, _ = states_and_logits(built)
+    means = [states[0].mean(0), states[1, :4].mean(0), states[2, :2].mean(0)]
+    assert vectors.terms is None
+    torch.testing.assert_close(vectors.dense, torch.stack(means))
 
 
-def test_terms(tokenizer: PreTrainedTokenizerFast) -> None:
-    """The largest logit of each word over all real tokens but [CLS]."""
-    for activation in ("raw", "log1p"):
-        built = encoder(tokenizer, "terms", replace(SIZES, activation=activation))
-        vectors = built(IDS, MASK)
-        logits = plain(built)[1]
-        largest = torch.stack([logits[0, 1:].amax(0), logits[1, 1:4].amax(0), logits[2, 1]])
-        assert vectors.dense is None and terms(vectors).shape == (3, 400)
-        assert largest.min() < 0 < largest.max()
-        torch.testing.assert_close(vectors.terms, largest if activation == "raw" else largest.clamp(min=0).log1p())
+@pytest.mark.parametrize("activation", ["raw", "log1p"])
+def test_terms(tokenizer: PreTrainedTokenizerFast, activation: Literal["raw", "log1p"]) -> None:
+    """Take the largest logit of each word over all real tokens but [CLS]."""
+    built = encoder(tokenizer, "terms", replace(SIZES, activation=activation))
+    vectors = built(IDS, MASK)
+    _, logits = states_and_logits(built)
+    largest = [logits[0, 1:].amax(0), logits[1, 1:4].amax(0), logits[2, 1]]
+    expected = torch.stack(largest)
+    assert expected.min() < 0 < expected.max()
+    if activation == "log1p":
+        expected = expected.clamp(min=0).log1p()
+    assert vectors.dense is None
+    assert terms(vectors).shape == (3, 400)
+    torch.testing.assert_close(vectors.terms, expected)
 
 
 def test_cls_and_terms(tokenizer: PreTrainedTokenizerFast) -> None:
     built = encoder(tokenizer, "cls+terms")
-    assert built.projection is not None and built.projection.weight.shape == (8, 32)
+    terms_alone = encoder(tokenizer, "terms")
+    assert built.projection is not None
+    assert built.projection.weight.shape == (8, 32)
     vectors = built(IDS, MASK)
-    torch.testing.assert_close(vectors.dense, plain(built)[0][:, 0] @ built.projection.weight.T)
-    torch.testing.assert_close(vectors.terms, encoder(tokenizer, "terms")(IDS, MASK).terms)
-    assert dense(vectors).shape == (3, 8)
+    states, _ = states_and_logits(built)
+    projected = states[:, 0] @ built.projection.weight.T
+    torch.testing.assert_close(vectors.dense, projected)
+    torch.testing.assert_close(vectors.terms, terms_alone(IDS, MASK).terms)
 
 
-def test_unit_vectors(tokenizer: PreTrainedTokenizerFast) -> None:
-    for representation in ("cls", "mean"):
-        raw = encoder(tokenizer, representation)(IDS, MASK)
-        unit = encoder(tokenizer, representation, replace(SIZES, normalize=True))(IDS, MASK)
-        torch.testing.assert_close(dense(unit), dense(raw) / dense(raw).norm(dim=1, keepdim=True))
+@pytest.mark.parametrize("representation", ["cls", "mean"])
+def test_unit_vectors(tokenizer: PreTrainedTokenizerFast, representation: str) -> None:
+    plain = encoder(tokenizer, representation)
+    normalised = encoder(tokenizer, representation, replace(SIZES, normalize=True))
+    vectors = dense(plain(IDS, MASK))
+    lengths = vectors.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(dense(normalised(IDS, MASK)), vectors / lengths)
 
 
-@pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
+def plain_similarity(vectors: Embeddings, query: int, document: int, count: int) -> float:
+    """Return the score of two rows by a loop: a document counts by its `count` largest terms."""
+    score = 0.0
+    if vectors.dense is not None:
+        score += float(vectors.dense[query] @ vectors.dense[document])
+    if vectors.terms is not None:
+        query_weights = vectors.terms[query].tolist()
+        document_weights = vectors.terms[document].tolist()
+        pairs = sorted(zip(document_weights, query_weights, strict=True), reverse=True)
+        for document_weight, query_weight in pairs[:count]:
+            score += SIZES.scale * document_weight * query_weight
+    return score
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("count", [1, 5, 1000])
 def test_similarity(tokenizer: PreTrainedTokenizerFast, representation: str, count: int) -> None:
-    """A document counts by its largest terms, a query by all of them; no two roles are alike."""
+    """Score documents by their largest terms and queries by all of theirs."""
     built = encoder(tokenizer, representation, replace(SIZES, terms=count, activation="raw"))
     with torch.inference_mode():
-        vectors = built(IDS, MASK)
-    queries = Embeddings(*(None if field is None else field[:2] for field in vectors))
-    scores = built.similarity(queries, vectors)
-    assert scores.shape == (2, 3) and scores.dtype == torch.float32
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(built.similarity(queries, vectors), scores)
+        documents = built(IDS, MASK)
+        queries = built(IDS[:2], MASK[:2])
+    scores = built.similarity(queries, documents)
+    assert scores.dtype == torch.float32
+    assert scores.shape == (2, 3)
     for query in range(2):
         for document in range(3):
-            expected = 0.0
-            if vectors.dense is not None:
-                expected += float(vectors.dense[query] @ vectors.dense[document])
-            if vectors.terms is not None:
-                weights = vectors.terms[document].tolist()
-                largest = sorted(range(400), key=lambda word: weights[word], reverse=True)[:count]
-                expected += 0.5 * sum(weights[word] * float(vectors.terms[query, word]) for word in largest)
+            expected = plain_similarity(documents, query, document, count)
             assert float(scores[query, document]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = built.similarity(queries, documents)
+    assert torch.equal(under_autocast, scores)
 
 
 def test_keep_largest() -> None:
-    largest = keep_largest(torch.tensor([[0.0, 3.0, -1.0, 2.0]]), 2)
+    weights = torch.tensor([[0.0, 3.0, -1.0, 2.0]])
+    largest = keep_largest(weights, 2)
     assert largest.indices.tolist() == [[1, 3]]
     assert largest.values.tolist() == [[3.0, 2.0]]
-    assert keep_largest(torch.zeros(2, 4), 9).indices.shape == (2, 4)
+    everything = keep_largest(torch.zeros(2, 4), 9)
+    assert everything.indices.shape == (2, 4)
+
+
+MODULES = {
+    "backbone.lm.bert.encoder.layer.0.attention.self.value.weight": "layers",
+    "backbone.lm.cls.predictions.transform.dense.weight": "head",
+    "backbone.lm.cls.predictions.bias": "head",
+    "projection.weight": "projection",
+}
+
+
+def names_with_gradient(built: Encoder) -> set[str]:
+    names = set()
+    for name, parameter in built.named_parameters():
+        if parameter.grad is not None and parameter.grad.any():
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize(
@@ -166,26 +207,23 @@ def test_gradients_reach_what_the_representation_reads(
     tokenizer: PreTrainedTokenizerFast, representation: str, reached: set[str]
 ) -> None:
     built = encoder(tokenizer, representation)
-    built.similarity(built(IDS[:2], MASK[:2]), built(IDS, MASK)).square().sum().backward()  # type: ignore[no-untyped-call]
-    parameters = dict(built.named_parameters())
-    weight_names = {
-        "layers": "backbone.lm.bert.encoder.layer.0.attention.self.value.weight",
-        "head": "backbone.lm.cls.predictions.transform.dense.weight",
-        "projection": "projection.weight",
-    }
-    for module, name in weight_names.items():
-        gradient = parameters[name].grad if name in parameters else None
-        assert (gradient is not None and bool(gradient.any())) == (module in reached), module
-    bias = parameters["backbone.lm.cls.predictions.bias"].grad
-    assert (bias is not None and bool(bias.any())) == ("head" in reached)
-    words = parameters["backbone.lm.bert.embeddings.word_embeddings.weight"].grad
-    assert words is not None and words[20].any()
-    absent = [word for word in range(400) if word not in set(IDS.flatten().tolist())]
-    assert bool(words[absent].any()) == ("head" in reached)
+    queries = built(IDS[:2], MASK[:2])
+    documents = built(IDS, MASK)
+    loss = built.similarity(queries, documents).square().sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    names = names_with_gradient(built)
+    for name, module in MODULES.items():
+        assert (name in names) == (module in reached), name
+
+    gradient = built.backbone.word_matrix.grad
+    assert gradient is not None
+    assert gradient[20].any()
+    is_absent = torch.ones(400, dtype=torch.bool)
+    is_absent[IDS] = False
+    assert bool(gradient[is_absent].any()) == ("head" in reached)
 
 
 # The folder
-
 
 TEXTS = [text for _, _, text in sentences(6)] + ["ba " * 100]  # two are shorter than the others, the last is cut
 
@@ -200,159 +238,243 @@ EXPORTS = [
 ]
 
 
-def own_dense(built: Encoder, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
-    """The vectors as the harness makes them, from token ids without special ones."""
-    facts = vocabulary(tokenizer, 400)
+def harness_vectors(built: Encoder, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+    """Return dense vectors as the harness makes them, from token ids without special ones."""
+    words = vocabulary(tokenizer, 400)
     vectors = []
     for text in texts:
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"][: MAX_LENGTH - 2]
-        ids = torch.tensor([[facts.cls, *tokens, facts.sep]])
+        ids = torch.tensor([[words.cls, *tokens, words.sep]])
+        mask = torch.ones_like(ids)
         with torch.inference_mode():
-            vectors.append(dense(built(ids, torch.ones_like(ids))))
+            vectors.append(dense(built(ids, mask)))
     return torch.cat(vectors)
+
+
+def save_over_an_attempt(built: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save an encoder over the files of an earlier attempt."""
+    built.save(folder, tokenizer, MAX_LENGTH)
+    built.save(folder, tokenizer, MAX_LENGTH)
+
+
+@pytest.mark.parametrize(("representation", "normalize", "modules"), EXPORTS)
+def test_a_saved_encoder_has_no_pickled_file(
+    tokenizer: PreTrainedTokenizerFast, representation: str, normalize: bool, modules: set[str], tmp_path: Path
+) -> None:
+    built = encoder(tokenizer, representation, replace(SIZES, normalize=normalize))
+    save_over_an_attempt(built, tokenizer, tmp_path)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == PLAIN | LAYOUT | modules
 
 
 @pytest.mark.parametrize(("representation", "normalize", "modules"), EXPORTS)
 def test_a_saved_encoder_loads_elsewhere(
     tokenizer: PreTrainedTokenizerFast, representation: str, normalize: bool, modules: set[str], tmp_path: Path
 ) -> None:
-    """In plain AutoModel the same hidden states, in SentenceTransformer the same vectors; nothing pickled."""
+    """Expect equal hidden states from plain AutoModel, and equal vectors from SentenceTransformer."""
     built = encoder(tokenizer, representation, replace(SIZES, normalize=normalize))
-    built.save(tmp_path, tokenizer, MAX_LENGTH)
-    built.save(tmp_path, tokenizer, MAX_LENGTH)  # over an attempt that was cut short
-    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == PLAIN | LAYOUT | modules
+    save_over_an_attempt(built, tokenizer, tmp_path)
 
+    bare = AutoModel.from_pretrained(tmp_path).eval()
     with torch.inference_mode():
-        bare = AutoModel.from_pretrained(tmp_path).eval()(input_ids=IDS, attention_mask=MASK).last_hidden_state
-        assert torch.equal(bare, built.backbone.hidden(IDS, MASK))
+        states = bare(input_ids=IDS, attention_mask=MASK).last_hidden_state
+        own_states = built.backbone.hidden(IDS, MASK)
+    assert torch.equal(states, own_states)
 
     loaded = SentenceTransformer(str(tmp_path), device="cpu")
-    assert loaded.max_seq_length == MAX_LENGTH and loaded.similarity_fn_name == "dot"
+    assert loaded.max_seq_length == MAX_LENGTH
+    assert loaded.similarity_fn_name == "dot"
     theirs = loaded.encode(TEXTS, convert_to_tensor=True)
-    ours = own_dense(built, tokenizer, TEXTS)
-    assert theirs.shape == ours.shape == (len(TEXTS), 8 if representation == "cls+terms" else 32)
+    ours = harness_vectors(built, tokenizer, TEXTS)
+    assert theirs.shape == ours.shape == (len(TEXTS), built.width)
     assert torch.cosine_similarity(theirs, ours).min() >= 0.9999
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
-    similarities = torch.nn.functional.normalize(ours[:6]) @ torch.nn.functional.normalize(ours[:6]).T
-    assert (similarities - torch.eye(6)).max() < 0.9999, "texts differ enough for the comparison to mean something"
+
+    directions = torch.nn.functional.normalize(ours[:6])
+    similarities = (directions @ directions.T).fill_diagonal_(0)
+    assert similarities.max() < 0.9999, "texts differ enough for the comparison to mean something"
 
 
-def test_the_card_says_what_is_missing(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    for representation in ("cls", "cls+terms"):
-        (tmp_path / representation).mkdir()
-        encoder(tokenizer, representation).save(tmp_path / representation, tokenizer, MAX_LENGTH)
-    both = (tmp_path / "cls+terms" / "README.md").read_text()
-    assert "gives the dense part alone" in both and "scores without them are not the ones in the leaderboard" in both
-    assert "both giving the vectors retrobench searched" in (tmp_path / "cls" / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("representation", "sentences_of_card"),
+    [
+        ("cls", ["both giving the vectors retrobench searched"]),
+        (
+            "cls+terms",
+            ["gives the dense part alone", "scores without them are not the ones in the leaderboard"],
+        ),
+    ],
+)
+def test_the_card_says_what_is_missing(
+    tokenizer: PreTrainedTokenizerFast, representation: str, sentences_of_card: list[str], tmp_path: Path
+) -> None:
+    encoder(tokenizer, representation).save(tmp_path, tokenizer, MAX_LENGTH)
+    card = (tmp_path / "README.md").read_text()
+    for sentence in sentences_of_card:
+        assert sentence in card
 
 
 def test_terms_alone_have_no_dense_part_to_export(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     encoder(tokenizer, "terms").save(tmp_path, tokenizer, MAX_LENGTH)
-    assert {path.name for path in tmp_path.iterdir()} == PLAIN
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == PLAIN
 
 
 @pytest.mark.parametrize("representation", ["cls", "terms", "cls+terms"])
 def test_a_saved_encoder_goes_on_here(tokenizer: PreTrainedTokenizerFast, representation: str, tmp_path: Path) -> None:
-    """With its head and its projection."""
+    """Load the head and the projection with it."""
     built = encoder(tokenizer, representation)
     built.save(tmp_path, tokenizer, MAX_LENGTH)
     torch.manual_seed(5)
-    again, facts = load_encoder(tmp_path, representation, SIZES)
-    assert facts == vocabulary(tokenizer, 400) and not again.training
-    for ours, theirs in zip(built(IDS, MASK), again(IDS, MASK), strict=True):
-        assert (ours is None) == (theirs is None)
-        assert ours is None or torch.equal(ours, theirs)
+    again, words = load_encoder(tmp_path, representation, SIZES)
+    assert words == vocabulary(tokenizer, 400)
+    assert not again.training
+    expected = built(IDS, MASK)
+    vectors = again(IDS, MASK)
+    for field, expected_field in zip(vectors, expected, strict=True):
+        if expected_field is None:
+            assert field is None
+        else:
+            assert torch.equal(field, expected_field)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_exports(family: str, tmp_path: Path) -> None:
     base = make(family, tmp_path)
     built = Encoder(base.backbone(), "cls+terms", SIZES).eval()
-    (tmp_path / "export").mkdir()
-    built.save(tmp_path / "export", base.tokenizer, MAX_LENGTH)
-    ids, real = pack([base.texts[row] for row in range(4)], base.vocabulary, MAX_LENGTH)[:2]
-    with torch.inference_mode():
-        bare = AutoModel.from_pretrained(tmp_path / "export").eval()(input_ids=ids, attention_mask=real)
-        torch.testing.assert_close(bare.last_hidden_state, built.backbone.hidden(ids, real), rtol=0, atol=1e-6)
-    modules = json.loads((tmp_path / "export" / "modules.json").read_text())
+    folder = tmp_path / "export"
+    folder.mkdir()
+    built.save(folder, base.tokenizer, MAX_LENGTH)
+    modules = json.loads((folder / "modules.json").read_text())
     assert [module["path"] for module in modules] == ["", "1_Pooling", "2_Dense"]
+
+    passages = [base.texts[row] for row in range(4)]
+    ids, mask, _ = pack(passages, base.vocabulary, MAX_LENGTH)
+    bare = AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        states = bare(input_ids=ids, attention_mask=mask).last_hidden_state
+        own_states = built.backbone.hidden(ids, mask)
+    torch.testing.assert_close(states, own_states, rtol=0, atol=1e-6)
 
 
 # The stage
 
 
-READING = Reading(query_length=12, passage_length=MAX_LENGTH)
+QUERY_LENGTH = 12
+READING = Reading(query_length=QUERY_LENGTH, passage_length=MAX_LENGTH)
 
 
-def on(store: Path, representation: str, sizes: Representations = SIZES) -> Work:
-    return works.work(store, on=works.experiment(representation, representation=sizes))
+def work_on(folder: Path, representation: str, sizes: Representations = SIZES) -> Work:
+    experiment = works.experiment(representation, representation=sizes)
+    return works.work(folder / "store", on=experiment)
 
 
 def artifacts(built: Encoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[Artifact, Artifact]:
-    """An encoder and texts where the stages would have left them."""
-    for name in ("encoder", "texts"):
-        (folder / name).mkdir()
-    built.save(folder / "encoder", tokenizer, MAX_LENGTH)
-    write_tokens(folder / "texts", sentences(40), tokenizer)
-    return tuple(Artifact(name, name, folder / name, True, {}) for name in ("encoder", "texts"))  # type: ignore[return-value]
+    """Save an encoder and 42 texts as the stages would have left them."""
+    weights = Artifact("encoder", "encoder", folder / "encoder", True, {})
+    weights.path.mkdir()
+    built.save(weights.path, tokenizer, MAX_LENGTH)
+    texts = Artifact("texts", "texts", folder / "texts", True, {})
+    texts.path.mkdir()
+    write_tokens(texts.path, sentences(40), tokenizer)
+    return weights, texts
 
 
-def one_by_one(built: Encoder, facts: Vocabulary, texts: TokenisedTexts, length: int) -> list[Embeddings]:
-    with torch.inference_mode():
-        return [built(*pack([texts[row]], facts, length)[:2]) for row in range(len(texts))]
+def embed_one_by_one(
+    built: Encoder, tokenizer: PreTrainedTokenizerFast, texts: TokenisedTexts, length: int
+) -> list[Embeddings]:
+    words = vocabulary(tokenizer, 400)
+    rows = []
+    for row in range(len(texts)):
+        ids, mask, _ = pack([texts[row]], words, length)
+        with torch.inference_mode():
+            rows.append(built(ids, mask))
+    return rows
 
 
-@pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
+def without_smaller_terms(weights: Tensor) -> Tensor:
+    """Set all weights of a document to zero but its largest."""
+    largest = keep_largest(weights, SIZES.terms)
+    return torch.zeros_like(weights).scatter(1, largest.indices, largest.values)
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize(("window", "tokens"), [(4096, 8192), (7, 100), (10, 1)])
+@pytest.mark.parametrize(("kind", "length"), [("passage", MAX_LENGTH), ("query", QUERY_LENGTH)])
 def test_encoding_in_batches_equals_one_by_one(
     tokenizer: PreTrainedTokenizerFast,
     representation: str,
     window: int,
     tokens: int,
+    kind: Kind,
+    length: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Padding and company change nothing beyond rounding, and every row stands in its place."""
+    """Assert that padding and company change only rounding, and that every row stands in its place."""
     monkeypatch.setattr(embedding, "WINDOW", window)
     monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
     built = encoder(tokenizer, representation)
     weights, texts = artifacts(built, tokenizer, tmp_path)
-    work, source = on(tmp_path / "store", representation), TokenisedTexts.open(texts.path)
-    passages, queries = (encode(work, weights, texts, kind, READING) for kind in KINDS)
-    facts = vocabulary(tokenizer, 400)
-    expected = {length: one_by_one(built, facts, source, length) for length in (MAX_LENGTH, 12)}
-    for artifact, length in ((passages, MAX_LENGTH), (queries, 12)):
-        stored_vectors = Stored.open(artifact.path)
-        assert stored_vectors.ids == source.ids and stored_vectors.manifest["representation"] == representation
-        assert (stored_vectors.manifest["model"], stored_vectors.manifest["texts"]) == (weights.key, texts.key)
-        assert stored_vectors.width == {"terms": 0, "cls+terms": 8}.get(representation, 32)
-        assert stored_vectors.words == (400 if "terms" in representation else 0)
-        if stored_vectors.width:
-            close(stored_vectors.dense(0, len(stored_vectors)), torch.cat([dense(v) for v in expected[length]]))
-        if stored_vectors.words:
-            stored_terms = stored_vectors.terms(0, len(stored_vectors))
-            expected_terms = torch.cat([terms(v) for v in expected[length]])
-            if artifact is passages:
-                largest = keep_largest(expected_terms, SIZES.terms)
-                expected_terms = torch.zeros_like(expected_terms).scatter(1, largest.indices, largest.values)
-            close(spread(stored_terms, 400), expected_terms)
-            assert (stored_terms.values > 0).all(), "terms of weight 0 are not stored"
-    real = np.minimum(source.lengths + 2, MAX_LENGTH).sum()
-    assert (passages.cost["texts"], passages.cost["tokens"]) == (len(source), real)
+    source = TokenisedTexts.open(texts.path)
+    artifact = encode(work_on(tmp_path, representation), weights, texts, kind, READING)
+    stored = Stored.open(artifact.path)
+    assert stored.ids == source.ids
+
+    rows = embed_one_by_one(built, tokenizer, source, length)
+    if built.width:
+        expected = torch.cat([dense(row) for row in rows])
+        assert_close(stored.dense(0, len(stored)), expected)
+    if built.words:
+        expected = torch.cat([terms(row) for row in rows])
+        if kind == "passage":
+            expected = without_smaller_terms(expected)
+        stored_terms = stored.terms(0, len(stored))
+        assert_close(written_out(stored_terms, 400), expected)
+        assert (stored_terms.values > 0).all(), "terms of weight 0 are not stored"
+
+    lengths = np.minimum(source.lengths + 2, length)
+    assert artifact.cost["texts"] == len(source)
+    assert artifact.cost["tokens"] == lengths.sum()
 
 
-def spread(sparse: Terms, words: int) -> np.ndarray:
-    """Sparse rows written out, [n, words]; their columns ascend."""
+@pytest.mark.parametrize(
+    ("representation", "width", "words"),
+    [("cls", 32, 0), ("mean", 32, 0), ("terms", 0, 400), ("cls+terms", 8, 400)],
+)
+def test_stored_vectors_say_their_origin_and_size(
+    tokenizer: PreTrainedTokenizerFast, representation: str, width: int, words: int, tmp_path: Path
+) -> None:
+    built = encoder(tokenizer, representation)
+    assert built.width == width
+    assert built.words == words
+    weights, texts = artifacts(built, tokenizer, tmp_path)
+    work = work_on(tmp_path, representation)
+    passages = encode(work, weights, texts, "passage", READING)
+    queries = encode(work, weights, texts, "query", READING)
+    assert passages.path != queries.path
+    for artifact in (passages, queries):
+        stored = Stored.open(artifact.path)
+        assert stored.width == width
+        assert stored.words == words
+        assert stored.manifest["representation"] == representation
+        assert stored.manifest["model"] == weights.key
+        assert stored.manifest["texts"] == texts.key
+
+
+def written_out(sparse: Terms, words: int) -> np.ndarray:
+    """Write sparse rows out, [n, words], and assert that their columns ascend."""
     counts = np.diff(sparse.indptr)
     rows = np.repeat(np.arange(len(counts)), counts)
-    assert (np.diff(sparse.indices)[np.diff(rows) == 0] > 0).all()
-    whole = np.zeros((len(counts), words), np.float32)
-    whole[rows, sparse.indices] = sparse.values
-    return whole
+    in_same_row = np.diff(rows) == 0
+    steps = np.diff(sparse.indices)
+    assert (steps[in_same_row] > 0).all()
+    weights = np.zeros((len(counts), words), np.float32)
+    weights[rows, sparse.indices] = sparse.values
+    return weights
 
 
-def close(vectors: np.ndarray, expected: Tensor) -> None:
+def assert_close(vectors: np.ndarray, expected: Tensor) -> None:
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, expected.numpy(), rtol=0, atol=1e-5)
 
@@ -360,40 +482,54 @@ def close(vectors: np.ndarray, expected: Tensor) -> None:
 @pytest.mark.parametrize("representation", ["cls", "terms"])
 @pytest.mark.parametrize("kind", ["query", "passage"])
 def test_vectors_that_are_not_finite_are_refused(
-    tokenizer: PreTrainedTokenizerFast, representation: str, kind: Literal["query", "passage"], tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, representation: str, kind: Kind, tmp_path: Path
 ) -> None:
     built = encoder(tokenizer, representation)
-    torch.nn.init.constant_(built.backbone.lm.bert.encoder.layer[1].output.dense.weight, float("nan"))
+    last_layer = built.backbone.lm.bert.encoder.layer[1]
+    torch.nn.init.constant_(last_layer.output.dense.weight, float("nan"))
     weights, texts = artifacts(built, tokenizer, tmp_path)
+    work = work_on(tmp_path, representation)
     with pytest.raises(RetrobenchError, match=rf"^The {kind} vector of row 0 and 41 near it are not finite"):
-        encode(on(tmp_path / "store", representation), weights, texts, kind, READING)
-    assert not [path for path in (tmp_path / "store" / "encode").glob("*[!k]") if path.suffix != ".partial"]
+        encode(work, weights, texts, kind, READING)
+    folders = (tmp_path / "store" / "encode").glob("*[!k]")
+    assert [folder for folder in folders if folder.suffix != ".partial"] == []
 
 
-def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """Those of the stage are those of training."""
+@pytest.mark.parametrize("length", [3, QUERY_LENGTH, MAX_LENGTH])
+def test_batches_as_they_are_packed(tokenizer: PreTrainedTokenizerFast, length: int, tmp_path: Path) -> None:
+    """Assert that the stage packs texts as training does."""
     write_tokens(tmp_path, sentences(30), tokenizer)
-    source, facts = TokenisedTexts.open(tmp_path), vocabulary(tokenizer, 400)
-    for length in (3, 12, MAX_LENGTH):
-        window = Texts.of(source, 7, 32, facts, length)
-        rows = np.asarray([24, 0, 23, 5])
-        ids, mask, _ = pack([source[7 + row] for row in rows], facts, length)
-        window_ids, window_mask = window.batch(rows)
-        assert torch.equal(window_ids, ids) and torch.equal(window_mask, mask)
-        assert np.array_equal(window.lengths[rows], mask.sum(1))
+    source = TokenisedTexts.open(tmp_path)
+    words = vocabulary(tokenizer, 400)
+    first, last = 7, 32
+    rows = np.asarray([24, 0, 23, 5])
+    passages = [source[first + row] for row in rows]
+    expected = pack(passages, words, length)
+
+    window = Texts.of(source, first, last, words, length)
+    ids, mask = window.batch(rows)
+    assert torch.equal(ids, expected.input_ids)
+    assert torch.equal(mask, expected.attention_mask)
+    assert window.lengths[rows].tolist() == mask.sum(1).tolist()
 
 
-def test_stored_in_fewer_bits(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """What is stored is the float32 vector rounded once, and the track's identity says so."""
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_stored_in_fewer_bits(
+    tokenizer: PreTrainedTokenizerFast, dtype: Literal["float16", "bfloat16"], tmp_path: Path
+) -> None:
+    """Store the float32 vector rounded once, and change the track's identity."""
     built = encoder(tokenizer, "cls")
     weights, texts = artifacts(built, tokenizer, tmp_path)
-    plain = on(tmp_path / "store", "cls")
-    whole = encode(plain, weights, texts, "passage", READING)
-    exact = torch.from_numpy(Stored.open(whole.path).dense(0, 42))
-    for dtype in ("float16", "bfloat16"):
-        work = on(tmp_path / "store", "cls", replace(SIZES, stored=dtype))
-        stored_vectors = Stored.open(encode(work, weights, texts, "passage", READING).path)
-        assert stored_vectors.dtype == dtype and work.experiment.track.identity != plain.experiment.track.identity
-        assert (stored_vectors.folder / "dense.npy").stat().st_size == 128 + 42 * 32 * 2
-        rounded = exact.to(getattr(torch, dtype)).float()
-        assert torch.equal(torch.from_numpy(stored_vectors.dense(0, 42)), rounded) and not torch.equal(rounded, exact)
+    whole_work = work_on(tmp_path, "cls")
+    rounded_work = work_on(tmp_path, "cls", replace(SIZES, stored=dtype))
+    assert rounded_work.experiment.track.identity != whole_work.experiment.track.identity
+
+    whole = Stored.open(encode(whole_work, weights, texts, "passage", READING).path)
+    rounded = Stored.open(encode(rounded_work, weights, texts, "passage", READING).path)
+    assert rounded.dtype == dtype
+    header = 128
+    assert (rounded.folder / "dense.npy").stat().st_size == header + 42 * 32 * 2
+    exact = torch.from_numpy(whole.dense(0, 42))
+    vectors = torch.from_numpy(rounded.dense(0, 42))
+    assert not torch.equal(vectors, exact)
+    assert torch.equal(vectors, exact.to(getattr(torch, dtype)).float())

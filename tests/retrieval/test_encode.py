@@ -29,6 +29,7 @@ from retrobench.retrieval.vectors import Terms, Vectors, Writer
 from retrobench.store.store import Store
 
 TEXTS, WINDOW = 600, 32
+WINDOWS = 19  # the last is shorter
 
 
 def encoder(base: Path) -> tuple[Encoder, Vocabulary]:
@@ -36,22 +37,30 @@ def encoder(base: Path) -> tuple[Encoder, Vocabulary]:
     backbone, vocabulary = load_backbone(base)
     torch.manual_seed(2)
     for name, parameter in backbone.named_parameters():
-        torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
-    return Encoder(backbone, "cls+terms", Representations(dense=8, terms=6)), vocabulary
+        mean = 0.0
+        if "LayerNorm.weight" in name:
+            mean = 1.0
+        torch.nn.init.normal_(parameter, mean=mean, std=0.3)
+    sizes = Representations(dense=8, terms=6)
+    return Encoder(backbone, "cls+terms", sizes), vocabulary
 
 
 def texts(folder: Path, count: int = TEXTS, longest: int = 60) -> None:
     """Write random token ids as `tokenise` writes a collection's."""
     folder.mkdir()
     draw = np.random.default_rng(0)
-    lengths = np.stack([np.zeros(count, np.int64), draw.integers(0, longest, count)], 1)
+    title_lengths = np.zeros(count, np.int64)
+    text_lengths = draw.integers(0, longest, count)
+    lengths = np.stack([title_lengths, text_lengths], 1)
     total = int(lengths.sum())
     tokens = draw.integers(5, 60, total, dtype=np.uint16)
     ids = [f"d{row}" for row in range(count)]
-    write_chunks(folder, [TokenChunk(ids, lengths, tokens, np.ones(total, np.bool_))], np.uint16)
+    starts = np.ones(total, np.bool_)
+    write_chunks(folder, [TokenChunk(ids, lengths, tokens, starts)], np.uint16)
 
 
 def make(root: Path, folder: Path) -> dict[str, float]:
+    """Encode the texts of a root into a folder of vectors."""
     model, vocabulary = encoder(root / "base")
     torch.manual_seed(3)
     assert model.projection is not None
@@ -64,25 +73,34 @@ def main(root: Path, killed: str = "") -> None:
     """Encode in one of several processes, and print its number of windows."""
     torch.set_num_threads(1)
     embedding.WINDOW = WINDOW
-    put, done = Writer.put, list[int]()
+    put = Writer.put
+    windows = list[int]()  # the first row of each
 
     def counted(self: Writer, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
-        if killed and len(done) == 3:
+        if killed and len(windows) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         put(self, first, dense, terms)
-        done.append(first)
+        windows.append(first)
 
     Writer.put = counted  # type: ignore[method-assign]
     work = lambda folder: make(root, folder)  # noqa: E731
     Store(root / "store").ensure("encode", {}, [], work, resumes=True, together=True, label="encode")
-    print(len(done))
+    print(len(windows))
 
 
-def words(root: Path, *more: str) -> list[str]:
-    """Return the command of a process."""
-    code = "import sys; sys.path[:0] = sys.argv[1].split(':'); from pathlib import Path; import test_encode as t\n"
-    code += "t.main(Path(sys.argv[2]), *sys.argv[3:])"
-    return [sys.executable, "-c", code, ":".join([str(Path(__file__).parent), *sys.path]), str(root), *more]
+MAIN = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1].split(":")
+import test_encode
+test_encode.main(Path(sys.argv[2]), *sys.argv[3:])
+"""
+
+
+def command(root: Path, *more: str) -> list[str]:
+    """Return the command of a process that runs `main`."""
+    paths = ":".join([str(Path(__file__).parent), *sys.path])
+    return [sys.executable, "-c", MAIN, paths, str(root), *more]
 
 
 @pytest.fixture
@@ -101,38 +119,43 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def alone(root: Path) -> dict[str, bytes]:
     """Return the files of a single process."""
-    (root / "alone").mkdir()
+    folder = root / "alone"
+    folder.mkdir()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    make(root, root / "alone")
+    make(root, folder)
     torch.set_num_threads(threads)
-    return contents(root / "alone")
+    return contents(folder)
 
 
 def stored(root: Path) -> Path:
-    (folder,) = (path for path in (root / "store" / "encode").iterdir() if path.is_dir())
-    return folder
+    """Return the only folder of vectors in the store."""
+    (entry,) = (root / "store" / "encode").glob("*/entry.json")
+    return entry.parent
 
 
 def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
     """Each process embeds a share of the windows, and the files equal those of one process."""
-    ended = launch(words(root), 4)
-    assert [process.returncode for process in ended] == [0] * 4, ended
-    shares = [int(process.stdout) for process in ended]
-    assert sum(shares) == -(-TEXTS // WINDOW) and sorted(shares)[-2] > 0, shares
-    assert f"{TEXTS}/{TEXTS} texts" in ended[0].stderr, "rank 0 counts the other ranks' texts"
+    processes = launch(command(root), 4)
+    for process in processes:
+        assert process.returncode == 0, processes
+    shares = sorted(int(process.stdout) for process in processes)
+    assert sum(shares) == WINDOWS
+    assert shares[-2] > 0, "at least two processes have a share"
+    assert f"{TEXTS}/{TEXTS} texts" in processes[0].stderr, "rank 0 counts the other ranks' texts"
     assert contents(stored(root)) == alone(root)
     vectors = Vectors.open(stored(root))
     assert len(vectors) == TEXTS
-    assert np.ptp(vectors.dense(0, TEXTS), axis=0).min() > 0
+    ranges = np.ptp(vectors.dense(0, TEXTS), axis=0)
+    assert ranges.min() > 0
 
 
 def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
-    first = subprocess.run(words(root, "killed"), capture_output=True)
-    assert first.returncode == -signal.SIGKILL, first.stderr
-    again = subprocess.run(words(root), capture_output=True, text=True)
-    assert int(again.stdout) == -(-TEXTS // WINDOW) - 3, "the windows that were finished are not done again"
-    assert "encode: resuming, an earlier run was cut short" in again.stderr
+    killed = subprocess.run(command(root, "killed"), capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = subprocess.run(command(root), capture_output=True, text=True)
+    assert int(resumed.stdout) == WINDOWS - 3, "the windows that were finished are not done again"
+    assert "encode: resuming, an earlier run was cut short" in resumed.stderr
     assert contents(stored(root)) == alone(root)
 
 
@@ -165,8 +188,9 @@ def test_threads_change_no_bit(
     monkeypatch.setattr(Encoder, "forward", watched)
     for name, threads in (("one", 1), ("two", 2)):
         torch.set_num_threads(threads)
-        (root / name).mkdir()
-        write_vectors(root / name, model, vocabulary, source, kind, 40, halved, {}, "encode")
+        folder = root / name
+        folder.mkdir()
+        write_vectors(folder, model, vocabulary, source, kind, 40, halved, {}, "encode")
         assert torch.get_num_threads() == threads
         assert settings_seen == {1}
     assert get_ident() in threads_seen
@@ -188,12 +212,16 @@ def test_an_error_in_one_thread_ends_them_all(
         if len(batch_sizes) == 5:
             raise error
         time.sleep(0.01)
-        return Embeddings(torch.zeros(len(ids), 8), torch.ones(len(ids), model.words))
+        dense = torch.zeros(len(ids), 8)
+        terms = torch.ones(len(ids), model.words)
+        return Embeddings(dense, terms)
 
     monkeypatch.setattr(Encoder, "forward", failing)
     source = TokenisedTexts.open(root / "texts")
-    (root / "broken").mkdir()
+    folder = root / "broken"
+    folder.mkdir()
     with pytest.raises(error):
-        write_vectors(root / "broken", model, vocabulary, source, "passage", 40, False, {}, "encode")
+        write_vectors(folder, model, vocabulary, source, "passage", 40, False, {}, "encode")
     assert len(batch_sizes) < 12, "of more than 200 batches"
-    assert torch.get_num_threads() == 2 and not (root / "broken" / "manifest.json").exists()
+    assert torch.get_num_threads() == 2
+    assert not (folder / "manifest.json").exists()

@@ -34,6 +34,10 @@ def load(folder: Path, **choices: Any) -> PublishedEncoder:
 load_once = functools.cache(load)  # for a model that no test changes
 
 
+def ignore(count: int) -> None:
+    """Take a number of finished rows without reporting it."""
+
+
 def sources(encoder: PublishedEncoder) -> dict[str, tuple[str | int | bool | None, str]]:
     """Return the value and the source of each setting."""
     result = {}
@@ -82,14 +86,23 @@ def test_settings_are_those_of_the_files(models: dict[str, Path]) -> None:
 def test_settings_that_the_files_lack_are_sentence_transformers_defaults(models: dict[str, Path]) -> None:
     settings = sources(load_once(models["silent"]))
     assert settings["similarity"] == ("cos", "default of sentence-transformers")
-    assert settings["query_prefix"] == settings["passage_prefix"] == ("", "default")
-    assert SentenceTransformer(str(models["silent"])).similarity_fn_name == "cosine"
+    assert settings["query_prefix"] == ("", "default")
+    assert settings["passage_prefix"] == ("", "default")
+    theirs = SentenceTransformer(str(models["silent"]))
+    assert theirs.similarity_fn_name == "cosine"
+
+
+def test_settings_of_a_plain_model_are_defaults(models: dict[str, Path]) -> None:
     settings = sources(load_once(models["bare"], pooling="cls"))
     assert settings["pooling"] == ("cls", "--pooling")
     assert settings["normalize"] == (False, "default")
     assert settings["similarity"] == ("cos", "default of sentence-transformers")
     assert settings["max_length"] == (published.POSITIONS, "config.json")
-    assert sources(load_once(models["two"]))["pooling"] == ("cls+mean", "1_Pooling/config.json")
+
+
+def test_joined_poolings_are_named_together(models: dict[str, Path]) -> None:
+    settings = sources(load_once(models["two"]))
+    assert settings["pooling"] == ("cls+mean", "1_Pooling/config.json")
 
 
 def test_options_come_before_files(models: dict[str, Path]) -> None:
@@ -107,25 +120,27 @@ def test_options_come_before_files(models: dict[str, Path]) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("prompts", "default", "query", "passage"),
-    [
-        ({"query": "q ", "document": "d ", "passage": "p "}, None, "q ", "d "),
-        ({"query": "q ", "document": "", "corpus": "c "}, None, "q ", "c "),  # an empty one is written by the library
-        ({"query": "q "}, None, "q ", ""),
-        ({"any": "a "}, "any", "a ", "a "),
-        ({"query": "q ", "any": "a "}, "any", "q ", "a "),
-        ({"query": "", "document": "", "any": "a "}, "any", "", ""),
-        ({}, None, "", ""),
-    ],
-)
+# Prompts, the default prompt's name, the prefix of queries, the prefix of passages.
+PREFIXES: list[tuple[dict[str, str], str | None, str, str]] = [
+    ({"query": "q ", "document": "d ", "passage": "p "}, None, "q ", "d "),
+    ({"query": "q ", "document": "", "corpus": "c "}, None, "q ", "c "),  # the library writes an empty prompt
+    ({"query": "q "}, None, "q ", ""),
+    ({"any": "a "}, "any", "a ", "a "),
+    ({"query": "q ", "any": "a "}, "any", "q ", "a "),
+    ({"query": "", "document": "", "any": "a "}, "any", "", ""),
+    ({}, None, "", ""),
+]
+
+
+@pytest.mark.parametrize(("prompts", "default", "query", "passage"), PREFIXES)
 def test_the_first_prompt_in_use_is_the_prefix(
     prompts: dict[str, str], default: str | None, query: str, passage: str, copied: Callable[[str], Path]
 ) -> None:
     folder = copied("mean")
     published.change(folder / "config_sentence_transformers.json", prompts=prompts, default_prompt_name=default)
     values = load(folder).settings.values()
-    assert (values["query_prefix"], values["passage_prefix"]) == (query, passage)
+    assert values["query_prefix"] == query
+    assert values["passage_prefix"] == passage
 
 
 def test_a_model_saved_by_sentence_transformers_is_read_back(models: dict[str, Path], tmp_path: Path) -> None:
@@ -136,9 +151,15 @@ def test_a_model_saved_by_sentence_transformers_is_read_back(models: dict[str, P
 
 
 def test_settings_are_printed_as_texts(models: dict[str, Path]) -> None:
-    shown = {name: value for name, value, _ in load_once(models["silent"], query_prefix="q: ").settings.lines()}
-    assert shown["query_prefix"] == "'q: '" and shown["passage_prefix"] == "''"
-    assert (shown["normalize"], shown["max_length"], shown["pooling"]) == ("yes", "24", "mean")
+    encoder = load_once(models["silent"], query_prefix="q: ")
+    values = {}
+    for name, value, _ in encoder.settings.lines():
+        values[name] = value
+    assert values["query_prefix"] == "'q: '"
+    assert values["passage_prefix"] == "''"
+    assert values["normalize"] == "yes"
+    assert values["max_length"] == "24"
+    assert values["pooling"] == "mean"
 
 
 # Vectors.
@@ -150,29 +171,50 @@ def by_hand(folder: Path, texts: list[str], pooling: str, length: int) -> np.nda
     inner = AutoModel.from_pretrained(folder).eval()
     rows = []
     for text in texts:
-        ids = tokenizer(text, truncation=True, max_length=length, return_tensors="pt")["input_ids"]
+        encoding = tokenizer(text, truncation=True, max_length=length, return_tensors="pt")
         with torch.inference_mode():
-            hidden = inner(ids).last_hidden_state[0]
-        rows.append(hidden[0] if pooling == "cls" else hidden.mean(0))
+            hidden = inner(encoding["input_ids"]).last_hidden_state[0]
+        if pooling == "cls":
+            rows.append(hidden[0])
+        else:
+            rows.append(hidden.mean(0))
     return torch.stack(rows).numpy()
 
 
+def with_prefix(prefix: str) -> list[str]:
+    return [prefix + text for text in TEXTS]
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    """Return vectors [N, D] scaled to the length 1."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / norms)
 
 
-def close(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    return ours.shape == theirs.shape and ours.dtype == np.float32 and bool(np.abs(ours - theirs).max() < 1e-5)
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest difference of two numbers."""
+    return float(np.abs(ours - theirs).max())
 
 
-def test_a_tokenizer_that_adds_nothing_to_a_text(models: dict[str, Path], copied: Callable[[str], Path]) -> None:
+def assert_close(ours: np.ndarray, theirs: np.ndarray) -> None:
+    assert ours.shape == theirs.shape
+    assert ours.dtype == np.float32
+    assert difference(ours, theirs) < 1e-5
+
+
+def test_a_tokenizer_that_adds_nothing_to_a_text(copied: Callable[[str], Path]) -> None:
     """An empty text then has no token, so it cannot show the width of vectors."""
     folder = copied("mean")
     tiny.tokenizer().save_pretrained(folder)
     encoder = load(folder, passage_prefix="")
-    (folder / "vectors").mkdir()
-    encoder.write(folder / "vectors", pairs(3), 3, "passage", lambda n: None)
-    assert encoder.width == published.WIDTH == Vectors.open(folder / "vectors").width
+    assert encoder.width == published.WIDTH
+    written = folder / "vectors"
+    written.mkdir()
+    encoder.write(written, pairs(3), 3, "passage", ignore)
+    assert Vectors.open(written).width == published.WIDTH
+
+
+def test_a_dense_layer_gives_the_width(models: dict[str, Path]) -> None:
     assert load_once(models["two"]).width == 8
 
 
@@ -182,61 +224,83 @@ def test_a_model_without_a_width_of_its_own(models: dict[str, Path], monkeypatch
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_plain_encoder_is_pooled_as_asked(pooling: str, models: dict[str, Path]) -> None:
+def test_a_plain_encoder_is_pooled_as_chosen(pooling: str, models: dict[str, Path]) -> None:
     hidden = by_hand(models["bare"], TEXTS, pooling, published.POSITIONS)
-    assert close(load_once(models["bare"], pooling=pooling, similarity="dot").embed(TEXTS, "passage"), hidden)
-    assert close(load_once(models["bare"], pooling=pooling).embed(TEXTS, "passage"), unit(hidden))
-    assert abs(np.linalg.norm(hidden, axis=1) - 1).min() > 0.5, "cos and dot differ here"
+    by_dot = load_once(models["bare"], pooling=pooling, similarity="dot")
+    by_cos = load_once(models["bare"], pooling=pooling)
+    assert_close(by_dot.embed(TEXTS, "passage"), hidden)
+    assert_close(by_cos.embed(TEXTS, "passage"), unit(hidden))
+    norms = np.linalg.norm(hidden, axis=1)
+    assert np.abs(norms - 1).min() > 0.5, "cos and dot differ here"
 
 
 def test_prompts_length_and_normalisation_are_applied(models: dict[str, Path]) -> None:
     encoder = load_once(models["mean"])
-    queries = by_hand(models["mean"], ["ba da: " + text for text in TEXTS], "mean", 24)
-    passages = by_hand(models["mean"], ["fe ge: " + text for text in TEXTS], "mean", 24)
-    assert close(encoder.embed(TEXTS, "query"), unit(queries)) and close(
-        encoder.embed(TEXTS, "passage"), unit(passages)
-    )
+    queries = by_hand(models["mean"], with_prefix("ba da: "), "mean", 24)
+    passages = by_hand(models["mean"], with_prefix("fe ge: "), "mean", 24)
+    assert_close(encoder.embed(TEXTS, "query"), unit(queries))
+    assert_close(encoder.embed(TEXTS, "passage"), unit(passages))
 
 
 def test_vectors_equal_sentence_transformers(models: dict[str, Path]) -> None:
     loaded = SentenceTransformer(str(models["two"]), device="cpu")
     theirs = loaded.encode(TEXTS)
     assert theirs.shape == (5, 8)
-    assert close(load_once(models["two"], similarity="dot").embed(TEXTS, "query"), theirs)
-    assert close(load_once(models["two"]).embed(TEXTS, "query"), unit(theirs))
+    by_dot = load_once(models["two"], similarity="dot")
+    by_cos = load_once(models["two"])
+    assert_close(by_dot.embed(TEXTS, "query"), theirs)
+    assert_close(by_cos.embed(TEXTS, "query"), unit(theirs))
 
 
-def test_overrides_change_the_vectors_as_they_should(models: dict[str, Path]) -> None:
-    folder = models["mean"]
-    prefixed = load(folder, query_prefix="lo mu ", passage_prefix="").embed(TEXTS, "query")
-    assert close(prefixed, unit(by_hand(folder, ["lo mu " + text for text in TEXTS], "mean", 24)))
-    bare = load(folder, passage_prefix="").embed(TEXTS, "passage")
-    assert close(bare, unit(by_hand(folder, TEXTS, "mean", 24)))
-    short = load(folder, passage_prefix="", max_length=5).embed(TEXTS, "passage")
-    assert close(short, unit(by_hand(folder, TEXTS, "mean", 5)))
-    assert close(short[:1], bare[:1]) and not close(short[1:2], bare[1:2]), "only what is longer changes"
-    first = load(folder, passage_prefix="", pooling="cls").embed(TEXTS, "passage")
-    assert close(first, unit(by_hand(folder, TEXTS, "cls", 24)))
+def test_a_chosen_query_prefix_is_applied(models: dict[str, Path]) -> None:
+    encoder = load_once(models["mean"], query_prefix="lo mu ", passage_prefix="")
+    hidden = by_hand(models["mean"], with_prefix("lo mu "), "mean", 24)
+    assert_close(encoder.embed(TEXTS, "query"), unit(hidden))
+
+
+@pytest.mark.parametrize(
+    ("choices", "pooling", "length"),
+    [({}, "mean", 24), ({"max_length": 5}, "mean", 5), ({"pooling": "cls"}, "cls", 24)],
+)
+def test_overrides_change_the_vectors_as_they_should(
+    choices: dict[str, Any], pooling: str, length: int, models: dict[str, Path]
+) -> None:
+    encoder = load_once(models["mean"], passage_prefix="", **choices)
+    hidden = by_hand(models["mean"], TEXTS, pooling, length)
+    assert_close(encoder.embed(TEXTS, "passage"), unit(hidden))
+
+
+def test_a_shorter_length_changes_only_longer_texts(models: dict[str, Path]) -> None:
+    vectors = load_once(models["mean"], passage_prefix="").embed(TEXTS, "passage")
+    shortened = load_once(models["mean"], passage_prefix="", max_length=5).embed(TEXTS, "passage")
+    assert_close(shortened[0], vectors[0])
+    assert difference(shortened[1], vectors[1]) >= 1e-5
 
 
 def test_the_order_of_texts_is_kept_across_batches(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "TOKENS", {"cpu": 30})
-    texts = ["ba " * (1 + n % 3) + "lo " * (n * 7 % 11) for n in range(20)]
-    reported = list[int]()
     encoder = load_once(models["silent"])
-    alone = np.concatenate([encoder.embed([text], "passage") for text in texts])
-    assert close(encoder.embed(texts, "passage", reported.append), alone)
-    assert sum(reported) == 20 and len(reported) > 6
+    texts, alone = [], []
+    for number in range(20):
+        text = "ba " * (1 + number % 3) + "lo " * (number * 7 % 11)
+        texts.append(text)
+        alone.append(encoder.embed([text], "passage"))
+    reported = list[int]()
+    together = encoder.embed(texts, "passage", reported.append)
+    assert_close(together, np.concatenate(alone))
+    assert sum(reported) == 20
+    assert len(reported) > 6
 
 
 def test_roberta_counts_its_positions_behind_the_padding(models: dict[str, Path]) -> None:
     encoder = load_once(models["roberta"], pooling="mean")
     assert sources(encoder)["max_length"] == (48, "the model's positions; its files say 50")
-    assert encoder.embed(["ba " * 200], "passage").shape == (1, 32)
-    assert sources(load_once(models["roberta"], pooling="mean", max_length=48))["max_length"] == (48, "--max-length")
-    with pytest.raises(
-        RetrobenchError, match=r"--max-length is 49, and the model '.*roberta' takes 48 tokens\. Set it"
-    ):
+    vectors = encoder.embed(["ba " * 200], "passage")
+    assert vectors.shape == (1, 32)
+    longest = load_once(models["roberta"], pooling="mean", max_length=48)
+    assert sources(longest)["max_length"] == (48, "--max-length")
+    text = r"--max-length is 49, and the model '.*roberta' takes 48 tokens\. Set it"
+    with pytest.raises(RetrobenchError, match=text):
         load_once(models["roberta"], pooling="mean", max_length=49)
 
 
@@ -259,35 +323,41 @@ def test_a_query_recipe_does_not_depend_on_the_passage_prefix(models: dict[str, 
     assert plain.recipe("query")["prefix"] == "ba da: "
 
 
-def test_choices_that_do_not_exist_or_do_not_fit(models: dict[str, Path]) -> None:
-    with pytest.raises(RetrobenchError, match=r"Unknown --pooling 'average'\..* Known: cls, lasttoken, max, mean,"):
-        load_once(models["bare"], pooling="average")
-    with pytest.raises(RetrobenchError, match=r"Unknown --similarity 'cosine'\. Did you mean 'cos'\? Known: cos, dot"):
-        load_once(models["mean"], similarity="cosine")
-    with pytest.raises(RetrobenchError, match=r"--max-length is 65, and the model '.*mean' takes 64 tokens"):
-        load_once(models["mean"], max_length=65)
-    with pytest.raises(RetrobenchError, match=r"'.*two' joins several poolings"):
-        load_once(models["two"], pooling="cls")
+# Model, choices, message.
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("bare", {"pooling": "average"}, r"Unknown --pooling 'average'\..* Known: cls, lasttoken, max, mean,"),
+    ("mean", {"similarity": "cosine"}, r"Unknown --similarity 'cosine'\. Did you mean 'cos'\? Known: cos, dot"),
+    ("mean", {"max_length": 65}, r"--max-length is 65, and the model '.*mean' takes 64 tokens"),
+    ("two", {"pooling": "cls"}, r"'.*two' joins several poolings"),
+    ("silent", {"dtype": "bf16"}, r"Unknown --dtype 'bf16'"),
+    ("silent", {"dtype": "float16"}, r"--dtype is float16, in which a CPU is thousands of times slower\."),
+]
 
 
-def test_bfloat16_is_a_choice_and_float16_is_refused_on_a_cpu(models: dict[str, Path]) -> None:
-    """The vectors of bfloat16 differ a little, and its setting names the option."""
-    texts = [text for _, text in pairs(20)]
+@pytest.mark.parametrize(("name", "choices", "text"), REFUSED)
+def test_choices_that_do_not_exist_or_do_not_fit(
+    name: str, choices: dict[str, Any], text: str, models: dict[str, Path]
+) -> None:
+    with pytest.raises(RetrobenchError, match=text):
+        load_once(models[name], **choices)
+
+
+def test_the_vectors_of_bfloat16_differ_a_little(models: dict[str, Path]) -> None:
     encoder = load_once(models["bare"], pooling="cls", dtype="bfloat16")
-    assert sources(encoder)["dtype"] == ("bfloat16", "--dtype") and encoder.recipe("query")["dtype"] == "bfloat16"
+    assert sources(encoder)["dtype"] == ("bfloat16", "--dtype")
+    assert encoder.recipe("query")["dtype"] == "bfloat16"
+    texts = texts_of(20)
     exact = load_once(models["bare"], pooling="cls").embed(texts, "query")
     vectors = encoder.embed(texts, "query")
-    assert vectors.dtype == np.float32 and 0 < np.abs(vectors - exact).max() < 0.05
-    with pytest.raises(RetrobenchError, match=r"--dtype is float16, in which a CPU is thousands of times slower\."):
-        load_once(models["bare"], pooling="cls", dtype="float16")
-    with pytest.raises(RetrobenchError, match=r"Unknown --dtype 'bf16'"):
-        load_once(models["bare"], pooling="cls", dtype="bf16")
+    assert vectors.dtype == np.float32
+    assert 0 < difference(vectors, exact) < 0.05
 
 
 def test_a_model_that_is_always_float32_is_not_said_to_be_anything_else(tmp_path: Path) -> None:
     """A StaticEmbedding ignores the chosen type."""
     folder = published.static(tmp_path / "static")
-    assert sources(load(folder))["dtype"][0] == sources(load(folder, dtype="float32"))["dtype"][0] == "float32"
+    for encoder in (load(folder), load(folder, dtype="float32")):
+        assert encoder.settings.values()["dtype"] == "float32"
     text = (
         r"--dtype is bfloat16, and the numbers of model '.*static' are float32 whatever is asked for\. Leave it out\."
     )
@@ -299,7 +369,17 @@ def test_a_model_that_is_always_float32_is_not_said_to_be_anything_else(tmp_path
 
 
 def pairs(count: int) -> list[tuple[str, str]]:
-    return [(f"d{n}", "ba " * (n % 7) + ("da", "fe", "lo")[n % 3]) for n in range(count)]
+    """Return texts of up to eight words, each with its id."""
+    result = []
+    for number in range(count):
+        last_word = ("da", "fe", "lo")[number % 3]
+        text = "ba " * (number % 7) + last_word
+        result.append((f"d{number}", text))
+    return result
+
+
+def texts_of(count: int) -> list[str]:
+    return [text for _, text in pairs(count)]
 
 
 def test_rows_are_written_in_order_with_their_names(
@@ -308,12 +388,13 @@ def test_rows_are_written_in_order_with_their_names(
     monkeypatch.setattr(embedding, "WINDOW", 8)
     encoder = load_once(models["mean"])
     reported = list[int]()
-    assert encoder.write(tmp_path, iter(pairs(21)), 21, "passage", reported.append) == {"texts": 21.0}
-    vectors = Vectors.open(tmp_path)
+    cost = encoder.write(tmp_path, iter(pairs(21)), 21, "passage", reported.append)
+    assert cost == {"texts": 21.0}
     assert sum(reported) == 21
-    assert {file.name for file in tmp_path.iterdir()} == {"manifest.json", "ids.json", "dense.npy"}
-    assert close(vectors.dense(0, 21), encoder.embed([text for _, text in pairs(21)], "passage"))
-    assert vectors.ids == [f"d{n}" for n in range(21)]
+    assert contents(tmp_path).keys() == {"manifest.json", "ids.json", "dense.npy"}
+    vectors = Vectors.open(tmp_path)
+    assert_close(vectors.dense(0, 21), encoder.embed(texts_of(21), "passage"))
+    assert vectors.ids == [text_id for text_id, _ in pairs(21)]
 
 
 class Stop(Exception):
@@ -327,20 +408,23 @@ def test_an_interrupted_attempt_is_resumed(
     """Finished windows are kept, and the files equal those of an unbroken attempt, byte for byte."""
     monkeypatch.setattr(embedding, "WINDOW", 8)
     encoder = load_once(models["mean"])
-    for name in ("whole", "broken"):
-        (tmp_path / name).mkdir()
-    encoder.write(tmp_path / "whole", pairs(21), 21, "passage", lambda n: None)
+    unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
+    unbroken.mkdir()
+    resumed.mkdir()
+    encoder.write(unbroken, pairs(21), 21, "passage", ignore)
 
-    def broken() -> Iterator[tuple[str, str]]:
-        yield from pairs(21)[:read]
+    def interrupted() -> Iterator[tuple[str, str]]:
+        yield from pairs(read)
         raise Stop
 
     with pytest.raises(Stop):
-        encoder.write(tmp_path / "broken", broken(), 21, "passage", lambda n: None)
+        encoder.write(resumed, interrupted(), 21, "passage", ignore)
     reported: list[int] = []
-    encoder.write(tmp_path / "broken", iter(pairs(21)), 21, "passage", reported.append)
-    assert reported[0] == read // 8 * 8 and sum(reported) == 21
-    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+    encoder.write(resumed, iter(pairs(21)), 21, "passage", reported.append)
+    finished = read // 8 * 8
+    assert reported[0] == finished
+    assert sum(reported) == 21
+    assert contents(unbroken) == contents(resumed)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -353,27 +437,44 @@ def test_batches_by_tokens_give_the_librarys_own_vectors(
     name: str, kind: Kind, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For every pooling, also with [CLS] alone in the last layer, and for a model that only the library can run."""
-    choices = {"pooling": "cls"} if name in ("bare", "roberta") else {}
+    choices = {}
+    if name in ("bare", "roberta"):
+        choices["pooling"] = "cls"
     encoder = load_once(models[name], **choices)
-    texts = [text for _, text in pairs(40)]
-    run = encoder.model.encode_query if kind == "query" else encoder.model.encode_document
+    texts = texts_of(40)
+    encode = encoder.model.encode_document
+    if kind == "query":
+        encode = encoder.model.encode_query
+    forward = encoder.forward(kind)
     prompt = str(encoder.recipe(kind)["prefix"])
-    theirs = run(texts, prompt=prompt, show_progress_bar=False, normalize_embeddings=encoder.forward(kind).unit)
+    theirs = encode(texts, prompt=prompt, show_progress_bar=False, normalize_embeddings=forward.unit)
     ours = encoder.embed(texts, kind)
-    assert np.abs(np.asarray(theirs) - ours).max() < 1e-5 and len(np.unique(ours.round(3), axis=0)) > 10
-    assert isinstance(encoder.forward(kind).window(texts), Tokenised)
+    assert_close(ours, np.asarray(theirs))
+    distinct = np.unique(ours.round(3), axis=0)
+    assert len(distinct) > 10
+    assert isinstance(forward.window(texts), Tokenised)
+
     monkeypatch.setattr(Forward, "_is_plain", lambda self: False)
     assert isinstance(encoder.forward(kind).window(texts), Whole)
-    assert np.abs(encoder.embed(texts, kind) - ours).max() < 1e-5
+    by_library = encoder.embed(texts, kind)
+    assert_close(by_library, ours)
 
 
 def test_only_cls_pooling_spares_the_last_layer(models: dict[str, Path]) -> None:
-    for mode, spared in (("cls", True), ("mean", False), ("max", False), ("lasttoken", False)):
-        assert load_once(models["bare"], pooling=mode).forward("query")._reads_first_only() is spared
-    assert not load_once(models["two"]).forward("query")._reads_first_only()
     encoder = load_once(models["bare"], pooling="cls")
+    assert encoder.forward("query")._reads_first_only()
+    for mode in ("mean", "max", "lasttoken"):
+        pooled = load_once(models["bare"], pooling=mode)
+        assert not pooled.forward("query")._reads_first_only()
+    joined = load_once(models["two"])
+    assert not joined.forward("query")._reads_first_only()
+
+
+def test_cls_pooling_behind_a_prompt_needs_the_last_layer(models: dict[str, Path]) -> None:
+    """[CLS] then belongs to the prompt, and the next token is read."""
+    encoder = load(models["bare"], pooling="cls")
     pooling: Any = encoder.model[1]
-    pooling.include_prompt = False  # [CLS] then belongs to the prompt, and the next token is read
+    pooling.include_prompt = False
     assert not encoder.forward("query")._reads_first_only()
 
 
@@ -381,20 +482,23 @@ def test_only_cls_pooling_spares_the_last_layer(models: dict[str, Path]) -> None
 def test_a_wrong_number_of_texts_is_refused(
     count: int, announced: int, models: dict[str, Path], tmp_path: Path
 ) -> None:
+    encoder = load_once(models["mean"])
     text = f"{announced} texts \\(query\\) were announced and {count} read: the collection's files are cut short"
     with pytest.raises(RetrobenchError, match=text):
-        load_once(models["mean"]).write(tmp_path, pairs(count), announced, "query", lambda n: None)
+        encoder.write(tmp_path, pairs(count), announced, "query", ignore)
 
 
 def test_a_vector_that_is_not_finite_names_its_text(
     models: dict[str, Path], copied: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = copied("silent")
-    weights = load_file(folder / "model.safetensors")
-    bad = tiny.tokenizer().convert_tokens_to_ids("lo")
-    weights["bert.embeddings.word_embeddings.weight"][bad] = float("nan")
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(
-        RetrobenchError, match=r"gives passage 'd2' a vector that is not finite \(of the 9 read with it, 3\)"
-    ):
-        load(folder).write(tmp_path, pairs(9), 9, "passage", lambda n: None)
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    word_embeddings = weights["bert.embeddings.word_embeddings.weight"]
+    token = tiny.tokenizer().convert_tokens_to_ids("lo")
+    word_embeddings[token] = float("nan")
+    save_file(weights, file, {"format": "pt"})
+    encoder = load(folder)
+    text = r"gives passage 'd2' a vector that is not finite \(of the 9 read with it, 3\)"
+    with pytest.raises(RetrobenchError, match=text):
+        encoder.write(tmp_path, pairs(9), 9, "passage", ignore)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ PLANS = {
 }
 
 
-def dense(draw: np.random.Generator, kind: str, rows: int, width: int) -> np.ndarray:
+def draw_vectors(draw: np.random.Generator, kind: str, rows: int, width: int) -> np.ndarray:
     """Draw vectors [rows, width] float32 of a kind that is hard for search."""
     if kind == "whole":  # few values, so that most scores are equal
         return draw.integers(-1, 2, (rows, width)).astype(np.float32)
@@ -42,20 +41,45 @@ def dense(draw: np.random.Generator, kind: str, rows: int, width: int) -> np.nda
     if kind == "collapsed":  # nearly one vector, which bfloat16 cannot tell apart
         return np.float32(10) + np.float32(1e-4) * vectors
     if kind == "scales":
-        return vectors * np.float32(10) ** draw.integers(-18, 14, (rows, 1)).astype(np.float32)
+        exponents = draw.integers(-18, 14, (rows, 1)).astype(np.float32)
+        return vectors * np.float32(10) ** exponents
     if kind == "doubled":
         vectors[rows // 2 :] = vectors[: rows - rows // 2]
     return vectors
 
 
-def terms(draw: np.random.Generator, rows: int, whole: bool) -> Terms:
+def draw_vector_set(draw: np.random.Generator, kind: str, rows: int, width: int) -> VectorSet:
+    return VectorSet(draw_vectors(draw, kind, rows, width))
+
+
+def vector_set(*vectors: list[float]) -> VectorSet:
+    return VectorSet(np.asarray(vectors, np.float32))
+
+
+def ones(rows: int, width: int) -> VectorSet:
+    return VectorSet(np.ones((rows, width), np.float32))
+
+
+def in_row_order(documents: int) -> np.ndarray:
+    """Return tie ranks [N] int32 that prefer the first of equal documents."""
+    return np.arange(documents, dtype=np.int32)
+
+
+def draw_tie_ranks(draw: np.random.Generator, documents: int) -> np.ndarray:
+    return draw.permutation(documents).astype(np.int32)
+
+
+def draw_terms(draw: np.random.Generator, rows: int, whole: bool) -> Terms:
     """Draw sparse rows of up to eight words."""
     counts = draw.integers(0, 9, rows)
     indices = [np.zeros(0, np.int64)]
     for count in counts:
-        indices.append(draw.permutation(WORDS)[:count])
+        words = draw.permutation(WORDS)
+        indices.append(words[:count])
     total = int(counts.sum())
-    values = draw.integers(-2, 3, total) if whole else draw.standard_normal(total)
+    values = draw.standard_normal(total)
+    if whole:
+        values = draw.integers(-2, 3, total).astype(np.float64)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return Terms(indptr, np.concatenate(indices).astype(np.int32), values.astype(np.float32))
 
@@ -74,25 +98,31 @@ def fold(products: np.ndarray) -> np.ndarray:
 
 def oracle(queries: VectorSet, documents: VectorSet, scale: float) -> np.ndarray:
     """Return all canonical scores, [Q, N] float32."""
-    total = np.zeros((len(queries), len(documents)))
+    query_count, document_count = len(queries), len(documents)
+    total = np.zeros((query_count, document_count))
     if documents.width:
-        left = queries.block(0, len(queries)).astype(np.float64)
-        right = documents.block(0, len(documents)).astype(np.float64)
-        total += fold(left[:, None] * right[None])
+        query_vectors = queries.block(0, query_count).astype(np.float64)
+        document_vectors = documents.block(0, document_count).astype(np.float64)
+        total += fold(query_vectors[:, None] * document_vectors[None])
     if documents.terms:
-        query_weights = queries.written_terms(0, len(queries)).astype(np.float64)
+        query_terms = queries.written_terms(0, query_count).astype(np.float64)
         indptr, indices, values = documents.terms
-        for row in range(len(documents)):
+        for row in range(document_count):
             entries = slice(indptr[row], indptr[row + 1])
+            words = indices[entries]
             weights = values[entries].astype(np.float64)
-            total[:, row] += scale * fold(query_weights[:, indices[entries]] * weights)
+            products = query_terms[:, words] * weights
+            total[:, row] += scale * fold(products)
     return total.astype(np.float32) + np.float32(0)
 
 
 def expected(scores: np.ndarray, tie_ranks: np.ndarray, depth: int) -> TopK:
     """Return the best `depth` of scores [Q, N] by a plain sort."""
-    orders = [np.lexsort((tie_ranks, -query_scores.astype(np.float64))) for query_scores in scores]
-    rows = np.stack(orders)[:, :depth]
+    orders = []
+    for query_scores in scores.astype(np.float64):
+        order = np.lexsort((tie_ranks, -query_scores))
+        orders.append(order[:depth])
+    rows = np.stack(orders)
     return TopK(rows, np.take_along_axis(scores, rows, 1))
 
 
@@ -118,8 +148,12 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        ignored = {None, *(_memory(argument) for argument in args)}
-        outputs = result if isinstance(result, tuple | list) else [result]
+        ignored: set[int | None] = {None}
+        for argument in args:
+            ignored.add(_memory(argument))
+        outputs = [result]
+        if isinstance(result, tuple | list):
+            outputs = list(result)
         for output in outputs:
             if _memory(output) not in ignored:
                 self.numbers = max(self.numbers, output.numel())
@@ -133,6 +167,7 @@ def _memory(value: Any) -> int | None:
     return None
 
 
+# Queries, documents, width, depth.
 SIZES = [
     (1, 1, 1, 1),
     (1, 60, 33, 5),
@@ -149,11 +184,12 @@ SIZES = [
 def test_dense_is_every_score_sorted(kind: str, plan: Plan) -> None:
     draw = np.random.default_rng(3)
     for query_count, document_count, width, depth in SIZES:
-        queries = VectorSet(dense(draw, kind, query_count, width))
-        documents = VectorSet(dense(draw, kind, document_count, width))
-        tie_ranks = draw.permutation(document_count).astype(np.int32)
-        best = expected(oracle(queries, documents, 1.0), tie_ranks, depth)
-        assert_same(search_all(queries, documents, depth, tie_ranks, 1.0, plan), best)
+        queries = draw_vector_set(draw, kind, query_count, width)
+        documents = draw_vector_set(draw, kind, document_count, width)
+        tie_ranks = draw_tie_ranks(draw, document_count)
+        best = search_all(queries, documents, depth, tie_ranks, 1.0, plan)
+        scores = oracle(queries, documents, 1.0)
+        assert_same(best, expected(scores, tie_ranks, depth))
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -161,31 +197,41 @@ def test_dense_is_every_score_sorted(kind: str, plan: Plan) -> None:
 @pytest.mark.parametrize("both", [True, False])
 def test_terms_are_every_score_sorted(both: bool, whole: bool, plan: Plan) -> None:
     draw = np.random.default_rng(4)
-    kind = "whole" if whole else "normal"
+    kind = "normal"
+    if whole:
+        kind = "whole"
+
+    def draw_set(rows: int, width: int) -> VectorSet:
+        vectors = None
+        if both:
+            vectors = draw_vectors(draw, kind, rows, width)
+        return VectorSet(vectors, draw_terms(draw, rows, whole), WORDS)
+
     for query_count, document_count, width, depth in SIZES:
-        sides = []
-        for rows in (query_count, document_count):
-            vectors = dense(draw, kind, rows, width) if both else None
-            sides.append(VectorSet(vectors, terms(draw, rows, whole), WORDS))
-        queries, documents = sides
-        tie_ranks = draw.permutation(document_count).astype(np.int32)
-        best = expected(oracle(queries, documents, 0.3), tie_ranks, depth)
-        assert_same(search_all(queries, documents, depth, tie_ranks, 0.3, plan), best)
+        queries = draw_set(query_count, width)
+        documents = draw_set(document_count, width)
+        tie_ranks = draw_tie_ranks(draw, document_count)
+        best = search_all(queries, documents, depth, tie_ranks, 0.3, plan)
+        scores = oracle(queries, documents, 0.3)
+        assert_same(best, expected(scores, tie_ranks, depth))
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
 def test_vectors_stored_in_16_bits_are_scored_as_their_32_bit_numbers(stored: str, plan: Plan) -> None:
     draw = np.random.default_rng(5)
-    vectors = dense(draw, "normal", 300, 40)
-    queries = VectorSet(dense(draw, "normal", 5, 40))
+    vectors = draw_vectors(draw, "normal", 300, 40)
+    queries = draw_vector_set(draw, "normal", 5, 40)
     bits = narrowed(vectors, stored)
-    tie_ranks = draw.permutation(300).astype(np.int32)
+    tie_ranks = draw_tie_ranks(draw, 300)
     wide = VectorSet(widened(bits, stored))
     narrow = VectorSet(bits, stored=stored)
-    best = expected(oracle(queries, wide, 1.0), tie_ranks, 20)
-    assert_same(search_all(queries, narrow, 20, tie_ranks, 1.0, plan), best)
-    assert_same(search_all(queries, wide, 20, tie_ranks), best)
+    scores = oracle(queries, wide, 1.0)
+    best = expected(scores, tie_ranks, 20)
+    narrow_best = search_all(queries, narrow, 20, tie_ranks, 1.0, plan)
+    wide_best = search_all(queries, wide, 20, tie_ranks)
+    assert_same(narrow_best, best)
+    assert_same(wide_best, best)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -194,49 +240,65 @@ def test_more_equal_scores_than_room(plan: Plan) -> None:
     if plan.documents == 1:
         plan = Plan(first="fp32", documents=50)
     draw = np.random.default_rng(6)
-    tie_ranks = draw.permutation(3000).astype(np.int32)
-    for vectors in (np.ones((3000, 8), np.float32), dense(draw, "collapsed", 3000, 8)):
-        queries = VectorSet(dense(draw, "collapsed", 4, 8))
-        documents = VectorSet(vectors)
-        best = expected(oracle(queries, documents, 1.0), tie_ranks, 9)
-        assert_same(search_all(queries, documents, 9, tie_ranks, 1.0, plan), best)
+    tie_ranks = draw_tie_ranks(draw, 3000)
+    equal = ones(3000, 8)
+    collapsed = draw_vector_set(draw, "collapsed", 3000, 8)
+    for documents in (equal, collapsed):
+        queries = draw_vector_set(draw, "collapsed", 4, 8)
+        best = search_all(queries, documents, 9, tie_ranks, 1.0, plan)
+        scores = oracle(queries, documents, 1.0)
+        assert_same(best, expected(scores, tie_ranks, 9))
 
 
 def test_the_worst_order_of_documents() -> None:
     """Each document is better than all earlier ones, so each reaches the threshold."""
-    vectors = np.linspace(-1, 1, 20_000, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
-    queries = VectorSet(np.ones((2, 4), np.float32))
-    tie_ranks = np.arange(20_000, dtype=np.int32)
+    column = np.linspace(-1, 1, 20_000, dtype=np.float32)
+    documents = VectorSet(np.repeat(column[:, None], 4, axis=1))
+    queries = ones(2, 4)
+    tie_ranks = in_row_order(20_000)
+    last_thirty = list(range(19_999, 19_969, -1))
     for plan in (Plan(first="bf16"), Plan(first="fp32"), Plan(device="cpu", documents=512)):
-        best = search_all(queries, VectorSet(vectors), 30, tie_ranks, 1.0, plan)
-        assert best.rows.tolist() == [list(range(19_999, 19_969, -1))] * 2
+        best = search_all(queries, documents, 30, tie_ranks, 1.0, plan)
+        assert best.rows.tolist() == [last_thirty, last_thirty]
 
 
 @pytest.mark.parametrize("later", [0.75, 0.65])
 def test_a_threshold_is_loosened_for_documents_with_a_larger_error(later: float) -> None:
     """First scores of 1 with an error of 0.1 keep candidates from 0.8 on; an error of 0.3 keeps them from 0.6 on."""
-    canonical = np.asarray([0.9] * 1100 + [later + 0.3], np.float32)
-    tie_ranks = np.arange(1101, dtype=np.int32)
+    canonical = np.full(1101, 0.9, np.float32)
+    canonical[1100] = later + 0.3
+    canonical_tensor = torch.from_numpy(canonical)
+    tie_ranks = in_row_order(1101)
     compiled = NumbaBuffer(1, 10, tie_ranks, lambda queries, rows: canonical[rows])
-    tensors = TorchBuffer(1, 10, torch.from_numpy(tie_ranks), lambda queries, rows: torch.from_numpy(canonical)[rows])
+    tensors = TorchBuffer(1, 10, torch.from_numpy(tie_ranks), lambda queries, rows: canonical_tensor[rows])
 
     def add(scores: np.ndarray, first_row: int, error: float) -> None:
-        bound = ErrorBound(np.zeros(1), np.full(1, error), 0.0)
+        bound = equal_bounds(1, error)
         compiled.add(scores, first_row, bound)
         tensors.add(torch.from_numpy(scores), first_row, as_tensors(bound))
 
-    add(np.ones((1, 1100), np.float32), 0, 0.1)
-    add(np.full((1, 1), later, np.float32), 1100, 0.3)
-    assert compiled.finish().rows.tolist() == tensors.finish().rows.tolist() == [[1100, *range(9)]]
+    first_scores = np.ones((1, 1100), np.float32)
+    later_score = np.full((1, 1), later, np.float32)
+    add(first_scores, 0, error=0.1)
+    add(later_score, 1100, error=0.3)
+    best_rows = [[1100, *range(9)]]
+    assert compiled.finish().rows.tolist() == best_rows
+    assert tensors.finish().rows.tolist() == best_rows
+
+
+def equal_bounds(queries: int, error: float, unit: float = 0.0) -> ErrorBound:
+    """Return the same bound for each query, without a shift."""
+    return ErrorBound(np.zeros(queries), np.full(queries, error), unit)
 
 
 def as_tensors(bound: ErrorBound) -> ErrorBound:
-    return ErrorBound(torch.from_numpy(bound.shifts), torch.from_numpy(bound.errors), bound.unit)
+    shifts = torch.from_numpy(bound.shifts)
+    errors = torch.from_numpy(bound.errors)
+    return ErrorBound(shifts, errors, bound.unit)
 
 
 @pytest.mark.parametrize("unit", [0.0, bounds.UNIT])
 def test_thresholds_of_arrays_tensors_and_the_compiled_loop_are_equal(unit: float) -> None:
-    """A k-th largest score of 3 with an error of 0.5 gives 2, or 2.5 if it is canonical, less the rounding."""
     draw = np.random.default_rng(12)
     kth = draw.standard_normal(200) * 10
     shifts = draw.standard_normal(200)
@@ -244,114 +306,155 @@ def test_thresholds_of_arrays_tensors_and_the_compiled_loop_are_equal(unit: floa
     bound = ErrorBound(shifts, errors, unit)
     arrays = bounds.first_threshold(kth, bound)
     tensors = bounds.first_threshold(torch.from_numpy(kth), as_tensors(bound))
-    compiled = [scanning.first_threshold(*numbers, unit) for numbers in zip(kth, shifts, errors, strict=True)]
-    assert arrays.tolist() == tensors.tolist() == compiled
-    three = np.full(1, 3.0)
-    bound = ErrorBound(np.zeros(1), np.full(1, 0.5), unit)
-    assert bounds.first_threshold(three, bound) == (2 - 3 * unit) / (1 + unit)
-    assert bounds.canonical_threshold(three, bound) == 2.5 / (1 + unit)
+    compiled = []
+    for query in range(200):
+        compiled.append(scanning.first_threshold(kth[query], shifts[query], errors[query], unit))
+    assert arrays.tolist() == compiled
+    assert tensors.tolist() == compiled
+
+
+@pytest.mark.parametrize("unit", [0.0, bounds.UNIT])
+def test_a_threshold_is_the_kth_score_less_its_error(unit: float) -> None:
+    """A k-th largest score of 3 with an error of 0.5 gives 2, or 2.5 if it is canonical, less the rounding."""
+    kth = np.full(1, 3.0)
+    bound = equal_bounds(1, 0.5, unit)
+    first = bounds.first_threshold(kth, bound)
+    canonical = bounds.canonical_threshold(kth, bound)
+    assert first == (2 - 3 * unit) / (1 + unit)
+    assert canonical == 2.5 / (1 + unit)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     draw = np.random.default_rng(7)
-    queries = VectorSet(dense(draw, "normal", 100, 48))
-    documents = VectorSet(dense(draw, "doubled", 9000, 48))
-    tie_ranks = precedence([f"d{row}" for row in range(9000)])
+    queries = draw_vector_set(draw, "normal", 100, 48)
+    documents = draw_vector_set(draw, "doubled", 9000, 48)
+    ids = [f"d{row}" for row in range(9000)]
+    tie_ranks = precedence(ids)
     usual_threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
         best = search_all(queries, documents, 50, tie_ranks, 1.0, Plan(first="bf16"))
     finally:
         torch.set_num_threads(usual_threads)
-    assert_same(best, expected(oracle(queries, documents, 1.0), tie_ranks, 50))
+    scores = oracle(queries, documents, 1.0)
+    assert_same(best, expected(scores, tie_ranks, 50))
 
 
 @pytest.mark.parametrize("width", [1, 31, 32, 33, 100])
 def test_torch_sums_as_the_compiled_loop_does(width: int) -> None:
     draw = np.random.default_rng(8)
-    left = dense(draw, "scales", 50, width)
-    right = dense(draw, "scales", 50, width)
-    sums = torch_sums(torch.from_numpy(left), torch.from_numpy(right)).numpy()
-    assert np.array_equal(sums, fold(left.astype(np.float64) * right.astype(np.float64)))
+    left = draw_vectors(draw, "scales", 50, width)
+    right = draw_vectors(draw, "scales", 50, width)
+    sums = torch_sums(torch.from_numpy(left), torch.from_numpy(right))
+    products = left.astype(np.float64) * right.astype(np.float64)
+    assert np.array_equal(sums.numpy(), fold(products))
 
 
 def test_no_query_and_no_document() -> None:
-    vectors = VectorSet(np.ones((3, 4), np.float32))
-    empty = VectorSet(np.ones((0, 4), np.float32))
+    vectors = ones(3, 4)
+    empty = ones(0, 4)
     for plan in (Plan(), Plan(device="cpu")):
-        assert list(search(empty, vectors, 5, np.arange(3, dtype=np.int32), 1.0, plan)) == []
-        assert list(search(vectors, empty, 5, np.zeros(0, np.int32), 1.0, plan)) == []
+        no_query = search(empty, vectors, 5, in_row_order(3), 1.0, plan)
+        no_document = search(vectors, empty, 5, in_row_order(0), 1.0, plan)
+        assert list(no_query) == []
+        assert list(no_document) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e15])
 def test_an_unsound_vector_is_named_by_its_row(value: float) -> None:
     vectors = np.ones((80, 4), np.float32)
     vectors[61, 2] = value
+    by_dense = VectorSet(vectors)
+    assert_unsound(by_dense, "dense")
     values = vectors[:, 2].copy()
-    sparse = VectorSet(None, Terms(np.arange(81), np.zeros(80, np.int32), values), 4)
-    assert_unsound(VectorSet(vectors[:1]), VectorSet(vectors), "dense")
-    assert_unsound(sparse.slice(0, 1), sparse, "terms")
+    terms = Terms(np.arange(81), np.zeros(80, np.int32), values)
+    by_terms = VectorSet(None, terms, 4)
+    assert_unsound(by_terms, "terms")
 
 
-def assert_unsound(queries: VectorSet, documents: VectorSet, field: str) -> None:
-    """Search all documents and a slice of them, by both engines: row 61 is unsound."""
-    tie_ranks = np.arange(len(documents), dtype=np.int32)
+def assert_unsound(documents: VectorSet, field: str) -> None:
+    """Search all documents and a slice of them for the first, by both engines: row 61 is unsound."""
+    queries = documents.slice(0, 1)
+    tie_ranks = in_row_order(len(documents))
     for shard in (documents, documents.slice(30, 80)):
         for plan in (Plan(), Plan(device="cpu")):
             with pytest.raises(UnsoundError) as error:
                 next(search(queries, shard, 5, tie_ranks[shard.first :], 1.0, plan))
-            assert (error.value.row, error.value.field) == (61, field)
+            assert error.value.row == 61
+            assert error.value.field == field
 
 
 def test_pairs_of_terms_are_scored_without_the_vocabulary() -> None:
     """4,096 pairs of 8 words each; a row of the vocabulary for each pair would be 123 million numbers."""
     draw = np.random.default_rng(10)
     words = 30_000
-    indices = draw.integers(0, words // 8, (512, 8)) * 8 + np.arange(8)
+    drawn_words = draw.integers(0, words // 8, (512, 8)) * 8 + np.arange(8)
+    indices = drawn_words.ravel().astype(np.int32)
     values = draw.random(4096).astype(np.float32)
-    documents = VectorSet(None, Terms(np.arange(513) * 8, indices.ravel().astype(np.int32), values), words)
+    indptr = np.arange(513) * 8
+    documents = VectorSet(None, Terms(indptr, indices, values), words)
     queries = documents.slice(0, 8)
-    tie_ranks = np.arange(512, dtype=np.int32)
+    tie_ranks = in_row_order(512)
     with Largest() as largest:  # type: ignore[no-untyped-call]
         by_torch = search_all(queries, documents, 512, tie_ranks, 1.0, Plan(device="cpu"))
     assert largest.numbers <= 512 * 1024
-    assert_same(by_torch, search_all(queries, documents, 512, tie_ranks))
+    by_numba = search_all(queries, documents, 512, tie_ranks)
+    assert_same(by_torch, by_numba)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_a_score_that_rounds_to_minus_zero_is_tied_with_zero(plan: Plan) -> None:
     """-1e-60 is too small for 32 bits; the tie ranks alone decide among three zeros."""
-    queries = VectorSet(np.asarray([[-1e-30, 0]], np.float32))
-    documents = VectorSet(np.asarray([[1e-30, 0], [0, 0], [0, 1]], np.float32))
-    best = search_all(queries, documents, 1, np.arange(3, dtype=np.int32), 1.0, plan)
+    queries = vector_set([-1e-30, 0])
+    documents = vector_set([1e-30, 0], [0, 0], [0, 1])
+    best = search_all(queries, documents, 1, in_row_order(3), 1.0, plan)
     assert best.rows.tolist() == [[0]]
     assert not np.signbit(best.scores).any()
 
 
-@pytest.mark.parametrize("first", ["equal", "near"])
-def test_equal_first_scores_are_read_in_steps(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tile passes: 32 queries times 16,384 documents, an eighth of which is read together."""
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the numbers of tiles and of pairs that are read together."""
     monkeypatch.setattr(torch_buffer, "_TILES", 2**9)
     monkeypatch.setattr(torch_buffer, "_PAIRS", 2**14)
-    draw = np.random.default_rng(11)
-    count = 2**14
-    vectors = np.ones((count, 2), np.float32)
+
+
+def similar_vectors(draw: np.random.Generator, first: str) -> np.ndarray:
+    """Return 16,384 vectors [N, 2] that are equal or near each other."""
+    vectors = np.ones((2**14, 2), np.float32)
     if first == "near":
-        vectors += np.float32(1e-5) * draw.standard_normal((count, 2)).astype(np.float32)
-    queries = VectorSet(np.ones((32, 2), np.float32))
-    documents = VectorSet(vectors)
-    tie_ranks = draw.permutation(count).astype(np.int32)
-    scores = torch.from_numpy(queries.block(0, 32) @ vectors.T)
-    bound = as_tensors(ErrorBound(np.zeros(32), np.full(32, 1e-3), 0.0))
+        noise = draw.standard_normal((2**14, 2)).astype(np.float32)
+        vectors += np.float32(1e-5) * noise
+    return vectors
+
+
+@pytest.mark.parametrize("first", ["equal", "near"])
+def test_equal_first_scores_are_read_in_steps(first: str, small_steps: None) -> None:
+    """Every tile passes: 32 queries times 16,384 documents, an eighth of which is read together."""
+    draw = np.random.default_rng(11)
+    query_vectors = np.ones((32, 2), np.float32)
+    document_vectors = similar_vectors(draw, first)
+    tie_ranks = draw_tie_ranks(draw, 2**14)
+    scores = torch.from_numpy(query_vectors @ document_vectors.T)
+    bound = as_tensors(equal_bounds(32, 1e-3))
     with Largest() as largest:  # type: ignore[no-untyped-call]
         buffer = TorchBuffer(32, 5, torch.from_numpy(tie_ranks), lambda queries, rows: scores[queries, rows])
         buffer.add(scores, 0, bound)
         ranking = buffer.finish()
     assert largest.numbers <= 2 * 2**9 * 128, "query and column of each hit that is read together"
     assert_same(ranking, expected(scores.numpy(), tie_ranks, 5))
+
+
+@pytest.mark.parametrize("first", ["equal", "near"])
+def test_a_search_in_steps_equals_the_compiled_one(first: str, small_steps: None) -> None:
+    draw = np.random.default_rng(11)
+    queries = ones(32, 2)
+    documents = VectorSet(similar_vectors(draw, first))
+    tie_ranks = draw_tie_ranks(draw, 2**14)
     by_torch = search_all(queries, documents, 5, tie_ranks, 1.0, Plan(device="cpu"))
-    assert_same(by_torch, search_all(queries, documents, 5, tie_ranks))
+    by_numba = search_all(queries, documents, 5, tie_ranks)
+    assert_same(by_torch, by_numba)
 
 
 # Shards
@@ -361,27 +464,36 @@ def test_equal_first_scores_are_read_in_steps(first: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("kind", ["whole", "normal", "doubled"])
 def test_shards_merge_to_the_whole(kind: str, shards: int) -> None:
     draw = np.random.default_rng(9)
-    queries = VectorSet(dense(draw, kind, 70, 6))
-    documents = VectorSet(dense(draw, kind, 40, 6))
-    tie_ranks = draw.permutation(40).astype(np.int32)
-    edges = [40 * shard // shards for shard in range(shards + 1)]
+    queries = draw_vector_set(draw, kind, 70, 6)
+    documents = draw_vector_set(draw, kind, 40, 6)
+    tie_ranks = draw_tie_ranks(draw, 40)
     for depth in (1, 12, 40, 100):
         rankings = []
-        for begin, end in itertools.pairwise(edges):
-            rankings.append(search_all(queries, documents.slice(begin, end), depth, tie_ranks[begin:end]))
+        for shard in range(shards):
+            begin = 40 * shard // shards
+            end = 40 * (shard + 1) // shards
+            shard_documents = documents.slice(begin, end)
+            rankings.append(search_all(queries, shard_documents, depth, tie_ranks[begin:end]))
         merged = merge(rankings, tie_ranks, min(depth, 40))
-        assert_same(merged, search_all(queries, documents, depth, tie_ranks))
+        unsharded = search_all(queries, documents, depth, tie_ranks)
+        assert_same(merged, unsharded)
 
 
 def test_a_merge_ends_where_its_lists_end() -> None:
-    first_rows = np.asarray([[4, 1, -1], [-1, -1, -1]], np.int32)
-    first_scores = np.asarray([[3, 1, -np.inf], [-np.inf, -np.inf, -np.inf]], np.float32)
-    second_rows = np.asarray([[0, 2], [3, -1]], np.int32)
-    second_scores = np.asarray([[3, 1], [-5, -np.inf]], np.float32)
-    first = TopK(first_rows, first_scores)
-    second = TopK(second_rows, second_scores)
+    first = padded(3, {4: 3, 1: 1}, {})
+    second = padded(2, {0: 3, 2: 1}, {3: -5})
     tie_ranks = np.asarray([1, 0, 2, 3, 4], np.int32)
-    merged = merge([first, second], tie_ranks, 5)
-    assert merged.rows.tolist() == [[0, 4, 1, 2, -1], [3, -1, -1, -1, -1]]
-    assert merged.scores.tolist() == [[3, 3, 1, 1, -np.inf], [-5, -np.inf, -np.inf, -np.inf, -np.inf]]
-    assert merge([second, first], tie_ranks, 3).rows.tolist() == [[0, 4, 1], [3, -1, -1]]
+    complete = merge([first, second], tie_ranks, 5)
+    cut = merge([second, first], tie_ranks, 3)
+    assert_same(complete, padded(5, {0: 3, 4: 3, 1: 1, 2: 1}, {3: -5}))
+    assert_same(cut, padded(3, {0: 3, 4: 3, 1: 1}, {3: -5}))
+
+
+def padded(depth: int, *queries: dict[int, float]) -> TopK:
+    """Return the result of queries, each with the scores of its rows, padded to a depth."""
+    rows = np.full((len(queries), depth), -1, np.int32)
+    scores = np.full((len(queries), depth), -np.inf, np.float32)
+    for query, hits in enumerate(queries):
+        rows[query, : len(hits)] = list(hits)
+        scores[query, : len(hits)] = list(hits.values())
+    return TopK(rows, scores)

@@ -42,11 +42,29 @@ def small_integers(draw: np.random.Generator, *shape: int) -> np.ndarray:
     return draw.integers(-2, 3, shape).astype(np.float32)
 
 
+def query_ids_of(count: int) -> list[str]:
+    return [f"q{row}" for row in range(count)]
+
+
 def hits(queries: Path, passages: Path, ids: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:
-    query_ids = [f"q{row}" for row in range(len(Vectors.open(queries)))]
-    result = ranked(queries, passages, query_ids, ids, depth, SCALE)
-    assert result.rows.dtype == np.int32 and result.scores.dtype == np.float32
+    """Return rows and scores of a search with the scale of these tests."""
+    query_count = len(Vectors.open(queries))
+    result = ranked(queries, passages, query_ids_of(query_count), ids, depth, SCALE)
+    assert result.rows.dtype == np.int32
+    assert result.scores.dtype == np.float32
     return result.rows, result.scores
+
+
+def assert_sorted(rows: np.ndarray, scores: np.ndarray, exact: np.ndarray, ids: list[str], depth: int) -> None:
+    """Compare a result with a plain sort of exact scores [Q, N]."""
+    assert rows.tolist() == naive(exact, ids, depth)
+    scores_of_rows = np.take_along_axis(exact, rows, 1)
+    assert scores.tolist() == scores_of_rows.tolist()
+
+
+def ones(rows: int) -> np.ndarray:
+    """Return equal vectors [rows, 2] float32."""
+    return np.ones((rows, 2), np.float32)
 
 
 # Queries, documents, depth. More than 256 queries are scored in more than one block.
@@ -73,9 +91,7 @@ def test_dense_equals_a_plain_sort(queries: int, documents: int, depth: int, see
     query_folder = lay(tmp_path / "q", dense=query_vectors)
     passage_folder = lay(tmp_path / "p", dense=passage_vectors)
     rows, scores = hits(query_folder, passage_folder, ids, depth)
-    exact = query_vectors @ passage_vectors.T
-    assert rows.tolist() == naive(exact, ids, depth)
-    assert scores.tolist() == np.take_along_axis(exact, rows, 1).tolist()
+    assert_sorted(rows, scores, query_vectors @ passage_vectors.T, ids, depth)
 
 
 def test_dense_without_ties(tmp_path: Path) -> None:
@@ -88,10 +104,12 @@ def test_dense_without_ties(tmp_path: Path) -> None:
     rows, scores = hits(query_folder, passage_folder, ids, 100)
     exact = query_vectors.astype(np.float64) @ passage_vectors.astype(np.float64).T
     best = -np.sort(-exact)[:, :100]
+    scores_of_rows = np.take_along_axis(exact, rows, 1)
     np.testing.assert_allclose(scores, best, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(scores, np.take_along_axis(exact, rows, 1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores, scores_of_rows, rtol=1e-4, atol=1e-4)
     assert (np.diff(scores) <= 0).all()
-    assert all(len(set(query_rows)) == 100 for query_rows in rows.tolist())
+    for query_rows in rows.tolist():
+        assert len(set(query_rows)) == 100
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -100,46 +118,54 @@ def test_terms_equal_the_dense_product(queries: int, documents: int, depth: int,
     draw = np.random.default_rng(documents)
     ids = random_ids(documents)
     entries, words = 3, 12
-    drawn_columns = [draw.permutation(words)[:entries] for _ in range(documents)]
+    drawn_columns = []
+    for _ in range(documents):
+        shuffled = draw.permutation(words)
+        drawn_columns.append(shuffled[:entries])
     columns = np.stack(drawn_columns).astype(np.int32)
     weights = small_integers(draw, documents, entries)
     query_terms = small_integers(draw, queries, words)
-    passage_vectors = small_integers(draw, documents, 2)
-    query_vectors = small_integers(draw, queries, 2)
     half = documents // 2
-    for array in (columns, weights, passage_vectors):  # duplicates
+    for array in (columns, weights):  # duplicates
         array[half : 2 * half] = array[:half]
-    matrix = np.zeros((documents, words), np.float32)
-    np.put_along_axis(matrix, columns, weights, 1)
-    exact = SCALE * (query_terms @ matrix.T)
+    passage_terms = np.zeros((documents, words), np.float32)
+    np.put_along_axis(passage_terms, columns, weights, 1)
+    exact = SCALE * (query_terms @ passage_terms.T)
+    query_vectors, passage_vectors = None, None
     if dense:
+        passage_vectors = small_integers(draw, documents, 2)
+        passage_vectors[half : 2 * half] = passage_vectors[:half]
+        query_vectors = small_integers(draw, queries, 2)
         exact = exact + query_vectors @ passage_vectors.T
 
-    query_folder = lay(tmp_path / "q", query_vectors if dense else None, written(query_terms), words)
-    passage_folder = lay(tmp_path / "p", passage_vectors if dense else None, sparse(columns, weights), words)
+    query_folder = lay(tmp_path / "q", query_vectors, written(query_terms), words)
+    passage_folder = lay(tmp_path / "p", passage_vectors, sparse(columns, weights), words)
     rows, scores = hits(query_folder, passage_folder, ids, depth)
-    assert rows.tolist() == naive(exact, ids, depth)
-    assert scores.tolist() == np.take_along_axis(exact, rows, 1).tolist()
+    assert_sorted(rows, scores, exact, ids, depth)
 
 
 def test_terms_that_all_documents_share(tmp_path: Path) -> None:
     """Every score is equal, so the ids alone decide."""
-    queries = lay(tmp_path / "q", None, written(np.ones((2, 4), np.float32)), 4)
-    shared = sparse(np.zeros((40, 1), np.int32), np.ones((40, 1), np.float32))
-    rows, scores = hits(queries, lay(tmp_path / "p", None, shared, 4), random_ids(40), 5)
-    assert rows.tolist() == naive(np.ones((2, 40)), random_ids(40), 5) and (scores == SCALE).all()
+    ids = random_ids(40)
+    all_words = written(np.ones((2, 4), np.float32))
+    first_word = sparse(np.zeros((40, 1), np.int32), np.ones((40, 1), np.float32))
+    queries = lay(tmp_path / "q", terms=all_words, words=4)
+    passages = lay(tmp_path / "p", terms=first_word, words=4)
+    rows, scores = hits(queries, passages, ids, 5)
+    equal_scores = np.full((2, 40), SCALE)
+    assert_sorted(rows, scores, equal_scores, ids, 5)
 
 
 def test_an_id_used_twice_is_refused(tmp_path: Path) -> None:
-    queries = lay(tmp_path / "q", dense=np.ones((1, 2), np.float32))
-    passages = lay(tmp_path / "p", dense=np.ones((3, 2), np.float32))
+    queries = lay(tmp_path / "q", ones(1))
+    passages = lay(tmp_path / "p", ones(3))
     with pytest.raises(RetrobenchError, match=r"^The collection holds the document id 'a' twice; .* Mend the file\.$"):
         ranked(queries, passages, ["q"], ["a", "b", "a"], 2, SCALE)
 
 
 def test_a_query_id_used_twice_is_refused(tmp_path: Path) -> None:
-    queries = lay(tmp_path / "q", dense=np.ones((2, 2), np.float32))
-    passages = lay(tmp_path / "p", dense=np.ones((2, 2), np.float32))
+    queries = lay(tmp_path / "q", ones(2))
+    passages = lay(tmp_path / "p", ones(2))
     with pytest.raises(RetrobenchError, match=r"^The queries hold the query id 'q' twice; .* Mend the file\.$"):
         ranked(queries, passages, ["q", "q"], ["a", "b"], 2)
 
@@ -147,12 +173,15 @@ def test_a_query_id_used_twice_is_refused(tmp_path: Path) -> None:
 # Self-hits, and non-finite numbers
 
 
-def folders(root: Path, terms: bool, queries: np.ndarray, passages: np.ndarray) -> tuple[Path, Path]:
+def lay_both(root: Path, terms: bool, queries: np.ndarray, passages: np.ndarray) -> tuple[Path, Path]:
     """Write two sides as dense vectors or as terms; the products [Q, N] are equal."""
-    if not terms:
-        return lay(root / "q", dense=queries), lay(root / "p", dense=passages)
-    width = queries.shape[1]
-    return lay(root / "q", None, written(queries), width), lay(root / "p", None, written(passages), width)
+    folders = root / "q", root / "p"
+    for folder, matrix in zip(folders, (queries, passages), strict=True):
+        if terms:
+            lay(folder, terms=written(matrix), words=matrix.shape[1])
+        else:
+            lay(folder, dense=matrix)
+    return folders
 
 
 @pytest.mark.parametrize("terms", [False, True])
@@ -163,32 +192,46 @@ def test_own_documents_are_dropped(depth: int, terms: bool, tmp_path: Path) -> N
     passage_vectors = small_integers(draw, 20, 2)
     query_vectors = small_integers(draw, 300, 2)
     ids = random_ids(20)
-    query_ids = random_ids(20)[::-1][:15] + [f"q{row}" for row in range(285)]
-    queries, passages = folders(tmp_path, terms, query_vectors, passage_vectors)
+    documents_as_queries = ids[:4:-1]
+    query_ids = documents_as_queries + query_ids_of(285)
+    queries, passages = lay_both(tmp_path, terms, query_vectors, passage_vectors)
     complete = ranked(queries, passages, query_ids, ids, depth)
     dropped = ranked(queries, passages, query_ids, ids, depth, drop_self=True)
+    exact = query_vectors @ passage_vectors.T
     self_hits = 0
-    for index, rows in enumerate(naive(query_vectors @ passage_vectors.T, ids, 20)):
-        other_rows = [row for row in rows if ids[row] != query_ids[index]]
-        self_hits += other_rows[:depth] != rows[:depth]
-        assert complete.rows[index].tolist() == rows[:depth]
-        assert [row for row in dropped.rows[index].tolist() if row >= 0] == other_rows[:depth]
-    assert dropped.self_hits == self_hits > 0
+    for query, rows in enumerate(naive(exact, ids, 20)):
+        best_rows = rows[:depth]
+        if query_ids[query] in ids:
+            rows.remove(ids.index(query_ids[query]))
+        best_others = rows[:depth]
+        self_hits += best_others != best_rows
+        assert complete.rows[query].tolist() == best_rows
+        assert filled(dropped.rows[query]) == best_others
+    assert self_hits > 0
+    assert dropped.self_hits == self_hits
     assert complete.self_hits == 0
     assert dropped.rows.shape == (300, min(depth, 20))
 
 
+def filled(rows: np.ndarray) -> list[int]:
+    """Return the rows of one query without the -1 behind them."""
+    document_rows: list[int] = rows[rows >= 0].tolist()
+    return document_rows
+
+
 @pytest.mark.parametrize("terms", [False, True])
 def test_no_query_and_no_passage(terms: bool, tmp_path: Path) -> None:
-    queries, passages = folders(tmp_path, terms, np.ones((2, 2), np.float32), np.ones((3, 2), np.float32))
-    empty = lay(tmp_path / "empty", np.zeros((0, 2), np.float32))
+    queries, passages = lay_both(tmp_path, terms, ones(2), ones(3))
+    empty = lay(tmp_path / "empty", ones(0))
+    query_ids = ["q1", "q2"]
+    ids = ["a", "b", "c"]
     reported: list[int] = []
-    no_query = ranked(empty, passages, [], ["a", "b", "c"], 5, advance=reported.append)
-    no_passage = ranked(queries, empty, ["q1", "q2"], [], 5, drop_self=True, advance=reported.append)
+    no_query = ranked(empty, passages, [], ids, 5, advance=reported.append)
+    no_passage = ranked(queries, empty, query_ids, [], 5, drop_self=True, advance=reported.append)
     assert no_query.rows.shape == (0, 0)
     assert no_passage.rows.shape == (2, 0)
     assert reported == []
-    result = ranked(queries, passages, ["q1", "q2"], ["a", "b", "c"], 5, advance=reported.append)
+    result = ranked(queries, passages, query_ids, ids, 5, advance=reported.append)
     assert result.ties == 4
     assert reported == [2]
 
@@ -197,23 +240,25 @@ def test_no_query_and_no_passage(terms: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e15])
 def test_a_vector_that_is_not_finite_is_named(value: float, terms: bool, tmp_path: Path) -> None:
     """faiss never returns a NaN document and returns nothing for a NaN query, both in silence."""
-    good = np.ones((1500, 2), np.float32)
-    bad = np.ones((1500, 2), np.float32)
+    good = ones(1500)
+    bad = ones(1500)
     bad[1100, 1] = value
     ids = [f"d{row}" for row in range(1500)]
-    file = "terms.values" if terms else "dense"
-    queries, passages = folders(tmp_path / "1", terms, bad, good)
-    with pytest.raises(RetrobenchError, match=rf"^The vector of query 'd1100' \({file}\.npy\) is not finite, so it ca"):
-        ranked(queries, passages, ids, ids, 5)
-    queries, passages = folders(tmp_path / "2", terms, good, bad)
-    with pytest.raises(RetrobenchError, match=rf"^The vector of document 'd1100' \({file}\.npy\) is not finite, so it"):
-        ranked(queries, passages, ids, ids, 5)
+    file = "dense"
+    if terms:
+        file = "terms.values"
+    for side, query_vectors, passage_vectors in (("query", bad, good), ("document", good, bad)):
+        queries, passages = lay_both(tmp_path / side, terms, query_vectors, passage_vectors)
+        text = rf"^The vector of {side} 'd1100' \({file}\.npy\) is not finite, so it ca"
+        with pytest.raises(RetrobenchError, match=text):
+            ranked(queries, passages, ids, ids, 5)
 
 
 def test_negative_scores_are_scores(tmp_path: Path) -> None:
     """The best of negative products is first, and no zero is filled in."""
-    queries = lay(tmp_path / "q", dense=np.asarray([[1.0, 0.0]], np.float32))
-    passages = lay(tmp_path / "p", dense=np.asarray([[-3, 0], [-1, 0], [-2, 0]], np.float32))
+    query_vectors = np.asarray([[1, 0]], np.float32)
+    passage_vectors = np.asarray([[-3, 0], [-1, 0], [-2, 0]], np.float32)
+    queries, passages = lay_both(tmp_path, False, query_vectors, passage_vectors)
     result = ranked(queries, passages, ["q"], ["a", "b", "c"], 10)
     assert result.rows.tolist() == [[1, 2, 0]]
     assert result.scores.tolist() == [[-1, -2, -3]]
@@ -222,17 +267,38 @@ def test_negative_scores_are_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize("terms", [False, True])
 def test_an_encoder_that_collapsed_does_not_win(terms: bool, tmp_path: Path) -> None:
     """One vector for all texts: each query's relevant document has another rank, by the ids alone."""
-    ones = np.ones((50, 2), np.float32)
     ids = random_ids(50)
-    queries, passages = folders(tmp_path, terms, ones, ones)
-    result = ranked(queries, passages, [f"q{row}" for row in range(50)], ids, 50)
+    query_ids = query_ids_of(50)
+    queries, passages = lay_both(tmp_path, terms, ones(50), ones(50))
+    result = ranked(queries, passages, query_ids, ids, 50)
     assert result.ties == 50 * 49
-    qrels = {f"q{row}": {ids[row]: 1} for row in range(50)}
-    values = measure(list(qrels), result.rows, ids, qrels, ["RR"])["RR"]
-    assert sorted(values.values()) == pytest.approx(sorted(1 / rank for rank in range(1, 51)))
+    qrels = {}
+    for query_id, text_id in zip(query_ids, ids, strict=True):
+        qrels[query_id] = {text_id: 1}
+    values = measure(query_ids, result.rows, ids, qrels, ["RR"])["RR"]
+    ranks = np.arange(1, 51)
+    assert sorted(values.values(), reverse=True) == pytest.approx(1 / ranks)
 
 
 # The stage, on a random encoder
+
+
+def random_encoder(setup: tiny.Tiny, representation: str, sizes: Representations) -> Encoder:
+    """Return an encoder on tiny's base, with weights that tell texts apart."""
+    backbone, _ = load_backbone(setup.base)
+    torch.manual_seed(2)
+    for name, parameter in backbone.named_parameters():
+        mean = 0.0
+        if "LayerNorm.weight" in name:
+            mean = 1.0
+        torch.nn.init.normal_(parameter, mean=mean, std=0.3)
+    return Encoder(backbone, representation, sizes).eval()
+
+
+def save(encoder: Encoder, setup: tiny.Tiny, folder: Path) -> Path:
+    folder.mkdir()
+    encoder.save(folder, load_tokenizer(setup.base), 40)
+    return folder
 
 
 def searched(setup: tiny.Tiny, encoder: Path, on: Experiment) -> tuple[Artifact, Artifact, Artifact]:
@@ -251,67 +317,83 @@ def searched(setup: tiny.Tiny, encoder: Path, on: Experiment) -> tuple[Artifact,
 def test_the_stage_ranks_by_the_similarity_of_its_representation(representation: str, tmp_path: Path) -> None:
     setup = tiny.make(tmp_path)
     sizes = Representations(dense=8, terms=6, activation="raw", scale=SCALE)
-    backbone, _ = load_backbone(setup.base)
-    torch.manual_seed(2)
-    for name, parameter in backbone.named_parameters():
-        torch.nn.init.normal_(parameter, mean=float("LayerNorm.weight" in name), std=0.3)
-    encoder = Encoder(backbone, representation, sizes).eval()
-    folder = tmp_path / "encoder"
-    folder.mkdir()
-    encoder.save(folder, load_tokenizer(setup.base), 40)
-    run, queries, passages = searched(setup, folder, works.experiment(representation, representation=sizes))
-    assert run.cost["queries"] == 15 and run.cost["documents"] == tiny.DOCUMENTS
+    encoder = random_encoder(setup, representation, sizes)
+    folder = save(encoder, setup, tmp_path / "encoder")
+    experiment = works.experiment(representation, representation=sizes)
+    run, queries, passages = searched(setup, folder, experiment)
+    assert run.cost["queries"] == 15
+    assert run.cost["documents"] == tiny.DOCUMENTS
+    assert queries.cost["texts"] == 15
+    assert passages.cost["texts"] == tiny.DOCUMENTS
 
-    names = json.loads((run.path / "names.json").read_text())
-    assert names["queries"] == [f"q{row}" for row in tiny.SPLITS["test"]]
-    assert (passages.cost["texts"], queries.cost["texts"]) == (tiny.DOCUMENTS, 15)
-    scores = encoder.similarity(load(queries.path), load(passages.path)).numpy()
-    rows = np.load(run.path / "rows.npy")
-    run_scores = np.load(run.path / "scores.npy")
-    assert rows.shape == (15, tiny.DOCUMENTS), "fewer than the depth of 1,000"
-    np.testing.assert_allclose(run_scores, np.take_along_axis(scores, rows, 1), rtol=1e-4, atol=1e-4)
-    assert (np.diff(run_scores) <= 0).all()
-    assert (np.sort(rows) == np.arange(tiny.DOCUMENTS)).all()
+    query_ids, _, result = read_run(run.path)
+    assert query_ids == [f"q{number}" for number in tiny.SPLITS["test"]]
+    query_embeddings = load(queries.path)
+    passage_embeddings = load(passages.path)
+    similarities = encoder.similarity(query_embeddings, passage_embeddings).numpy()
+    assert result.rows.shape == (15, tiny.DOCUMENTS), "fewer than the depth of 1,000"
+    similarities_of_rows = np.take_along_axis(similarities, result.rows, 1)
+    np.testing.assert_allclose(result.scores, similarities_of_rows, rtol=1e-4, atol=1e-4)
+    assert (np.diff(result.scores) <= 0).all()
+    assert (np.sort(result.rows) == np.arange(tiny.DOCUMENTS)).all()
 
 
 def load(folder: Path) -> representation.Embeddings:
     """Return the vectors of an encode stage, terms written out over the whole vocabulary."""
     vectors = Vectors.open(folder)
     rows = len(vectors)
-    dense = torch.from_numpy(vectors.dense(0, rows)) if vectors.width else None
+    dense = None
+    if vectors.width:
+        dense = torch.from_numpy(vectors.dense(0, rows))
     if not vectors.words:
         return representation.Embeddings(dense, None)
     sparse_rows = vectors.terms(0, rows)
     # Lower than every raw logit: `similarity` keeps the largest terms again, and must not keep one of these.
     terms = torch.full((rows, vectors.words), -1e9)
-    positions = np.repeat(np.arange(rows), np.diff(sparse_rows.indptr))
-    terms[positions, sparse_rows.indices] = torch.from_numpy(sparse_rows.values)
+    entry_counts = np.diff(sparse_rows.indptr)
+    entry_rows = np.repeat(np.arange(rows), entry_counts)
+    terms[entry_rows, sparse_rows.indices] = torch.from_numpy(sparse_rows.values)
     return representation.Embeddings(dense, terms)
 
 
 def test_the_stage_drops_own_documents_by_the_datasets_rule(tmp_path: Path) -> None:
     """Some documents have the ids of queries. The encoder is random."""
     setup = tiny.make(tmp_path)
-    documents = [json.loads(line) for line in (setup.data / "corpus.jsonl").read_text().splitlines()]
-    for row, number in enumerate(tiny.SPLITS["test"]):
-        documents[row]["_id"] = f"q{number}"
-    tiny.write_lines(setup.data / "corpus.jsonl", documents)
+    give_documents_query_ids(setup.data / "corpus.jsonl")
     backbone, _ = load_backbone(setup.base)
     encoder = Encoder(backbone, "cls", Representations()).eval()
-    folder = tmp_path / "encoder"
-    folder.mkdir()
-    encoder.save(folder, load_tokenizer(setup.base), 40)
-    runs = []
-    for rule in ("", "drop_self = true\n"):
+    folder = save(encoder, setup, tmp_path / "encoder")
+
+    def search_with(rule: str) -> Path:
         (setup.data / "dataset.toml").write_text(rule)
         run, _, _ = searched(setup, folder, works.experiment())
-        runs.append(run)
-    settings = [json.loads((run.path / "entry.json").read_text())["settings"] for run in runs]
-    assert settings[0] == {"depth": 1000, "scale": 1.0, "engine": "exact", "drop_self": False}
-    assert settings[1] == {**settings[0], "drop_self": True}
-    queries, ids, complete = read_run(runs[0].path)
-    _, _, dropped = read_run(runs[1].path)
-    assert (complete.self_hits, dropped.self_hits) == (0, 15)
-    for query, rows, dropped_rows in zip(queries, complete.rows.tolist(), dropped.rows.tolist(), strict=True):
-        other_rows = [row for row in rows if ids[row] != query]
-        assert [row for row in dropped_rows if row >= 0] == other_rows
+        return run.path
+
+    complete_run = search_with("")
+    dropped_run = search_with("drop_self = true\n")
+    assert settings_of(complete_run) == {"depth": 1000, "scale": 1.0, "engine": "exact", "drop_self": False}
+    assert settings_of(dropped_run) == {"depth": 1000, "scale": 1.0, "engine": "exact", "drop_self": True}
+    query_ids, ids, complete = read_run(complete_run)
+    _, _, dropped = read_run(dropped_run)
+    assert complete.self_hits == 0
+    assert dropped.self_hits == 15
+    for query, query_id in enumerate(query_ids):
+        other_rows = complete.rows[query].tolist()
+        other_rows.remove(ids.index(query_id))
+        assert filled(dropped.rows[query]) == other_rows
+
+
+def give_documents_query_ids(corpus: Path) -> None:
+    """Rename the first documents of a corpus to the ids of the test queries."""
+    documents = []
+    for line in corpus.read_text().splitlines():
+        documents.append(json.loads(line))
+    for document, number in zip(documents, tiny.SPLITS["test"], strict=False):
+        document["_id"] = f"q{number}"
+    tiny.write_lines(corpus, documents)
+
+
+def settings_of(run: Path) -> dict[str, object]:
+    """Return the settings that the store recorded with a run."""
+    entry = json.loads((run / "entry.json").read_text())
+    return dict(entry["settings"])

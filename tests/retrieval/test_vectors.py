@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,11 @@ WORDS = 50
 
 def rows_of(first: int, last: int, width: int) -> np.ndarray:
     """Return vectors that depend on the row number alone."""
-    return np.stack([np.random.default_rng(row).normal(size=width) for row in range(first, last)]).astype(np.float32)
+    rows = []
+    for row in range(first, last):
+        draw = np.random.default_rng(row)
+        rows.append(draw.normal(size=width))
+    return np.stack(rows).astype(np.float32)
 
 
 def terms_of(first: int, last: int) -> Terms:
@@ -30,76 +35,132 @@ def terms_of(first: int, last: int) -> Terms:
     counts, columns, values = [0], [], []
     for row in range(first, last):
         draw = np.random.default_rng([row, 1])
-        words = np.sort(draw.permutation(WORDS)[: draw.integers(0, 7)])
-        counts.append(len(words))
+        shuffled = draw.permutation(WORDS)
+        count = int(draw.integers(0, 7))
+        words = np.sort(shuffled[:count])
+        counts.append(count)
         columns.append(words.astype(np.int32))
-        values.append(draw.random(len(words), np.float32))
-    return Terms(np.cumsum(counts, dtype=np.int64), np.concatenate(columns), np.concatenate(values))
+        values.append(draw.random(count, np.float32))
+    indptr = np.cumsum(counts, dtype=np.int64)
+    return Terms(indptr, np.concatenate(columns), np.concatenate(values))
+
+
+def ids_of(rows: int) -> list[str]:
+    return [f"d{row}" for row in range(rows)]
 
 
 def fill(folder: Path, rows: int, window: int, width: int = 6, dtype: str = "float32", words: int = WORDS) -> None:
     with Writer(folder, rows, width, words, dtype, window, {"kind": "passage"}) as writer:
         for first, last in writer.windows():
-            writer.put(first, rows_of(first, last, width) if width else None, terms_of(first, last) if words else None)
-        writer.publish(f"d{row}" for row in range(rows))
+            dense, terms = None, None
+            if width:
+                dense = rows_of(first, last, width)
+            if words:
+                terms = terms_of(first, last)
+            writer.put(first, dense, terms)
+        writer.publish(ids_of(rows))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+# Rows, and rows of a window.
+SIZES = [(1, 8), (7, 8), (8, 8), (23, 8), (23, 1)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "window"), [(1, 8), (7, 8), (8, 8), (23, 8), (23, 1)])
-def test_vectors_are_read_as_written(rows: int, window: int, dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "window"), SIZES)
+def test_a_folder_describes_its_vectors(rows: int, window: int, dtype: str, tmp_path: Path) -> None:
     fill(tmp_path, rows, window, dtype=dtype)
     arrays = {"dense.npy", "terms.indptr.npy", "terms.indices.npy", "terms.values.npy"}
-    names = {"manifest.json", "ids.json", *arrays}
-    assert {file.name for file in tmp_path.iterdir()} == names
+    assert contents(tmp_path).keys() == {"manifest.json", "ids.json", *arrays}
     vectors = Vectors.open(tmp_path)
-    assert (len(vectors), vectors.width, vectors.words, vectors.dtype) == (rows, 6, WORDS, dtype)
-    assert vectors.ids == [f"d{row}" for row in range(rows)]
+    assert len(vectors) == rows
+    assert vectors.width == 6
+    assert vectors.words == WORDS
+    assert vectors.dtype == dtype
+    assert vectors.ids == ids_of(rows)
     manifest = {"rows": rows, "first": 0, "last": rows, "windows": window, "kind": "passage", "dtype": dtype}
     assert manifest.items() <= vectors.manifest.items()
-    numbers = torch.from_numpy(rows_of(0, rows, 6)).to(getattr(torch, dtype)).float().numpy()
-    assert np.array_equal(vectors.dense(0, rows), numbers) and vectors.dense(0, rows).dtype == np.float32
-    for first, last in ((0, 1), (rows // 2, rows), (rows - 1, rows + 5), (rows, rows)):
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "window"), SIZES)
+def test_vectors_are_read_as_written(rows: int, window: int, dtype: str, tmp_path: Path) -> None:
+    fill(tmp_path, rows, window, dtype=dtype)
+    vectors = Vectors.open(tmp_path)
+    numbers = rounded(rows_of(0, rows, 6), dtype)
+    dense = vectors.dense(0, rows)
+    assert dense.dtype == np.float32
+    assert np.array_equal(dense, numbers)
+    middle = rows // 2
+    for first, last in ((0, 1), (middle, rows), (rows - 1, rows + 5)):
         assert np.array_equal(vectors.dense(first, last), numbers[first:last])
-        expected = terms_of(first, min(last, rows)) if first < rows else Terms(np.zeros(1), *2 * [np.zeros(0)])
-        assert all(np.array_equal(*pair) for pair in zip(vectors.terms(first, last), expected, strict=True))
+        assert_same_terms(vectors.terms(first, last), terms_of(first, min(last, rows)))
+    assert vectors.dense(rows, rows).shape == (0, 6)
+    no_terms = Terms(np.zeros(1), np.zeros(0), np.zeros(0))
+    assert_same_terms(vectors.terms(rows, rows), no_terms)
+
+
+def rounded(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 numbers to a type of torch, and return them as float32."""
+    stored = torch.from_numpy(numbers).to(getattr(torch, dtype))
+    return stored.float().numpy()
+
+
+def assert_same_terms(terms: Terms, expected: Terms) -> None:
+    assert np.array_equal(terms.indptr, expected.indptr)
+    assert np.array_equal(terms.indices, expected.indices)
+    assert np.array_equal(terms.values, expected.values)
 
 
 def test_numpy_maps_what_is_written(tmp_path: Path) -> None:
     fill(tmp_path, 9, 4)
     mapped = np.load(tmp_path / "dense.npy", mmap_mode="r")
-    assert np.array_equal(mapped, rows_of(0, 9, 6)) and mapped.offset == Vectors.open(tmp_path).raw.offset
-    assert np.array_equal(np.load(tmp_path / "terms.indices.npy"), terms_of(0, 9).indices)
+    indices = np.load(tmp_path / "terms.indices.npy")
+    assert np.array_equal(mapped, rows_of(0, 9, 6))
+    assert mapped.offset == Vectors.open(tmp_path).raw.offset
+    assert np.array_equal(indices, terms_of(0, 9).indices)
 
 
 def test_bfloat16_rounds_as_torch_does() -> None:
     bits = np.random.default_rng(0).integers(0, 2**32, 200_000, np.uint32)
     halves = np.arange(0, 2**32, 2**15, dtype=np.uint32)  # ties
     numbers = np.concatenate([bits, halves]).view(np.float32)
-    expected = torch.from_numpy(numbers).bfloat16().float().numpy()
-    assert np.array_equal(widened(narrowed(numbers, "bfloat16"), "bfloat16"), expected, equal_nan=True)
+    stored = narrowed(numbers, "bfloat16")
+    read_back = widened(stored, "bfloat16")
+    assert np.array_equal(read_back, rounded(numbers, "bfloat16"), equal_nan=True)
 
 
 def test_either_part_may_be_missing(tmp_path: Path) -> None:
     for name, width, words in (("dense", 6, 0), ("terms", 0, WORDS)):
-        (tmp_path / name).mkdir()
-        fill(tmp_path / name, 9, 4, width, words=words)
-        vectors = Vectors.open(tmp_path / name)
-        assert (vectors.width, vectors.words, len(vectors)) == (width, words, 9)
+        folder = tmp_path / name
+        folder.mkdir()
+        fill(folder, 9, 4, width, words=words)
+        vectors = Vectors.open(folder)
+        assert len(vectors) == 9
+        assert vectors.width == width
+        assert vectors.words == words
 
 
 def test_the_order_of_windows_leaves_no_trace(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    fill(tmp_path / "one", 23, 4)
-    with Writer(tmp_path / "other", 23, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
-        for first, last in reversed(list(writer.windows())):
+    forward, backward = two_folders(tmp_path)
+    fill(forward, 23, 4)
+    with Writer(backward, 23, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
+        windows = list(writer.windows())
+        for first, last in reversed(windows):
             writer.put(first, rows_of(first, last, 6), terms_of(first, last))
-        writer.publish(f"d{row}" for row in range(23))
-    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+        writer.publish(ids_of(23))
+    assert contents(forward) == contents(backward)
+
+
+def two_folders(root: Path) -> tuple[Path, Path]:
+    """Make two folders whose files are to be compared."""
+    folders = root / "expected", root / "actual"
+    for folder in folders:
+        folder.mkdir()
+    return folders
 
 
 CHILD = """
@@ -118,32 +179,34 @@ with Writer(Path(sys.argv[1]), 83, 6, WORDS, "float32", 4, {"kind": "passage"}) 
 
 
 def child(folder: Path, killed_at: int) -> subprocess.Popen[bytes]:
-    places = [str(Path(__file__).parent), *sys.path]
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(killed_at), *places])
+    paths = [str(Path(__file__).parent), *sys.path]
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(killed_at), *paths])
 
 
 def test_processes_share_the_windows_and_kills_leave_no_trace(tmp_path: Path) -> None:
     """Two processes are killed in the middle of a window, and two more get their windows."""
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    fill(tmp_path / "one", 83, 4)
-    # Nobody else is there to take the last windows before a slow starter has one to die in.
-    killed = [child(tmp_path / "other", at) for at in (0, 2)]
-    assert [process.wait() for process in killed] == [-signal.SIGKILL, -signal.SIGKILL]
-    others = [child(tmp_path / "other", 1000) for _ in range(2)]
-    assert [process.wait() for process in others] == [0, 0]
-    with Writer(tmp_path / "other", 83, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
+    alone, shared = two_folders(tmp_path)
+    fill(alone, 83, 4)
+    # No further process takes the last windows before a slow starter has a window to die in.
+    killed = [child(shared, killed_at=0), child(shared, killed_at=2)]
+    for process in killed:
+        assert process.wait() == -signal.SIGKILL
+    survivors = [child(shared, killed_at=1000), child(shared, killed_at=1000)]
+    for process in survivors:
+        assert process.wait() == 0
+    with Writer(shared, 83, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
         assert writer.done >= 83 - 8
-    fill(tmp_path / "other", 83, 4)
-    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    fill(shared, 83, 4)
+    assert contents(alone) == contents(shared)
 
 
 def test_a_window_that_another_holds_is_waited_for(tmp_path: Path) -> None:
     """Its process dies here, so that it is given out again."""
-    other = child(tmp_path, 0)
-    assert other.wait() == -signal.SIGKILL
+    holder = child(tmp_path, killed_at=0)
+    assert holder.wait() == -signal.SIGKILL
     fill(tmp_path, 83, 4)
-    assert np.array_equal(Vectors.open(tmp_path).dense(0, 83), rows_of(0, 83, 6))
+    dense = Vectors.open(tmp_path).dense(0, 83)
+    assert np.array_equal(dense, rows_of(0, 83, 6))
 
 
 def test_finished_windows_are_not_given_out_again(tmp_path: Path) -> None:
@@ -154,16 +217,19 @@ def test_finished_windows_are_not_given_out_again(tmp_path: Path) -> None:
     with Writer(*arguments) as writer:
         assert list(writer.windows()) == [(0, 8), (16, 23)]
     with Writer(tmp_path, 23, 6, 0, "float16", 8) as writer:
-        assert writer.done == 0 and len(list(writer.windows())) == 3, "other vectors are begun afresh"
+        assert writer.done == 0, "other vectors are begun afresh"
+        windows = list(writer.windows())
+        assert len(windows) == 3
 
 
 def test_published_and_not_yet_taken_over(tmp_path: Path) -> None:
     fill(tmp_path, 9, 4)
-    before = contents(tmp_path)
+    published = contents(tmp_path)
     with Writer(tmp_path, 9, 6, WORDS, "float32", 4, {"kind": "passage"}) as writer:
-        assert writer.done == 9 and list(writer.windows()) == []
+        assert writer.done == 9
+        assert list(writer.windows()) == []
         writer.publish(iter(()))
-    assert contents(tmp_path) == before
+    assert contents(tmp_path) == published
 
 
 def test_a_full_disk_is_an_error_not_a_death(tmp_path: Path) -> None:
@@ -219,16 +285,21 @@ def foreign(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({"rows": 9}))
 
 
-def cut(folder: Path) -> None:
-    os.truncate(folder / "dense.npy", (folder / "dense.npy").stat().st_size - 1)
+def shorten(file: Path, count: int) -> None:
+    size = file.stat().st_size
+    os.truncate(file, size - count)
 
 
-def another(folder: Path) -> None:
+def cut_dense(folder: Path) -> None:
+    shorten(folder / "dense.npy", 1)
+
+
+def another_dtype(folder: Path) -> None:
     np.save(folder / "dense.npy", np.zeros((9, 6)))
 
 
 def cut_terms(folder: Path) -> None:
-    os.truncate(folder / "terms.values.npy", (folder / "terms.values.npy").stat().st_size - 4)
+    shorten(folder / "terms.values.npy", 4)
 
 
 def gone(folder: Path) -> None:
@@ -241,17 +312,17 @@ def gone(folder: Path) -> None:
         (damage_ids, "it holds 1 ids for 9 rows"),
         (damage_manifest, "it has no manifest.json that can be read"),
         (foreign, "its manifest.json is not of the format 'retrobench vectors 1'"),
-        (cut, r"its dense.npy is not the array \[9, 6\]"),
-        (another, r"its dense.npy is not the array \[9, 6\]"),
+        (cut_dense, r"its dense.npy is not the array \[9, 6\]"),
+        (another_dtype, r"its dense.npy is not the array \[9, 6\]"),
         (cut_terms, r"its terms.values.npy is not the array \[\d+\]"),
         (gone, r"its terms.indptr.npy cannot be read \(No such file or directory\)"),
     ],
 )
-def test_a_damaged_folder_is_refused(damage: object, message: str, tmp_path: Path) -> None:
-    assert callable(damage)
+def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     fill(tmp_path, 9, 4)
     damage(tmp_path)
-    with pytest.raises(RetrobenchError, match=f"cannot be used: {message}.* Encode the texts again") as error:
+    text = f"cannot be used: {message}.* Encode the texts again"
+    with pytest.raises(RetrobenchError, match=text) as error:
         Vectors.open(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -22,7 +22,8 @@ Counts = dict[str, Counter[str]]
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """Count readings of corpora by folder, hashes of files by name, and requests to the store by key."""
     counted: Counts = {"corpora": Counter(), "hashes": Counter(), "ensures": Counter()}
-    documents, ensure = FolderDataset.documents, Store.ensure
+    documents = FolderDataset.documents
+    ensure = Store.ensure
 
     def read(self: FolderDataset) -> Any:
         counted["corpora"][str(self.folder)] += 1
@@ -44,7 +45,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
 
 def run(track: tiny.Tiny, *entrants: str) -> Swept:
-    return sweep(Request(entrants, str(track.track), (0,), (), track.store, track.boards))
+    request = Request(entrants, str(track.track), (0,), (), track.store, track.boards)
+    return sweep(request)
 
 
 def test_a_new_run_reads_its_corpus_twice_and_requests_each_artifact_once(tmp_path: Path, counts: Counts) -> None:
@@ -52,7 +54,8 @@ def test_a_new_run_reads_its_corpus_twice_and_requests_each_artifact_once(tmp_pa
     track = tiny.make(tmp_path)
     (row,) = run(track, "dupmae").rows
     assert counts["corpora"] == {str(track.data): 2}
-    assert set(counts["hashes"].values()) == {1} and "model.safetensors" in counts["hashes"]
+    assert set(counts["hashes"].values()) == {1}
+    assert "model.safetensors" in counts["hashes"]
     assert counts["ensures"] == dict.fromkeys(row.artifacts.values(), 1)
     assert len(row.artifacts) == 21
 

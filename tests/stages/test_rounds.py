@@ -43,29 +43,46 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
 
 def rows_of(examples: Examples, query_id: str) -> list[int]:
     """Return the rows of a query's examples."""
-    query_rows = enumerate(examples.query_rows)
-    return [row for row, query in query_rows if examples.queries.ids[query] == query_id]
+    query = examples.queries.ids.index(query_id)
+    return np.flatnonzero(examples.query_rows == query).tolist()
+
+
+def row_of(examples: Examples, query_id: str) -> int:
+    """Return the row of a query's only example."""
+    (row,) = rows_of(examples, query_id)
+    return row
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def test_examples_are_queries_or_judgements(examples: Read) -> None:
-    queries, judgements = examples("query"), examples("judgement")
-    assert (len(queries), len(judgements)) == (50, 60)
-    (query_row,) = rows_of(queries, "q5")
+    queries = examples("query")
+    judgements = examples("judgement")
+    assert len(queries) == 50
+    assert len(judgements) == 60
+
+    query_row = row_of(queries, "q5")
     judgement_rows = rows_of(judgements, "q5")
     positives = queries.positives[query_row].tolist()
-    assert len(positives) == len(judgement_rows) == 2
+    assert len(positives) == 2
     for row, positive in zip(judgement_rows, positives, strict=True):
         assert judgements.positives[row].tolist() == [positive]
         assert judgements.relevant[row].tolist() == positives
-    assert queries.lengths(np.asarray([query_row]))[0] == judgements.lengths(np.asarray(judgement_rows))[0]
+    query_lengths = queries.lengths(np.asarray([query_row]))
+    judgement_lengths = judgements.lengths(np.asarray(judgement_rows))
+    assert query_lengths[0] == judgement_lengths[0]
 
 
 def candidate_rows(examples: Examples, depth: int = 4) -> np.ndarray:
     """Return no candidates for q1, one for q2, else four that do not answer the query."""
+    counts = {"q1": 0, "q2": 1}
     table = np.full((len(examples), depth), -1, np.int32)
     for row, query in enumerate(examples.query_rows):
-        irrelevant = [document for document in range(7 * query % 50, 58) if document not in examples.relevant[row]]
-        count = {"q1": 0, "q2": 1}.get(examples.queries.ids[query], depth)
+        documents = np.arange(7 * query % 50, 58)
+        irrelevant = np.setdiff1d(documents, examples.relevant[row])
+        count = counts.get(examples.queries.ids[query], depth)
         table[row, :count] = irrelevant[:count]
     return table
 
@@ -80,73 +97,103 @@ def scored_candidates(examples: Examples) -> Candidates:
     return Candidates(rows, scores, positive_scores)
 
 
-def test_a_query_with_too_few_negatives_repeats_them(examples: Read) -> None:
-    queries, draw = examples("query"), torch.Generator().manual_seed(0)
-    (without,), (with_one,) = rows_of(queries, "q1"), rows_of(queries, "q2")
+def query_batches(queries: Examples, too_few: Any = "repeat") -> ContrastiveBatches:
+    """Return batches of queries with three negatives each."""
     candidates = Candidates(candidate_rows(queries))
-    maker = ContrastiveBatches(queries, VOCABULARY, READING, candidates, 3)
-    assert maker._draw_negatives(without, draw) == ([], [])
-    assert maker._draw_negatives(with_one, draw)[0] == [candidates.rows[with_one][0]] * 3
-    assert len(set(maker._draw_negatives(0, draw)[0])) == 3
-    batch = maker.collate(np.asarray([without]), draw)["batch"]
+    return ContrastiveBatches(queries, VOCABULARY, READING, candidates, 3, too_few)
+
+
+def test_a_query_with_too_few_negatives_repeats_them(examples: Read) -> None:
+    queries = examples("query")
+    batches = query_batches(queries)
+    draw = seeded()
+    without = row_of(queries, "q1")
+    with_one = row_of(queries, "q2")
+    only_candidate = candidate_rows(queries)[with_one][0]
+    assert batches._draw_negatives(without, draw) == ([], [])
+    repeated, _ = batches._draw_negatives(with_one, draw)
+    assert repeated == [only_candidate] * 3
+    distinct, _ = batches._draw_negatives(0, draw)
+    assert len(set(distinct)) == 3
+
+    batch = batches.collate(np.asarray([without]), draw)["batch"]
     assert len(texts_of(batch.passages)) == 1
     assert batch.documents.tolist()[1:] == [-1, -1, -1]
 
 
 def test_a_query_with_too_few_negatives_gets_random_ones(examples: Read) -> None:
-    queries, draw = examples("query"), torch.Generator().manual_seed(0)
-    (without,), (with_one,) = rows_of(queries, "q1"), rows_of(queries, "q2")
-    candidates = Candidates(candidate_rows(queries))
-    maker = ContrastiveBatches(queries, VOCABULARY, READING, candidates, 3, "random")
-    assert maker._draw_negatives(with_one, draw)[0][0] == candidates.rows[with_one][0]
-    draws = {tuple(maker._draw_negatives(without, draw)[0]) for _ in range(5)}
-    assert len(draws) == 5
-    for negatives in draws:
+    queries = examples("query")
+    batches = query_batches(queries, "random")
+    draw = seeded()
+    without = row_of(queries, "q1")
+    with_one = row_of(queries, "q2")
+    only_candidate = candidate_rows(queries)[with_one][0]
+    negatives, _ = batches._draw_negatives(with_one, draw)
+    assert negatives[0] == only_candidate
+
+    draws = set()
+    for _ in range(5):
+        negatives, _ = batches._draw_negatives(without, draw)
         assert len(negatives) == 3
-        assert all(0 <= row < 60 for row in negatives)
+        assert min(negatives) >= 0
+        assert max(negatives) < 60
+        draws.add(tuple(negatives))
+    assert len(draws) == 5
 
 
 def test_a_query_without_negatives_is_dropped(examples: Read) -> None:
     queries = examples("query")
-    (without,) = rows_of(queries, "q1")
-    maker = ContrastiveBatches(queries, VOCABULARY, READING, Candidates(candidate_rows(queries)), 3, "drop")
-    assert without not in maker.rows
-    assert len(maker.rows) == len(maker.lengths) == 49
-    assert maker.names(np.asarray([0, 1])) == ["query q0", "query q2"]
-    batch = maker.collate(np.asarray([1]), torch.Generator().manual_seed(0))["batch"]
+    batches = query_batches(queries, "drop")
+    assert row_of(queries, "q1") not in batches.rows
+    assert len(batches.rows) == 49
+    assert len(batches.lengths) == 49
+    assert batches.names(np.asarray([0, 1])) == ["query q0", "query q2"]
+    batch = batches.collate(np.asarray([1]), seeded())["batch"]
     assert len(texts_of(batch.passages)) == 1 + 3
 
 
 def test_a_query_does_not_compete_with_its_second_positive(examples: Read) -> None:
     """RetroMAE's code differs: its judgements of one query compete."""
-    maker = ContrastiveBatches(examples(), VOCABULARY, READING)
-    assert maker.examples.query_rows[:2].tolist() == [0, 0]
-    batch = maker.collate(np.asarray([0, 1, 2]), torch.Generator().manual_seed(0))["batch"]
-    assert rivals_of(batch).tolist() == [[True, False, True], [False, True, True], [True, True, True]]
+    batches = ContrastiveBatches(examples(), VOCABULARY, READING)
+    assert batches.examples.query_rows[:2].tolist() == [0, 0]
+    batch = batches.collate(np.asarray([0, 1, 2]), seeded())["batch"]
+    assert rivals_of(batch).tolist() == [
+        [True, False, True],
+        [False, True, True],
+        [True, True, True],
+    ]
 
 
 def test_the_distilled_round_uses_scored_examples(examples: Read) -> None:
     judgements = examples()
-    maker = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
-    without_score = {3, *rows_of(judgements, "q1")}
-    assert maker.rows.tolist() == [row for row in range(60) if row not in without_score]
+    batches = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
+    without_score = [3, *rows_of(judgements, "q1")]
+    expected = np.delete(np.arange(60), without_score)
+    assert batches.rows.tolist() == expected.tolist()
 
 
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
     judgements = examples()
-    maker = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
-    batch = maker.collate(np.arange(20), torch.Generator().manual_seed(0))["batch"]
-    group, teacher, passages = batch.group, batch.teacher, texts_of(batch.passages)
-    assert group is not None and teacher is not None
+    batches = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
+    batch = batches.collate(np.arange(20), seeded())["batch"]
+    passages = texts_of(batch.passages)
+    assert batch.group is not None
+    assert batch.teacher is not None
     assert len(passages) == 20 * 4
-    assert group.shape == teacher.shape == (20, 4)
-    assert sorted(group.flatten().tolist()) == list(range(80))
-    for query, row in enumerate(maker.rows[:20].tolist()):
-        positive, *negatives = [passages[column] for column in group[query].tolist()]
-        positive_score, *scores = teacher[query].tolist()
-        assert positive == packed(judgements, judgements.positives[row][0])
+    assert batch.group.shape == (20, 4)
+    assert batch.teacher.shape == (20, 4)
+    assert sorted(batch.group.flatten().tolist()) == list(range(80))
+
+    rows = batches.rows[:20].tolist()
+    for row, columns, scores in zip(rows, batch.group.tolist(), batch.teacher.tolist(), strict=True):
+        positive_column, *negative_columns = columns
+        positive_score, *negative_scores = scores
+        positive = judgements.positives[row][0]
+        assert passages[positive_column] == packed(judgements, positive)
         assert positive_score == -row
-        assert negatives == [packed(judgements, int(score - 1000 * row)) for score in scores]
+        for column, score in zip(negative_columns, negative_scores, strict=True):
+            negative = int(score - 1000 * row)
+            assert passages[column] == packed(judgements, negative)
 
 
 def packed(examples: Examples, row: int) -> tuple[int, ...]:
@@ -177,13 +224,18 @@ TEACHER = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
 
 
 def softmax(scores: list[float], temperature: float = 1.0) -> list[float]:
+    """Return the probabilities of scores."""
     exponentials = [math.exp(score / temperature) for score in scores]
-    return [exponential / sum(exponentials) for exponential in exponentials]
+    total = sum(exponentials)
+    return [exponential / total for exponential in exponentials]
 
 
 def divergence(teacher: list[float], student: list[float]) -> float:
     """Return the KL divergence of two distributions."""
-    return sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True))
+    total = 0.0
+    for p, q in zip(teacher, student, strict=True):
+        total += p * math.log(p / q)
+    return total
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # torch announces a change of "mean", so ours is a sum
@@ -192,18 +244,22 @@ def divergence(teacher: list[float], student: list[float]) -> float:
 )
 def test_distillation_by_hand(loss: Any, reduction: str, divisor: int) -> None:
     total = 0.0
-    for student, teacher in zip(STUDENT.tolist(), TEACHER.tolist(), strict=True):
-        total += divergence(softmax(teacher), softmax(student, temperature=2))
-    computed = distillation(STUDENT, TEACHER, Distil(loss=loss, temperature=2.0)).item()
+    for student_scores, teacher_scores in zip(STUDENT.tolist(), TEACHER.tolist(), strict=True):
+        student = softmax(student_scores, temperature=2)
+        total += divergence(softmax(teacher_scores), student)
+    settings = Distil(loss=loss, temperature=2.0)
+    computed = distillation(STUDENT, TEACHER, settings).item()
     assert computed == pytest.approx(total / divisor, rel=1e-6)
-    torch_loss = nn.KLDivLoss(reduction=reduction)
-    expected = torch_loss(torch.log_softmax(STUDENT / 2, 1), torch.softmax(TEACHER, 1))
+
+    log_student = torch.log_softmax(STUDENT / 2, 1)
+    expected = nn.KLDivLoss(reduction=reduction)(log_student, torch.softmax(TEACHER, 1))
     assert computed == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["element-mean", "batch-mean"])
 def test_a_student_equal_to_its_teacher_has_no_loss(loss: Any) -> None:
-    assert distillation(TEACHER, TEACHER, Distil(loss=loss)).item() == pytest.approx(0, abs=1e-7)
+    computed = distillation(TEACHER, TEACHER, Distil(loss=loss)).item()
+    assert computed == pytest.approx(0, abs=1e-7)
 
 
 def test_the_distilled_rounds_loss_has_two_terms() -> None:
@@ -212,13 +268,17 @@ def test_the_distilled_rounds_loss_has_two_terms() -> None:
     queries = torch.tensor([[1.0], [2.0]])
     passages = torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
     group = torch.tensor([[0, 2, 3], [1, 4, 5]])
-    step = model(0.0, fixed(queries, passages, [[0], [1]], group=group, teacher=TEACHER))
+    batch = fixed(queries, passages, [[0], [1]], group=group, teacher=TEACHER)
+    step = model(0.0, batch)
+
     student = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 2.0]])
     expected = distillation(student, TEACHER, settings).item()
     assert step.losses["distillation"].item() == pytest.approx(expected)
-    scores = np.asarray([[1, 0, 3, 2, 0, 1], [2, 0, 6, 4, 0, 2]], float)
-    answer_scores = scores[[0, 1], [0, 1]]
-    info_nce = np.mean(np.log(np.exp(scores).sum(1)) - answer_scores)
+
+    scores = np.asarray([[1.0, 0, 3, 2, 0, 1], [2, 0, 6, 4, 0, 2]])
+    answer_scores = np.asarray([1.0, 0.0])
+    partition = np.exp(scores).sum(1)
+    info_nce = np.mean(np.log(partition) - answer_scores)
     assert step.losses["contrastive"].item() == pytest.approx(0.5 * info_nce)
 
 
@@ -236,15 +296,20 @@ def test_scores_of_a_file(name: str, examples: Read, tmp_path: Path) -> None:
         content = gzip.compress(content)
     (tmp_path / name).write_bytes(content)
     candidates = read_scores(tmp_path / name, judgements)
-    assert candidates.scores is not None and candidates.positive_scores is not None
-    row = {document: row for row, document in enumerate(judgements.documents.ids)}
-    assert candidates.rows[0].tolist() == candidates.rows[1].tolist() == [row["d1"], row["d2"]]
+    first = judgements.documents.ids.index("d1")
+    second = judgements.documents.ids.index("d2")
+    row_of_q3 = rows_of(judgements, "q3")[0]
+    assert candidates.rows[0].tolist() == [first, second]
+    assert candidates.rows[1].tolist() == [first, second]
+    assert candidates.rows[row_of_q3].tolist() == [second, -1]
+    assert candidates.scores is not None
     assert candidates.scores[1].tolist() == [1.5, 0.25]
+    assert candidates.positive_scores is not None
     assert np.isnan(candidates.positive_scores[0, 0])
     assert candidates.positive_scores[1, 0] == 9.0
-    assert candidates.rows[rows_of(judgements, "q3")[0]].tolist() == [row["d2"], -1]
     # Only one judgement has a score for its positive.
-    assert ContrastiveBatches(judgements, VOCABULARY, READING, candidates, 2).rows.tolist() == [1]
+    batches = ContrastiveBatches(judgements, VOCABULARY, READING, candidates, 2)
+    assert batches.rows.tolist() == [1]
 
 
 @pytest.mark.parametrize("line", ["q1\td1", "q1\td1\thigh", "q1\td1\tnan"])
@@ -266,19 +331,23 @@ def test_scores_without_a_positive_leave_no_query(examples: Read, tmp_path: Path
     judgements = examples()
     file = tmp_path / "scores.tsv"
     file.write_text(LINES)
+    candidates = read_scores(file, judgements)
     with pytest.raises(RetrobenchError, match="No training query"):
-        ContrastiveBatches(judgements, VOCABULARY, READING, read_scores(file, judgements), 2)
+        ContrastiveBatches(judgements, VOCABULARY, READING, candidates, 2)
 
 
 def test_a_teacher_that_cannot_be_used(tmp_path: Path) -> None:
-    recipes.write_teacher(tmp_path / "two", labels=2)
+    two_labels = tmp_path / "two"
+    recipes.write_teacher(two_labels, labels=2)
     with pytest.raises(RetrobenchError, match=r"two' gives 2 numbers for a pair; give a cross-encoder with one\."):
-        open_teacher(str(tmp_path / "two"))
-    recipes.write_teacher(tmp_path / "one", labels=1)
-    assert open_teacher(str(tmp_path / "one")).path == tmp_path / "one"
-    (tmp_path / "one" / "model.safetensors").rename(tmp_path / "one" / "pytorch_model.bin")
+        open_teacher(str(two_labels))
+
+    teacher = tmp_path / "one"
+    recipes.write_teacher(teacher, labels=1)
+    assert open_teacher(str(teacher)).path == teacher
+    (teacher / "model.safetensors").rename(teacher / "pytorch_model.bin")
     with pytest.raises(RetrobenchError, match="holds no safetensors, and nothing pickled is loaded"):
-        open_teacher(str(tmp_path / "one"))
-    (tmp_path / "one" / "config.json").unlink()
+        open_teacher(str(teacher))
+    (teacher / "config.json").unlink()
     with pytest.raises(RetrobenchError, match=r"holds no config\.json that can be read; give a cross-encoder\."):
-        open_teacher(str(tmp_path / "one"))
+        open_teacher(str(teacher))

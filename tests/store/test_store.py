@@ -27,16 +27,27 @@ SETTINGS: dict[str, Any] = {"steps": 100, "optimizer": {"rate": 1e-4}, "corpus":
 SOURCE = Artifact("tokenise", "0123456789abcdef0123", Path("nowhere"), True, {})
 
 
+def names(folder: Path) -> list[str]:
+    """Return the names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def suffixes(folder: Path) -> list[str]:
+    """Return the suffixes of the names in a folder."""
+    return [Path(name).suffix for name in names(folder)]
+
+
 class Maker:
     """A stage that writes two files and counts its calls."""
 
     def __init__(self, text: str = "weights") -> None:
-        self.text, self.calls = text, 0
+        self.text = text
+        self.calls = 0
         self.files: list[str] = []
 
     def __call__(self, folder: Path) -> Mapping[str, float]:
         self.calls += 1
-        self.files = sorted(path.name for path in folder.iterdir())
+        self.files = names(folder)
         (folder / "model.bin").write_text(self.text)
         (folder / "deep").mkdir(exist_ok=True)
         (folder / "deep" / "ids.txt").write_text("a\nb\n")
@@ -60,10 +71,13 @@ def test_an_entry_is_made_once(root: Path, said: list[str]) -> None:
     first = Store(root).ensure("pretrain", SETTINGS, [SOURCE], make, code="mlm 1.0")
     second = Store(root).ensure("pretrain", SETTINGS, [SOURCE], make, code="mlm 1.0", label="mlm, seed 1")
     assert make.calls == 1
-    assert (first.cached, second.cached) == (False, True)
-    assert first.path == second.path == root / "pretrain" / first.key
+    assert not first.cached
+    assert second.cached
+    assert first.path == root / "pretrain" / first.key
+    assert second.path == first.path
     assert (second.path / "model.bin").read_text() == "weights"
-    assert first.cost == second.cost and first.cost["tokens_per_second"] == 25.0
+    assert second.cost == first.cost
+    assert first.cost["tokens_per_second"] == 25.0
     assert 0 < first.cost["seconds"] < 10
     assert first.cost["peak_memory_bytes"] > 10_000_000
     assert said[0] == "pretrain: new (first time)"
@@ -74,10 +88,13 @@ def test_an_entry_is_made_once(root: Path, said: list[str]) -> None:
 def test_an_entry_records_its_recipe(root: Path) -> None:
     artifact = Store(root).ensure("pretrain", SETTINGS, [SOURCE], Maker(), code="mlm 1.0")
     entry = json.loads((artifact.path / "entry.json").read_text())
-    assert (entry["stage"], entry["key"], len(artifact.key)) == ("pretrain", artifact.key, 20)
+    assert len(artifact.key) == 20
+    assert entry["key"] == artifact.key
+    assert entry["stage"] == "pretrain"
     assert entry["settings"] == {"steps": 100, "optimizer": {"rate": 1e-4}, "corpus": "docs"}
     assert entry["sources"] == ["tokenise/0123456789abcdef0123"]
-    assert (entry["version"], entry["code"]) == (retrobench_version(), "mlm 1.0")
+    assert entry["version"] == retrobench_version()
+    assert entry["code"] == "mlm 1.0"
     assert entry["cost"] == artifact.cost
     # As GNU sha256sum gives them for `printf 'a\nb\n'` and `printf weights`.
     ids = "911169ddaaf146aff539f58c26c489af3b892dff0fe283c1c264c65ae5aa59a2"
@@ -86,7 +103,7 @@ def test_an_entry_records_its_recipe(root: Path) -> None:
         "deep/ids.txt": {"sha256": ids, "bytes": 4},
         "model.bin": {"sha256": weights, "bytes": 7},
     }
-    assert sorted(path.name for path in artifact.path.parent.iterdir()) == [artifact.key, f"{artifact.key}.lock"]
+    assert names(root / "pretrain") == [artifact.key, f"{artifact.key}.lock"]
 
 
 OTHER = Artifact("tokenise", "f" * 20, Path("nowhere"), True, {})
@@ -112,10 +129,12 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 def test_every_ingredient_changes_the_key(change: str, root: Path, said: list[str]) -> None:
     arguments: dict[str, Any] = dict(stage="pretrain", settings=SETTINGS, sources=[SOURCE], code="mlm 1.0")
     changed, reason = CHANGES[change]
-    store, make = Store(root), Maker()
+    store = Store(root)
+    make = Maker()
     first = store.ensure(**arguments, make=make)
     second = store.ensure(**arguments | changed, make=make)
-    assert (make.calls, second.cached) == (2, False)
+    assert make.calls == 2
+    assert not second.cached
     assert first.key != second.key
     assert said[1] == f"{second.stage}: new ({reason})"
 
@@ -132,24 +151,29 @@ def test_the_version_changes_the_key(root: Path, said: list[str], monkeypatch: p
 def test_order_of_settings_and_kind_of_sequence_make_no_difference(root: Path) -> None:
     first = Store(root).ensure("score", {"a": 1, "b": (1, 2)}, [], Maker())
     second = Store(root).ensure("score", {"b": [1, 2], "a": 1}, [], Maker())
-    assert second.cached and first.key == second.key
+    assert second.cached
+    assert first.key == second.key
 
 
 def test_the_message_compares_with_the_nearest_entry(root: Path, said: list[str]) -> None:
     store = Store(root)
-    for steps, rate, seed in [(1, 0.1, 1), (1, 0.2, 2), (2, 0.2, 2)]:
-        store.ensure("pretrain", {"steps": steps, "rate": rate, "seed": seed}, [], Maker())
+    store.ensure("pretrain", {"steps": 1, "rate": 0.1, "seed": 1}, [], Maker())
+    store.ensure("pretrain", {"steps": 1, "rate": 0.2, "seed": 2}, [], Maker())
+    store.ensure("pretrain", {"steps": 2, "rate": 0.2, "seed": 2}, [], Maker())
     store.ensure("pretrain", {"steps": 1, "rate": 0.1, "seed": 5}, [], Maker())
     assert said[-1] == "pretrain: new (seed 5, nearest cached has 1)"
 
 
 @pytest.mark.parametrize("value", [{1}, np.int64(3), b"x", {1: 2}, SOURCE], ids=type)
 def test_settings_without_a_json_form_are_refused(root: Path, value: object) -> None:
-    with pytest.raises(TypeError, match=re.escape(f"settings.list[0].odd is of {type(value)}, which has no")):
-        Store(root).ensure("score", {"list": [{"odd": value}]}, [], Maker())
+    settings = {"list": [{"odd": value}]}
+    message = f"settings.list[0].odd is of {type(value)}, which has no"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        Store(root).ensure("score", settings, [], Maker())
 
 
 def flip(path: Path) -> None:
+    """Change a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -157,14 +181,14 @@ def flip(path: Path) -> None:
 
 BROKEN = "entry.json is missing or broken"
 
-DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "flipped": (lambda p: flip(p / "model.bin"), "model.bin does not match its checksum"),
-    "short": (lambda p: (p / "model.bin").write_text("we"), "model.bin has 2 bytes where 7 were written"),
-    "missing": (lambda p: (p / "deep" / "ids.txt").unlink(), "deep/ids.txt is missing"),
-    "added": (lambda p: (p / "other.bin").touch(), "other.bin was added"),
-    "entry": (lambda p: (p / "entry.json").unlink(), BROKEN),
-    "entry flipped": (lambda p: flip(p / "entry.json"), BROKEN),
-    "entry empty": (lambda p: (p / "entry.json").write_text(""), BROKEN),
+DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "flipped": ("model.bin", flip, "model.bin does not match its checksum"),
+    "short": ("model.bin", lambda file: file.write_text("we"), "model.bin has 2 bytes where 7 were written"),
+    "missing": ("deep/ids.txt", Path.unlink, "deep/ids.txt is missing"),
+    "added": ("other.bin", Path.touch, "other.bin was added"),
+    "entry": ("entry.json", Path.unlink, BROKEN),
+    "entry flipped": ("entry.json", flip, BROKEN),
+    "entry empty": ("entry.json", lambda file: file.write_text(""), BROKEN),
 }
 
 
@@ -172,13 +196,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_damaged_entry_is_made_again(damage: str, root: Path, said: list[str]) -> None:
     make = Maker()
     artifact = Store(root).ensure("pretrain", SETTINGS, [], make)
-    break_entry, fault = DAMAGE[damage]
-    break_entry(artifact.path)
+    name, break_file, fault = DAMAGE[damage]
+    break_file(artifact.path / name)
     repaired = Store(root).ensure("pretrain", SETTINGS, [], make)
     assert said[1] == f"pretrain: {artifact.key[:8]} is damaged and is made again ({fault})"
-    assert (make.calls, repaired.cached, repaired.key) == (2, False, artifact.key)
+    assert make.calls == 2
+    assert not repaired.cached
+    assert repaired.key == artifact.key
     assert (repaired.path / "model.bin").read_text() == "weights"
-    assert sorted(path.name for path in artifact.path.parent.iterdir()) == [artifact.key, f"{artifact.key}.lock"]
+    assert names(root / "pretrain") == [artifact.key, f"{artifact.key}.lock"]
     assert Store(root).ensure("pretrain", SETTINGS, [], make).cached
 
 
@@ -187,7 +213,8 @@ def test_an_entry_copied_under_another_key_is_damaged(root: Path, said: list[str
     second = Store(root).ensure("score", {"k": 2}, [], Maker())
     shutil.rmtree(second.path)
     shutil.copytree(first.path, second.path)
-    assert not Store(root).ensure("score", {"k": 2}, [], Maker()).cached
+    repaired = Store(root).ensure("score", {"k": 2}, [], Maker())
+    assert not repaired.cached
     assert said[-1].endswith("is made again (entry.json describes another entry)")
 
 
@@ -206,8 +233,9 @@ def test_one_store_verifies_once(root: Path, said: list[str]) -> None:
 
 def test_fresh_makes_older_entries_again_once(root: Path, said: list[str]) -> None:
     old = Store(root).ensure("score", {}, [], Maker("old"))
-    (old.path.parent / f"{old.key}.partial").mkdir()
-    (old.path.parent / f"{old.key}.partial" / "checkpoint").touch()
+    old_partial = root / "score" / f"{old.key}.partial"
+    old_partial.mkdir()
+    (old_partial / "checkpoint").touch()
     time.sleep(0.02)  # file times come from a clock that ticks every few milliseconds
     make = Maker("new")
     store = Store(root, fresh=True)
@@ -224,24 +252,38 @@ def test_fresh_makes_older_entries_again_once(root: Path, said: list[str]) -> No
     assert said[1] == f"score: made afresh, in place of {old.key[:8]}"
     assert said[2] == f"score: cached {old.key[:8]} (made in this run)"
     time.sleep(0.02)
-    Store(root).ensure("score", {"by": "another process, meanwhile"}, [], make)
-    assert store.ensure("score", {"by": "another process, meanwhile"}, [], make).cached
+    settings = {"by": "another process, meanwhile"}
+    Store(root).ensure("score", settings, [], make)
+    assert store.ensure("score", settings, [], make).cached
 
 
-@pytest.mark.parametrize("resumes", [False, True])
-def test_an_exception_passes_through(resumes: bool, root: Path, said: list[str]) -> None:
+RESUMING = "resuming, an earlier run was cut short"
+
+
+@pytest.mark.parametrize(
+    ("resumes", "suffixes_after_failure", "resumed_files", "message"),
+    [(False, [".lock"], [], "new (first time)"), (True, [".lock", ".partial"], ["checkpoint"], RESUMING)],
+    ids=["starts again", "resumes"],
+)
+def test_an_exception_passes_through(
+    resumes: bool,
+    suffixes_after_failure: list[str],
+    resumed_files: list[str],
+    message: str,
+    root: Path,
+    said: list[str],
+) -> None:
     def fail(folder: Path) -> None:
         (folder / "checkpoint").touch()
         raise KeyError("no such column")
 
     with pytest.raises(KeyError, match="no such column"):
         Store(root).ensure("score", {}, [], fail, resumes=resumes)
-    names = [path.suffix for path in sorted((root / "score").iterdir())]
-    assert names == ([".lock", ".partial"] if resumes else [".lock"])
+    assert suffixes(root / "score") == suffixes_after_failure
     make = Maker()
     Store(root).ensure("score", {}, [], make, resumes=resumes)
-    assert make.files == (["checkpoint"] if resumes else [])
-    assert said[1] == f"score: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}"
+    assert make.files == resumed_files
+    assert said[1] == f"score: {message}"
 
 
 def test_a_stage_may_return_its_total_seconds(root: Path) -> None:
@@ -268,12 +310,18 @@ print("cached" if Store(root).ensure("pretrain", {}, [], make, resumes=resumes).
 
 
 def child(root: Path, resumes: bool = False) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", "-c", CHILD, str(root), str(root.with_name("go")), str(resumes)]
+    """Start a process that ensures an entry, and finishes it when the file `go` exists."""
+    go = root.with_name("go")
+    command = [sys.executable, "-W", "error", "-c", CHILD, str(root), str(go), str(resumes)]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("resumes", [False, True])
-def test_a_killed_process_resumes_or_starts_again(resumes: bool, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("resumes", "output", "message"),
+    [(False, "found\nmade\n", "new (first time)"), (True, "found checkpoint\nmade\n", RESUMING)],
+    ids=["starts again", "resumes"],
+)
+def test_a_killed_process_resumes_or_starts_again(resumes: bool, output: str, message: str, root: Path) -> None:
     process = child(root, resumes)
     assert process.stdout and process.stdout.readline() == "found\n"
     while not list(root.glob("pretrain/*.partial/checkpoint")):
@@ -281,12 +329,11 @@ def test_a_killed_process_resumes_or_starts_again(resumes: bool, root: Path) -> 
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert sorted(path.suffix for path in (root / "pretrain").iterdir()) == [".lock", ".partial"]
+    assert suffixes(root / "pretrain") == [".lock", ".partial"]
     root.with_name("go").touch()
-    output, errors = child(root, resumes).communicate()
-    assert output == ("found checkpoint\nmade\n" if resumes else "found\nmade\n")
-    assert errors == f"pretrain: {'resuming, an earlier run was cut short' if resumes else 'new (first time)'}\n"
-    assert sorted(path.suffix for path in (root / "pretrain").iterdir()) == ["", ".lock"]
+    second_process = child(root, resumes)
+    assert second_process.communicate() == (output, f"pretrain: {message}\n")
+    assert suffixes(root / "pretrain") == ["", ".lock"]
 
 
 def test_two_processes_make_an_entry_once(root: Path) -> None:
@@ -297,9 +344,12 @@ def test_two_processes_make_an_entry_once(root: Path) -> None:
     waits = second.stderr.readline()
     assert waits.startswith("pretrain: waits for another process that is making ")
     root.with_name("go").touch()
-    output, errors = second.communicate()
-    assert (first.communicate()[0], output) == ("made\n", "cached\n")
-    assert errors.startswith(f"pretrain: cached {waits.split()[-1]} (same settings and sources, made 20")
+    second_output, second_errors = second.communicate()
+    first_output, _ = first.communicate()
+    assert first_output == "made\n"
+    assert second_output == "cached\n"
+    short_key = waits.split()[-1]
+    assert second_errors.startswith(f"pretrain: cached {short_key} (same settings and sources, made 20")
 
 
 ON_A_DISK = """
@@ -344,7 +394,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     lines = on_a_disk("size=256k", tmp_path)
     full = f"could not write to the store {tmp_path}/store, where 0 bytes are free"
     mend = "Free space there and run the same command again, or name another disk with --store DIR."
-    assert [re.sub(r"and \d+ written", "and few written", line) for line in lines] == [
+    output = re.sub(r"and \d+ written", "and few written", "\n".join(lines))
+    assert output.split("\n") == [
         f".lock The disk is full: text {full} ([Errno 28] No space left on device). {mend}",
         f".lock The disk is full: array {full} (1000000 requested and few written). {mend}",
         ".lock not the disk",
@@ -355,24 +406,31 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 NEXT = "Name a folder that can be written with --store DIR, or set RETROBENCH_HOME."
-UNUSABLE = "The store {} cannot be used: {}. " + NEXT
+
+
+def unusable(root: Path, reason: str) -> str:
+    """Return the error about a folder that cannot hold a store."""
+    return f"The store {root} cannot be used: {reason}. {NEXT}"
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
-    assert on_a_disk("ro", tmp_path) == [UNUSABLE.format(f"{tmp_path}/store", "Read-only file system")]
+    lines = on_a_disk("ro", tmp_path)
+    assert lines == [unusable(tmp_path / "store", "Read-only file system")]
 
 
 def test_a_file_where_the_store_or_a_stage_should_be(tmp_path: Path) -> None:
-    file, stage = tmp_path / "file", tmp_path / "score"
+    file = tmp_path / "file"
+    stage = tmp_path / "score"
     file.write_text("mine")
     stage.write_text("mine")
-    with pytest.raises(RetrobenchError, match=re.escape(UNUSABLE.format(file, "it is a file"))):
+    with pytest.raises(RetrobenchError, match=re.escape(unusable(file, "it is a file"))):
         Store(file)
-    with pytest.raises(RetrobenchError, match=re.escape(UNUSABLE.format(file / "below", "Not a directory"))):
+    with pytest.raises(RetrobenchError, match=re.escape(unusable(file / "below", "Not a directory"))):
         Store(file / "below")
-    with pytest.raises(RetrobenchError, match=re.escape(UNUSABLE.format(stage, "it is a file"))):
+    with pytest.raises(RetrobenchError, match=re.escape(unusable(stage, "it is a file"))):
         Store(tmp_path).ensure("score", {}, [], Maker())
-    assert file.read_text() == stage.read_text() == "mine"
+    assert file.read_text() == "mine"
+    assert stage.read_text() == "mine"
 
 
 def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -390,9 +448,12 @@ def test_tree_hash(tmp_path: Path) -> None:
     first = tree_hash([package])
     (package / "notes.txt").write_text("still not code")
     assert tree_hash([package]) == first
-    shutil.copytree(package, tmp_path / "elsewhere" / "package")
-    assert tree_hash([tmp_path / "elsewhere" / "package"]) == first
+    copy = tmp_path / "elsewhere" / "package"
+    shutil.copytree(package, copy)
+    assert tree_hash([copy]) == first
     (package / "a.py").write_text("x = 2\n")
     assert tree_hash([package]) != first
     files = [package / "a.py", package / "notes.txt"]
-    assert tree_hash(files) == tree_hash(files[::-1]) != tree_hash(files[:1])
+    both = tree_hash(files)
+    assert tree_hash(files[::-1]) == both
+    assert tree_hash(files[:1]) != both

@@ -34,28 +34,35 @@ class Case(NamedTuple):
     base: Path
     queries: Path
     documents: Path
-    dataset: str
+    dataset_id: str
     examples: Examples
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Make a tiny collection with training examples."""
     collection = tiny.make(tmp_path_factory.mktemp("contrastive"))
-    name = f"{collection.data}:train"
-    texts = works.training_texts(works.work(collection.store, name, base=collection.base), name)
-    return Case(collection.base, texts.queries.path, texts.documents.path, name, texts.examples("query"))
+    dataset_id = f"{collection.data}:train"
+    work = works.work(collection.store, dataset_id, base=collection.base)
+    texts = works.training_texts(work, dataset_id)
+    return Case(collection.base, texts.queries.path, texts.documents.path, dataset_id, texts.examples("query"))
 
 
-def round_of(examples: Examples, gradient_cache: int) -> ContrastiveBatches:
-    candidates = np.asarray([[(5 * row + step) % 58 for step in range(4)] for row in range(len(examples))], np.int32)
+def batches_of(examples: Examples, candidates: np.ndarray, gradient_cache: int = 0) -> ContrastiveBatches:
+    """Return the batches of a round with three negatives for each query."""
     return ContrastiveBatches(examples, VOCABULARY, READING, Candidates(candidates), 3, gradient_cache=gradient_cache)
 
 
-def batch_of(examples: Examples, gradient_cache: int, rows: np.ndarray = ROWS) -> dict[str, ContrastiveBatch]:
-    return round_of(examples, gradient_cache).collate(rows, torch.Generator().manual_seed(3))
+def batch_of(examples: Examples, group_tokens: int, rows: np.ndarray = ROWS) -> dict[str, ContrastiveBatch]:
+    """Return a batch in groups of at most `group_tokens` tokens."""
+    first_candidates = 5 * np.arange(len(examples), dtype=np.int32)
+    candidates = np.add.outer(first_candidates, np.arange(4, dtype=np.int32)) % 58
+    batches = batches_of(examples, candidates, group_tokens)
+    return batches.collate(rows, torch.Generator().manual_seed(3))
 
 
 def model_of(base: Path, representation: str, gradient_cache: int = 0) -> Contrastive:
+    """Return a contrastive model on the tiny base."""
     torch.manual_seed(1)
     backbone, _ = load_backbone(base, trains=True)
     encoder = Encoder(backbone, representation, Representations(dense=8, terms=12))
@@ -63,6 +70,7 @@ def model_of(base: Path, representation: str, gradient_cache: int = 0) -> Contra
 
 
 def without_dropout(base: Path, representation: str) -> Contrastive:
+    """Return a contrastive model whose dropout never drops."""
     model = model_of(base, representation)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -70,86 +78,124 @@ def without_dropout(base: Path, representation: str) -> Contrastive:
     return model
 
 
-def stepped(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and all gradients, dropout drawn from one seed."""
+def gradients_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Return the gradients by parameter name."""
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad
+    return gradients
+
+
+def backward(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss and all gradients; dropout is drawn from a fixed seed."""
     torch.manual_seed(7)
-    out = model(0.0, **batch)
-    out.losses["contrastive"].backward()
-    return out.losses["contrastive"].detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    output = model(0.0, **batch)
+    loss = output.losses["contrastive"]
+    loss.backward()
+    return loss.detach(), gradients_of(model)
+
+
+def assert_gradients_are_close(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Assert that two backward passes give the same gradients within rounding."""
+    assert gradients.keys() == expected.keys()
+    assert len(gradients) > 20
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def assert_gradients_are_equal(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Assert that two backward passes give the same gradients bit for bit."""
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, expected[name])
 
 
 def test_groups_hold_the_same_texts_with_less_padding(case: Case) -> None:
-    whole, split = (batch_of(case.examples, tokens)["batch"] for tokens in (10**6, 160))
-    assert len(whole.passages.groups) == 1 and len(split.passages.groups) > 4
-    for one, other in zip(whole[:2], split[:2], strict=True):
-        assert texts_of(one) == texts_of(other)
+    whole = batch_of(case.examples, 10**6)["batch"]
+    split = batch_of(case.examples, 160)["batch"]
+    assert len(whole.passages.groups) == 1
+    assert len(split.passages.groups) > 4
+    queries = texts_of(whole.queries)
+    passages = texts_of(whole.passages)
+    assert texts_of(split.queries) == queries
+    assert texts_of(split.passages) == passages
     assert torch.equal(rivals_of(whole), rivals_of(split))
 
-    def padded(batch: ContrastiveBatch) -> list[int]:
-        return [group.input_ids.numel() for texts in batch[:2] for group in texts.groups]
+    tokens = sum(len(text) for text in queries + passages)
+    whole_sizes = padded_sizes(whole)
+    split_sizes = padded_sizes(split)
+    assert tokens <= sum(split_sizes) < sum(whole_sizes)
+    assert max(split_sizes) <= 160
 
-    real = sum(map(len, texts_of(whole.passages))) + sum(map(len, texts_of(whole.queries)))
-    assert real <= sum(padded(split)) < sum(padded(whole))
-    assert max(padded(split)) <= 160
+
+def padded_sizes(batch: ContrastiveBatch) -> list[int]:
+    """Return the tokens of each group, with padding."""
+    groups = [*batch.queries.groups, *batch.passages.groups]
+    return [group.input_ids.numel() for group in groups]
 
 
 @pytest.mark.parametrize("representation", ["cls", "mean", "terms", "cls+terms"])
 def test_groups_change_neither_loss_nor_gradients(representation: str, case: Case) -> None:
-    steps = []
-    for tokens in (10**6, 160):
-        steps.append(stepped(without_dropout(case.base, representation), batch_of(case.examples, tokens)))
-    (loss, slopes), (other, others) = steps
-    torch.testing.assert_close(loss, other, rtol=1e-6, atol=1e-6)
-    assert slopes.keys() == others.keys() and len(slopes) > 20
-    for name, slope in slopes.items():
-        torch.testing.assert_close(slope, others[name], rtol=1e-4, atol=1e-5)
+    whole = batch_of(case.examples, 10**6)
+    split = batch_of(case.examples, 160)
+    whole_loss, whole_gradients = backward(without_dropout(case.base, representation), whole)
+    split_loss, split_gradients = backward(without_dropout(case.base, representation), split)
+    torch.testing.assert_close(whole_loss, split_loss, rtol=1e-6, atol=1e-6)
+    assert_gradients_are_close(whole_gradients, split_gradients)
 
 
 @pytest.mark.parametrize("representation", ["cls", "cls+terms"])
 def test_the_gradient_cache_changes_no_bit(representation: str, case: Case) -> None:
-    """Dropout included: what is made again is drawn again."""
+    """Embed texts again with the same dropout."""
     batch = batch_of(case.examples, 160)
-    loss, slopes = stepped(model_of(case.base, representation), batch)
-    cached, again = stepped(model_of(case.base, representation, gradient_cache=160), batch)
-    assert torch.equal(loss, cached) and slopes.keys() == again.keys()
-    assert all(torch.equal(slope, again[name]) for name, slope in slopes.items())
+    plain_model = model_of(case.base, representation)
+    cached_model = model_of(case.base, representation, gradient_cache=160)
+    loss, gradients = backward(plain_model, batch)
+    cached_loss, cached_gradients = backward(cached_model, batch)
+    assert torch.equal(loss, cached_loss)
+    assert_gradients_are_equal(gradients, cached_gradients)
 
 
 def saved_bytes(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
-    """Bytes that a forward keeps for the way back, beside the parameters."""
+    """Return the bytes that a forward keeps for the backward, without the parameters."""
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    parameter_addresses = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(0.0, **batch)
-    del out
-    return sum(size for address, size in sizes.items() if address not in parameter_addresses)
+        output = model(0.0, **batch)
+    del output
+    for parameter in model.parameters():
+        sizes.pop(parameter.untyped_storage().data_ptr(), None)
+    return sum(sizes.values())
 
 
 def test_the_gradient_cache_keeps_little(case: Case) -> None:
     batch = batch_of(case.examples, 160)
-    assert (
-        saved_bytes(model_of(case.base, "cls", gradient_cache=160), batch)
-        < saved_bytes(model_of(case.base, "cls"), batch) / 10
-    )
+    plain = saved_bytes(model_of(case.base, "cls"), batch)
+    cached = saved_bytes(model_of(case.base, "cls", gradient_cache=160), batch)
+    assert cached < plain / 10
 
 
 def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
-    examples = case.examples
-    none = np.full((len(examples), 4), -1, np.int32)
-    none[0] = [50, 51, 52, 53]
-    round_ = ContrastiveBatches(examples, VOCABULARY, READING, Candidates(none), 3)
-    batch = round_.collate(np.arange(4), torch.Generator().manual_seed(0))
+    candidates = np.full((len(case.examples), 4), -1, np.int32)
+    candidates[0] = [50, 51, 52, 53]
+    batches = batches_of(case.examples, candidates)
+    batch = batches.collate(np.arange(4), torch.Generator().manual_seed(0))
     documents = batch["batch"].documents
-    assert documents.shape == (16,) and documents[7:].eq(-1).all()
+    assert documents.shape == (16,)
+    assert documents[7:].eq(-1).all()
+
     model = model_of(case.base, "cls")
-    out = model(0.0, **batch)
-    assert out.losses["contrastive"].isfinite() and out.metrics["negatives"].item() <= 6
-    assert model.negatives == pytest.approx(out.metrics["negatives"].item())
+    output = model(0.0, **batch)
+    negatives = output.metrics["negatives"].item()
+    assert output.losses["contrastive"].isfinite()
+    assert negatives <= 6
+    assert model.negatives == pytest.approx(negatives)
 
 
 # Several processes
@@ -157,44 +203,50 @@ def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
 
 def test_processes_share_their_passages(case: Case, tmp_path: Path) -> None:
     """Two real processes of six queries each: loss and gradients are those of one process with twelve."""
-    words = [
-        sys.executable,
-        str(Path(__file__).with_name("one_of_two.py")),
-        *map(str, case[:4]),
-        str(tmp_path),
-    ]
-    for process in launch(words):
+    script = Path(__file__).with_name("contrastive_worker.py")
+    arguments = [case.base, case.queries, case.documents, case.dataset_id, tmp_path]
+    for process in launch([sys.executable, str(script), *map(str, arguments)]):
         assert process.returncode == 0, process.stderr
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    assert all(torch.equal(slope, two["gradients"][name]) for name, slope in one["gradients"].items())
+    first = torch.load(tmp_path / "0.pt", weights_only=True)
+    second = torch.load(tmp_path / "1.pt", weights_only=True)
+    assert_gradients_are_equal(first["gradients"], second["gradients"])
 
     model = without_dropout(case.base, "cls")
-    one_half, other_half = (batch_of(case.examples, 160, rows)["batch"] for rows in (ROWS[:6], ROWS[6:]))
-    loss, slopes = stepped(model, {"batch": together(one_half, other_half)})
-    mean = (one["losses"]["contrastive"] + two["losses"]["contrastive"]) / 2
-    assert mean == pytest.approx(loss.item(), rel=1e-5)
-    assert one["gradients"].keys() == slopes.keys() and len(slopes) > 20
-    for name, slope in slopes.items():
-        torch.testing.assert_close(one["gradients"][name], slope, rtol=1e-4, atol=1e-5)
-    assert (one["negatives"] + two["negatives"]) / 2 == pytest.approx(model.negatives)
+    first_half = batch_of(case.examples, 160, ROWS[:6])["batch"]
+    second_half = batch_of(case.examples, 160, ROWS[6:])["batch"]
+    loss, gradients = backward(model, {"batch": together(first_half, second_half)})
+    mean_loss = (first["loss"] + second["loss"]) / 2
+    assert mean_loss == pytest.approx(loss.item(), rel=1e-5)
+    assert_gradients_are_close(first["gradients"], gradients)
+    mean_negatives = (first["negatives"] + second["negatives"]) / 2
+    assert mean_negatives == pytest.approx(model.negatives)
     assert model.negatives > 40, "of 47 others in twelve times four"
 
 
-def together(one: ContrastiveBatch, two: ContrastiveBatch) -> ContrastiveBatch:
-    """Two batches as one: the positives of both first, then their negatives."""
-    width = max(one.answers.shape[1], two.answers.shape[1])
-    answers = [functional.pad(b.answers, (0, width - b.answers.shape[1]), value=-1) for b in (one, two)]
-    documents = torch.cat([one.documents[:6], two.documents[:6], one.documents[6:], two.documents[6:]])
+def together(first: ContrastiveBatch, second: ContrastiveBatch) -> ContrastiveBatch:
+    """Return two batches of six queries as one: the positives of both first, then their negatives."""
     return ContrastiveBatch(
-        queries=joined(one.queries, two.queries, len(one.queries.order)),
-        passages=joined(one.passages, two.passages, 6),
-        documents=documents,
-        answers=torch.cat(answers),
+        queries=joined(first.queries, second.queries, 6),
+        passages=joined(first.passages, second.passages, 6),
+        documents=positives_first(first.documents, second.documents, 6),
+        answers=stacked(first.answers, second.answers),
     )
 
 
-def joined(one: TextGroups, two: TextGroups, count: int) -> TextGroups:
-    """The first `count` texts of both, then the others of both."""
-    first, second = one.order, len(one.order) + two.order
-    order = torch.cat([first[:count], second[:count], first[count:], second[count:]])
-    return TextGroups((*one.groups, *two.groups), order)
+def joined(first: TextGroups, second: TextGroups, count: int) -> TextGroups:
+    """Return the first `count` texts of both, then their later texts."""
+    shifted = len(first.order) + second.order
+    return TextGroups((*first.groups, *second.groups), positives_first(first.order, shifted, count))
+
+
+def positives_first(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Return the first `count` values of both, then their later values."""
+    return torch.cat([first[:count], second[:count], first[count:], second[count:]])
+
+
+def stacked(first: Tensor, second: Tensor) -> Tensor:
+    """Return the rows of both, padded to one width with -1."""
+    width = max(first.shape[1], second.shape[1])
+    padded_first = functional.pad(first, (0, width - first.shape[1]), value=-1)
+    padded_second = functional.pad(second, (0, width - second.shape[1]), value=-1)
+    return torch.cat([padded_first, padded_second])

@@ -1,8 +1,6 @@
-"""No step asks its device anything: on the device "meta", where tensors hold no values, asking for one raises."""
+"""No step waits for its device: reading a value raises on the device "meta", where tensors hold no values."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +17,20 @@ from retrobench_retromae import RetroMAE
 VOCABULARY = Vocabulary(size=1600, pad=0, cls=101, sep=102, mask=103, special=frozenset(range(999)))
 
 
+CONFIG = BertConfig(vocab_size=1600, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+
+
 def passages() -> list[Passage]:
+    """Return three passages without titles."""
     random = np.random.default_rng(0)
-    none = np.zeros(0, np.uint16), np.zeros(0, np.bool_)
-    return [
-        Passage(*none, random.integers(999, 1600, n).astype(np.uint16), random.random(n) < 0.8) for n in (20, 7, 31)
-    ]
+    no_title = np.zeros(0, np.uint16)
+    no_word_starts = np.zeros(0, np.bool_)
+    drawn = []
+    for length in (20, 7, 31):
+        text = random.integers(999, 1600, length).astype(np.uint16)
+        word_starts = random.random(length) < 0.8
+        drawn.append(Passage(no_title, no_word_starts, text, word_starts))
+    return drawn
 
 
 @pytest.mark.parametrize("kind", [MaskedLanguageModelling, BowPrediction, RetroMAE, DupMAE], ids=lambda kind: kind.name)
@@ -33,19 +39,18 @@ def test_a_step_asks_its_device_nothing(
 ) -> None:
     objective = kind()
     batch = objective.collate(passages(), VOCABULARY, 32, torch.Generator().manual_seed(0))
-    shape: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-    }
-    model = objective.wrap(Backbone(BertForMaskedLM(BertConfig(vocab_size=1600, **shape)))).to("meta").train()
+    batch_on_meta = {name: value.to("meta") for name, value in batch.items()}
+    backbone = Backbone(BertForMaskedLM(CONFIG))
+    model = objective.wrap(backbone).to("meta").train()
     assert isinstance(model, Pretraining)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # it knows no such device
-    step = model(0.5, **{name: value.to("meta") for name, value in batch.items()})
+
+    step = model(0.5, **batch_on_meta)
     total = torch.stack(list(step.losses.values())).sum()
     total.backward()  # type: ignore[no-untyped-call]
     gradient = model.backbone.word_matrix.grad
-    assert total.is_meta and gradient is not None and gradient.is_meta
+    assert total.is_meta
+    assert gradient is not None
+    assert gradient.is_meta
     with pytest.raises(RuntimeError, match="meta"):
         total.item()
