@@ -28,6 +28,7 @@ from retrobench.runs.sweep import Request, Swept, sweep
 from retrobench.scoring.measures import measure
 from retrobench.stages import open_inputs
 from retrobench.store import Store
+from retrobench.training.batches import Shard
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.examples import Candidates, ContrastiveBatches, Examples
 
@@ -260,7 +261,7 @@ def test_a_query_competes_with_all_passages_but_its_positives(finished: Finished
     examples, candidates = mined(finished, "bert")
     vocabulary = Vocabulary(153, 0, 2, 3, 4, frozenset({0, 1, 2, 3, 4}))
     maker = ContrastiveBatches(examples, vocabulary, Reading(True, 12, 40), Candidates(candidates), negatives=2)
-    batch = maker.collate(np.arange(40), torch.Generator().manual_seed(0))["batch"]
+    batch = maker.collate(np.arange(40), torch.Generator().manual_seed(0))
     competes = rivals_of(batch).numpy()
     assert competes.shape == (40, 40 + 2 * 40)
     texts = texts_of(batch.passages)
@@ -287,7 +288,8 @@ def packed_document(examples: Examples, row: int) -> tuple[int, ...]:
 def test_a_masked_passage_does_not_change_the_loss() -> None:
     model = Contrastive(Fixed(), temperature=2.0)  # type: ignore[arg-type]
     queries, passages = torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [3.0], [9.0]])
-    step = model(0.0, fixed(queries, passages, [[0, 2], [1, -1]]))
+    batch = fixed(queries, passages, [[0, 2], [1, -1]])
+    step = model(0.0, [Shard(np.arange(2), 0, batch, tokens=0.0)])
     first_loss = -1 + np.log(np.exp(1) + np.exp(3))
     second_loss = -6 + np.log(np.exp(2) + np.exp(6) + np.exp(18))
     assert step.losses["contrastive"].item() == pytest.approx((first_loss + second_loss) / 2)

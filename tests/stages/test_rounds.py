@@ -21,6 +21,7 @@ from retrobench.errors import RetrobenchError
 from retrobench.objective import Vocabulary
 from retrobench.stages.inputs import open_teacher
 from retrobench.stages.teach import read_scores
+from retrobench.training.batches import Shard
 from retrobench.training.contrastive import Contrastive, distillation
 from retrobench.training.examples import Candidates, ContrastiveBatches, Examples, grouped
 
@@ -116,7 +117,7 @@ def test_a_query_with_too_few_negatives_repeats_them(examples: Read) -> None:
     distinct, _ = batches._draw_negatives(0, draw)
     assert len(set(distinct)) == 3
 
-    batch = batches.collate(np.asarray([without]), draw)["batch"]
+    batch = batches.collate(np.asarray([without]), draw)
     assert len(texts_of(batch.passages)) == 1
     assert batch.documents.tolist()[1:] == [-1, -1, -1]
 
@@ -148,7 +149,7 @@ def test_a_query_without_negatives_is_dropped(examples: Read) -> None:
     assert len(batches.rows) == 49
     assert len(batches.lengths) == 49
     assert batches.names(np.asarray([0, 1])) == ["query q0", "query q2"]
-    batch = batches.collate(np.asarray([1]), seeded())["batch"]
+    batch = batches.collate(np.asarray([1]), seeded())
     assert len(texts_of(batch.passages)) == 1 + 3
 
 
@@ -156,7 +157,7 @@ def test_a_query_does_not_compete_with_its_second_positive(examples: Read) -> No
     """RetroMAE's code differs: its judgements of one query compete."""
     batches = ContrastiveBatches(examples(), VOCABULARY, READING)
     assert batches.examples.query_rows[:2].tolist() == [0, 0]
-    batch = batches.collate(np.asarray([0, 1, 2]), seeded())["batch"]
+    batch = batches.collate(np.asarray([0, 1, 2]), seeded())
     assert rivals_of(batch).tolist() == [
         [True, False, True],
         [False, True, True],
@@ -175,7 +176,7 @@ def test_the_distilled_round_uses_scored_examples(examples: Read) -> None:
 def test_a_batch_of_the_distilled_round(examples: Read) -> None:
     judgements = examples()
     batches = ContrastiveBatches(judgements, VOCABULARY, READING, scored_candidates(judgements), 3)
-    batch = batches.collate(np.arange(20), seeded())["batch"]
+    batch = batches.collate(np.arange(20), seeded())
     passages = texts_of(batch.passages)
     assert batch.group is not None
     assert batch.teacher is not None
@@ -269,7 +270,7 @@ def test_the_distilled_rounds_loss_has_two_terms() -> None:
     passages = torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
     group = torch.tensor([[0, 2, 3], [1, 4, 5]])
     batch = fixed(queries, passages, [[0], [1]], group=group, teacher=TEACHER)
-    step = model(0.0, batch)
+    step = model(0.0, [Shard(np.arange(len(batch.answers)), 0, batch, tokens=0.0)])
 
     student = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 2.0]])
     expected = distillation(student, TEACHER, settings).item()

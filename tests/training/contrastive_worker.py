@@ -24,12 +24,12 @@ def main(base: Path, queries: Path, documents: Path, dataset_id: str, out: Path)
     first = half * rank()
     rows_of_rank = ROWS[first : first + half]
 
-    def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, ContrastiveBatch]:
+    def collate(rows: np.ndarray, generator: torch.Generator) -> ContrastiveBatch:
         return batch_of(examples, 160, rows_of_rank)
 
-    settings = Finetune(steps=1, batch=half, learning_rate=0.0, clip=0.0, precision="fp32")
-    batches = Batches(np.ones(len(ROWS), np.int64), half, 0, seed=0)
-    loop = Loop(model, batches, collate, settings, seed=0)
+    settings = Finetune(steps=1, batch=len(ROWS), shards=2, learning_rate=0.0, clip=0.0, precision="fp32")
+    batches = Batches(np.ones(len(ROWS), np.int64), len(ROWS), 0, seed=0, shards=2)
+    loop = Loop(model, batches, collate, settings, seed=0, couples=True)
     assert loop.accelerator.num_processes == 2
     loop.adam.zero_grad = lambda **options: None  # the test reads the gradients
     outputs, _ = loop.step(0)

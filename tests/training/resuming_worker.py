@@ -19,7 +19,7 @@ from retrobench.objective import Step
 from retrobench.training import Batches, train
 
 LENGTHS = np.arange(1, 33)  # tokens of each text
-SETTINGS_OF_PROCESSES = replace(SETTINGS, steps=5, batch=4, accumulation=2, checkpoint_every=2)
+SETTINGS_OF_PROCESSES = replace(SETTINGS, steps=5, batch=16, shards=4, checkpoint_every=2)
 
 
 class MaskedLeastSquares(LeastSquares):
@@ -40,7 +40,7 @@ class InterruptedCollate:
     """Collates batches, and raises at the first batch of the fourth step: after the checkpoint of the second."""
 
     def __init__(self) -> None:
-        self.remaining = 3 * SETTINGS_OF_PROCESSES.accumulation
+        self.remaining = 3 * SETTINGS_OF_PROCESSES.shards // 2
 
     def __call__(self, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         if self.remaining == 0:
@@ -55,7 +55,7 @@ def names(rows: np.ndarray) -> Sequence[str]:
 
 def train_by(make: Callable[[np.ndarray, torch.Generator], Mapping[str, Tensor]], folder: Path) -> dict[str, float]:
     """Train on the batches of `make`, and return the cost."""
-    batches = Batches(LENGTHS, SETTINGS_OF_PROCESSES.batch, 0, seed=5)
+    batches = Batches(LENGTHS, SETTINGS_OF_PROCESSES.batch, 0, seed=5, shards=4)
     return train(MaskedLeastSquares(), batches, make, SETTINGS_OF_PROCESSES, folder, 5, names, "line")
 
 

@@ -20,6 +20,7 @@ from retrobench.config import Reading, Representations
 from retrobench.model.encoder import Encoder
 from retrobench.model.loading import load_backbone
 from retrobench.objective import Vocabulary
+from retrobench.training.batches import Shard
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.examples import Candidates, ContrastiveBatch, ContrastiveBatches, Examples, TextGroups
 
@@ -53,12 +54,17 @@ def batches_of(examples: Examples, candidates: np.ndarray, gradient_cache: int =
     return ContrastiveBatches(examples, VOCABULARY, READING, Candidates(candidates), 3, gradient_cache=gradient_cache)
 
 
-def batch_of(examples: Examples, group_tokens: int, rows: np.ndarray = ROWS) -> dict[str, ContrastiveBatch]:
+def batch_of(examples: Examples, group_tokens: int, rows: np.ndarray = ROWS) -> ContrastiveBatch:
     """Return a batch in groups of at most `group_tokens` tokens."""
     first_candidates = 5 * np.arange(len(examples), dtype=np.int32)
     candidates = np.add.outer(first_candidates, np.arange(4, dtype=np.int32)) % 58
     batches = batches_of(examples, candidates, group_tokens)
     return batches.collate(rows, torch.Generator().manual_seed(3))
+
+
+def shard_of(batch: ContrastiveBatch) -> Shard:
+    """Return a batch as its only shard; dropout is drawn from a fixed seed."""
+    return Shard(np.arange(len(batch.answers)), 7, batch, tokens=0.0)
 
 
 def model_of(base: Path, representation: str, gradient_cache: int = 0) -> Contrastive:
@@ -87,10 +93,9 @@ def gradients_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return gradients
 
 
-def backward(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> tuple[Tensor, dict[str, Tensor]]:
+def backward(model: Contrastive, batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss and all gradients; dropout is drawn from a fixed seed."""
-    torch.manual_seed(7)
-    output = model(0.0, **batch)
+    output = model(0.0, [shard_of(batch)])
     loss = output.losses["contrastive"]
     loss.backward()
     return loss.detach(), gradients_of(model)
@@ -167,7 +172,7 @@ def saved_bytes(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model(0.0, **batch)
+        output = model(0.0, [shard_of(batch)])
     del output
     for parameter in model.parameters():
         sizes.pop(parameter.untyped_storage().data_ptr(), None)
@@ -191,7 +196,7 @@ def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
     assert documents[7:].eq(-1).all()
 
     model = model_of(case.base, "cls")
-    output = model(0.0, **batch)
+    output = model(0.0, [shard_of(batch)])
     negatives = output.metrics["negatives"].item()
     assert output.losses["contrastive"].isfinite()
     assert negatives <= 6

@@ -88,7 +88,7 @@ class Trial:
         """Train the model and return the cost."""
         folder.mkdir(exist_ok=True)
         lengths = np.minimum(self.texts.lengths[self.rows], 40)
-        batches = Batches(lengths, settings.batch, settings.bucket, seed)
+        batches = Batches(lengths, settings.batch, settings.bucket, seed, settings.shards)
         return train(self.model, batches, self.collate, settings, folder, seed, self.names, "pretrain toy")
 
     def train_until(self, stop: int, folder: Path, settings: Optimisation = SETTINGS) -> None:
@@ -136,16 +136,16 @@ def test_first_losses_at_a_fixed_seed(name: str, base: TinyBase, tmp_path: Path)
         assert logged(tmp_path, loss) == pytest.approx(expected, abs=2e-4)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_resumed_equals_unbroken_bit_for_bit(accumulation: int, base: TinyBase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [1, 2])
+def test_resumed_equals_unbroken_bit_for_bit(shards: int, base: TinyBase, tmp_path: Path) -> None:
     whole_folder = tmp_path / "whole"
     broken_folder = tmp_path / "broken"
-    settings = replace(SETTINGS, accumulation=accumulation)
+    settings = replace(SETTINGS, shards=shards)
     whole = Trial(base, "dupmae")
     cost = whole.train(whole_folder, settings)
     assert checkpoint_names(whole_folder) == ["step-000000006"]
 
-    for stop in (5 * accumulation, accumulation):  # in step 5, after checkpoint 4; then in step 5 again
+    for stop in (5 * shards, shards):  # in step 5, after checkpoint 4; then in step 5 again
         Trial(base, "dupmae").train_until(stop, broken_folder, settings)
         assert checkpoint_names(broken_folder) == ["step-000000004"]
     (broken_folder / "step-000000006.new").mkdir()  # a checkpoint cut short
@@ -154,7 +154,7 @@ def test_resumed_equals_unbroken_bit_for_bit(accumulation: int, base: TinyBase, 
     resumed = Trial(base, "dupmae")
     resumed_cost = resumed.train(broken_folder, settings)
 
-    assert resumed.calls == 3 * accumulation
+    assert resumed.calls == 3 * shards
     resumed_state = resumed.model.state_dict()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed_state[name])
@@ -167,7 +167,7 @@ def test_resumed_equals_unbroken_bit_for_bit(accumulation: int, base: TinyBase, 
 
 def test_batches_made_ahead_are_the_same(base: TinyBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make batches on another thread while the device computes, as on a GPU."""
-    settings = replace(SETTINGS, accumulation=2)
+    settings = replace(SETTINGS, shards=2)
     Trial(base, "bow-mae").train(tmp_path / "as needed", settings)
     monkeypatch.setitem(AHEAD, "cpu", 3)
     ahead = Trial(base, "bow-mae")
@@ -241,11 +241,11 @@ def test_another_seed_gives_different_losses(base: TinyBase, tmp_path: Path) -> 
 
 def test_tokens_are_counted_without_padding(base: TinyBase, tmp_path: Path) -> None:
     trial = Trial(base)
-    cost = trial.train(tmp_path, replace(SETTINGS, accumulation=2))
+    cost = trial.train(tmp_path, replace(SETTINGS, shards=2))
     batches = Batches(np.minimum(trial.texts.lengths, 40), 8, 2, 5)
     tokens_of_texts = np.minimum(trial.texts.lengths + 2, 40)  # with [CLS] and [SEP]
     tokens = 0
-    for number in range(14):
+    for number in range(7):
         tokens += tokens_of_texts[batches.rows(number)].sum()
     assert cost["tokens"] == tokens
     assert cost["tokens_per_second"] == pytest.approx(cost["tokens"] / cost["seconds"])
@@ -357,7 +357,7 @@ def fit(model: nn.Module, folder: Path, **changed: Any) -> dict[str, float]:
     """Train a model on the 16 inputs, 4 steps of 4 rows, and return the cost."""
     settings = replace(SETTINGS, **{"steps": 4, "bucket": 0, "batch": 4, **changed})
     folder.mkdir(exist_ok=True)
-    batches = Batches(np.ones(16, np.int64), settings.batch, 0, seed=0)
+    batches = Batches(np.ones(16, np.int64), settings.batch, 0, seed=0, shards=settings.shards)
 
     def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         return {"inputs": torch.from_numpy(INPUTS[rows])}
@@ -368,11 +368,11 @@ def fit(model: nn.Module, folder: Path, **changed: Any) -> dict[str, float]:
     return train(model, batches, collate, settings, folder, 0, names, "pretrain line")
 
 
-def test_accumulation_averages_gradients(tmp_path: Path) -> None:
+def test_gradients_are_means_over_the_shards(tmp_path: Path) -> None:
     halves = LeastSquares()
     whole = LeastSquares()
-    fit(halves, tmp_path / "halves", accumulation=2)
-    fit(whole, tmp_path / "whole", batch=8)  # its batch n holds batches 2n and 2n + 1 of four
+    fit(halves, tmp_path / "halves", batch=8, shards=2)
+    fit(whole, tmp_path / "whole", batch=8)
     assert torch.allclose(halves.linear.weight, whole.linear.weight, atol=1e-6)
     initial_weight = torch.full((2, 3), 0.5)
     assert not torch.allclose(whole.linear.weight, initial_weight, atol=1e-3), "it did learn"
