@@ -142,7 +142,9 @@ IDS = ["d1", "d10", "d2", "d9"]
 PRECEDENCES = precedence(IDS)
 
 
-def rank(rows: list[list[int]], scores: list[list[float]], depth: int, own: list[int] | None = None) -> Ranking:
+def rank_candidates(
+    rows: list[list[int]], scores: list[list[float]], depth: int, own: list[int] | None = None
+) -> Ranking:
     """Rank candidates, which are rows of IDS with 64-bit scores; `own` has each query's own document."""
     candidates = np.asarray(rows)
     candidate_scores = np.asarray(scores, np.float64)
@@ -162,7 +164,7 @@ def test_candidates_in_any_order_become_the_ranking() -> None:
     """-1, which faiss gives for no candidate, goes last and is never a document, whatever its score."""
     rows = [[0, -1, 1, 2], [3, 2, 1, 0], [-1, -1, -1, -1]]
     scores = [[1.0, 99.0, 2.0, 1.0], [-1.0, -1.0, -1.0, 5.0], [np.nan, 0.0, np.inf, 1.0]]
-    ranked = rank(rows, scores, 3)
+    ranked = rank_candidates(rows, scores, 3)
     assert ranked_ids(ranked) == [["d10", "d2", "d1"], ["d1", "d9", "d2"], []]
     assert ranked.rows.tolist() == [[1, 2, 0], [0, 3, 2], [-1, -1, -1]]
     assert ranked.scores.tolist() == [[2, 1, 1], [5, -1, -1], [-np.inf] * 3]
@@ -170,7 +172,7 @@ def test_candidates_in_any_order_become_the_ranking() -> None:
     assert ranked.scores.dtype == np.float32
     assert ranked.self_hits == 0
     assert ranked.ties == 2
-    deeper = rank(rows, scores, 99)
+    deeper = rank_candidates(rows, scores, 99)
     assert ranked_ids(deeper) == [["d10", "d2", "d1"], ["d1", "d9", "d2", "d10"], []]
 
 
@@ -178,7 +180,7 @@ def test_an_own_document_makes_room_for_the_next() -> None:
     """Candidates are one deeper than the cut. The own document of the third list is below the cut: no change."""
     rows = [[0, 1, 2, 3]] * 4
     scores = [[4.0, 3.0, 2.0, 1.0]] * 4
-    ranked = rank(rows, scores, 3, own=[0, 2, 3, -1])
+    ranked = rank_candidates(rows, scores, 3, own=[0, 2, 3, -1])
     unchanged = ["d1", "d10", "d2"]
     assert ranked_ids(ranked) == [["d10", "d2", "d9"], ["d1", "d10", "d9"], unchanged, unchanged]
     assert ranked.scores.tolist() == [[3, 2, 1], [4, 3, 1], [4, 3, 2], [4, 3, 2]]
@@ -188,13 +190,13 @@ def test_an_own_document_makes_room_for_the_next() -> None:
 def test_an_own_document_makes_a_short_list_shorter() -> None:
     rows = [[0, 1], [0, 1]]
     scores = [[2.0, 1.0], [2.0, 1.0]]
-    ranked = rank(rows, scores, 5, own=[1, -1])
+    ranked = rank_candidates(rows, scores, 5, own=[1, -1])
     assert ranked.rows.tolist() == [[0, -1], [0, 1]]
     assert ranked.self_hits == 1
 
 
 def test_a_list_of_the_own_document_alone_becomes_empty() -> None:
-    ranked = rank([[0]], [[2.0]], 5, own=[0])
+    ranked = rank_candidates([[0]], [[2.0]], 5, own=[0])
     assert ranked.rows.tolist() == [[-1]]
     assert ranked.scores.tolist() == [[-np.inf]]
     assert ranked.ties == 0
@@ -208,17 +210,17 @@ def test_own_rows_are_equal_ids_and_nothing_less() -> None:
 
 def test_scores_are_compared_as_32_bits() -> None:
     """Two doubles with an equal float32 are a tie, as in trec_eval, and the ids decide."""
-    equal_in_32_bits = rank([[0, 2]], [[0.987654321, 0.987654320]], 2)
+    equal_in_32_bits = rank_candidates([[0, 2]], [[0.987654321, 0.987654320]], 2)
     assert ranked_ids(equal_in_32_bits) == [["d2", "d1"]]
     assert equal_in_32_bits.ties == 1
-    different_in_32_bits = rank([[0, 2]], [[0.99, 0.98]], 2)
+    different_in_32_bits = rank_candidates([[0, 2]], [[0.99, 0.98]], 2)
     assert ranked_ids(different_in_32_bits) == [["d1", "d2"]]
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, 1e39])
 def test_a_score_that_is_not_finite_is_no_score(score: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        rank([[0, 1]], [[1.0, score]], 2)
+        rank_candidates([[0, 1]], [[1.0, score]], 2)
 
 
 def test_ties_are_hits_with_the_score_of_the_hit_above() -> None:
@@ -257,11 +259,11 @@ def test_blocks_join_to_one_ranking() -> None:
     rows = [[0, 1, 2]] * 3
     scores = [[1.0, 1.0, 0.0], [3.0, 2.0, 2.0], [5.0, 5.0, 5.0]]
     own = [1, -1, 2]
-    whole = rank(rows, scores, 2, own)
+    whole = rank_candidates(rows, scores, 2, own)
     blocks = []
     for query in range(3):
         block = slice(query, query + 1)
-        blocks.append(rank(rows[block], scores[block], 2, own[block]))
+        blocks.append(rank_candidates(rows[block], scores[block], 2, own[block]))
     joined = join(blocks, 3)
     assert joined.rows.tolist() == whole.rows.tolist()
     assert joined.scores.tolist() == whole.scores.tolist()
