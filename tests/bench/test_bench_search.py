@@ -1,4 +1,4 @@
-"""The benchmarks of search and merging: their peers do what the libraries do, and sides that differ are refused."""
+"""The benchmarks of search and merging: peers are the libraries' algorithms, and sides that differ are refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def search_with_beir(queries: np.ndarray, documents: np.ndarray) -> dict[str, di
     corpus = {f"d{row:02}": {"title": "", "text": f"{row:02}"} for row in range(len(documents))}
     model = NumberedTexts(queries, documents)
     beir = DenseRetrievalExactSearch(model, corpus_chunk_size=25, show_progress_bar=False)
-    return beir.search(corpus, query_texts, 10, "dot")
+    hits: dict[str, dict[str, float]] = beir.search(corpus, query_texts, 10, "dot")
+    return hits
 
 
 def test_the_heap_is_beirs() -> None:

@@ -288,11 +288,11 @@ def test_pitfall_13_a_run_file_rounds_no_score(tmp_path: Path) -> None:
     """170.03 and the next smaller number stay apart."""
     larger = np.float32(170.03)
     next_smaller = np.nextafter(larger, np.float32(0))
-    near = np.asarray([[larger, next_smaller]])
+    scores = np.asarray([[larger, next_smaller]])
     hits = np.asarray([[0, 1]], np.int32)
     run, judged = write(tmp_path, {}, {"q": {"a": 1}})
-    write_run(tmp_path, ["q"], ["a", "b"], Ranking(hits, near, self_hits=0, ties=0), "near")
-    assert trec.read_run(run).scores.tolist() == near.tolist()
+    write_run(tmp_path, ["q"], ["a", "b"], Ranking(hits, scores, self_hits=0, ties=0), "near")
+    assert trec.read_run(run).scores.tolist() == scores.tolist()
     scored = score_file(run, None, judged, ["RR"])
     assert scored.measures == {"RR": 1.0}
     assert scored.ties == 0

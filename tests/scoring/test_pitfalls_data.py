@@ -32,7 +32,7 @@ from retrobench.store.store import Artifact
 def kinds(dataset: str) -> dict[str, tuple[str, int]]:
     """Return the doctor's findings: kind -> level and count."""
     (checked,) = doctor.check(dataset).checked
-    findings = {}
+    findings: dict[str, tuple[str, int]] = {}
     for finding in checked.findings:
         findings[finding.kind] = (finding.level, finding.count)
     return findings
