@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def dying(setting):
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three benchmarks that worker processes import beside the real ones."""
+    """Write three benchmarks that worker processes import beside the real ones."""
     folder = tmp_path / "more"
     folder.mkdir()
     for name in ("good", "unequal", "dying"):
@@ -135,12 +136,13 @@ def test_a_run_shows_its_results_and_names_failures(made_up: Path, capfd: pytest
     assert "Failed: unequal, dying" in benched.text
     assert "loss: 1 apart" in log
     assert "TIMED" not in log
-    results = json.loads(file.read_text())
-    names = [(result["benchmark"], result["case"]) for result in results]
-    assert names == [("good", "first"), ("good", "second"), ("unequal", "first"), ("dying", "first")]
-    for result in results:
+    results = {}
+    for result in json.loads(file.read_text()):
         assert result.keys() == KEYS
-    first, second = results[:2]
+        results[result["benchmark"], result["case"]] = result
+    assert list(results) == [("good", "first"), ("good", "second"), ("unequal", "first"), ("dying", "first")]
+    first = results["good", "first"]
+    second = results["good", "second"]
     assert first["ratio"] > 0
     assert first["memory"].keys() == {"ours", "peer"}
     assert second["ratio"] is None
@@ -151,14 +153,16 @@ def test_a_run_shows_its_results_and_names_failures(made_up: Path, capfd: pytest
 
 def test_results_of_benchmarks_that_ended_well_are_appended(made_up: Path) -> None:
     boards = made_up / "boards"
-    (boards / "performance").mkdir(parents=True)
-    performance.append(boards / "performance", [make_result()])
+    folder = boards / "performance"
+    folder.mkdir(parents=True)
+    performance.append(folder, [make_result()])
     benched = bench(["good", "dying"], device="cpu", leaderboard=boards)
     assert benched.exit_code == 1
     assert "good, first: twice as much" in benched.text
-    results = performance.read(boards / "performance")
-    appended = [(result.benchmark, result.case, result.says) for result in results]
-    assert appended == [("retromae", "step alone", ""), ("good", "first", "twice as much"), ("good", "second", "")]
+    earlier, first, second = performance.read(folder)
+    assert (earlier.benchmark, earlier.case, earlier.says) == ("retromae", "step alone", "")
+    assert (first.benchmark, first.case, first.says) == ("good", "first", "twice as much")
+    assert (second.benchmark, second.case, second.says) == ("good", "second", "")
 
 
 def test_unknown_names_and_absent_devices_are_one_line(tmp_path: Path) -> None:
@@ -193,39 +197,61 @@ def test_sides_that_differ_are_not_timed() -> None:
 
 def test_differences_beyond_the_tolerance_are_unequal() -> None:
     assert require_close(1.0, 1.0 + 1e-7, 1e-6, "loss").startswith("loss within")
-    for wrong in (1.1, float("nan")):
+    for loss in (1.1, math.nan):
         with pytest.raises(UnequalError, match="loss"):
-            require_close(wrong, 1.0, 1e-6, "loss")
-    ones = torch.ones(3)
-    peer = {"a": ones, "b": torch.zeros(2)}
+            require_close(loss, 1.0, 1e-6, "loss")
+
+
+def test_gradients_beyond_the_tolerance_are_unequal() -> None:
+    peer = {"a": torch.ones(3), "b": torch.zeros(2)}
+    different = {"a": torch.full((3,), 1.1), "b": torch.zeros(2)}
+    without_b = {"a": torch.ones(3)}
+    all_zeros = {"a": torch.zeros(3)}
     assert require_close_gradients(peer, peer, 1e-6)
     with pytest.raises(UnequalError, match="gradient of a"):
-        require_close_gradients({**peer, "a": ones * 1.1}, peer, 1e-3)
+        require_close_gradients(different, peer, 1e-3)
     with pytest.raises(UnequalError, match="other parameters"):
-        require_close_gradients({"a": ones}, peer, 1e-3)
-    zeros = {"a": torch.zeros(3)}
+        require_close_gradients(without_b, peer, 1e-3)
     with pytest.raises(UnequalError, match="all 0"):
-        require_close_gradients(zeros, zeros, 1e-3)
+        require_close_gradients(all_zeros, all_zeros, 1e-3)
 
 
-@pytest.mark.parametrize("wrong", [None, "fp32", "bf16"])
-def test_steps_are_compared_in_the_precision_that_is_timed(wrong: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+PEER_STEP = StepResult(torch.tensor(1.0), {"a": torch.ones(3)})
+
+
+def erroneous_step(error: float) -> StepResult:
+    """Return PEER_STEP with this error in its loss, and ten times the error in its gradients."""
+    loss = torch.tensor(1.0 + error)
+    gradient = torch.ones(3) * (1 + 10 * error)
+    return StepResult(loss, {"a": gradient})
+
+
+@pytest.fixture
+def _timed_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrobench.bench.frame.resolve_precision", lambda precision: "bf16")
-    errors = {"fp32": 1e-7, "bf16": 1e-3}
-    if wrong is not None:
-        errors[wrong] *= 100
 
+
+@pytest.mark.usefixtures("_timed_in_bf16")
+def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None:
     def ours(halved: bool) -> StepResult:
-        error = errors["bf16" if halved else "fp32"]
-        return StepResult(torch.tensor(1.0 + error), {"a": torch.ones(3) * (1 + 10 * error)})
+        if halved:
+            return erroneous_step(1e-3)
+        return erroneous_step(1e-7)
 
-    peer = StepResult(torch.tensor(1.0), {"a": torch.ones(3)})
-    if wrong is None:
-        report = require_equal_steps(ours, peer)
-        assert re.fullmatch(r"fp32 losses .*, gradients .*; bf16 losses .*, gradients .*", report)
-    else:
-        with pytest.raises(UnequalError):
-            require_equal_steps(ours, peer)
+    report = require_equal_steps(ours, PEER_STEP)
+    assert re.fullmatch(r"fp32 losses .*, gradients .*; bf16 losses .*, gradients .*", report)
+
+
+@pytest.mark.usefixtures("_timed_in_bf16")
+@pytest.mark.parametrize(("fp32_error", "bf16_error"), [(1e-5, 1e-3), (1e-7, 1e-1)])
+def test_steps_that_differ_in_either_precision_are_unequal(fp32_error: float, bf16_error: float) -> None:
+    def ours(halved: bool) -> StepResult:
+        if halved:
+            return erroneous_step(bf16_error)
+        return erroneous_step(fp32_error)
+
+    with pytest.raises(UnequalError):
+        require_equal_steps(ours, PEER_STEP)
 
 
 def test_a_side_may_measure_its_own_time() -> None:
@@ -234,19 +260,30 @@ def test_a_side_may_measure_its_own_time() -> None:
     def ours() -> Timed:
         return Timed(next(rates), 2.0)
 
-    measured = measure_on_cpu(make_case(ours, peer=lambda: Timed(5.0, 1.0), peer_name="b", rounds=3))
-    assert (measured.ours, measured.peer, measured.ratio) == (10.0, 5.0, 2.0)
-    assert (measured.rounds, measured.spread) == (3, (1.0, 3.0))
+    case = make_case(ours, peer=lambda: Timed(5.0, 1.0), peer_name="b", rounds=3)
+    measured = measure_on_cpu(case)
+    assert measured.ours == 10.0
+    assert measured.peer == 5.0
+    assert measured.ratio == 2.0
+    assert measured.rounds == 3
+    assert measured.spread == (1.0, 3.0)
+
+
+def measure_once(units: float, seconds: float, **fields: Any) -> Measured:
+    """Measure a case beside a peer that takes 6 seconds for one item."""
+    case = make_case(
+        ours=lambda: Timed(units, seconds), peer=lambda: Timed(1.0, 6.0), peer_name="b", rounds=1, **fields
+    )
+    return measure_on_cpu(case)
 
 
 def test_ratios_are_above_one_where_ours_is_better() -> None:
-    peer: dict[str, Any] = {"peer": lambda: Timed(1.0, 6.0), "peer_name": "b", "rounds": 1}
-    faster = measure_on_cpu(make_case(lambda: Timed(1.0, 2.0), kind="seconds", **peer))
+    faster = measure_once(1.0, 2.0, kind="seconds")
+    slower = measure_once(1.0, 12.0, allowed=0.4)
+    bounded = measure_once(4.0, 1.0, floor=Floor(flops=10.0))
     assert faster.ratio == pytest.approx(3.0)
-    slower = measure_on_cpu(make_case(lambda: Timed(1.0, 12.0), allowed=0.4, **peer))
     assert slower.ratio == pytest.approx(0.5)
     assert slower.floor_share == pytest.approx(1.25)
-    bounded = measure_on_cpu(make_case(lambda: Timed(4.0, 1.0), floor=Floor(flops=10.0), **peer))
     assert bounded.floor_share == pytest.approx(4.0 * 10.0 / 200.0)
 
 
@@ -293,7 +330,8 @@ def test_an_aim_is_met_by_a_large_enough_ratio() -> None:
 
 def test_a_faulty_line_is_refused(tmp_path: Path) -> None:
     performance.append(tmp_path, [make_result()])
-    with open(tmp_path / performance.RESULTS, "a") as file:
+    results = tmp_path / performance.RESULTS
+    with results.open("a") as file:
         file.write('{"benchmark": "retromae"}\n')
     with pytest.raises(RetrobenchError, match=r"results.jsonl:2") as raised:
         performance.read(tmp_path)

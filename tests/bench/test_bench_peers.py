@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
@@ -44,16 +45,20 @@ def load_released(loss: str) -> Released:
     lm = BertForMaskedLM.from_pretrained(FIXTURE, attn_implementation="eager")
     model = Released(lm, loss)
     if model.decoder is not None:
-        weights = load_file(FIXTURE / "decoder.safetensors")
-        model.decoder.load_state_dict({decoder_name(name): tensor for name, tensor in weights.items()})
+        weights = {}
+        for name, tensor in load_file(FIXTURE / "decoder.safetensors").items():
+            weights[decoder_name(name)] = tensor
+        model.decoder.load_state_dict(weights)
     return model.eval()
 
 
 def load_batch(loss: str) -> dict[str, Tensor]:
     """Return the inputs of a fixture, without its outputs."""
-    tensors = load_file(FIXTURE / f"{loss}.safetensors")
-    inputs = ("encoder_", "decoder_", "bow_weights")
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(inputs)}
+    inputs = {}
+    for name, tensor in load_file(FIXTURE / f"{loss}.safetensors").items():
+        if name.startswith(("encoder_", "decoder_", "bow_weights")):
+            inputs[name] = tensor
+    return inputs
 
 
 # Steps
@@ -69,13 +74,14 @@ def test_losses_and_gradients_are_the_released_ones(loss: str) -> None:
     total = torch.stack(list(terms.values())).sum()
     assert total.item() == pytest.approx(expected["total"], abs=1e-5)
     total.backward()  # type: ignore[no-untyped-call]
-    norms = {}
+    gradients = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            norms[name] = parameter.grad.double().norm().item()
+            gradients[name] = parameter.grad
     expected_norms = {our_name(name): norm for name, norm in expected["grad_norms"].items()}
-    assert norms.keys() == expected_norms.keys()
-    for name, norm in norms.items():
+    assert gradients.keys() == expected_norms.keys()
+    for name, gradient in gradients.items():
+        norm = gradient.double().norm().item()
         assert norm == pytest.approx(expected_norms[name], rel=1e-4, abs=1e-6), name
 
 
@@ -89,10 +95,16 @@ def our_name(name: str) -> str:
 @pytest.mark.parametrize(("reads", "logged"), [(False, []), (True, ["bow", "loss", "mlm"])])
 def test_a_step_trains_and_reads_its_losses_where_released(reads: bool, logged: list[str]) -> None:
     torch.manual_seed(0)
-    texts = [make_passage([1000 + i, 1401, 1100 + i, 1200]) for i in range(4)]
+    texts = []
+    for number in range(4):
+        ids = [1000 + number, 1401, 1100 + number, 1200]
+        texts.append(make_passage(ids))
     batch = collators.bow(texts, VOCABULARY, 32, random.Random(0))
     trainer = Trainer(load_released("bow"), halved=False, reads=reads)
-    losses = [trainer.step(batch).item() for _ in range(5)]
+    losses = []
+    for _ in range(5):
+        loss = trainer.step(batch)
+        losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert sorted(trainer.logged) == logged
 
@@ -102,8 +114,13 @@ def test_a_step_trains_and_reads_its_losses_where_released(reads: bool, logged: 
 
 def draw_masks(ids: list[int], ratio: float) -> Tensor:
     """Draw masks of a text between special tokens, [DRAWS, L] bool."""
-    pieces = ["##" if word >= FIRST_PIECE else "w" for word in ids]
-    tokens = ["[CLS]", *pieces, "[SEP]"]
+    tokens = ["[CLS]"]
+    for word in ids:
+        if word >= FIRST_PIECE:
+            tokens.append("##")
+        else:
+            tokens.append("w")
+    tokens.append("[SEP]")
     draw = random.Random(0)
     masks = [collators.whole_word_mask(tokens, ratio, draw) for _ in range(DRAWS)]
     return torch.tensor(masks).bool()
@@ -114,18 +131,23 @@ def test_masks_are_distributed_as_the_released_masks(row: dict[str, Any]) -> Non
     ids = MASKS["texts"][row["text"]]
     masks = draw_masks(ids, row["p"])
     assert masks.shape[1] == row["length"]
-    assert not masks[:, [0, -1]].any(), "[CLS] and [SEP] are never masked"
-    masks = masks[:, 1:-1]
+    special_tokens = masks[:, [0, -1]]
+    assert not special_tokens.any(), "[CLS] and [SEP] are never masked"
+
+    text_masks = masks[:, 1:-1]
     words = torch.tensor(ids)
-    counts = masks[:, words >= FIRST_WORD].sum(1).double()  # [UNK] is no label
+    has_label = words >= FIRST_WORD  # [UNK] has none
+    counts = text_masks[:, has_label].sum(1).double()
     assert counts.max() <= row["budget"]
-    deviation = counts.std().item()
-    error = deviation * (1 / DRAWS + 1 / MASKS["draws"]) ** 0.5
+    released_draws = MASKS["draws"]
+    standard_error = counts.std().item() * math.sqrt(1 / DRAWS + 1 / released_draws)
     difference = counts.mean().item() - row["masked"]["mean"]
-    assert abs(difference) <= 5 * error + 1e-9
-    continues = words[1:] >= FIRST_PIECE
-    split = masks[:, 1:] != masks[:, :-1]
-    assert not split[:, continues].any()
+    assert abs(difference) <= 5 * standard_error + 1e-9
+
+    continues_a_word = words[1:] >= FIRST_PIECE
+    differs_from_the_last = text_masks[:, 1:] != text_masks[:, :-1]
+    split_words = differs_from_the_last[:, continues_a_word]
+    assert not split_words.any()
 
 
 @pytest.mark.parametrize("text", ["length_33", "length_128"])
@@ -137,49 +159,65 @@ def test_the_matrix_shows_as_many_tokens_as_the_released_matrix(text: str) -> No
     visible = batch["decoder_attention_mask"]
     assert visible.shape == (12, length, length)
     assert visible.dtype == torch.int64
-    assert visible.diagonal(0, 1, 2).sum() == 0
-    assert visible[:, 1:, 0].all()
-    assert visible[:, :-1, -1].all()
-    assert visible.double().mean().item() == pytest.approx(row["visible_fraction"], abs=0.02)
+    own_tokens = visible.diagonal(0, 1, 2)
+    cls_tokens = visible[:, 1:, 0]
+    sep_tokens = visible[:, :-1, -1]
+    assert own_tokens.sum() == 0
+    assert cls_tokens.all()
+    assert sep_tokens.all()
+    visible_fraction = visible.double().mean().item()
+    assert visible_fraction == pytest.approx(row["visible_fraction"], abs=0.02)
 
 
 def test_retromaes_batch_is_laid_out_as_released() -> None:
-    texts = [make_passage([1000, 1400, 1001, 1002]), make_passage([1003])]
-    batch = collators.retromae(texts, VOCABULARY, 5, random.Random(0))
+    """The first text is cut to the window of 5 tokens, and the second padded."""
+    cut = make_passage([1000, 1400, 1001, 1002])
+    padded = make_passage([1003])
+    batch = collators.retromae([cut, padded], VOCABULARY, 5, random.Random(0))
     assert batch.keys() == load_batch("retromae").keys()
     ids = batch["decoder_input_ids"]
+    decoder_labels = batch["decoder_labels"]
+    mask = batch["encoder_attention_mask"]
     assert ids.tolist() == [[101, 1000, 1400, 1001, 102], [101, 1003, 102, 0, 0]]
-    assert batch["decoder_labels"].tolist() == [[-100, 1000, 1400, 1001, -100], [-100, 1003, -100, -100, -100]]
-    assert batch["encoder_attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert decoder_labels.tolist() == [[-100, 1000, 1400, 1001, -100], [-100, 1003, -100, -100, -100]]
+    assert mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     visible = batch["decoder_attention_mask"][1]
     assert not visible[3:].any()
     assert not visible[:, 3:].any()
-    labels = batch["encoder_labels"]
-    labelled = labels != -100
-    assert torch.equal(labels[labelled], ids[labelled])
+    encoder_labels = batch["encoder_labels"]
+    labelled = encoder_labels != -100
+    assert torch.equal(encoder_labels[labelled], ids[labelled])
 
 
 def test_bags_hold_the_distinct_words_of_the_window() -> None:
     texts = [make_passage([1000, 1000, 1400, 100]), make_passage([])]
-    weights = collators.bow(texts, VOCABULARY, 16, random.Random(0))["bow_weights"]
+    batch = collators.bow(texts, VOCABULARY, 16, random.Random(0))
+    weights = batch["bow_weights"]
     assert weights.shape == (2, 1600)
     assert weights.dtype == torch.float32
-    assert weights[0].nonzero().flatten().tolist() == [1000, 1400]
-    assert weights[0, 1000] == weights[0, 1400] == 0.5
-    assert not weights[1].any()
+    first, empty = weights
+    assert first.nonzero().flatten().tolist() == [1000, 1400]
+    assert first[1000] == 0.5
+    assert first[1400] == 0.5
+    assert not empty.any()
+
+
+LONG_TEXT = list(range(1000, 1100))  # fills a window of 102 tokens
 
 
 def test_an_auto_encoding_decoder_gets_a_mask_of_its_own() -> None:
-    batch = collators.ae([make_passage(list(range(1000, 1100)))], VOCABULARY, 102, random.Random(0))
-    assert (batch["encoder_labels"] != -100).sum() == round(102 * 0.3)
-    assert (batch["decoder_labels"] != -100).sum() == round(102 * 0.45)
+    batch = collators.ae([make_passage(LONG_TEXT)], VOCABULARY, 102, random.Random(0))
+    encoder_labelled = batch["encoder_labels"] != -100
+    decoder_labelled = batch["decoder_labels"] != -100
+    assert encoder_labelled.sum() == round(102 * 0.3)
+    assert decoder_labelled.sum() == round(102 * 0.45)
 
 
 def test_an_auto_regressive_decoder_gets_the_clean_text() -> None:
-    ids = list(range(1000, 1100))
-    batch = collators.ar([make_passage(ids)], VOCABULARY, 102, random.Random(0))
-    assert batch["decoder_input_ids"].tolist() == [[101, *ids, 102]]
-    assert batch["decoder_labels"].tolist() == [[101, *ids, 102]]
+    batch = collators.ar([make_passage(LONG_TEXT)], VOCABULARY, 102, random.Random(0))
+    clean_text = [[101, *LONG_TEXT, 102]]
+    assert batch["decoder_input_ids"].tolist() == clean_text
+    assert batch["decoder_labels"].tolist() == clean_text
 
 
 def test_the_peer_has_the_weights_of_our_model() -> None:
@@ -188,7 +226,9 @@ def test_the_peer_has_the_weights_of_our_model() -> None:
     assert isinstance(ours, Pretraining)
     peer = copy_weights(ours, "retromae")
     assert peer.lm.config._attn_implementation == "eager"
-    our_weights = {name.removeprefix("backbone."): weight for name, weight in ours.named_parameters()}
+    our_weights = {}
+    for name, weight in ours.named_parameters():
+        our_weights[name.removeprefix("backbone.")] = weight
     peer_weights = dict(peer.named_parameters())
     assert peer_weights.keys() == our_weights.keys()
     for name, weight in peer_weights.items():
@@ -197,7 +237,7 @@ def test_the_peer_has_the_weights_of_our_model() -> None:
 
 def test_workers_make_distinct_batches_without_end() -> None:
     """Each worker draws its own passages, and makes more once its first batches are used up."""
-    texts = [make_passage([1000 + i] * 6) for i in range(30)]
+    texts = [make_passage([word] * 6) for word in range(1000, 1030)]
     sizes = Scale(2, 32, 2, 64, batch=4, length=16)
     feed = Feed(collators.mlm, Workload(Setting("cpu"), sizes, texts))
     feed.workers = 2
@@ -206,5 +246,6 @@ def test_workers_make_distinct_batches_without_end() -> None:
     for _ in range(4):
         batch = next(feed)
         assert batch["encoder_input_ids"].shape == (4, 8)
-        label_sums.add(batch["encoder_labels"].sum().item())
+        label_sum = batch["encoder_labels"].sum()
+        label_sums.add(label_sum.item())
     assert len(label_sums) > 1

@@ -1,4 +1,4 @@
-"""The benchmarks of search and merging: their peers do what the libraries do, and sides that differ are told of."""
+"""The benchmarks of search and merging: peers are the libraries' algorithms, and sides that differ are refused."""
 
 from __future__ import annotations
 
@@ -20,59 +20,83 @@ from retrobench.retrieval.nearest import VectorSet, merge, search
 SMOKE = Setting("cpu", smoke=True)
 
 
-class Told:
-    """A model that gives each text, its number, the vector of that number."""
+class NumberedTexts:
+    """A model whose texts are numbers: the vector of a text is the row of that number."""
 
     def __init__(self, queries: np.ndarray, documents: np.ndarray) -> None:
-        self.queries, self.documents = queries, documents
+        self.queries = queries
+        self.documents = documents
 
     def encode_queries(self, texts: list[str], **unused: Any) -> np.ndarray:
-        return self.queries[[int(text) for text in texts]]
+        rows = [int(text) for text in texts]
+        return self.queries[rows]
 
-    def encode_corpus(self, texts: list[dict[str, str]], **unused: Any) -> np.ndarray:
-        return self.documents[[int(text["text"]) for text in texts]]
+    def encode_corpus(self, passages: list[dict[str, str]], **unused: Any) -> np.ndarray:
+        rows = [int(passage["text"]) for passage in passages]
+        return self.documents[rows]
+
+
+def search_with_beir(queries: np.ndarray, documents: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return beir's ten hits of each query, q0, q1, ..., among d00, d01, ..., in chunks of 25 documents."""
+    query_texts = {f"q{row}": str(row) for row in range(len(queries))}
+    corpus = {f"d{row:02}": {"title": "", "text": f"{row:02}"} for row in range(len(documents))}
+    model = NumberedTexts(queries, documents)
+    beir = DenseRetrievalExactSearch(model, corpus_chunk_size=25, show_progress_bar=False)
+    hits: dict[str, dict[str, float]] = beir.search(corpus, query_texts, 10, "dot")
+    return hits
 
 
 def test_the_heap_is_beirs() -> None:
-    """Its own search in chunks of 25 of 100 documents, beside ours of the same chunks merged by the heap and by us."""
+    """beir's own search by chunks equals ours of the same chunks, merged by the heap and by our merge."""
     draw = np.random.default_rng(0)
-    queries, documents = (draw.standard_normal((rows, 12)).astype(np.float32) for rows in (7, 100))
-    corpus = {f"d{row:03}": {"title": "", "text": str(row)} for row in range(100)}
-    theirs = DenseRetrievalExactSearch(Told(queries, documents), corpus_chunk_size=25, show_progress_bar=False)
-    hits = theirs.search(corpus, {f"q{row}": str(row) for row in range(7)}, 10, "dot")
-    names = sorted(corpus, key=lambda name: len(corpus[name]["text"]), reverse=True)  # beir's order of the documents
-    tie_ranks, asked = np.arange(100, dtype=np.int32), VectorSet(queries)
-    order = [int(corpus[name]["text"]) for name in names]
-    among = VectorSet(documents[order])
-    parts = [next(search(asked, among.slice(at, at + 25), 10, tie_ranks[at : at + 25])) for at in range(0, 100, 25)]
-    ours = heap_merge(parts, names, 10)
-    rows, _ = merge(parts, tie_ranks, 10)
+    queries = draw.standard_normal((7, 12)).astype(np.float32)
+    documents = draw.standard_normal((100, 12)).astype(np.float32)
+    expected = search_with_beir(queries, documents)
+    tie_ranks = np.arange(100, dtype=np.int32)
+    chunks = []
+    for first in range(0, 100, 25):
+        chunk = VectorSet(documents).slice(first, first + 25)
+        chunk_ranks = tie_ranks[first : first + 25]
+        chunks.append(next(search(VectorSet(queries), chunk, 10, chunk_ranks)))
+    ids = [f"d{row:02}" for row in range(100)]
+    by_heap = heap_merge(chunks, ids, 10)
+    rows, _ = merge(chunks, tie_ranks, 10)
     for query in range(7):
-        assert ours[query] == pytest.approx(hits[f"q{query}"], abs=1e-5)
-        assert {names[row] for row in rows[query]} == set(hits[f"q{query}"])
+        expected_hits = expected[f"q{query}"]
+        merged_ids = {ids[row] for row in rows[query]}
+        assert by_heap[query] == pytest.approx(expected_hits, abs=1e-5)
+        assert merged_ids == set(expected_hits)
 
 
 @pytest.mark.parametrize("module", [searching, merging])
 def test_cases_agree_and_have_names_of_their_own(module: Any) -> None:
-    found = list(module.cases(SMOKE))
-    assert len({case.name for case in found}) == len(found) > 1
-    for case in found[:: max(1, len(found) // 3)]:
-        assert "same" in case.check() or "recall 1.0000" in case.check()
-        assert case.ours() > 0 and case.peer() > 0
+    cases = list(module.cases(SMOKE))
+    names = {case.name for case in cases}
+    assert len(names) == len(cases) > 1
+    step = max(1, len(cases) // 3)  # about three cases
+    for case in cases[::step]:
+        report = case.check()
+        assert "same" in report or "recall 1.0000" in report
+        assert case.ours() > 0
+        assert case.peer() > 0
 
 
 def test_sides_that_differ_are_not_timed() -> None:
-    rows, scores = np.asarray([[0, 1, 2]]), np.asarray([[3, 2, 1]], np.float32)
+    rows = np.asarray([[0, 1, 2]])
+    scores = np.asarray([[3, 2, 1]], np.float32)
     assert searching._agree((rows, scores), (rows, scores)).startswith("recall 1.0000")
+    higher_scores = scores + np.float32(0.01)
     with pytest.raises(UnequalError, match=r"Scores of the same ranks are 0\.01 apart"):
-        searching._agree((rows, scores), (rows, scores + np.float32(0.01)))
+        searching._agree((rows, scores), (rows, higher_scores))
+    different_rows = np.asarray([[0, 1, 3]])
     with pytest.raises(UnequalError, match=r"Only 0\.6667 of the documents are the peer's"):
-        searching._agree((rows, scores), (np.asarray([[0, 1, 3]]), scores))
+        searching._agree((rows, scores), (different_rows, scores))
 
 
-def test_memory_of_a_search_is_bounded_or_told_of() -> None:
+def test_memory_of_a_search_is_bounded() -> None:
     sizes = (100_000, 1_000_000)
-    assert "300 MB for 100,000 rows" in scale_search._check_memory([300_000_000, 400_000_000], sizes)
+    report = scale_search._check_memory([300_000_000, 400_000_000], sizes)
+    assert "300 MB for 100,000 rows" in report
     for large in (450_000_000, 1_600_000_000):
         with pytest.raises(UnequalError, match=r"more than 1\.5 GB, or it grows by more than the ids"):
             scale_search._check_memory([300_000_000, large], sizes)
@@ -82,7 +106,8 @@ def test_memory_of_a_search_is_watched_in_a_process_of_its_own(tmp_path: Path, m
     """As `retrobench bench` does: this process holds whatever earlier tests left in it."""
     monkeypatch.setitem(BENCHMARKS, "scale-search", "scale_search:cases")
     file = tmp_path / "out.json"
-    assert bench(["scale-search"], device="cpu", smoke=True, json_file=file).exit_code == 0
+    benched = bench(["scale-search"], device="cpu", smoke=True, json_file=file)
+    assert benched.exit_code == 0
     [result] = json.loads(file.read_text())
     assert "for 200,000 rows, the ids among it" in result["equal"]
     assert result["ours"] > 0

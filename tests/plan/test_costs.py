@@ -11,30 +11,35 @@ from rows import row
 
 from retrobench.leaderboard.rows import append
 from retrobench.plan import costs, machines
-from retrobench.plan.costs import Fit, Seconds, find_gradient_cache, fit_step
+from retrobench.plan.costs import Fit, find_gradient_cache, fit_step
 from retrobench.plan.needs import Kind, StageNeeds, WorkItem
 
 MINI = Path(__file__).parents[2] / "leaderboards" / "mini"
-KINDS: tuple[Kind, ...] = ("tokenise", "pretrain", "finetune", "encode", "teach", "search")
 
 
 def test_pretraining_that_does_not_fit_accumulates() -> None:
     card = card_for(5.5)
-    assert fit_step(tiny_training("pretrain", 8), card) == Fit(examples=4, accumulation=2, target=8)
-    assert fit_step(tiny_training("pretrain", 8, accumulation=2), card) == Fit(4, 4, 8)
-    assert fit_step(tiny_training("pretrain", 8), card, gpus=2) == Fit(4, 1, 4)
-    assert fit_step(tiny_training("pretrain", 8), card_for(0.5)) == Fit(0, 1, 8)
+    stage = tiny_training("pretrain", 8)
+    accumulated = tiny_training("pretrain", 8, accumulation=2)
+    assert fit_step(stage, card) == Fit(examples=4, accumulation=2, target=8)
+    assert fit_step(accumulated, card) == Fit(examples=4, accumulation=4, target=8)
+    assert fit_step(stage, card, gpus=2) == Fit(examples=4, accumulation=1, target=4)
+    assert fit_step(stage, card_for(0.5)) == Fit(examples=0, accumulation=1, target=8)
 
 
 def test_finetuning_that_does_not_fit_shrinks() -> None:
     card = card_for(5.5)
-    assert fit_step(tiny_training("finetune", 8), card) == Fit(examples=5, accumulation=1, target=8)
-    assert fit_step(tiny_training("finetune", 8), card, gpus=2) == Fit(4, 1, 4)
-    assert fit_step(tiny_training("finetune", 32), card_for(20.5)) == Fit(16, 1, 32)  # a multiple of 8
+    larger_card = card_for(20.5)
+    stage = tiny_training("finetune", 8)
+    larger_stage = tiny_training("finetune", 32)
+    assert fit_step(stage, card) == Fit(examples=5, accumulation=1, target=8)
+    assert fit_step(stage, card, gpus=2) == Fit(examples=4, accumulation=1, target=4)
+    assert fit_step(larger_stage, larger_card) == Fit(examples=16, accumulation=1, target=32)  # a multiple of 8
 
 
 def test_without_a_card_main_memory_holds_ids_and_model() -> None:
-    stage = replace(tiny_training("finetune", 8), host=2 * 68 * 10 * 1000.0)
+    host_bytes = 2 * 68 * 10 * 1000.0  # as much as two examples take
+    stage = replace(tiny_training("finetune", 8), host=host_bytes)
     machine = replace(card_for(5.5), gpu=False)
     assert fit_step(stage, machine) == Fit(examples=3, accumulation=1, target=8)
 
@@ -51,36 +56,50 @@ def test_a_gradient_cache_takes_the_memory_of_its_tokens() -> None:
 
 
 def test_no_gradient_cache_for_pretraining_or_a_card_without_room() -> None:
-    assert find_gradient_cache(tiny_training("pretrain", 64), card_for(5.5)) == 0
-    assert find_gradient_cache(tiny_training("finetune", 64), card_for(0.5)) == 0
+    pretraining = tiny_training("pretrain", 64)
+    finetuning = tiny_training("finetune", 64)
+    assert find_gradient_cache(pretraining, card_for(5.5)) == 0
+    assert find_gradient_cache(finetuning, card_for(0.5)) == 0
 
 
 def test_a_gradient_cache_takes_a_third_more_time() -> None:
     plain = find_stage(plan_needs("msmarco"), "finetune mined")
     cached = find_stage(plan_needs("msmarco", "finetune.gradient_cache=65536"), "finetune mined")
-    assert cached.items[0].flops == pytest.approx(plain.items[0].flops * 4 / 3)
+    plain_flops = plain.items[0].flops
+    cached_flops = cached.items[0].flops
+    assert cached_flops == pytest.approx(plain_flops * 4 / 3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_several_gpus_share_trainings_encoding_and_search(kind: Kind) -> None:
-    stage = StageNeeds("", (WorkItem(kind, 1e9, 1e18),))
+def stage_of(kind: Kind) -> StageNeeds:
+    """Return a stage of one item with 1e9 tokens and 1e18 FLOPs."""
+    return StageNeeds("", (WorkItem(kind, tokens=1e9, flops=1e18),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "speedup"),
+    [("tokenise", 1), ("pretrain", 4), ("finetune", 4), ("encode", 4), ("teach", 1), ("search", 4)],
+)
+def test_several_gpus_share_trainings_encoding_and_search(kind: Kind, speedup: int) -> None:
+    stage = stage_of(kind)
     alone = costs.estimate_seconds(stage, H200)
     shared = costs.estimate_seconds(stage, H200, gpus=4)
-    speedup = 1 if kind in ("tokenise", "teach") else 4
-    assert shared == pytest.approx(Seconds(alone.floor / speedup, alone.expected / speedup))
+    assert shared.floor == pytest.approx(alone.floor / speedup)
+    assert shared.expected == pytest.approx(alone.expected / speedup)
 
 
 def test_a_teacher_reads_as_an_encoder_does() -> None:
-    teacher = costs.estimate_seconds(StageNeeds("", (WorkItem("teach", 1e9, 1e18),)), H200)
-    encoder = costs.estimate_seconds(StageNeeds("", (WorkItem("encode", 1e9, 1e18),)), H200)
+    teacher = costs.estimate_seconds(stage_of("teach"), H200)
+    encoder = costs.estimate_seconds(stage_of("encode"), H200)
     assert teacher == encoder
 
 
 def test_search_without_a_card_goes_by_cores() -> None:
     search = StageNeeds("", (WorkItem("search", flops=1e12),))
+    flops_per_query = 2 * 100_000 * 384
+    queries_per_second = 1_100  # on two cores
     floor, expected = costs.estimate_seconds(search, BOX)
     assert floor == pytest.approx(1e12 / 1e9)
-    assert expected == pytest.approx(1e12 / (1_100 * 2 * 100_000 * 384))  # 1,100 queries a second on two cores
+    assert expected == pytest.approx(1e12 / (queries_per_second * flops_per_query))
 
 
 @pytest.fixture
@@ -89,22 +108,28 @@ def mini_with_a_row(tmp_path: Path) -> Path:
     folder = tmp_path / "mini"
     folder.mkdir()
     (folder / "track.toml").write_bytes((MINI / "track.toml").read_bytes())
-    rates = {"pretrain": 100.0, "finetune": 500.0, "encode": 1000.0}
-    cost = {stage: {"tokens_per_second": rate} for stage, rate in rates.items()}
+    cost = {
+        "pretrain": {"tokens_per_second": 100.0},
+        "finetune": {"tokens_per_second": 500.0},
+        "encode": {"tokens_per_second": 1000.0},
+    }
     hardware = {"processor": "P", "device": "cpu", "threads": 2}
     append(folder, row("retromae", hardware=hardware, cost=cost), {})
     return tmp_path
 
 
 def test_shares_are_those_of_the_rows_of_mini(mini_with_a_row: Path) -> None:
-    # A layer of the base at 128 tokens: 393,216 + 4 * 128 * 128 = 458,752; two are 917,504 per token embedded.
-    encoding = 917_504
+    """The row's rates are of two threads, and a share is of one core's peak."""
+    layer = 393_216 + 4 * 128 * 128  # FLOPs of a token in a layer of the base, at 128 tokens
+    head = 2_129_920
+    encoding = 2 * layer
+    finetuning = 3 * encoding
+    pretraining = 3 * (encoding + 0.3 * head + layer + head)
     peak = 917_504_000
     shares = machines.read_shares(peak, mini_with_a_row, "P")
     assert shares.encode == pytest.approx(1000 * encoding / 2 / peak)
-    assert shares.finetune == pytest.approx(500 * 3 * encoding / 2 / peak)
-    step = 3 * (encoding + 0.3 * 2_129_920 + 458_752 + 2_129_920)
-    assert shares.pretrain == pytest.approx(100 * step / 2 / peak)
+    assert shares.finetune == pytest.approx(500 * finetuning / 2 / peak)
+    assert shares.pretrain == pytest.approx(100 * pretraining / 2 / peak)
     assert shares.source == "measured: 1 rows of mini on P"
 
 

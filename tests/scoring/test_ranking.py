@@ -17,16 +17,28 @@ ALPHABET = ["a", "b", "ab", "1", "10", "9", "Z", "_", "é", "ß", "日", "\uffff
 
 def naive(scores: np.ndarray, ids: list[str], depth: int) -> list[int]:
     """Sort by score, then by the bytes of the id, both descending."""
-    ordered = sorted(range(len(ids)), key=lambda row: (scores[row], ids[row].encode()), reverse=True)
-    return ordered[:depth]
+
+    def sort_key(row: int) -> tuple[float, bytes]:
+        return scores[row], ids[row].encode()
+
+    descending = sorted(range(len(ids)), key=sort_key, reverse=True)
+    return descending[:depth]
 
 
 def random_ids(draw: random.Random, count: int) -> list[str]:
     ids: set[str] = set()
     while len(ids) < count:
-        letters = draw.choices(ALPHABET, k=draw.randrange(1, 4))
+        length = draw.randrange(1, 4)
+        letters = draw.choices(ALPHABET, k=length)
         ids.add("".join(letters))
     return draw.sample(sorted(ids), count)
+
+
+def random_scores(draw: random.Random, values: list[float], queries: int, documents: int) -> np.ndarray:
+    scores = np.zeros((queries, documents))
+    for query in range(queries):
+        scores[query] = draw.choices(values, k=documents)
+    return scores
 
 
 def test_precedence_is_the_order_of_bytes() -> None:
@@ -35,12 +47,14 @@ def test_precedence_is_the_order_of_bytes() -> None:
         ids = random.Random(seed).sample(descending, len(descending))
         precedences = precedence(ids)
         assert precedences.dtype == np.int32
-        assert [ids[row] for row in np.argsort(precedences)] == descending
+        best_first = np.argsort(precedences)
+        assert np.asarray(ids)[best_first].tolist() == descending
 
 
 def test_precedence_of_many_ids_is_that_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(5):
-        ids = random_ids(random.Random(seed), 500)
+        draw = random.Random(seed)
+        ids = random_ids(draw, 500)
         few = precedence(ids)
         with monkeypatch.context() as patch:
             patch.setattr(ranking, "_MANY", 10)
@@ -59,18 +73,23 @@ def test_top_equals_a_plain_sort(values: list[float], dtype: type) -> None:
         ids = random_ids(draw, documents)
         scores: np.ndarray = random_scores(draw, values, queries, documents).astype(dtype)
         scores.flags.writeable = False
-        for depth in {1, 2, documents - 1 or 1, documents, documents + 7, draw.randrange(1, 40)}:
-            rows, best = top(scores, depth, precedence(ids))
-            assert rows.shape == best.shape == (queries, min(depth, documents))
-            assert best.dtype == dtype
-            for query in range(queries):
-                assert rows[query].tolist() == naive(scores[query], ids, depth)
-                assert best[query].tolist() == scores[query, rows[query]].tolist()
+        one_short = max(1, documents - 1)
+        arbitrary = draw.randrange(1, 40)
+        for depth in {1, 2, one_short, documents, documents + 7, arbitrary}:
+            require_plain_sort(scores, ids, depth)
 
 
-def random_scores(draw: random.Random, values: list[float], queries: int, documents: int) -> np.ndarray:
-    lists = [draw.choices(values, k=documents) for _ in range(queries)]
-    return np.asarray(lists, np.float64)
+def require_plain_sort(scores: np.ndarray, ids: list[str], depth: int) -> None:
+    """Assert that `top` of the scores [queries, documents] equals the plain sort of each query."""
+    queries, documents = scores.shape
+    rows, best_scores = top(scores, depth, precedence(ids))
+    assert rows.shape == best_scores.shape == (queries, min(depth, documents))
+    assert best_scores.dtype == scores.dtype
+    for query in range(queries):
+        query_scores = scores[query]
+        query_rows = rows[query]
+        assert query_rows.tolist() == naive(query_scores, ids, depth)
+        assert best_scores[query].tolist() == query_scores[query_rows].tolist()
 
 
 def test_order_equals_a_plain_sort() -> None:
@@ -78,19 +97,22 @@ def test_order_equals_a_plain_sort() -> None:
     draw = random.Random(1)
     for _ in range(200):
         ids = random_ids(draw, 20)
-        selection = np.asarray([draw.sample(range(20), 8) for _ in range(3)])
+        selections = [draw.sample(range(20), 8) for _ in range(3)]
         scores = random_scores(draw, [-1.0, 0.0, 2.0], queries=3, documents=8).astype(np.float32)
-        rows, sorted_scores = order(selection, scores, precedence(ids))
-        for query in range(3):
-            selected_ids = [ids[row] for row in selection[query]]
+        rows, sorted_scores = order(np.asarray(selections), scores, precedence(ids))
+        for query, selection in enumerate(selections):
+            selected_ids = [ids[row] for row in selection]
             positions = naive(scores[query], selected_ids, 8)
-            assert rows[query].tolist() == selection[query, positions].tolist()
-            assert sorted_scores[query].tolist() == sorted(scores[query].tolist(), reverse=True)
+            expected_rows = np.asarray(selection)[positions]
+            expected_scores = scores[query, positions]
+            assert rows[query].tolist() == expected_rows.tolist()
+            assert sorted_scores[query].tolist() == expected_scores.tolist()
 
 
 def test_one_query_whose_scores_are_all_equal() -> None:
     ids = ["d1", "d10", "d2", "d", "é"]
-    rows, scores = top(np.full((1, 5), -3.0, np.float32), 3, precedence(ids))
+    equal_scores = np.full((1, 5), -3.0, np.float32)
+    rows, scores = top(equal_scores, 3, precedence(ids))
     assert [ids[row] for row in rows[0]] == ["é", "d2", "d10"]
     assert scores.tolist() == [[-3.0, -3.0, -3.0]]
 
@@ -98,14 +120,15 @@ def test_one_query_whose_scores_are_all_equal() -> None:
 def test_trec_eval_breaks_ties_the_same_way() -> None:
     """Each document in turn is the relevant one; its reciprocal rank tells where trec_eval put it."""
     ids = random_ids(random.Random(2), 30)
-    scores = np.asarray([row % 3 for row in range(30)], np.float32)
+    scores = np.arange(30, dtype=np.float32) % 3
     rows, _ = top(scores[None], 30, precedence(ids))
     hits = dict(zip(ids, scores.tolist(), strict=True))
     qrels = {document: {document: 1} for document in ids}
-    run = dict.fromkeys(ids, hits)
-    values = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(run)
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"})
+    values = evaluator.evaluate(dict.fromkeys(ids, hits))
     for rank, row in enumerate(rows[0], 1):
-        assert values[ids[row]]["recip_rank"] == pytest.approx(1 / rank)
+        reciprocal_rank = values[ids[row]]["recip_rank"]
+        assert reciprocal_rank == pytest.approx(1 / rank)
 
 
 def test_precedence_is_by_the_bytes_of_an_id() -> None:
@@ -119,6 +142,17 @@ IDS = ["d1", "d10", "d2", "d9"]
 PRECEDENCES = precedence(IDS)
 
 
+def rank_candidates(
+    rows: list[list[int]], scores: list[list[float]], depth: int, own: list[int] | None = None
+) -> Ranking:
+    """Rank candidates, which are rows of IDS with 64-bit scores; `own` has each query's own document."""
+    candidates = np.asarray(rows)
+    candidate_scores = np.asarray(scores, np.float64)
+    if own is None:
+        return finish(candidates, candidate_scores, PRECEDENCES, depth)
+    return finish(candidates, candidate_scores, PRECEDENCES, depth, np.asarray(own))
+
+
 def ranked_ids(ranked: Ranking) -> list[list[str]]:
     lists = []
     for rows in ranked.rows.tolist():
@@ -128,9 +162,9 @@ def ranked_ids(ranked: Ranking) -> list[list[str]]:
 
 def test_candidates_in_any_order_become_the_ranking() -> None:
     """-1, which faiss gives for no candidate, goes last and is never a document, whatever its score."""
-    rows = np.asarray([[0, -1, 1, 2], [3, 2, 1, 0], [-1, -1, -1, -1]])
-    scores = np.asarray([[1.0, 99.0, 2.0, 1.0], [-1.0, -1.0, -1.0, 5.0], [np.nan, 0.0, np.inf, 1.0]])
-    ranked = finish(rows, scores, PRECEDENCES, 3)
+    rows = [[0, -1, 1, 2], [3, 2, 1, 0], [-1, -1, -1, -1]]
+    scores = [[1.0, 99.0, 2.0, 1.0], [-1.0, -1.0, -1.0, 5.0], [np.nan, 0.0, np.inf, 1.0]]
+    ranked = rank_candidates(rows, scores, 3)
     assert ranked_ids(ranked) == [["d10", "d2", "d1"], ["d1", "d9", "d2"], []]
     assert ranked.rows.tolist() == [[1, 2, 0], [0, 3, 2], [-1, -1, -1]]
     assert ranked.scores.tolist() == [[2, 1, 1], [5, -1, -1], [-np.inf] * 3]
@@ -138,30 +172,31 @@ def test_candidates_in_any_order_become_the_ranking() -> None:
     assert ranked.scores.dtype == np.float32
     assert ranked.self_hits == 0
     assert ranked.ties == 2
-    deeper = finish(rows, scores, PRECEDENCES, 99)
+    deeper = rank_candidates(rows, scores, 99)
     assert ranked_ids(deeper) == [["d10", "d2", "d1"], ["d1", "d9", "d2", "d10"], []]
 
 
 def test_an_own_document_makes_room_for_the_next() -> None:
     """Candidates are one deeper than the cut. The own document of the third list is below the cut: no change."""
-    rows = np.asarray([[0, 1, 2, 3]] * 4)
-    scores = np.asarray([[4, 3, 2, 1]] * 4, np.float32)
-    ranked = finish(rows, scores, PRECEDENCES, 3, np.asarray([0, 2, 3, -1]))
-    assert ranked_ids(ranked) == [["d10", "d2", "d9"], ["d1", "d10", "d9"], ["d1", "d10", "d2"], ["d1", "d10", "d2"]]
+    rows = [[0, 1, 2, 3]] * 4
+    scores = [[4.0, 3.0, 2.0, 1.0]] * 4
+    ranked = rank_candidates(rows, scores, 3, own=[0, 2, 3, -1])
+    unchanged = ["d1", "d10", "d2"]
+    assert ranked_ids(ranked) == [["d10", "d2", "d9"], ["d1", "d10", "d9"], unchanged, unchanged]
     assert ranked.scores.tolist() == [[3, 2, 1], [4, 3, 1], [4, 3, 2], [4, 3, 2]]
     assert ranked.self_hits == 2
 
 
 def test_an_own_document_makes_a_short_list_shorter() -> None:
-    rows = np.asarray([[0, 1], [0, 1]])
-    scores = np.asarray([[2.0, 1.0], [2.0, 1.0]])
-    ranked = finish(rows, scores, PRECEDENCES, 5, np.asarray([1, -1]))
+    rows = [[0, 1], [0, 1]]
+    scores = [[2.0, 1.0], [2.0, 1.0]]
+    ranked = rank_candidates(rows, scores, 5, own=[1, -1])
     assert ranked.rows.tolist() == [[0, -1], [0, 1]]
     assert ranked.self_hits == 1
 
 
 def test_a_list_of_the_own_document_alone_becomes_empty() -> None:
-    ranked = finish(np.asarray([[0]]), np.asarray([[2.0]]), PRECEDENCES, 5, np.asarray([0]))
+    ranked = rank_candidates([[0]], [[2.0]], 5, own=[0])
     assert ranked.rows.tolist() == [[-1]]
     assert ranked.scores.tolist() == [[-np.inf]]
     assert ranked.ties == 0
@@ -175,58 +210,65 @@ def test_own_rows_are_equal_ids_and_nothing_less() -> None:
 
 def test_scores_are_compared_as_32_bits() -> None:
     """Two doubles with an equal float32 are a tie, as in trec_eval, and the ids decide."""
-    rows = np.asarray([[0, 2]])
-    ranked = finish(rows, np.asarray([[0.987654321, 0.987654320]]), PRECEDENCES, 2)
-    assert ranked_ids(ranked) == [["d2", "d1"]]
-    assert ranked.ties == 1
-    assert ranked_ids(finish(rows, np.asarray([[0.99, 0.98]]), PRECEDENCES, 2)) == [["d1", "d2"]]
+    equal_in_32_bits = rank_candidates([[0, 2]], [[0.987654321, 0.987654320]], 2)
+    assert ranked_ids(equal_in_32_bits) == [["d2", "d1"]]
+    assert equal_in_32_bits.ties == 1
+    different_in_32_bits = rank_candidates([[0, 2]], [[0.99, 0.98]], 2)
+    assert ranked_ids(different_in_32_bits) == [["d1", "d2"]]
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, 1e39])
 def test_a_score_that_is_not_finite_is_no_score(score: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        finish(np.asarray([[0, 1]]), np.asarray([[1.0, score]]), PRECEDENCES, 2)
+        rank_candidates([[0, 1]], [[1.0, score]], 2)
 
 
 def test_ties_are_hits_with_the_score_of_the_hit_above() -> None:
     """Three equal hits are two ties. Hits beyond the cut and list ends are none."""
     rows = np.asarray([[0, 1, 2, 3], [0, 1, -1, -1]])
     scores = np.asarray([[7, 7, 7, 1], [2, 2, 0, 0]], np.float32)
-    assert finish(rows, scores, PRECEDENCES, 4).ties == 3
-    assert finish(rows, scores, PRECEDENCES, 2).ties == 2
-    assert finish(rows, scores, PRECEDENCES, 1).ties == 0
     assert count_ties(rows, scores) == 3
+    ties_by_depth = {4: 3, 2: 2, 1: 0}
+    for depth, ties in ties_by_depth.items():
+        ranked = finish(rows, scores, PRECEDENCES, depth)
+        assert ranked.ties == ties
 
 
 def test_tied_documents_of_lists_in_any_order() -> None:
     rows = np.asarray([[0, 1, 2, 3], [0, 1, -1, -1]])
-    assert tied(rows, np.asarray([[7, 7, 7, 1], [2, 2, 0, 0]], np.float32)).tolist() == [0, 1, 2]
-    assert tied(rows, np.asarray([[1, 5, 2, 1], [4, 3, -np.inf, -np.inf]], np.float32)).tolist() == [0, 3]
+    sorted_scores = np.asarray([[7, 7, 7, 1], [2, 2, 0, 0]], np.float32)
+    assert tied(rows, sorted_scores).tolist() == [0, 1, 2]
+    unsorted_scores = np.asarray([[1, 5, 2, 1], [4, 3, -np.inf, -np.inf]], np.float32)
+    assert tied(rows, unsorted_scores).tolist() == [0, 3]
 
 
 def test_equal_scores_gain_nothing() -> None:
     """One score for all: the relevant document's rank is that of its id, on average the middle of the list."""
     ids = random_ids(random.Random(3), 101)
     candidates = np.tile(np.arange(101), (101, 1))
-    ranked = finish(candidates, np.zeros((101, 101)), precedence(ids), 101)
-    ranks = [1 + rows.index(relevant) for relevant, rows in enumerate(ranked.rows.tolist())]
+    equal_scores = np.zeros((101, 101))
+    ranked = finish(candidates, equal_scores, precedence(ids), 101)
+    ranks = []
+    for relevant, rows in enumerate(ranked.rows.tolist()):
+        ranks.append(1 + rows.index(relevant))
     assert sorted(ranks) == list(range(1, 102))
     assert ranked.ties == 101 * 100
 
 
 def test_blocks_join_to_one_ranking() -> None:
-    rows = np.asarray([[0, 1, 2]] * 3)
-    scores = np.asarray([[1, 1, 0], [3, 2, 2], [5, 5, 5]], np.float32)
-    own = np.asarray([1, -1, 2])
-    whole = finish(rows, scores, PRECEDENCES, 2, own)
+    rows = [[0, 1, 2]] * 3
+    scores = [[1.0, 1.0, 0.0], [3.0, 2.0, 2.0], [5.0, 5.0, 5.0]]
+    own = [1, -1, 2]
+    whole = rank_candidates(rows, scores, 2, own)
     blocks = []
     for query in range(3):
         block = slice(query, query + 1)
-        blocks.append(finish(rows[block], scores[block], PRECEDENCES, 2, own[block]))
+        blocks.append(rank_candidates(rows[block], scores[block], 2, own[block]))
     joined = join(blocks, 3)
     assert joined.rows.tolist() == whole.rows.tolist()
     assert joined.scores.tolist() == whole.scores.tolist()
-    assert (joined.self_hits, joined.ties) == (whole.self_hits, whole.ties) == (2, 1)
+    assert joined.self_hits == whole.self_hits == 2
+    assert joined.ties == whole.ties == 1
 
 
 def test_without_blocks_every_list_is_empty() -> None:

@@ -24,10 +24,16 @@ q2 Q0 d10 3 3.5 my-run
 """
 
 
-def write(folder: Path, text: str | bytes, name: str = "run.trec") -> Path:
+def write(folder: Path, content: str | bytes, name: str = "run.trec") -> Path:
     file = folder / name
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    if isinstance(content, str):
+        content = content.encode()
+    file.write_bytes(content)
     return file
+
+
+def write_and_read(folder: Path, content: str | bytes, name: str = "run.trec") -> Run:
+    return read_run(write(folder, content, name))
 
 
 def ranked_ids(run: Run, ranked: Ranking) -> dict[str, list[str]]:
@@ -43,8 +49,9 @@ def ranked_ids(run: Run, ranked: Ranking) -> dict[str, list[str]]:
 
 
 def test_a_run_as_arrays(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, RUN))
-    assert (run.tag, run.queries) == ("my-run", ["q2", "q1"])
+    run = write_and_read(tmp_path, RUN)
+    assert run.tag == "my-run"
+    assert run.queries == ["q2", "q1"]
     assert run.documents.to_pylist() == ["d9", "d1", "d10", "d1"]
     assert run.rows.tolist() == [[0, 1, 2], [3, -1, -1]]
     assert run.rows.dtype == np.int32
@@ -54,7 +61,7 @@ def test_a_run_as_arrays(tmp_path: Path) -> None:
 
 def test_scores_rank_and_ids_break_ties(tmp_path: Path) -> None:
     """The column rank and the order of the lines say nothing."""
-    run = read_run(write(tmp_path, RUN))
+    run = write_and_read(tmp_path, RUN)
     ranked = run.rank()
     assert ranked_ids(run, ranked) == {"q2": ["d1", "d9", "d10"], "q1": ["d1"]}
     assert ranked.ties == 1
@@ -72,7 +79,7 @@ d4 Q0 d1 1 1 x
 
 
 def test_own_documents_stay_by_default(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, OWN_HITS))
+    run = write_and_read(tmp_path, OWN_HITS)
     ranked = run.rank()
     assert ranked_ids(run, ranked) == {"d1": ["d1", "d2"], "d2": ["d1", "d3", "d2"], "d4": ["d1"]}
     assert ranked.self_hits == 0
@@ -80,7 +87,7 @@ def test_own_documents_stay_by_default(tmp_path: Path) -> None:
 
 
 def test_own_documents_are_dropped_on_request(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, OWN_HITS))
+    run = write_and_read(tmp_path, OWN_HITS)
     ranked = run.rank(drop_self=True)
     assert ranked_ids(run, ranked) == {"d1": ["d2"], "d2": ["d1", "d3"], "d4": ["d1"]}
     assert ranked.self_hits == 2
@@ -88,38 +95,38 @@ def test_own_documents_are_dropped_on_request(tmp_path: Path) -> None:
 
 
 def test_rows_among_another_list_of_documents(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, RUN))
-    assert run.rows_among(["gone", "d10", "d1"], run.rows).tolist() == [[-2, 2, 1], [2, -1, -1]]
-    assert run.rows_among([], run.rows).tolist() == [[-2, -2, -2], [-2, -1, -1]]
+    run = write_and_read(tmp_path, RUN)
+    among_others = run.rows_among(["gone", "d10", "d1"], run.rows)
+    among_none = run.rows_among([], run.rows)
+    assert among_others.tolist() == [[-2, 2, 1], [2, -1, -1]]
+    assert among_none.tolist() == [[-2, -2, -2], [-2, -1, -1]]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        RUN.replace(" ", "\t"),
-        RUN.replace(" ", "   "),
-        RUN.replace(" ", " \t "),
-        RUN.replace("\n", "\r\n"),
-        RUN.replace("\n", " \n"),
-        "  " + RUN.replace("\n", "\n  "),
-        RUN.replace("\n", "\n\n"),
-        RUN.removesuffix("\n"),
-        RUN.removesuffix("\n") + " ",
-        RUN.removesuffix("\n") + "\t",
-        RUN.removesuffix("\n") + " \t\r",
-        RUN + "  ",
-        "# ir_metadata.start\n# tag: x\n#\n\n#ir_metadata.end\n" + RUN,
-    ],
-    ids=[
-        *("tabs", "spaces", "both", "crlf", "trailing", "leading", "empty lines", "no last newline"),
-        *("last blank", "last tab", "last blanks", "blanks after all", "head"),
-    ],
-)
+WITHOUT_LAST_NEWLINE = RUN.removesuffix("\n")
+SAME_RUN = {
+    "tabs": RUN.replace(" ", "\t"),
+    "spaces": RUN.replace(" ", "   "),
+    "both": RUN.replace(" ", " \t "),
+    "crlf": RUN.replace("\n", "\r\n"),
+    "trailing": RUN.replace("\n", " \n"),
+    "leading": "  " + RUN.replace("\n", "\n  "),
+    "empty lines": RUN.replace("\n", "\n\n"),
+    "no last newline": WITHOUT_LAST_NEWLINE,
+    "last blank": f"{WITHOUT_LAST_NEWLINE} ",
+    "last tab": f"{WITHOUT_LAST_NEWLINE}\t",
+    "last blanks": f"{WITHOUT_LAST_NEWLINE} \t\r",
+    "blanks after all": f"{RUN}  ",
+    "head": f"# ir_metadata.start\n# tag: x\n#\n\n#ir_metadata.end\n{RUN}",
+}
+
+
+@pytest.mark.parametrize("text", SAME_RUN.values(), ids=SAME_RUN.keys())
 @pytest.mark.parametrize("name", ["run.trec", "run.gz"])
 def test_blanks_heads_and_gzip_whatever_the_name(text: str, name: str, tmp_path: Path) -> None:
-    expected = read_run(write(tmp_path, RUN, "plain"))
-    for content in (text.encode(), gzip.compress(text.encode())):
-        run = read_run(write(tmp_path, content, name))
+    expected = write_and_read(tmp_path, RUN, "plain")
+    plain = text.encode()
+    for content in (plain, gzip.compress(plain)):
+        run = write_and_read(tmp_path, content, name)
         assert run.tag == expected.tag
         assert run.queries == expected.queries
         assert run.documents == expected.documents
@@ -132,8 +139,10 @@ def test_ids_keep_what_a_csv_reader_would_take_away(tmp_path: Path) -> None:
     queries = ['"q', "01", "nan"]
     lines = []
     for query in queries:
-        lines += [f"{query} Q0 {document} 0 {1000 - number} t" for number, document in enumerate(documents)]
-    run = read_run(write(tmp_path, "\n".join(lines)))
+        for position, document in enumerate(documents):
+            score = 1000 - position
+            lines.append(f"{query} Q0 {document} 0 {score} t\n")
+    run = write_and_read(tmp_path, "".join(lines))
     assert ranked_ids(run, run.rank()) == dict.fromkeys(queries, documents)
 
 
@@ -153,40 +162,52 @@ def test_a_shuffled_file_ranks_as_trec_eval_ranks_it(
         # Each document in turn is the relevant one. Its reciprocal rank tells where trec_eval puts it.
         qrels = {document: {document: 1} for document in documents}
         copies = dict.fromkeys(documents, parsed[query])
-        values = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(copies)
+        evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"})
+        values = evaluator.evaluate(copies)
         for rank, document in enumerate(documents, 1):
-            assert values[document]["recip_rank"] == pytest.approx(1 / rank)
+            reciprocal_rank = values[document]["recip_rank"]
+            assert reciprocal_rank == pytest.approx(1 / rank)
 
 
 def random_lines() -> list[str]:
     draw = random.Random(0)
-    documents = [f"d{number}" for number in range(60)] + ["é", "日", "D", "d"]
-    queries = ["q1", "q2", "é", "10"] + [f"x{number}" for number in range(40)]
+    documents = [f"d{number}" for number in range(60)]
+    documents += ["é", "日", "D", "d"]
+    queries = [f"x{number}" for number in range(40)]
+    queries += ["q1", "q2", "é", "10"]
     lines = []
     for query in queries:
-        for document in draw.sample(documents, draw.randrange(1, 40)):
+        depth = draw.randrange(1, 40)
+        for document in draw.sample(documents, depth):
             score = draw.choice((0, -0.0, 1, 2.5, -3, 1e-3))
-            lines.append(f"{query} Q0 {document} {draw.randrange(9)} {score} some-tag\n")
+            rank = draw.randrange(9)
+            lines.append(f"{query} Q0 {document} {rank} {score} some-tag\n")
     draw.shuffle(lines)
     return lines
 
 
 def test_scores_that_32_bits_cannot_tell_apart_are_ties(tmp_path: Path) -> None:
     """The larger id is first, as in trec_eval, though its score was written smaller."""
-    run = read_run(write(tmp_path, "q Q0 a 1 0.987654321 t\nq Q0 b 2 0.987654320 t\n"))
-    assert ranked_ids(run, run.rank()) == {"q": ["b", "a"]}
-    assert run.rank().ties == 1
+    run = write_and_read(tmp_path, "q Q0 a 1 0.987654321 t\nq Q0 b 2 0.987654320 t\n")
+    ranked = run.rank()
+    assert ranked_ids(run, ranked) == {"q": ["b", "a"]}
+    assert ranked.ties == 1
 
 
 def test_repetitions_are_looked_for_in_every_block_of_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trec, "_GROUP", 3)
-    lines = [f"q{number % 10} Q0 d{number} 1 {number} t" for number in range(100)]
-    assert len(read_run(write(tmp_path, "\n".join(lines))).documents) == 100
+    pairs = []
+    text = ""
     for number in range(100):
-        query = f"q{number % 10}"
-        repeated = [*lines, f"{query} Q0 d{number} 1 0.5 t"]
-        with pytest.raises(RetrobenchError, match=rf"line 101: query '{query}' has document 'd{number}'"):
-            read_run(write(tmp_path, "\n".join(repeated)))
+        query, document = f"q{number % 10}", f"d{number}"
+        pairs.append((query, document))
+        text += f"{query} Q0 {document} 1 {number} t\n"
+    run = write_and_read(tmp_path, text)
+    assert len(run.documents) == 100
+    for query, document in pairs:
+        repeated = write(tmp_path, f"{text}{query} Q0 {document} 1 0.5 t")
+        with pytest.raises(RetrobenchError, match=rf"line 101: query '{query}' has document '{document}'"):
+            read_run(repeated)
 
 
 @pytest.mark.parametrize(
@@ -197,28 +218,44 @@ def test_repetitions_are_looked_for_in_every_block_of_queries(tmp_path: Path, mo
             "holds no hit at all; for each, a run has a line with six columns: query, Q0, document, rank, score, tag.",
         ),
         ("# nothing but a head\n\n", "holds no hit at all;"),
-        (RUN + "q2 Q0 d3 4 1.5\n", "line 5: six columns: .* were expected, not 5."),
-        ("# head\n\n" + RUN + "q2 Q0 d3 4 1.5 a tag\n", "line 7: six columns: .* were expected, not 7."),
-        (RUN + "q2 Q0  d3 1.5 t\n" + RUN, "line 5: six columns: .* were expected, not 5."),
-        (RUN + "q2 Q0 d3 4 high t\n", "line 5: a finite score was expected in column 5, not 'high'."),
-        (RUN + "q2 Q0 d3 4 nan t\n", "line 5: a finite score was expected in column 5, not 'nan'."),
-        (RUN + "q2 Q0 d3 4 NaN t\n", "line 5: a finite score was expected in column 5, not 'NaN'."),
-        (RUN + "q2 Q0 d3 4 -inf t\n", "line 5: a finite score was expected in column 5, not '-inf'."),
-        (RUN + "q2 Q0 d3 4 1e39 t\n", "line 5: a finite score was expected in column 5, not '1e39'."),
-        (RUN + "q2 Q0 d1 4 1 t\n", "line 5: query 'q2' has document 'd1' on line 2 already; keep one."),
-        (RUN.encode() + b"q2 Q0 \xff 4 1 t\n", "line 5: UTF-8 was expected."),
         ("q1 0 d1 1\n", "line 1: six columns: .* were expected, not 4."),
+        (f"# head\n\n{RUN}q2 Q0 d3 4 1.5 a tag\n", "line 7: six columns: .* were expected, not 7."),
+        (f"{RUN}q2 Q0  d3 1.5 t\n{RUN}", "line 5: six columns: .* were expected, not 5."),
     ],
 )
-def test_a_faulty_run_is_named_by_file_and_line(text: str | bytes, message: str, tmp_path: Path) -> None:
-    with pytest.raises(RetrobenchError, match=rf"^{tmp_path}/run\.trec[, ] ?{message}"):
-        read_run(write(tmp_path, text))
+def test_a_faulty_run_is_named_by_file_and_line(text: str, message: str, tmp_path: Path) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(RetrobenchError, match=rf"^{file}[, ] ?{message}"):
+        read_run(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"q2 Q0 d3 4 1.5", "six columns: .* were expected, not 5."),
+        (b"q2 Q0 d3 4 high t", "a finite score was expected in column 5, not 'high'."),
+        (b"q2 Q0 d3 4 nan t", "a finite score was expected in column 5, not 'nan'."),
+        (b"q2 Q0 d3 4 NaN t", "a finite score was expected in column 5, not 'NaN'."),
+        (b"q2 Q0 d3 4 -inf t", "a finite score was expected in column 5, not '-inf'."),
+        (b"q2 Q0 d3 4 1e39 t", "a finite score was expected in column 5, not '1e39'."),
+        (b"q2 Q0 d1 4 1 t", "query 'q2' has document 'd1' on line 2 already; keep one."),
+        (b"q2 Q0 \xff 4 1 t", "UTF-8 was expected."),
+    ],
+)
+def test_a_faulty_last_line_is_named(line: bytes, message: str, tmp_path: Path) -> None:
+    file = write(tmp_path, RUN.encode() + line + b"\n")
+    with pytest.raises(RetrobenchError, match=rf"^{file}, line 5: {message}"):
+        read_run(file)
 
 
 def test_a_fault_that_only_the_parser_sees_is_still_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "_single_spaced", lambda lines: lines.replace(b" t", b""))
+    def drop_tags(lines: bytes) -> bytes:
+        return lines.replace(b" t", b"")
+
+    monkeypatch.setattr(trec, "_single_spaced", drop_tags)
+    file = write(tmp_path, "q Q0 d 1 1 t\n")
     with pytest.raises(RetrobenchError, match=r"run\.trec cannot be read as a run \(.*\); a line has six columns: "):
-        read_run(write(tmp_path, "q Q0 d 1 1 t\n"))
+        read_run(file)
 
 
 @pytest.mark.parametrize("read", [read_run, read_qrels])
@@ -231,9 +268,10 @@ def test_a_file_that_cannot_be_read(read: Callable[[Path], object], tmp_path: Pa
 
 @pytest.mark.parametrize(("read", "text"), [(read_run, RUN), (read_qrels, "q1 0 d1 1\n")])
 def test_a_broken_gzip_file(read: Callable[[Path], object], text: str, tmp_path: Path) -> None:
-    cut = gzip.compress(text.encode() * 50)[:-9]
+    whole = gzip.compress(text.encode() * 50)
+    broken = write(tmp_path, whole[:-9])
     with pytest.raises(RetrobenchError, match=r"run\.trec is a broken gzip file"):
-        read(write(tmp_path, cut))
+        read(broken)
 
 
 # Judgements
@@ -250,11 +288,13 @@ TRUTH = {"q1": {"d1": 1, "d2": 0}, "q2": {"d1": -2}}
         "# a head\nq1  0 d1   1\n\nq1 0 d2 0\nq1 0 d1 1\nq2 0 d1 -2\n",
         "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td1\t-2\n",
     ],
-    ids=["TREC", "tabs", "told twice alike", "BEIR"],
+    ids=["TREC", "tabs", "repeated alike", "BEIR"],
 )
 def test_judgements(text: str, tmp_path: Path) -> None:
-    assert read_qrels(write(tmp_path, text)) == TRUTH
-    assert read_qrels(write(tmp_path, gzip.compress(text.encode()), "qrels.txt")) == TRUTH
+    plain = write(tmp_path, text)
+    zipped = write(tmp_path, gzip.compress(text.encode()), "qrels.txt")
+    assert read_qrels(plain) == TRUTH
+    assert read_qrels(zipped) == TRUTH
 
 
 @pytest.mark.parametrize(
@@ -281,5 +321,6 @@ def test_judgements(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_faulty_judgement_is_named_by_file_and_line(text: str | bytes, message: str, tmp_path: Path) -> None:
-    with pytest.raises(RetrobenchError, match=rf"^{tmp_path}/run\.trec[, ] ?{message}"):
-        read_qrels(write(tmp_path, text))
+    file = write(tmp_path, text)
+    with pytest.raises(RetrobenchError, match=rf"^{file}[, ] ?{message}"):
+        read_qrels(file)
