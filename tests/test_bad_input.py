@@ -90,8 +90,8 @@ def test_an_unknown_track_names_the_known_ones(refuse: Refuse) -> None:
 
 
 SETTINGS = {
-    "pretrain.step=3": "Unknown pretrain key 'pretrain.step'. Did you mean 'pretrain.steps'? Known: pretrain.accum",
-    "pretain.steps=3": "Unknown track key 'pretain.steps'. Did you mean 'pretrain.steps'? Known: adapt.accumulation,",
+    "pretrain.step=3": "Unknown pretrain key 'pretrain.step'. Did you mean 'pretrain.steps'? Known: pretrain.batch",
+    "pretain.steps=3": "Unknown track key 'pretain.steps'. Did you mean 'pretrain.steps'? Known: adapt.batch,",
     "steps=3": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'steps=3'.",
     "pretrain.steps": "--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not 'pretrain.steps'.",
     "pretrain.steps=many": "pretrain.steps must be a whole number, got 'many' (track tiny).",
@@ -105,7 +105,7 @@ SETTINGS = {
     "finetune.gradient_cache=-1": "finetune.gradient_cache must be at least 0, got -1 (track tiny).",
     "objective.mask_rate=0.2": "Unknown setting 'objective.mask_rate'. Did you mean 'objective.mask_ratio'?",
     "entrant.chekpoint=x": "Unknown setting 'entrant.chekpoint'. Did you mean 'entrant.checkpoint'?",
-    "finetune.accumulation=2": "finetune.accumulation must be 1, got 2: in-batch negatives compare",
+    "finetune.shards=3": "finetune: shards is 3 and batch is 8; shards must divide batch",
     "pretrain.corpus=[]": "pretrain.corpus must name one or more datasets, got [] (track tiny).",
     "finetune.queries=''": "finetune.queries must name a dataset, got '' (track tiny).",
     "evaluate.select=no/such": "Unknown dataset 'no/such'. Known: retrobench/squad, retrobench/squad/fit, ",
@@ -307,12 +307,12 @@ def retrobench_objectives():
 """
 
 
-def test_accumulation_for_an_objective_that_couples_its_batch(refuse: Refuse) -> None:
+def test_shards_for_an_objective_that_couples_its_batch(refuse: Refuse) -> None:
     Path("coupled.py").write_text(COUPLED)
-    words = ("--plugin", "coupled.py", "--set", "pretrain.accumulation=2")
+    words = ("--plugin", "coupled.py", "--set", "pretrain.shards=2")
     assert refuse(*words, objectives=["bert", "coupled"]) == (
-        "pretrain.accumulation must be 1, got 2: coupled compares the examples of a batch, "
-        "so raise pretrain.batch instead (track tiny)."
+        "pretrain.shards must be 1, got 2: coupled compares the examples of a batch, "
+        "so the batch stays whole (track tiny)."
     )
 
 

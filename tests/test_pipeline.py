@@ -21,7 +21,8 @@ from retrobench.config.discovery import discover
 from retrobench.config.reading import read_entrant, read_track
 from retrobench.data import TokenisedTexts, load
 from retrobench.leaderboard.comparison import compare
-from retrobench.leaderboard.rows import Row, load_per_query, read
+from retrobench.leaderboard.evidence import load_per_query
+from retrobench.leaderboard.rows import Row, read
 from retrobench.objective import Vocabulary
 from retrobench.runs.rows import artifacts
 from retrobench.runs.sweep import Request, Swept, sweep
@@ -112,7 +113,8 @@ def test_fields_of_a_row(finished: FinishedSweep) -> None:
     for name, mean in row.measures[f"{finished.tiny.data}:test"].items():
         assert mean == pytest.approx(np.mean(list(values[name].values())))
     assert finished.row("bm25").seed is None and finished.row("bm25").chosen == ""
-    assert finished.row("released").checkpoint == str(finished.tiny.base.with_name("released"))
+    checkpoint = finished.row("released").checkpoint
+    assert checkpoint is not None and checkpoint["name"] == str(finished.tiny.base.with_name("released"))
     assert "pretrain" not in finished.row("released").artifacts and "pretrain" not in finished.row("bert").artifacts
 
 

@@ -123,7 +123,8 @@ def test_the_arithmetic_of_bows_recipe() -> None:
     track = read("msmarco-bow")
     assert track.adapt is not None
     for settings in (track.pretrain, track.adapt):
-        assert settings.batch * settings.accumulation == 2048
+        assert settings.batch == 2048
+        assert settings.shards % 8 == 0
     assert track.pretrain.rate(1999) == 1.5e-4
     assert track.pretrain.rate(3999) == 3e-4
     assert track.pretrain.rate(4000) == 3e-4
@@ -159,11 +160,10 @@ def test_groups_are_expanded_and_counted_once() -> None:
 
 
 def test_epochs_are_counted_in_whole_batches() -> None:
-    settings = Pretrain(batch=8, learning_rate=1e-3, epochs=3.0, accumulation=2)
-    assert settings.resolved(43).steps == 8  # 5 batches, 3 times, 2 a step: 7.5
+    settings = Pretrain(batch=8, learning_rate=1e-3, epochs=3.0, shards=2)
+    assert settings.resolved(43).steps == 15  # 5 batches, 3 times
     assert settings.resolved(43).epochs == 0.0
-    assert settings.resolved(43, processes=2).steps == 4
-    assert settings.resolved(3).steps == 2, "fewer examples than a batch are a batch"
+    assert settings.resolved(3).steps == 3, "fewer examples than a batch are a batch"
     assert replace(settings, epochs=0.01).resolved(43).steps == 1
     assert replace(settings, epochs=0.0).resolved(43).steps == 0, "no budget is no training"
 

@@ -66,9 +66,10 @@ def find_stage(needs: ExperimentNeeds, name: str) -> StageNeeds:
     raise AssertionError(f"{name} is not among {stage_names(needs)}")
 
 
-def tiny_training(section: str, examples: int, accumulation: int = 1) -> StageNeeds:
+def tiny_training(section: str, batch: int, shards: int = 1) -> StageNeeds:
     """Return a training stage of a tiny model on examples of 1,000 tokens."""
-    return StageNeeds(section, (), section=section, step=StepMemory(TINY, examples, 1000, accumulation))
+    step = StepMemory(TINY, batch, 1000, shards, couples=section == "finetune")
+    return StageNeeds(section, (), section=section, step=step)
 
 
 def card_for(examples: float) -> Machine:

@@ -32,7 +32,9 @@ def work(store: Path, *dataset_ids: str, base: Path | None = None, on: Experimen
     """Return a work on datasets, with the tokenizer and model in the folder `base`."""
     opened_base = None
     if base is not None:
-        opened_base = Base("tiny", Source("base", "0" * 20, base), Source("tokenizer", "0" * 20, base), 64, 16)
+        model = Source("base", "0" * 20, base)
+        tokenizer = Source("tokenizer", "0" * 20, base)
+        opened_base = Base("tiny", "tiny@00000000", "", model, tokenizer, positions=64, width=16)
     inputs = Inputs(open_collections(dataset_ids), opened_base, None)
     return Work(on or experiment(), inputs, Store(store))
 

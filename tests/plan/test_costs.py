@@ -17,14 +17,15 @@ from retrobench.plan.needs import Kind, StageNeeds, WorkItem
 MINI = Path(__file__).parents[2] / "leaderboards" / "mini"
 
 
-def test_pretraining_that_does_not_fit_accumulates() -> None:
+def test_pretraining_that_does_not_fit_is_cut_into_more_shards() -> None:
     card = card_for(5.5)
     stage = tiny_training("pretrain", 8)
-    accumulated = tiny_training("pretrain", 8, accumulation=2)
-    assert fit_step(stage, card) == Fit(examples=4, accumulation=2, target=8)
-    assert fit_step(accumulated, card) == Fit(examples=4, accumulation=4, target=8)
-    assert fit_step(stage, card, gpus=2) == Fit(examples=4, accumulation=1, target=4)
-    assert fit_step(stage, card_for(0.5)) == Fit(examples=0, accumulation=1, target=8)
+    assert fit_step(stage, card) == Fit(batch=8, shards=2)
+    assert fit_step(tiny_training("pretrain", 8, shards=4), card) == Fit(batch=8, shards=4)
+    assert fit_step(tiny_training("pretrain", 16, shards=2), card) == Fit(batch=16, shards=4)
+    assert fit_step(stage, card, gpus=2) == Fit(batch=8, shards=2)
+    assert fit_step(stage, card, gpus=4) == Fit(batch=8, shards=4)
+    assert fit_step(stage, card_for(0.5)) == Fit(batch=0, shards=1)
 
 
 def test_finetuning_that_does_not_fit_shrinks() -> None:
@@ -32,22 +33,23 @@ def test_finetuning_that_does_not_fit_shrinks() -> None:
     larger_card = card_for(20.5)
     stage = tiny_training("finetune", 8)
     larger_stage = tiny_training("finetune", 32)
-    assert fit_step(stage, card) == Fit(examples=5, accumulation=1, target=8)
-    assert fit_step(stage, card, gpus=2) == Fit(examples=4, accumulation=1, target=4)
-    assert fit_step(larger_stage, larger_card) == Fit(examples=16, accumulation=1, target=32)  # a multiple of 8
+    assert fit_step(stage, card) == Fit(batch=5, shards=1)
+    assert fit_step(stage, card, gpus=2) == Fit(batch=8, shards=2)
+    assert fit_step(tiny_training("finetune", 8, shards=4), card, gpus=2) == Fit(batch=8, shards=4)
+    assert fit_step(larger_stage, larger_card) == Fit(batch=16, shards=1)  # a multiple of 8
 
 
 def test_without_a_card_main_memory_holds_ids_and_model() -> None:
     host_bytes = 2 * 68 * 10 * 1000.0  # as much as two examples take
     stage = replace(tiny_training("finetune", 8), host=host_bytes)
     machine = replace(card_for(5.5), gpu=False)
-    assert fit_step(stage, machine) == Fit(examples=3, accumulation=1, target=8)
+    assert fit_step(stage, machine) == Fit(batch=3, shards=1)
 
 
 def test_a_gradient_cache_takes_the_memory_of_its_tokens() -> None:
     stage = tiny_training("finetune", 64)
     card = card_for(5.5)
-    assert fit_step(stage, card).examples == 5
+    assert fit_step(stage, card).batch == 5
     assert find_gradient_cache(stage, card) == 4096
     assert stage.step is not None
     cached = replace(stage.step, gradient_cache=4096, texts=3)

@@ -73,9 +73,16 @@ def test_changed_settings_leave_the_recipe() -> None:
 def test_several_processes_gather_their_passages() -> None:
     text = plan_text("msmarco", "a100", gpus=8)
     assert "here 2,047 (128 x 16 - 1), gathered from 8 processes" in text
-    assert "--set pretrain.batch=32 (the same step)" in text
-    assert "--set finetune.batch=16 (the same step)" in text
+    assert "to change nothing" in text
     assert "Never tried" in text
+
+
+def test_processes_that_cannot_share_the_recipe() -> None:
+    text = plan_text("beir-bow", "a100", gpus=4)
+    assert "finetune: 4 processes cannot share a batch of 75" in text
+    assert "--set finetune.batch=72 --set finetune.shards=4 (another batch)" in text
+    few_shards = plan_text("mini", "a100", gpus=2)
+    assert "pretrain: 2 processes cannot share 1 shards; --set pretrain.shards=2 (the same batch)" in few_shards
 
 
 def test_a_v100_has_no_bf16() -> None:
@@ -100,7 +107,7 @@ def test_shortages_of_a_small_machine() -> None:
     assert shortage.endswith("and disk")
     track = reading.read_track(folders.locate("msmarco"), "msmarco", [])
     changes = "\n".join(advice.suggest_changes(needs, track, machine, gpus=1))
-    assert "--set adapt.batch=128 --set adapt.accumulation=8 (the same step)" in changes
+    assert "adapt:" not in changes, "its 8 shards fit one after another"
     assert "teach: 6.9 GiB of 4.0 in main memory" in changes
     assert "of 50 GB free; another --store" in changes
 

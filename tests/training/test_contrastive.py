@@ -117,8 +117,8 @@ def assert_gradients_are_equal(gradients: dict[str, Tensor], expected: dict[str,
 
 
 def test_groups_hold_the_same_texts_with_less_padding(case: Case) -> None:
-    whole = batch_of(case.examples, 10**6)["batch"]
-    split = batch_of(case.examples, 160)["batch"]
+    whole = batch_of(case.examples, 10**6)
+    split = batch_of(case.examples, 160)
     assert len(whole.passages.groups) == 1
     assert len(split.passages.groups) > 4
     queries = texts_of(whole.queries)
@@ -162,7 +162,7 @@ def test_the_gradient_cache_changes_no_bit(representation: str, case: Case) -> N
     assert_gradients_are_equal(gradients, cached_gradients)
 
 
-def saved_bytes(model: Contrastive, batch: dict[str, ContrastiveBatch]) -> int:
+def saved_bytes(model: Contrastive, batch: ContrastiveBatch) -> int:
     """Return the bytes that a forward keeps for the backward, without the parameters."""
     sizes: dict[int, int] = {}
 
@@ -191,7 +191,7 @@ def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
     candidates[0] = [50, 51, 52, 53]
     batches = batches_of(case.examples, candidates)
     batch = batches.collate(np.arange(4), torch.Generator().manual_seed(0))
-    documents = batch["batch"].documents
+    documents = batch.documents
     assert documents.shape == (16,)
     assert documents[7:].eq(-1).all()
 
@@ -217,9 +217,9 @@ def test_processes_share_their_passages(case: Case, tmp_path: Path) -> None:
     assert_gradients_are_equal(first["gradients"], second["gradients"])
 
     model = without_dropout(case.base, "cls")
-    first_half = batch_of(case.examples, 160, ROWS[:6])["batch"]
-    second_half = batch_of(case.examples, 160, ROWS[6:])["batch"]
-    loss, gradients = backward(model, {"batch": together(first_half, second_half)})
+    first_half = batch_of(case.examples, 160, ROWS[:6])
+    second_half = batch_of(case.examples, 160, ROWS[6:])
+    loss, gradients = backward(model, together(first_half, second_half))
     mean_loss = (first["loss"] + second["loss"]) / 2
     assert mean_loss == pytest.approx(loss.item(), rel=1e-5)
     assert_gradients_are_close(first["gradients"], gradients)

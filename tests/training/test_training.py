@@ -320,7 +320,7 @@ def test_fewer_rows_than_a_batch_make_a_batch_of_all() -> None:
 
 
 def test_every_forward_has_a_seed_of_its_own() -> None:
-    numbers = list(product((0, 1), range(50), (0, 1), (0, 1)))  # seed, step, micro-batch, rank
+    numbers = list(product((0, 1), range(50), (0, 1), (0, 1)))  # seed, step, shard, round
     seeds = {seeded(*four_numbers) for four_numbers in numbers}
     assert len(numbers) == 400
     assert len(seeds) == 400
