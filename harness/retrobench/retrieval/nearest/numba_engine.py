@@ -55,7 +55,8 @@ class _NumbaQueries:
         return _Float32Pass(self.vectors, self.engine.documents, self.engine.scale)
 
     def _canonical_scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return pair_scores(self.vectors, self.engine.documents, self.engine.scale, Pairs(queries, rows))
+        pairs = Pairs(queries, rows)
+        return pair_scores(self.vectors, self.engine.documents, self.engine.scale, pairs)
 
 
 class _Bfloat16Pass:
@@ -66,16 +67,18 @@ class _Bfloat16Pass:
         self.centre = documents.census.mean
         self.rounded_queries = torch.from_numpy(dense).bfloat16()
         rounded = self.rounded_queries.double().numpy()
-        self.queries = QueryBounds(dense.astype(np.float64), rounded, self.centre.astype(np.float64))
+        centre = self.centre.astype(np.float64)
+        self.queries = QueryBounds(dense.astype(np.float64), rounded, centre)
         self.rounded = np.empty((0, documents.width), np.uint16)  # the block of documents
         self.lost = self.longest = 0.0  # norms: see `dense_error`
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
         bits = self._round(begin, end).view(np.int16)
         documents = torch.from_numpy(bits).view(torch.bfloat16)
+        scores = self.rounded_queries @ documents.T
+        score_bits = scores.view(torch.int16).numpy()
         errors = dense_error(self.queries, self.documents.width, self.lost, self.longest)
-        scores = (self.rounded_queries @ documents.T).view(torch.int16).numpy()
-        return scores, ErrorBound(self.queries.shifts, errors, UNIT)
+        return score_bits, ErrorBound(self.queries.shifts, errors, UNIT)
 
     def _round(self, begin: int, end: int) -> np.ndarray:
         """Return a block of documents, less the centre, as bfloat16 [n, d] uint16; record its norms."""

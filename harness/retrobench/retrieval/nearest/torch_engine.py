@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrobench.retrieval.nearest.bounds import UNIT, ErrorBound, QueryBounds, dense_error, sparse_error
 from retrobench.retrieval.nearest.canonical import QueryVectors, torch_sums
-from retrobench.retrieval.nearest.device_vectors import DeviceVectors
+from retrobench.retrieval.nearest.device_vectors import DeviceVectors, largest_norm
 from retrobench.retrieval.nearest.engine import Engine
 from retrobench.retrieval.nearest.kernels import TopK
 from retrobench.retrieval.nearest.plan import SIZES, Plan
@@ -92,11 +92,6 @@ def _to_device(array: np.ndarray | None, device: torch.device) -> Tensor | None:
     return torch.from_numpy(array).to(device)
 
 
-def _largest_norm(rows: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms.amax().double()
-
-
 class _Bfloat16Pass:
     """First scores [q, n] bfloat16 of rounded vectors."""
 
@@ -111,10 +106,11 @@ class _Bfloat16Pass:
         block = self.vectors.block(begin, end) - self.vectors.centre
         rounded = block.bfloat16()
         widened = rounded.float()
-        self.lost = torch.maximum(self.lost, _largest_norm(block - widened))
-        self.longest = torch.maximum(self.longest, _largest_norm(widened))
+        self.lost = torch.maximum(self.lost, largest_norm(block - widened))
+        self.longest = torch.maximum(self.longest, largest_norm(widened))
         errors = dense_error(self.queries, block.shape[1], self.lost, self.longest, _TRUNCATED)
-        return self.rounded @ rounded.T, ErrorBound(self.queries.shifts, errors, UNIT)
+        bound = ErrorBound(self.queries.shifts, errors, UNIT)
+        return self.rounded @ rounded.T, bound
 
 
 class _Float32Pass:
