@@ -32,10 +32,12 @@ def _write_trec(path: Path, queries: Sequence[str], ids: Sequence[str], ranking:
     with open(path, "w", encoding="utf-8") as file:
         for query, rows, scores in zip(queries, ranking.rows, ranking.scores, strict=True):
             length = int(np.count_nonzero(rows >= 0))  # -1 ends a list
+            template = full_template
+            if length < depth:
+                template = "".join(lines[:length])
             documents = [ids[row] for row in rows[:length].tolist()]
             pairs = zip(documents, scores[:length].tolist(), strict=True)
             fields = tuple(itertools.chain.from_iterable(pairs))
-            template = full_template if length == depth else "".join(lines[:length])
             text = template % fields
             file.write(text.replace("\0", query))
 
@@ -45,5 +47,6 @@ def read_run(folder: Path) -> tuple[list[str], list[str], Ranking]:
     names = json.loads((folder / "names.json").read_text())
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     scores = np.load(folder / "scores.npy", mmap_mode="r")
-    ranking = Ranking(rows, scores, names.get("self_hits", 0), count_ties(rows, scores))
+    self_hits = names.get("self_hits", 0)
+    ranking = Ranking(rows, scores, self_hits, count_ties(rows, scores))
     return names["queries"], names["documents"], ranking
