@@ -46,7 +46,9 @@ def check_objective(objective_class: type[Objective], backbone: Backbone | None 
     if not objective_class.pretrains:
         return
     with _restored_randomness():
-        base = _tiny_bert() if backbone is None else backbone
+        base = backbone
+        if base is None:
+            base = _tiny_bert()
         vocabulary = _vocabulary(base.config)
         for name, objective in configured.items():
             trial = _Trial(name, objective, base, vocabulary)
@@ -86,10 +88,10 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
     _require(docstring and not is_generated, f"{name} has no docstring; say its idea in a sentence.")
     _require(objective_class.paper, f"{name}.paper is empty; cite it, or say that it is unpublished.")
     representation = objective_class.representation
-    known = ", ".join(REPRESENTATIONS)
+    choices = ", ".join(REPRESENTATIONS)
     _require(
         representation in REPRESENTATIONS,
-        f"{name}.representation is {representation!r}; known: {known}.",
+        f"{name}.representation is {representation!r}; known: {choices}.",
     )
     configured = {name: configure_objective(objective_class, {})}
     for preset, settings in objective_class.presets.items():
@@ -150,10 +152,10 @@ def _passage(vocabulary: Vocabulary, tokens: int, draw: np.random.Generator, tit
 
     An id continues a word if it is a multiple of 4.
     """
-    words = sorted(set(range(vocabulary.size)) - vocabulary.special)[:16]
-    dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
+    ordinary = set(range(vocabulary.size)) - vocabulary.special
+    words = np.asarray(sorted(ordinary)[:16], _id_dtype(vocabulary))
     drawn = draw.geometric(0.3, tokens).clip(max=len(words)) - 1
-    ids = np.asarray(words, dtype)[drawn]
+    ids = words[drawn]
     is_first = np.isin(np.arange(tokens), (0, title))
     starts = (ids % 4 != 0) | is_first
     for array in (ids, starts):
@@ -161,9 +163,20 @@ def _passage(vocabulary: Vocabulary, tokens: int, draw: np.random.Generator, tit
     return Passage(ids[:title], starts[:title], ids[title:], starts[title:])
 
 
+def _id_dtype(vocabulary: Vocabulary) -> type[np.unsignedinteger[Any]]:
+    if vocabulary.size <= 2**16:
+        return np.uint16
+    return np.uint32
+
+
 def _ordinary_passages(vocabulary: Vocabulary) -> list[Passage]:
+    """Return eight texts; each second one has a title of three tokens."""
     draw = np.random.default_rng(0)
-    return [_passage(vocabulary, tokens, draw, title=3 * (tokens % 2)) for tokens in range(8, 16)]
+    passages = []
+    for tokens in range(8, 16):
+        title = 3 * (tokens % 2)
+        passages.append(_passage(vocabulary, tokens, draw, title))
+    return passages
 
 
 def _edge_cases(vocabulary: Vocabulary) -> list[Passage]:
@@ -205,9 +218,9 @@ class _Trial:
 
     def _check_tensors(self, batch: dict[str, Tensor]) -> None:
         """Check the names, devices and lengths of a batch."""
-        has_tensors = isinstance(batch, dict) and all(isinstance(tensor, Tensor) for tensor in batch.values())
+        is_valid = isinstance(batch, dict) and "progress" not in batch
         _require(
-            has_tensors and "progress" not in batch,
+            is_valid and all(isinstance(tensor, Tensor) for tensor in batch.values()),
             f"{self.name}: collate() must give a dict of tensors by name.",
         )
         elsewhere = [name for name, tensor in batch.items() if tensor.device.type != "cpu"]
@@ -230,9 +243,8 @@ class _Trial:
         _require(isinstance(model, nn.Module), f"{self.name}: wrap() must give a torch module, not {model!r}.")
         is_inside = any(module is backbone for module in model.modules())
         _require(is_inside, f"{self.name}: wrap() must give a module that holds the backbone.")
-        is_unchanged = set(backbone.state_dict()) == set(self.base.state_dict())
         _require(
-            is_unchanged,
+            backbone.state_dict().keys() == self.base.state_dict().keys(),
             f"{self.name}: wrap() changed the backbone's parts; its own parts belong beside the backbone.",
         )
         return model.train(), backbone
@@ -262,8 +274,10 @@ class _Trial:
             "draw from torch's default generators alone and keep state in buffers.",
         )
         self.backward(model, repeated_losses)
-        gradients = [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None]
-        has_gradient = any(gradient.any() for gradient in gradients)
+        has_gradient = False
+        for parameter in backbone.parameters():
+            if parameter.grad is not None and parameter.grad.any():
+                has_gradient = True
         _require(has_gradient, f"{self.name}: no gradient reaches the backbone.")
         self.losses(model, batch, 1.0)
         with torch.autocast("cpu", torch.bfloat16):
@@ -328,6 +342,7 @@ class _Trial:
         )
 
     def check_export(self, backbone: Backbone) -> None:
+        """Check that transformers' AutoModel loads the saved encoder and gives its vectors."""
         from transformers import AutoModel
 
         ids = torch.arange(5, 15)[None]

@@ -57,7 +57,7 @@ def make(root: Path, folder: Path) -> dict[str, float]:
     assert model.projection is not None
     torch.nn.init.normal_(model.projection.weight)
     source = TokenisedTexts.open(root / "texts")
-    return write_vectors(folder, model, vocabulary, source, "passage", 40, False, {}, "encode")
+    return write_vectors(folder, model, vocabulary, source, kind="passage", max_length=40)
 
 
 def main(root: Path, killed: str = "") -> None:
@@ -166,7 +166,7 @@ def test_threads_change_no_bit(
     for name, threads in (("one", 1), ("two", 2)):
         torch.set_num_threads(threads)
         (root / name).mkdir()
-        write_vectors(root / name, model, vocabulary, source, kind, 40, halved, {}, "encode")
+        write_vectors(root / name, model, vocabulary, source, kind=kind, max_length=40, halved=halved)
         assert torch.get_num_threads() == threads
         assert settings_seen == {1}
     assert get_ident() in threads_seen
@@ -194,6 +194,6 @@ def test_an_error_in_one_thread_ends_them_all(
     source = TokenisedTexts.open(root / "texts")
     (root / "broken").mkdir()
     with pytest.raises(error):
-        write_vectors(root / "broken", model, vocabulary, source, "passage", 40, False, {}, "encode")
+        write_vectors(root / "broken", model, vocabulary, source, kind="passage", max_length=40)
     assert len(batch_sizes) < 12, "of more than 200 batches"
     assert torch.get_num_threads() == 2 and not (root / "broken" / "manifest.json").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ def write_vectors(
     model: Encoder,
     vocabulary: Vocabulary,
     source: TokenisedTexts,
+    *,
     kind: Kind,
     max_length: int,
-    halved: bool,
-    facts: dict[str, Any],
-    label: str,
+    halved: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    label: str = "encode",
 ) -> dict[str, float]:
     """Embed `source` and write its vectors to `folder`, the windows shared by all ranks. Return the cost.
 
@@ -48,7 +49,9 @@ def write_vectors(
 
     def embed(batch: tuple[Tensor, Tensor]) -> Embedded:
         ids, mask = batch
-        vectors = model(ids.to(device, non_blocking=True), mask.to(device, non_blocking=True))
+        ids = ids.to(device, non_blocking=True)
+        mask = mask.to(device, non_blocking=True)
+        vectors = model(ids, mask)
         if vectors.terms is None or kind == "query":
             return Embedded(vectors.dense, vectors.terms)
         largest = keep_largest(vectors.terms, model.sizes.terms)
@@ -68,7 +71,10 @@ def write_vectors(
         embedding.fill(writer, Embedder(load, embed, refuse, device, halved), advance)
         if processes.leads():
             ids_file = source.folder / "ids.json"
-            writer.publish(ids_file if ids_file.exists() else source.ids)
+            if ids_file.exists():
+                writer.publish(ids_file)
+            else:
+                writer.publish(source.ids)
     return {"texts": float(rows), "tokens": _tokens(source, max_length), **gpu_memory()}
 
 

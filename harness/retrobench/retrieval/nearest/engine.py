@@ -72,7 +72,8 @@ class Engine(ABC):
             buffer.add(scores, begin, bound)
             if bfloat16 and buffer.rescored > flood:
                 buffer.settle_all()
-                first_pass, bfloat16 = block.float32_pass(), False
+                first_pass = block.float32_pass()
+                bfloat16 = False
         return buffer.finish()
 
     def _starts_in_bfloat16(self, queries: int) -> bool:
