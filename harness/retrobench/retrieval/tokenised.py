@@ -108,9 +108,11 @@ class Texts:
     def of(cls, source: TokenisedTexts, first: int, last: int, vocabulary: Vocabulary, max_length: int) -> Texts:
         """Copy the texts `first` to `last`: pages of a mapped file would stay in this process's memory."""
         offsets = np.array(source.offsets[first : last + 1])
-        tokens = np.array(source.tokens[offsets[0] : offsets[-1]])
-        starts = offsets[:-1] - offsets[0]
-        return cls(tokens, starts, _read_lengths(offsets, max_length), vocabulary)
+        begin, end = offsets[0], offsets[-1]
+        tokens = np.array(source.tokens[begin:end])
+        starts = offsets[:-1] - begin
+        lengths = _read_lengths(offsets, max_length)
+        return cls(tokens, starts, lengths, vocabulary)
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Yield the rows of each batch, by length, of at most `tokens` tokens."""
@@ -120,12 +122,13 @@ class Texts:
         """Return ids and mask [B, L] int64 of these rows, right-padded: [CLS] title text [SEP], as `masking.pack`."""
         lengths = self.lengths[rows][:, None]
         starts = self.starts[rows][:, None]
+        last_columns = lengths - 1  # of [SEP]
         columns = np.arange(int(lengths.max()))  # [L]
-        inside = (columns > 0) & (columns < lengths - 1)
+        inside = (columns > 0) & (columns < last_columns)
         positions = starts + columns - 1  # of each column's token; column 0 is [CLS]
         ids = np.full(inside.shape, self.vocabulary.pad, np.int64)
         ids[inside] = self.tokens[positions[inside]]
         ids[:, 0] = self.vocabulary.cls
-        ids[columns == lengths - 1] = self.vocabulary.sep
+        ids[columns == last_columns] = self.vocabulary.sep
         mask = (columns < lengths).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(mask)

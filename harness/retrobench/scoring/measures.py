@@ -147,7 +147,12 @@ def deepest(names: Sequence[str]) -> int | None:
 
 def unanswerable(qrels: Mapping[str, Mapping[str, int]], level: int = 1) -> list[str]:
     """Return the judged queries without a document of that grade or above; they count 0 in every mean."""
-    return [query for query, grades in qrels.items() if max(grades.values(), default=0) < level]
+    queries = []
+    for query, grades in qrels.items():
+        highest = max(grades.values(), default=0)
+        if highest < level:
+            queries.append(query)
+    return queries
 
 
 def measure(
@@ -234,7 +239,8 @@ def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dic
     ranx_names = list(names.values())
     if len(ranx_names) == 1:
         ranx_names *= 2  # ranx fails on a single measure with a cutoff
-    values = ranx.evaluate(_ranx_judgements(block), run, ranx_names, return_mean=False)
+    judgements = _ranx_judgements(block)
+    values = ranx.evaluate(judgements, run, ranx_names, return_mean=False)
     return {name: np.asarray(values[ranx_name], np.float64) for name, ranx_name in names.items()}
 
 
@@ -327,9 +333,9 @@ def check(queries: Sequence[str], values: Mapping[str, np.ndarray], reference: M
         in_range = (computed >= 0) & (computed <= 1 + _TOLERANCE)
         difference = np.abs(np.where(in_range, computed, 0) - reference[name])
         agree = in_range & (difference <= _TOLERANCE)
-        wrong = np.flatnonzero(~agree)
-        if not len(wrong):
+        if agree.all():
             continue
+        wrong = np.flatnonzero(~agree)
         examples = []
         for row in wrong[:3]:
             examples.append(f"{queries[row]} ({computed[row]:.6f}, {reference[name][row]:.6f})")

@@ -152,9 +152,9 @@ def _remove(marked: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> tuple[n
     scores = scores.copy()
     changed = np.flatnonzero(marked.any(1))
     unmarked = ~marked[changed]
-    shorter = (len(changed), rows.shape[1] - 1)
-    rows[changed, :-1] = rows[changed][unmarked].reshape(shorter)
-    scores[changed, :-1] = scores[changed][unmarked].reshape(shorter)
+    shape = (len(changed), rows.shape[1] - 1)
+    rows[changed, :-1] = rows[changed][unmarked].reshape(shape)
+    scores[changed, :-1] = scores[changed][unmarked].reshape(shape)
     rows[changed, -1] = -1
     scores[changed, -1] = -np.inf
     return rows, scores
@@ -170,7 +170,9 @@ def count_ties(rows: np.ndarray, scores: np.ndarray) -> int:
 def join(blocks: Sequence[Ranking], queries: int) -> Ranking:
     """Join blocks of queries, each [q, k], into one ranking; without a block, the lists of all `queries` are empty."""
     if not blocks:
-        return Ranking(np.empty((queries, 0), np.int32), np.empty((queries, 0), np.float32), 0, 0)
+        no_rows = np.empty((queries, 0), np.int32)
+        no_scores = np.empty((queries, 0), np.float32)
+        return Ranking(no_rows, no_scores, self_hits=0, ties=0)
     return Ranking(
         rows=np.concatenate([block.rows for block in blocks]),
         scores=np.concatenate([block.scores for block in blocks]),

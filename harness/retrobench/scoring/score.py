@@ -80,10 +80,13 @@ class Scored:
 
     def text(self, per_query: bool = False) -> str:
         """Return the measures to 4 decimals, counts, warnings and, with `per_query`, every query's values."""
-        measures = [(name, f"{value:.4f}") for name, value in self.measures.items()]
-        listing = Table([Column(""), Column("")], [*measures, ("", ""), *self._facts()])
+        rows = [(name, f"{value:.4f}") for name, value in self.measures.items()]
+        rows.append(("", ""))
+        rows += self._facts()
+        listing = Table([Column(""), Column("")], rows)
         lines = [f"{self.run} on {self.dataset or self.qrels}", "", listing.text()]
-        lines += [f"Warning: {warning}" for warning in self._warnings()]
+        for warning in self._warnings():
+            lines.append(f"Warning: {warning}")
         if per_query:
             lines += ["", self._table().text()]
         return "\n".join(lines)

@@ -203,10 +203,11 @@ def merge(first: TopK, second: TopK, tie_ranks: np.ndarray, out: TopK, begin: in
                 out.rows[query, position] = -1
                 out.scores[query, position] = no_score
                 continue
-            take_left = right_row < 0
             if left_row >= 0 and right_row >= 0:
                 ranks_first = tie_ranks[left_row] <= tie_ranks[right_row]
                 take_left = left_score > right_score or (left_score == right_score and ranks_first)
+            else:
+                take_left = right_row < 0
             if take_left:
                 out.rows[query, position] = left_row
                 out.scores[query, position] = left_score

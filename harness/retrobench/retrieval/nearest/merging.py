@@ -34,7 +34,8 @@ def merge(rankings: Sequence[tuple[np.ndarray, np.ndarray]], tie_ranks: np.ndarr
 
 def _merge_two(first: TopK, second: TopK, tie_ranks: np.ndarray, depth: int) -> TopK:
     queries = len(first.rows)
-    shape = (queries, min(depth, first.rows.shape[1] + second.rows.shape[1]))
+    candidates = first.rows.shape[1] + second.rows.shape[1]
+    shape = (queries, min(depth, candidates))
     out = TopK(np.empty(shape, np.int32), np.empty(shape, np.float32))
 
     def work(begin: int, end: int) -> None:
@@ -89,7 +90,8 @@ def _world_size() -> int:
 
 def _gathered(own: TopK, width: int, world_size: int) -> list[TopK]:
     """Return every process's ranking, padded to one width: a collective moves tensors of one shape."""
-    padding = ((0, 0), (0, width - own.rows.shape[1]))
+    missing = width - own.rows.shape[1]
+    padding = ((0, 0), (0, missing))
     own_rows = np.pad(own.rows, padding, constant_values=-1)
     own_scores = np.pad(own.scores, padding, constant_values=-np.inf)
     rows = _gathered_array(own_rows, world_size)

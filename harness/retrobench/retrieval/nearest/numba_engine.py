@@ -73,8 +73,8 @@ class _Bfloat16Pass:
         self.lost = self.longest = 0.0  # norms: see `dense_error`
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
-        bits = self._round(begin, end).view(np.int16)
-        documents = torch.from_numpy(bits).view(torch.bfloat16)
+        rounded = self._round(begin, end)
+        documents = torch.from_numpy(rounded.view(np.int16)).view(torch.bfloat16)
         scores = self.rounded_queries @ documents.T
         score_bits = scores.view(torch.int16).numpy()
         errors = dense_error(self.queries, self.documents.width, self.lost, self.longest)
@@ -113,9 +113,11 @@ class _Float32Pass:
         if queries.terms is not None:
             norms = np.linalg.norm(queries.terms.astype(np.float64), axis=1)
             errors = errors + sparse_error(norms, census.heaviest, census.entries, scale)
-            weights = np.ascontiguousarray(queries.terms.T)
-            used = (queries.terms != 0).any(0)
-            self.terms = SparseQueries(weights, used, np.float32(scale))
+            self.terms = SparseQueries(
+                weights=np.ascontiguousarray(queries.terms.T),
+                used=(queries.terms != 0).any(0),
+                scale=np.float32(scale),
+            )
         self.bound = ErrorBound(np.zeros_like(errors), errors, 0.0)
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
@@ -124,7 +126,8 @@ class _Float32Pass:
             block = documents.block(0, len(documents))
             scores = self.dense @ block.T
         else:
-            scores = np.zeros((len(self.bound.errors), len(documents)), np.float32)
+            shape = (len(self.bound.errors), len(documents))
+            scores = np.zeros(shape, np.float32)
         terms = documents.terms
         if terms is not None:
             self._add_sparse(terms, scores)

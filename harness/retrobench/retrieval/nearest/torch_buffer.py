@@ -127,7 +127,7 @@ class TorchBuffer(CandidateBuffer):
         position = torch.arange(len(hits.queries), device=rows.device)
         order = position - first_hits[hits.queries]
         column = counts[hits.queries] + order
-        fits = column < room
+        fits: Tensor = column < room
         targets = (hits.queries[fits], column[fits])
         rows[targets] = hits.rows[fits]
         values[targets] = hits.values[fits]

@@ -99,8 +99,9 @@ class _Bfloat16Pass:
         self.vectors = vectors
         self.rounded = dense.bfloat16()
         self.queries = QueryBounds(dense.double(), self.rounded.double(), vectors.centre.double())
-        zero = torch.zeros((), dtype=torch.float64, device=vectors.device)
-        self.lost = self.longest = zero  # norms: see `dense_error`
+        # Norms: see `dense_error`.
+        self.lost = torch.zeros((), dtype=torch.float64, device=vectors.device)
+        self.longest = self.lost
 
     def scores(self, begin: int, end: int) -> tuple[Tensor, ErrorBound]:
         block = self.vectors.block(begin, end) - self.vectors.centre
@@ -117,7 +118,10 @@ class _Float32Pass:
     """First scores [q, n] in 32 bits, of dense vectors, terms or both."""
 
     def __init__(self, dense: Tensor | None, terms: Tensor | None, vectors: DeviceVectors, scale: float) -> None:
-        self.dense, self.terms, self.vectors, self.scale = dense, terms, vectors, scale
+        self.dense = dense
+        self.terms = terms
+        self.vectors = vectors
+        self.scale = scale
         documents = vectors.documents
         errors = torch.zeros((), dtype=torch.float64, device=vectors.device)
         if dense is not None:
@@ -130,7 +134,8 @@ class _Float32Pass:
         self.bound = ErrorBound(torch.zeros_like(errors), errors, 0.0)
 
     def scores(self, begin: int, end: int) -> tuple[Tensor, ErrorBound]:
-        scores = torch.zeros(len(self.bound.errors), end - begin, device=self.vectors.device)
+        queries = len(self.bound.errors)
+        scores = torch.zeros(queries, end - begin, device=self.vectors.device)
         if self.dense is not None:
             scores += self.dense @ self.vectors.block(begin, end).T
         if self.terms is not None:

@@ -92,7 +92,7 @@ class VectorSet:
         """d, or 0 without a dense part."""
         if self.dense is None:
             return 0
-        return self.dense.shape[1]
+        return int(self.dense.shape[1])
 
     def slice(self, begin: int, end: int) -> VectorSet:
         """Return rows `begin` to `end`, which keep their numbers in the collection."""
@@ -120,9 +120,10 @@ class VectorSet:
         entries = slice(int(starts[0]), int(starts[-1]))
         indices = self.terms.indices[entries]
         values = self.terms.values[entries]
-        matrix = np.zeros((end - begin, self.words), np.float32)
-        lines = np.repeat(np.arange(end - begin), np.diff(starts))
-        np.add.at(matrix, (lines, indices), values)
+        rows = end - begin
+        row_of_entry = np.repeat(np.arange(rows), np.diff(starts))
+        matrix = np.zeros((rows, self.words), np.float32)
+        np.add.at(matrix, (row_of_entry, indices), values)
         return matrix
 
     @cached_property
@@ -170,8 +171,9 @@ class VectorSet:
                 entry = int(starts[0]) + int(np.argmin(sound))
                 row = int(np.searchsorted(indptr, entry, "right")) - 1
                 raise UnsoundError(self.first + row, "terms")
-            lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+            rows = len(starts) - 1
+            row_of_entry = np.repeat(np.arange(rows), np.diff(starts))
             squares = values.astype(np.float64) ** 2
-            norms = np.bincount(lines, squares, len(starts) - 1)
+            norms = np.bincount(row_of_entry, squares, rows)
             heaviest = max(heaviest, float(norms.max(initial=0.0)))
         return heaviest**0.5, int(np.diff(indptr).max())
