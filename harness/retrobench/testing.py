@@ -103,7 +103,8 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
 
 def _check_json(label: str, objective_class: type[Objective], objective: Objective) -> None:
     with _reporting(f"{label}: writing the settings as JSON and reading them back"):
-        text = json.dumps(dataclasses.asdict(cast(Any, objective)), allow_nan=False)
+        settings = dataclasses.asdict(cast(Any, objective))
+        text = json.dumps(settings, allow_nan=False)
         copy = configure_objective(objective_class, json.loads(text))
     _require(copy == objective, f"{label}: settings {text} read back from JSON make another objective.")
 
@@ -182,8 +183,11 @@ def _ordinary_passages(vocabulary: Vocabulary) -> list[Passage]:
 def _edge_cases(vocabulary: Vocabulary) -> list[Passage]:
     """Return two ordinary texts, an empty text, one token, a title without text, and a text that is too long."""
     draw = np.random.default_rng(1)
-    sizes = ((12, 0), (9, 3), (0, 0), (1, 0), (4, 4), (3 * MAX_LENGTH, 5))
-    return [_passage(vocabulary, tokens, draw, title) for tokens, title in sizes]
+    tokens_and_title = ((12, 0), (9, 3), (0, 0), (1, 0), (4, 4), (3 * MAX_LENGTH, 5))
+    passages = []
+    for tokens, title in tokens_and_title:
+        passages.append(_passage(vocabulary, tokens, draw, title))
+    return passages
 
 
 @dataclass(frozen=True)
@@ -254,12 +258,15 @@ class _Trial:
         torch.manual_seed(seed)
         with _reporting(f"{self.name}: forward() at progress {progress:g}"):
             step = model(progress, **batch)
-        _require(isinstance(step, Step) and step.losses, f"{self.name}: forward() must give a Step with losses.")
-        for name, value in {**step.losses, **step.metrics}.items():
+        has_losses = isinstance(step, Step) and step.losses
+        _require(has_losses, f"{self.name}: forward() must give a Step with losses.")
+        scalars = {**step.losses, **step.metrics}
+        for name, value in scalars.items():
             is_scalar = isinstance(value, Tensor) and value.ndim == 0
             _require(is_scalar, f"{self.name}: {name!r} must be a tensor without dimensions, not {value!r}.")
             _require(value.isfinite(), f"{self.name}: {name!r} is {value.item()} at progress {progress:g}.")
-        return torch.stack([loss.float() for loss in step.losses.values()])
+        losses = [loss.float() for loss in step.losses.values()]
+        return torch.stack(losses)
 
     def check_forward(self, batch: Mapping[str, Tensor]) -> None:
         """Check that a forward is reproducible, and that its gradients reach the backbone, in fp32 and bf16."""

@@ -320,7 +320,8 @@ def _pytrec_run(block: _Block, depth: int) -> dict[str, dict[str, float]]:
     lengths = (hits != _LIST_END).sum(1).tolist()
     lists = [unjudged[:length] for length in lengths]
     for row, position in np.argwhere(hits >= 0).tolist():
-        lists[row][position] = block.judged[hits[row, position]]
+        document = hits[row, position]
+        lists[row][position] = block.judged[document]
     run = {}
     for query, documents in zip(block.grades, lists, strict=True):
         run[query] = dict(zip(documents, scores, strict=False))

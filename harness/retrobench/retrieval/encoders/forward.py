@@ -197,7 +197,8 @@ class Tokenised:
         for name, first_text in texts[0].items():
             padded = np.full(shape, self.padding[name], first_text.dtype)
             for index, text in enumerate(texts):
-                padded[index, : len(text[name])] = text[name]
+                values = text[name]
+                padded[index, : len(values)] = values
             features[name] = torch.from_numpy(padded)
         return features
 

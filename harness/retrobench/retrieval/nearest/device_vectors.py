@@ -21,7 +21,8 @@ class DeviceVectors:
     """Documents for search on `device`. UnsoundError is raised for a document that cannot be ranked."""
 
     def __init__(self, documents: VectorSet, device: torch.device) -> None:
-        self.documents, self.device = documents, device
+        self.documents = documents
+        self.device = device
         self.home = torch.device("cpu")
         if _fits(documents, device):
             self.home = device

@@ -48,7 +48,10 @@ class Engine(ABC):
     sizes: Sizes
 
     def __init__(self, documents: VectorSet, tie_ranks: np.ndarray, scale: float, plan: Plan) -> None:
-        self.documents, self.tie_ranks, self.scale, self.plan = documents, tie_ranks, scale, plan
+        self.documents = documents
+        self.tie_ranks = tie_ranks
+        self.scale = scale
+        self.plan = plan
 
     @abstractmethod
     def load(self, queries: VectorSet) -> QueryBlock:

@@ -159,9 +159,11 @@ def score_dense(queries: np.ndarray, vectors: np.ndarray, pairs: Pairs, out: np.
         sums[:] = 0.0
         for block in range(0, whole, LANES):
             for lane in range(LANES):
-                sums[lane] += np.float64(query[block + lane]) * np.float64(document[block + lane])
+                column = block + lane
+                sums[lane] += np.float64(query[column]) * np.float64(document[column])
         for lane in range(width - whole):
-            sums[lane] += np.float64(query[whole + lane]) * np.float64(document[whole + lane])
+            column = whole + lane
+            sums[lane] += np.float64(query[column]) * np.float64(document[column])
         out[pair] = _folded(sums)
 
 
@@ -189,30 +191,30 @@ def merge(first: TopK, second: TopK, tie_ranks: np.ndarray, out: TopK, begin: in
     second_width = second.rows.shape[1]
     no_score = np.float32(-np.inf)
     for query in range(begin, end):
-        left, right = 0, 0
+        first_column, second_column = 0, 0
         for position in range(out.rows.shape[1]):
-            left_row, right_row = -1, -1
-            left_score, right_score = no_score, no_score
-            if left < first_width:
-                left_row = first.rows[query, left]
-                left_score = first.scores[query, left]
-            if right < second_width:
-                right_row = second.rows[query, right]
-                right_score = second.scores[query, right]
-            if left_row < 0 and right_row < 0:  # both lists have ended
+            first_row, second_row = -1, -1
+            first_score, second_score = no_score, no_score
+            if first_column < first_width:
+                first_row = first.rows[query, first_column]
+                first_score = first.scores[query, first_column]
+            if second_column < second_width:
+                second_row = second.rows[query, second_column]
+                second_score = second.scores[query, second_column]
+            if first_row < 0 and second_row < 0:  # both lists have ended
                 out.rows[query, position] = -1
                 out.scores[query, position] = no_score
                 continue
-            if left_row >= 0 and right_row >= 0:
-                ranks_first = tie_ranks[left_row] <= tie_ranks[right_row]
-                take_left = left_score > right_score or (left_score == right_score and ranks_first)
+            if first_row >= 0 and second_row >= 0:
+                ranks_first = tie_ranks[first_row] <= tie_ranks[second_row]
+                take_first = first_score > second_score or (first_score == second_score and ranks_first)
             else:
-                take_left = right_row < 0
-            if take_left:
-                out.rows[query, position] = left_row
-                out.scores[query, position] = left_score
-                left += 1
+                take_first = second_row < 0
+            if take_first:
+                out.rows[query, position] = first_row
+                out.scores[query, position] = first_score
+                first_column += 1
             else:
-                out.rows[query, position] = right_row
-                out.scores[query, position] = right_score
-                right += 1
+                out.rows[query, position] = second_row
+                out.scores[query, position] = second_score
+                second_column += 1

@@ -25,7 +25,8 @@ def sort_keys(score_bits: Any, tie_ranks: Any) -> Any:
 
 def select_best(rows: np.ndarray, scores: np.ndarray, present: np.ndarray, depth: int, tie_ranks: np.ndarray) -> TopK:
     """Return the best `depth` of lists [q, m] whose candidates are `present`."""
-    order = _sorted_columns(rows, scores, present, tie_ranks)[:, :depth]
+    order = _sorted_columns(rows, scores, present, tie_ranks)
+    order = order[:, :depth]
     filled = np.take_along_axis(present, order, 1)
     ordered_rows = np.take_along_axis(rows, order, 1)
     ordered_scores = np.take_along_axis(scores, order, 1)

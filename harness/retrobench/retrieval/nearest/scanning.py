@@ -206,4 +206,5 @@ def _set_edge(edge: np.ndarray, threshold: float, missing: int) -> None:
     lowest[0] = max(LOWEST, threshold)
     lowest[0] = np.nextafter(lowest[0], np.float32(-np.inf))
     bits = np.int64(lowest.view(np.int32)[0])
-    edge[0] = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> missing
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    edge[0] = key >> missing

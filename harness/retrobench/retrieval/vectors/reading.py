@@ -85,12 +85,15 @@ class Vectors:
     def terms(self, first: int, last: int) -> Terms:
         """Return the sparse rows `first` to `last`; their `indptr` begins at 0."""
         count = max(0, min(last, len(self)) - first)
-        indptr = _read(self.folder / "terms.indptr.npy", "<i8", first, count + 1)
+        indptr = self._read_terms("indptr", first, count + 1)
         start = int(indptr[0])
         entries = int(indptr[-1]) - start
-        indices = _read(self.folder / "terms.indices.npy", TERM_TYPES["indices"], start, entries)
-        values = _read(self.folder / "terms.values.npy", TERM_TYPES["values"], start, entries)
+        indices = self._read_terms("indices", start, entries)
+        values = self._read_terms("values", start, entries)
         return Terms(indptr - start, indices, values)
+
+    def _read_terms(self, name: str, first: int, count: int) -> np.ndarray:
+        return _read(self.folder / f"terms.{name}.npy", TERM_TYPES[name], first, count)
 
 
 def _read(file: Path, kind: str, first: int, count: int) -> np.ndarray:
