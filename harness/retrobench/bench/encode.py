@@ -164,7 +164,7 @@ class Sides:
         """Encode a folder of tokens as a run does; return the folder of its vectors."""
         texts = TokenisedTexts.open(self.folder / name)
         folder = self._make_folder()
-        write_vectors(folder, self.model, VOCABULARY, texts, "passage", LONGEST, halved, {}, "encode")
+        write_vectors(folder, self.model, VOCABULARY, texts, kind="passage", max_length=LONGEST, halved=halved)
         return folder
 
     def _read_vectors(self, name: str, halved: bool) -> np.ndarray:

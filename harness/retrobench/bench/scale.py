@@ -106,7 +106,7 @@ def main(tokens: Path, out: Path) -> None:
     model = make_encoder(Backbone(make_bert(TINY)))
     with Watch() as watch:
         texts = TokenisedTexts.open(tokens)
-        write_vectors(out, model, VOCABULARY, texts, "passage", LONGEST, False, {}, "encode")
+        write_vectors(out, model, VOCABULARY, texts, kind="passage", max_length=LONGEST)
     print(watch.peak)
 
 
