@@ -41,10 +41,11 @@ def our_loss(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Te
 def dense_loss(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Return the sum as released: logits of all tokens [B, L, V] serve both; the maximum leaves out padding."""
     logits = backbone.logits(hidden)
-    positions = batch["masked_positions"]
-    masked = F.cross_entropy(logits.flatten(0, 1)[positions].float(), batch["masked_ids"])
-    unpooled = (~batch["pooled"]).to(logits.dtype)[:, :, None]
-    terms = (logits - 1000.0 * unpooled).max(dim=1).values  # [B, V]
+    masked_logits = logits.flatten(0, 1)[batch["masked_positions"]]
+    masked = F.cross_entropy(masked_logits.float(), batch["masked_ids"])
+    unpooled = ~batch["pooled"][:, :, None]  # [B, L, 1]
+    pooled_logits = logits - 1000.0 * unpooled.to(logits.dtype)
+    terms = pooled_logits.max(dim=1).values  # [B, V]
     weights = torch.zeros_like(terms, dtype=torch.float32)
     weights.scatter_(1, batch["bag"], batch["bag_weights"])
     log_shares = terms.float().log_softmax(-1)
@@ -103,7 +104,8 @@ def cases(setting: Setting) -> Iterator[Case]:
     halved = precision == "bf16"
     # All logits once, and gradients of the masked tokens. A maximum's gradient costs a single vector product.
     masked = len(inputs.batch["masked_positions"]) / (sizes.batch * sizes.length)
-    floor = Floor((1 + 2 * masked) * arithmetic.head(sizes.shape), precision=precision)
+    flops = (1 + 2 * masked) * arithmetic.head(sizes.shape)
+    floor = Floor(flops, precision=precision)
     case = Case(
         name="time",
         unit="tokens/s",
