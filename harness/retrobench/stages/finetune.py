@@ -47,7 +47,11 @@ def finetune(
     track = experiment.track
     entrant = experiment.neural
     settings = on_this_machine(track.finetune)
-    distil = track.distil if round_name == "distilled" else None
+    distil = None
+    hard_negatives = settings.negatives
+    if round_name == "distilled":
+        distil = track.distil
+        hard_negatives = distil.negatives
 
     def make(folder: Path) -> dict[str, float]:
         torch.manual_seed(seeded(experiment.seed, 1))
@@ -59,7 +63,7 @@ def finetune(
             vocabulary,
             settings.reading,
             candidates=candidates,
-            negatives=distil.negatives if distil else settings.negatives,
+            negatives=hard_negatives,
             lacking=settings.lacking,
             gradient_cache=settings.performance.gradient_cache,
         )

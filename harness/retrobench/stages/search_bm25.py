@@ -43,9 +43,13 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
             own_rows = ranking.own_rows(query_ids, document_ids)
         texts = []
         for document in documents:
-            texts.append(f"{document.title} {document.text}".strip() if titles else document.text)
+            text = document.text
+            if titles:
+                text = f"{document.title} {text}".strip()
+            texts.append(text)
         index = bm25s.BM25(k1=baseline.bm25.k1, b=baseline.bm25.b, method="lucene")
-        index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+        document_words = bm25s.tokenize(texts, stopwords="en", show_progress=False)
+        index.index(document_words, show_progress=False)
         query_texts = [query.text for query in queries]
         query_words = bm25s.tokenize(query_texts, stopwords="en", return_ids=False, show_progress=False)
         blocks = []
@@ -55,7 +59,8 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
                 rows, top_scores = ranking.top(scores[None], depth + drop_self, precedence)
                 blocks.append(ranking.finish(rows, top_scores, precedence, depth, own_row[None]))
                 advance(1)
-        write_run(folder, query_ids, document_ids, ranking.join(blocks, len(query_ids)), "bm25")
+        ranked = ranking.join(blocks, len(query_ids))
+        write_run(folder, query_ids, document_ids, ranked, "bm25")
         return {"queries": float(len(queries)), "documents": float(len(documents))}
 
     recipe = {
