@@ -88,7 +88,9 @@ def _check_memory(peaks: list[int], sizes: tuple[int, int]) -> str:
     """Return the peaks as text. UnequalError for a peak above LIMIT or one that grows with the rows."""
     tenth_peak, peak = peaks
     tenth, rows = sizes
-    text = f"anonymous memory {tenth_peak / 1e6:,.0f} MB for {tenth:,} rows, {peak / 1e6:,.0f} MB for {rows:,} rows"
+    tenth_memory = f"{tenth_peak / 1e6:,.0f} MB for {tenth:,} rows"
+    memory = f"{peak / 1e6:,.0f} MB for {rows:,} rows"
+    text = f"anonymous memory {tenth_memory}, {memory}"
     ids = ID * (rows - tenth)
     if peak > LIMIT or peak > GROWTH * tenth_peak + ids:
         raise UnequalError(f"{text}: more than {LIMIT / 1e9:g} GB, or it grows by more than the ids.")

@@ -80,8 +80,8 @@ def _describe(case: Case, numbers: Measured) -> str:
     ratio = ""
     if numbers.ratio is not None:
         ratio = f", {numbers.ratio:.3g}x {case.peer_name}"
-    rate = f"{numbers.ours:,.4g} {case.unit}"
-    return f"{case.name}: {rate}{ratio}; {numbers.equal}"
+    measured = f"{numbers.ours:,.4g} {case.unit}"
+    return f"{case.name}: {measured}{ratio}; {numbers.equal}"
 
 
 def _make_result(name: str, case: Case, numbers: Measured, setting: Setting) -> BenchmarkResult:

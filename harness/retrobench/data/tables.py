@@ -42,8 +42,8 @@ class FaultyFile(RetrobenchError):
     """A file whose content does not have the format of its name. Line 0 stands for the whole file."""
 
     def __init__(self, file: Path, line: int, fault: str) -> None:
-        place = f"{file}, line {line}:" if line else str(file)
-        super().__init__(f"{place} {fault}.")
+        location = f"{file}, line {line}:" if line else str(file)
+        super().__init__(f"{location} {fault}.")
 
 
 class Record(NamedTuple):

@@ -26,6 +26,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     entrant = work.experiment.neural
     max_length = reading.query_length if kind == "query" else reading.passage_length
     precision = resolve_precision(track.finetune.precision)
+    halved = precision == "bf16"
     plural = "queries" if kind == "query" else "passages"
     label = f"encode {entrant.name} ({plural})"
     recipe = {
@@ -42,7 +43,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     def make(folder: Path) -> dict[str, float]:
         model, vocabulary = load_encoder(encoder.path, entrant.representation, track.representation)
         source = TokenisedTexts.open(texts.path)
-        return write_vectors(folder, model, vocabulary, source, kind, max_length, precision == "bf16", manifest, label)
+        return write_vectors(folder, model, vocabulary, source, kind, max_length, halved, manifest, label)
 
     return work.store.ensure(
         "encode", recipe, [encoder, texts], make, detail=plural, resumes=True, together=True, label=label

@@ -47,11 +47,7 @@ def finetune(
     track = experiment.track
     entrant = experiment.neural
     settings = on_this_machine(track.finetune)
-    distil = None
-    hard_negatives = settings.negatives
-    if round_name == "distilled":
-        distil = track.distil
-        hard_negatives = distil.negatives
+    distil = track.distil if round_name == "distilled" else None
 
     def make(folder: Path) -> dict[str, float]:
         torch.manual_seed(seeded(experiment.seed, 1))
@@ -63,7 +59,7 @@ def finetune(
             vocabulary,
             settings.reading,
             candidates=candidates,
-            negatives=hard_negatives,
+            negatives=distil.negatives if distil else settings.negatives,
             lacking=settings.lacking,
             gradient_cache=settings.performance.gradient_cache,
         )

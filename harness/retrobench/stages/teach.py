@@ -238,7 +238,8 @@ def _scores_of_positives(examples: Examples, scores: Mapping[tuple[int, int], fl
     most_positives = max(len(positives) for positives in examples.positives)
     table = np.full((len(examples), most_positives), np.nan, np.float32)
     for example, query in enumerate(examples.query_rows.tolist()):
-        for column, document in enumerate(examples.positives[example].tolist()):
+        positives = examples.positives[example].tolist()
+        for column, document in enumerate(positives):
             table[example, column] = scores.get((query, document), np.nan)
     return table
 
