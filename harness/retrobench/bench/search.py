@@ -168,8 +168,8 @@ def _by_blocks(queries: Tensor, stored: Tensor, depth: int) -> tuple[Tensor, Ten
     scores = queries.new_empty(len(queries), 0)
     for number, block in enumerate(torch.split(stored, BLOCK)):
         first_row = number * BLOCK
-        block_scores = queries @ block.T.to(queries.dtype)
-        best = block_scores.topk(min(depth, len(block)))
+        # No name for the product of a block: it would stay in memory, which is measured, beside the next one.
+        best = (queries @ block.T.to(queries.dtype)).topk(min(depth, len(block)))
         rows = torch.cat([rows, best.indices + first_row], 1)
         scores = torch.cat([scores, best.values], 1)
         best = scores.topk(min(depth, scores.shape[1]))

@@ -53,8 +53,7 @@ class Decoder(nn.Module):
         keys = self._split(self.key(context))
         values = self._split(self.value(context))
         scale = math.sqrt(queries.shape[-1])
-        products = torch.matmul(queries, keys.transpose(-1, -2))  # [B, H, L, L]
-        scores = products / scale + added
+        scores = torch.matmul(queries, keys.transpose(-1, -2)) / scale + added  # [B, H, L, L]
         shares = self.attention_dropout(F.softmax(scores, dim=-1))
         mixed = torch.matmul(shares, values)  # [B, H, L, D / H]
         joined = mixed.permute(0, 2, 1, 3).reshape(query.shape)
@@ -94,8 +93,7 @@ class Released(nn.Module):
         output = self._encode(batch, output_hidden_states=True)
         sentence = output.hidden_states[-1][:, :1]  # [B, 1, D]
         embeddings = self.lm.bert.embeddings
-        embedded = embeddings(batch["decoder_input_ids"])
-        context = torch.cat([sentence, embedded[:, 1:]], dim=1)
+        context = torch.cat([sentence, embeddings(batch["decoder_input_ids"])[:, 1:]], dim=1)
         length = context.shape[1]
         query = embeddings.position_embeddings.weight[:length] + sentence
         visible = batch["decoder_attention_mask"][:, None]  # [B, 1, L, L]
