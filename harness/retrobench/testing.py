@@ -46,7 +46,9 @@ def check_objective(objective_class: type[Objective], backbone: Backbone | None 
     if not objective_class.pretrains:
         return
     with _restored_randomness():
-        base = _tiny_bert() if backbone is None else backbone
+        base = backbone
+        if base is None:
+            base = _tiny_bert()
         vocabulary = _vocabulary(base.config)
         for name, objective in configured.items():
             trial = _Trial(name, objective, base, vocabulary)
@@ -86,10 +88,10 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
     _require(docstring and not is_generated, f"{name} has no docstring; say its idea in a sentence.")
     _require(objective_class.paper, f"{name}.paper is empty; cite it, or say that it is unpublished.")
     representation = objective_class.representation
-    known = ", ".join(REPRESENTATIONS)
+    choices = ", ".join(REPRESENTATIONS)
     _require(
         representation in REPRESENTATIONS,
-        f"{name}.representation is {representation!r}; known: {known}.",
+        f"{name}.representation is {representation!r}; known: {choices}.",
     )
     configured = {name: configure_objective(objective_class, {})}
     for preset, settings in objective_class.presets.items():
@@ -101,7 +103,8 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
 
 def _check_json(label: str, objective_class: type[Objective], objective: Objective) -> None:
     with _reporting(f"{label}: writing the settings as JSON and reading them back"):
-        text = json.dumps(dataclasses.asdict(cast(Any, objective)), allow_nan=False)
+        settings = dataclasses.asdict(cast(Any, objective))
+        text = json.dumps(settings, allow_nan=False)
         copy = configure_objective(objective_class, json.loads(text))
     _require(copy == objective, f"{label}: settings {text} read back from JSON make another objective.")
 
@@ -150,10 +153,10 @@ def _passage(vocabulary: Vocabulary, tokens: int, draw: np.random.Generator, tit
 
     An id continues a word if it is a multiple of 4.
     """
-    words = sorted(set(range(vocabulary.size)) - vocabulary.special)[:16]
-    dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
+    ordinary = set(range(vocabulary.size)) - vocabulary.special
+    words = np.asarray(sorted(ordinary)[:16], _id_dtype(vocabulary))
     drawn = draw.geometric(0.3, tokens).clip(max=len(words)) - 1
-    ids = np.asarray(words, dtype)[drawn]
+    ids = words[drawn]
     is_first = np.isin(np.arange(tokens), (0, title))
     starts = (ids % 4 != 0) | is_first
     for array in (ids, starts):
@@ -161,16 +164,30 @@ def _passage(vocabulary: Vocabulary, tokens: int, draw: np.random.Generator, tit
     return Passage(ids[:title], starts[:title], ids[title:], starts[title:])
 
 
+def _id_dtype(vocabulary: Vocabulary) -> type[np.unsignedinteger[Any]]:
+    if vocabulary.size <= 2**16:
+        return np.uint16
+    return np.uint32
+
+
 def _ordinary_passages(vocabulary: Vocabulary) -> list[Passage]:
+    """Return eight texts; each second one has a title of three tokens."""
     draw = np.random.default_rng(0)
-    return [_passage(vocabulary, tokens, draw, title=3 * (tokens % 2)) for tokens in range(8, 16)]
+    passages = []
+    for tokens in range(8, 16):
+        title = 3 * (tokens % 2)
+        passages.append(_passage(vocabulary, tokens, draw, title))
+    return passages
 
 
 def _edge_cases(vocabulary: Vocabulary) -> list[Passage]:
     """Return two ordinary texts, an empty text, one token, a title without text, and a text that is too long."""
     draw = np.random.default_rng(1)
-    sizes = ((12, 0), (9, 3), (0, 0), (1, 0), (4, 4), (3 * MAX_LENGTH, 5))
-    return [_passage(vocabulary, tokens, draw, title) for tokens, title in sizes]
+    tokens_and_title = ((12, 0), (9, 3), (0, 0), (1, 0), (4, 4), (3 * MAX_LENGTH, 5))
+    passages = []
+    for tokens, title in tokens_and_title:
+        passages.append(_passage(vocabulary, tokens, draw, title))
+    return passages
 
 
 @dataclass(frozen=True)
@@ -205,9 +222,9 @@ class _Trial:
 
     def _check_tensors(self, batch: dict[str, Tensor]) -> None:
         """Check the names, devices and lengths of a batch."""
-        has_tensors = isinstance(batch, dict) and all(isinstance(tensor, Tensor) for tensor in batch.values())
+        is_valid = isinstance(batch, dict) and "progress" not in batch
         _require(
-            has_tensors and "progress" not in batch,
+            is_valid and all(isinstance(tensor, Tensor) for tensor in batch.values()),
             f"{self.name}: collate() must give a dict of tensors by name.",
         )
         elsewhere = [name for name, tensor in batch.items() if tensor.device.type != "cpu"]
@@ -230,9 +247,8 @@ class _Trial:
         _require(isinstance(model, nn.Module), f"{self.name}: wrap() must give a torch module, not {model!r}.")
         is_inside = any(module is backbone for module in model.modules())
         _require(is_inside, f"{self.name}: wrap() must give a module that holds the backbone.")
-        is_unchanged = set(backbone.state_dict()) == set(self.base.state_dict())
         _require(
-            is_unchanged,
+            backbone.state_dict().keys() == self.base.state_dict().keys(),
             f"{self.name}: wrap() changed the backbone's parts; its own parts belong beside the backbone.",
         )
         return model.train(), backbone
@@ -242,12 +258,15 @@ class _Trial:
         torch.manual_seed(seed)
         with _reporting(f"{self.name}: forward() at progress {progress:g}"):
             step = model(progress, **batch)
-        _require(isinstance(step, Step) and step.losses, f"{self.name}: forward() must give a Step with losses.")
-        for name, value in {**step.losses, **step.metrics}.items():
+        has_losses = isinstance(step, Step) and step.losses
+        _require(has_losses, f"{self.name}: forward() must give a Step with losses.")
+        scalars = {**step.losses, **step.metrics}
+        for name, value in scalars.items():
             is_scalar = isinstance(value, Tensor) and value.ndim == 0
             _require(is_scalar, f"{self.name}: {name!r} must be a tensor without dimensions, not {value!r}.")
             _require(value.isfinite(), f"{self.name}: {name!r} is {value.item()} at progress {progress:g}.")
-        return torch.stack([loss.float() for loss in step.losses.values()])
+        losses = [loss.float() for loss in step.losses.values()]
+        return torch.stack(losses)
 
     def check_forward(self, batch: Mapping[str, Tensor]) -> None:
         """Check that a forward is reproducible, and that its gradients reach the backbone, in fp32 and bf16."""
@@ -262,8 +281,10 @@ class _Trial:
             "draw from torch's default generators alone and keep state in buffers.",
         )
         self.backward(model, repeated_losses)
-        gradients = [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None]
-        has_gradient = any(gradient.any() for gradient in gradients)
+        has_gradient = False
+        for parameter in backbone.parameters():
+            if parameter.grad is not None and parameter.grad.any():
+                has_gradient = True
         _require(has_gradient, f"{self.name}: no gradient reaches the backbone.")
         self.losses(model, batch, 1.0)
         with torch.autocast("cpu", torch.bfloat16):
@@ -328,6 +349,7 @@ class _Trial:
         )
 
     def check_export(self, backbone: Backbone) -> None:
+        """Check that transformers' AutoModel loads the saved encoder and gives its vectors."""
         from transformers import AutoModel
 
         ids = torch.arange(5, 15)[None]

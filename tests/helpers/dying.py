@@ -1,4 +1,4 @@
-"""Run `retrobench` with the arguments behind the first, and die by SIGKILL before a file that fits the first is opened."""
+"""Run `retrobench` with the arguments behind a pattern; die by SIGKILL before a file of that pattern is opened."""
 
 from __future__ import annotations
 

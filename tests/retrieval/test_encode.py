@@ -66,7 +66,7 @@ def make(root: Path, folder: Path) -> dict[str, float]:
     assert model.projection is not None
     torch.nn.init.normal_(model.projection.weight)
     source = TokenisedTexts.open(root / "texts")
-    return write_vectors(folder, model, vocabulary, source, "passage", 40, False, {}, "encode")
+    return write_vectors(folder, model, vocabulary, source, kind="passage", max_length=40)
 
 
 def main(root: Path, killed: str = "") -> None:
@@ -190,7 +190,7 @@ def test_threads_change_no_bit(
         torch.set_num_threads(threads)
         folder = root / name
         folder.mkdir()
-        write_vectors(folder, model, vocabulary, source, kind, 40, halved, {}, "encode")
+        write_vectors(folder, model, vocabulary, source, kind=kind, max_length=40, halved=halved)
         assert torch.get_num_threads() == threads
         assert settings_seen == {1}
     assert get_ident() in threads_seen
@@ -221,7 +221,7 @@ def test_an_error_in_one_thread_ends_them_all(
     folder = root / "broken"
     folder.mkdir()
     with pytest.raises(error):
-        write_vectors(folder, model, vocabulary, source, "passage", 40, False, {}, "encode")
+        write_vectors(folder, model, vocabulary, source, kind="passage", max_length=40)
     assert len(batch_sizes) < 12, "of more than 200 batches"
     assert torch.get_num_threads() == 2
     assert not (folder / "manifest.json").exists()

@@ -124,5 +124,5 @@ def test_a_batch_is_the_union_of_its_shards() -> None:
 def test_a_small_collection_still_has_equal_shards() -> None:
     batches = Batches(np.ones(7, np.int64), 8, 0, seed=0, shards=2)
     assert [len(batches.shard(0, position)) for position in (0, 1)] == [3, 3]
-    with pytest.raises(RetrobenchError, match="^1 training examples cannot be cut into 2 shards. Set shards to 1"):
+    with pytest.raises(RetrobenchError, match=r"^1 training examples cannot be cut into 2 shards\. Set shards to 1"):
         Batches(np.ones(1, np.int64), 8, 0, seed=0, shards=2)

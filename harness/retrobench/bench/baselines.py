@@ -76,7 +76,8 @@ class SentenceDecoder:
         backbone = model.backbone
         hidden = backbone.hidden(input_ids, attention_mask)  # [B, L, D]
         embedded = backbone.embed(input_ids=decoder_ids).to(hidden.dtype)
-        context = torch.cat([hidden[:, :1], embedded[:, 1:]], dim=1)
+        sentence = hidden[:, :1]  # [B, 1, D]
+        context = torch.cat([sentence, embedded[:, 1:]], dim=1)
         rebuilt = self._decode(model, context, attention_mask)
         losses = {
             "mlm": token_loss(backbone, hidden, masked_positions, masked_ids),
@@ -87,9 +88,11 @@ class SentenceDecoder:
     def _decode(self, model: Pretraining, context: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the decoder's hidden states [B, L, D]."""
         modules = cast(Any, model)
-        if not self.causal:
-            return cast(Tensor, modules.norm(modules.decoder(context, src_key_padding_mask=attention_mask == 0)))
-        # Padding stands behind every token that a causal layer sees, so it needs no mask of its own.
-        length = context.shape[1]
-        visible = nn.Transformer.generate_square_subsequent_mask(length, context.device, context.dtype)
-        return cast(Tensor, modules.norm(modules.decoder(context, src_mask=visible, is_causal=True)))
+        if self.causal:
+            # Padding stands behind every token that a causal layer sees, so it needs no mask of its own.
+            length = context.shape[1]
+            visible = nn.Transformer.generate_square_subsequent_mask(length, context.device, context.dtype)
+            decoded = modules.decoder(context, src_mask=visible, is_causal=True)
+        else:
+            decoded = modules.decoder(context, src_key_padding_mask=attention_mask == 0)
+        return cast(Tensor, modules.norm(decoded))

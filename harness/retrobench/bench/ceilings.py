@@ -49,11 +49,13 @@ def measure_ceilings(setting: Setting) -> Ceilings:
         first = torch.randn(size, size, device=setting.device).to(dtype)
         second = torch.randn(size, size, device=setting.device).to(dtype)
         multiply = partial(torch.matmul, first, second)
-        flops[precision] = 2.0 * size**3 / _median_seconds(multiply, setting)
+        seconds = _median_seconds(multiply, setting)
+        flops[precision] = 2.0 * size**3 / seconds
     source = torch.randn(numbers, device=setting.device)
     target = torch.empty_like(source)
     copy = partial(target.copy_, source)
-    return Ceilings(flops, 8.0 * numbers / _median_seconds(copy, setting))
+    bytes_moved = 8.0 * numbers  # read and written
+    return Ceilings(flops, bytes_moved / _median_seconds(copy, setting))
 
 
 def _median_seconds(work: Callable[[], object], setting: Setting) -> float:

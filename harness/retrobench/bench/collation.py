@@ -40,8 +40,13 @@ STEPS = 8  # steps taken in a round on a GPU
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield cases of fixed lengths, as in the papers' own batches: every text as long as the longest allowed."""
     torch.set_num_threads(1)
-    yield _enhanced_case("64 x 512", setting.choose(smoke=(8, 64), cpu=(64, 512), cuda=(64, 512)))
-    yield _enhanced_case("128 x 150", setting.choose(smoke=(8, 32), cpu=(128, 150), cuda=(128, 150)))
+    long_texts = (64, 512)
+    short_texts = (128, 150)
+    if setting.smoke:
+        long_texts = (8, 64)
+        short_texts = (8, 32)
+    yield _enhanced_case("64 x 512", long_texts)
+    yield _enhanced_case("128 x 150", short_texts)
     if setting.cuda:
         yield _share_of_a_step(setting)
 
@@ -71,7 +76,8 @@ class _Collating:
         return len(self.batch)
 
     def collate(self) -> dict[str, Tensor]:
-        batch: dict[str, Tensor] = self.method.objective().collate(self.batch, VOCABULARY, self.length, self.generator)
+        objective = self.method.objective()
+        batch: dict[str, Tensor] = objective.collate(self.batch, VOCABULARY, self.length, self.generator)
         return batch
 
     def collate_released(self) -> dict[str, Tensor]:
@@ -97,7 +103,8 @@ class _Collating:
 def collator_case(method: Method, texts: int, length: int) -> Case:
     """Return a case of collating full texts, with the decoder's masks; tensor names and masked tokens are compared."""
     batch = draw_passages(np.full(texts, length))
-    sides = _Collating(method, batch, length, random.Random(0), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    sides = _Collating(method, batch, length, random.Random(0), generator)
     note = ""
     if sides.few < texts:
         note = f"the peer timed on {sides.few} texts"
@@ -126,7 +133,9 @@ def require_equal_batches(ours: Mapping[str, Tensor], theirs: Mapping[str, Tenso
     }
     for name in ("masked_positions", "content_positions", "decoder_positions"):
         if name in ours:
-            facts[name.replace("_", " ")] = len(ours[name]) * texts == len(theirs[name]) * all_texts
+            ours_per_text = len(ours[name]) / all_texts
+            theirs_per_text = len(theirs[name]) / texts
+            facts[name.replace("_", " ")] = ours_per_text == theirs_per_text
     require(facts)
     return ", ".join(facts)
 
@@ -156,7 +165,8 @@ def require_equal_distributions(ours: Mapping[str, Tensor], peer: Mapping[str, T
     """
     clean = ours["clean_ids"]
     labels = torch.full_like(clean, UNLABELLED)
-    labels.view(-1)[ours["masked_positions"]] = ours["masked_ids"]
+    flat_labels = labels.view(-1)
+    flat_labels[ours["masked_positions"]] = ours["masked_ids"]
     budget = round(clean.shape[1] * collators.RATIO)
     facts = {
         "clean ids": torch.equal(clean, peer["decoder_input_ids"]),
@@ -199,7 +209,8 @@ def _word_facts(visible: Tensor, words: Tensor) -> dict[str, bool]:
     previous_word = words[:, :-1]
     continues = (word == previous_word) & (word >= 0)  # [B, L - 1]
     changes = visible[:, :, 1:] != visible[:, :, :-1]  # [B, L, L - 1]
-    own = torch.eye(visible.shape[1], dtype=torch.bool)
+    length = visible.shape[1]
+    own = torch.eye(length, dtype=torch.bool)
     beside_own = own[:, 1:] | own[:, :-1]
     split = changes & continues[:, None] & ~beside_own
     own_shown = visible.diagonal(0, 1, 2)
@@ -215,10 +226,11 @@ def _require_equal_shares(ours: Tensor, peer: Tensor) -> str:
     peer_shares = _visible_shares(peer)
     our_variance = our_shares.var(1).mean().item() + 1e-12
     peer_variance = peer_shares.var(1).mean().item() + 1e-12
-    difference = (our_shares.mean() - peer_shares.mean()).abs().item()
+    mean_difference = our_shares.mean() - peer_shares.mean()
+    difference = mean_difference.abs().item()
     spread = our_variance / peer_variance
-    error = ((our_variance + peer_variance) / our_shares.numel()) ** 0.5
-    most = ERRORS * error
+    squared_error = (our_variance + peer_variance) / our_shares.numel()
+    most = ERRORS * squared_error**0.5
     if difference > most or not 0.5 < spread < 2:
         raise UnequalError(
             f"visible share: {difference:.2g} apart, of at most {most:.2g}, and {spread:.2g} times as spread. "
@@ -229,7 +241,8 @@ def _require_equal_shares(ours: Tensor, peer: Tensor) -> str:
 
 def _visible_shares(visible: Tensor) -> Tensor:
     """Return the share of a text's rows that see each token, [B, L - 2]; special tokens are left out."""
-    return visible.double()[:, 1:-1, 1:-1].mean(1)
+    words_only = visible[:, 1:-1, 1:-1].double()
+    return words_only.mean(1)
 
 
 def _share_of_a_step(setting: Setting) -> Case:
@@ -255,11 +268,12 @@ def _share_of_a_step(setting: Setting) -> Case:
         require(facts)
         return ", ".join(facts)
 
+    take_steps = partial(training.take, STEPS)
     return Case(
         name="masks of a step",
         unit="s",
         ours=partial(_time, setting, repeat_masks, REPEATS),
-        peer=partial(_time, setting, partial(training.take, STEPS), STEPS),
+        peer=partial(_time, setting, take_steps, STEPS),
         peer_name="the whole step",
         check=check,
         kind="seconds",

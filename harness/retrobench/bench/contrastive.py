@@ -86,7 +86,7 @@ class _Examples:
 
     @property
     def positives(self) -> list[np.ndarray]:
-        return [np.array([row]) for row in range(len(self.queries))]
+        return list(self.query_rows[:, None])
 
     @property
     def relevant(self) -> list[np.ndarray]:
@@ -166,9 +166,11 @@ class _OurStep:
     def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str) -> None:
         batch = len(round_.rows) // BATCHES
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
-        model = Contrastive(make_encoder(make_backbone(sizes, device)), 1.0)
+        encoder = make_encoder(make_backbone(sizes, device))
+        model = Contrastive(encoder, 1.0)
         batches = Batches(round_.lengths, batch, settings.bucket, seed=0)
-        self.steps = Steps(Loop(model, batches, round_.collate, settings, seed=0, couples=True))
+        loop = Loop(model, batches, round_.collate, settings, seed=0, couples=True)
+        self.steps = Steps(loop)
         self.passages = batch * (1 + round_.negatives)
 
     def __call__(self) -> float:
@@ -188,7 +190,8 @@ def cases(setting: Setting) -> Iterator[Case]:
     yield _case(setting, sizes, round_, setting.cuda, check)
     if setting.cuda or resolve_precision("auto") == "fp32":
         return
-    case = _case(setting, sizes, _make_round(queries // 4, negatives), True, check)
+    quarter_round = _make_round(queries // 4, negatives)
+    case = _case(setting, sizes, quarter_round, True, check)
     yield replace(case, name=f"{case.name} in bf16 on both sides", memory=False, warmups=1)
 
 
@@ -197,6 +200,7 @@ def _case(setting: Setting, sizes: Scale, round_: ContrastiveBatches, halved: bo
     queries = len(round_.rows) // BATCHES
     precision = resolve_precision("auto")
     peer_precision = "bf16 autocast" if halved else "fp32"
+    flops = _flops(round_, sizes)
     return Case(
         name=f"{queries} x {1 + round_.negatives}",
         unit="passages/s",
@@ -204,7 +208,7 @@ def _case(setting: Setting, sizes: Scale, round_: ContrastiveBatches, halved: bo
         peer=_PaddedStep(round_, sizes, setting.device, halved),
         peer_name="padded step",
         check=check,
-        floor=Floor(_flops(round_, sizes), precision=precision),
+        floor=Floor(flops, precision=precision),
         rounds=7 if setting.cuda else 3,  # on a processor a round takes many seconds
         warmups=0,  # the round that memory is taken in warms up
         note=f"layers {sizes.layers}, width {sizes.hidden}; ours in {precision}, the peer in {peer_precision}",
@@ -214,8 +218,10 @@ def _case(setting: Setting, sizes: Scale, round_: ContrastiveBatches, halved: bo
 def _flops(round_: ContrastiveBatches, sizes: Scale) -> float:
     """Return the FLOPs of a passage and its share of the query, on real tokens."""
     examples = round_.examples
-    queries = _training_flops(np.minimum(examples.queries.lengths + 2, QUERY), sizes)
-    passages = _training_flops(np.minimum(examples.documents.lengths + 2, PASSAGE), sizes)
+    query_lengths = np.minimum(examples.queries.lengths + 2, QUERY)
+    passage_lengths = np.minimum(examples.documents.lengths + 2, PASSAGE)
+    queries = _training_flops(query_lengths, sizes)
+    passages = _training_flops(passage_lengths, sizes)
     return (queries + passages) / len(examples.documents)
 
 
@@ -236,7 +242,8 @@ def _compare_steps(sizes: Scale, device: str) -> str:
     padded = _PaddedStep(round_, sizes, device, halved=False)
     loss, _ = padded.loss(rows)
     peer = StepResult(loss, compute_gradients(padded.encoder, loss))
-    model = Contrastive(make_encoder(make_backbone(sizes, device)), 1.0).train()
+    encoder = make_encoder(make_backbone(sizes, device))
+    model = Contrastive(encoder, 1.0).train()
     round_.gradient_cache = 4 * PASSAGE  # splits even these few texts into several groups
     batch = round_.collate(rows, torch.Generator().manual_seed(0))
     batch = map_tensors(batch, lambda tensor: tensor.to(device))

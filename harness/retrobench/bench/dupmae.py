@@ -41,15 +41,27 @@ def our_loss(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Te
 def dense_loss(backbone: Backbone, hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Return the sum as released: logits of all tokens [B, L, V] serve both; the maximum leaves out padding."""
     logits = backbone.logits(hidden)
-    positions = batch["masked_positions"]
-    masked = F.cross_entropy(logits.flatten(0, 1)[positions].float(), batch["masked_ids"])
-    unpooled = (~batch["pooled"]).to(logits.dtype)[:, :, None]
-    terms = (logits - 1000.0 * unpooled).max(dim=1).values  # [B, V]
+    masked = _masked_loss(logits, batch)
+    terms = _pool(logits, batch["pooled"])
     weights = torch.zeros_like(terms, dtype=torch.float32)
     weights.scatter_(1, batch["bag"], batch["bag_weights"])
     log_shares = terms.float().log_softmax(-1)
     bags = (weights * log_shares).sum(-1)
     return masked - BOW_WEIGHT * bags.mean()
+
+
+# Memory is measured, so each large tensor is freed where its function ends.
+def _masked_loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    positions = batch["masked_positions"]
+    masked_logits = logits.flatten(0, 1)[positions].float()
+    return F.cross_entropy(masked_logits, batch["masked_ids"])
+
+
+def _pool(logits: Tensor, pooled: Tensor) -> Tensor:
+    """Return the largest logit of each word among the pooled tokens, [B, V]."""
+    unpooled = (~pooled).to(logits.dtype)[:, :, None]
+    pooled_logits = logits - 1000.0 * unpooled
+    return pooled_logits.max(dim=1).values
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ def cases(setting: Setting) -> Iterator[Case]:
     halved = precision == "bf16"
     # All logits once, and gradients of the masked tokens. A maximum's gradient costs a single vector product.
     masked = len(inputs.batch["masked_positions"]) / (sizes.batch * sizes.length)
-    floor = Floor((1 + 2 * masked) * arithmetic.head(sizes.shape), precision=precision)
+    flops = (1 + 2 * masked) * arithmetic.head(sizes.shape)
+    floor = Floor(flops, precision=precision)
     case = Case(
         name="time",
         unit="tokens/s",

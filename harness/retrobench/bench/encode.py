@@ -121,7 +121,8 @@ class Sides:
     def published(self) -> float:
         """Run a round of `evaluate`."""
         pairs = [(str(row), text) for row, text in enumerate(self.texts)]
-        self.loaded.write(self._make_folder(), pairs, len(pairs), "passage", lambda n: None)
+        folder = self._make_folder()
+        self.loaded.write(folder, pairs, len(pairs), "passage", lambda n: None)
         return float(len(self.texts))
 
     def theirs(self, halved: bool) -> float:
@@ -132,15 +133,18 @@ class Sides:
     def compare_vectors(self) -> str:
         """Compare vectors: equal in fp32, close in bf16; the next case compares rankings."""
         theirs = self._encode_peer(self.texts[:SAMPLE], halved=False)
-        fp32 = _require_alike(self._read_vectors("sample", halved=False), theirs, "fp32")
-        bf16 = _require_alike(self._read_vectors("sample", halved=True), theirs, "bf16")
+        ours = self._read_vectors("sample", halved=False)
+        ours_halved = self._read_vectors("sample", halved=True)
+        fp32 = _require_alike(ours, theirs, "fp32")
+        bf16 = _require_alike(ours_halved, theirs, "bf16")
         return f"{fp32}, {bf16}"
 
     def compare_published(self) -> str:
         """Compare vectors, of unit length where similarity is by cosine."""
         texts = self.texts[:SAMPLE]
         ours = self.loaded.embed(texts, "passage")
-        return _require_alike(ours, self._encode_peer(texts, halved=False), "fp32")
+        theirs = self._encode_peer(texts, halved=False)
+        return _require_alike(ours, theirs, "fp32")
 
     def compare_rankings(self) -> str:
         """Compare nDCG@10 with shortened passages as queries: ours in bf16, the peer in fp32."""
@@ -164,7 +168,7 @@ class Sides:
         """Encode a folder of tokens as a run does; return the folder of its vectors."""
         texts = TokenisedTexts.open(self.folder / name)
         folder = self._make_folder()
-        write_vectors(folder, self.model, VOCABULARY, texts, "passage", LONGEST, halved, {}, "encode")
+        write_vectors(folder, self.model, VOCABULARY, texts, kind="passage", max_length=LONGEST, halved=halved)
         return folder
 
     def _read_vectors(self, name: str, halved: bool) -> np.ndarray:
@@ -190,15 +194,19 @@ def ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
     unit_queries = F.normalize(torch.from_numpy(queries))
     unit_documents = F.normalize(torch.from_numpy(documents))
     scores = unit_queries @ unit_documents.T
-    ranks = (scores > scores.diagonal()[:, None]).sum(1)
+    relevant_scores = scores.diagonal()[:, None]
+    ranks = (scores > relevant_scores).sum(1)
     gains = 1 / torch.log2(ranks + 2.0)
-    return float(torch.where(ranks < 10, gains, 0.0).mean())
+    values = torch.where(ranks < 10, gains, 0.0)
+    return float(values.mean())
 
 
 def _require_alike(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str:
     """Require that each pair of vectors has the least cosine of the precision; return the lowest."""
     least = LEAST_COSINES[precision]
-    cosines = torch.cosine_similarity(torch.from_numpy(ours).double(), torch.from_numpy(theirs).double())
+    our_vectors = torch.from_numpy(ours).double()
+    their_vectors = torch.from_numpy(theirs).double()
+    cosines = torch.cosine_similarity(our_vectors, their_vectors)
     lowest = float(cosines.min())
     if math.isnan(lowest) or lowest < least:
         raise UnequalError(
@@ -220,7 +228,10 @@ def make_tokenizer() -> Any:
         "[SEP]": VOCABULARY.sep,
         "[MASK]": VOCABULARY.mask,
     }
-    special_tokens = {f"{name[1:-1].lower()}_token": name for name in vocabulary}
+    special_tokens = {}
+    for token in vocabulary:
+        role = token.strip("[]").lower()
+        special_tokens[f"{role}_token"] = token
     special_ids = set(vocabulary.values())
     for number in range(VOCABULARY.size):
         if number not in special_ids:
@@ -238,9 +249,10 @@ def spell(ids: np.ndarray) -> str:
 
 def _shorten(ids: np.ndarray) -> np.ndarray:
     """Return the first tokens of a passage, its query."""
-    return ids[: max(2, int(CUT * len(ids)))]
+    length = max(2, int(CUT * len(ids)))
+    return ids[:length]
 
 
 def _write(folder: Path, texts: Sequence[np.ndarray]) -> None:
-    lengths = [len(ids) for ids in texts]
-    write_untitled(folder, np.concatenate(texts), np.asarray(lengths))
+    lengths = np.asarray([len(ids) for ids in texts])
+    write_untitled(folder, np.concatenate(texts), lengths)

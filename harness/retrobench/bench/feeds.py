@@ -74,7 +74,8 @@ class _EndlessBatches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         sizes = self.work.sizes
         worker = get_worker_info()
-        draw = random.Random(worker.id if worker else 0)
+        seed = worker.id if worker else 0
+        draw = random.Random(seed)
         while True:
             texts = draw.sample(self.work.texts, sizes.batch)
             batch = self.collator(texts, VOCABULARY, sizes.length, draw)
@@ -99,8 +100,9 @@ def convert_batch(released: Mapping[str, Tensor]) -> Batch:
         batch |= _convert_sentence_decoder(released)
     if "bow_weights" in released:
         weights = released["bow_weights"]
-        largest_bag = int(weights.gt(0).sum(1).max())
-        batch["bag_weights"], batch["bag"] = weights.topk(max(largest_bag, 1), dim=1)
+        bag_sizes = weights.gt(0).sum(1)
+        largest_bag = max(int(bag_sizes.max()), 1)
+        batch["bag_weights"], batch["bag"] = weights.topk(largest_bag, dim=1)
     return batch
 
 

@@ -260,7 +260,8 @@ def require_close_gradients(ours: Mapping[str, Tensor], peer: Mapping[str, Tenso
     if ours.keys() != peer.keys():
         unmatched = sorted(ours.keys() ^ peer.keys())
         raise UnequalError(f"gradients of other parameters: {unmatched[:3]}. Nothing was timed.")
-    norm = torch.cat([gradient.flatten().double() for gradient in peer.values()]).norm().item()
+    flat_gradients = [gradient.flatten().double() for gradient in peer.values()]
+    norm = torch.cat(flat_gradients).norm().item()
     if not norm:
         raise UnequalError("gradients are all 0, which compares nothing. Nothing was timed.")
     differences = {}

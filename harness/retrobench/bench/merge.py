@@ -57,7 +57,7 @@ class _Rankings:
         self.shards = _draw_shards(queries, depth)
         documents = SHARDS * depth * 10
         self.tie_ranks = np.arange(documents, dtype=np.int32)
-        self.names = [str(row) for row in range(documents)]
+        self.names = list(map(str, range(documents)))
 
     def merge_ours(self) -> float:
         rows, _ = merge(self.shards, self.tie_ranks, self.depth)
@@ -76,8 +76,10 @@ class _Rankings:
         rows, scores = merge(shards, self.tie_ranks, self.depth)
         ours = []
         for query_rows, query_scores in zip(rows.tolist(), scores.tolist(), strict=True):
-            hits = [self.names[row] for row in query_rows]
-            ours.append(dict(zip(hits, query_scores, strict=True)))
+            hits = {}
+            for row, score in zip(query_rows, query_scores, strict=True):
+                hits[self.names[row]] = score
+            ours.append(hits)
         if ours != heap_merge(shards, self.names, self.depth):
             raise UnequalError("The heap keeps other hits. Nothing was timed.")
         return f"the same hits for {len(ours)} queries"
@@ -85,7 +87,9 @@ class _Rankings:
     def compare_argsort(self) -> str:
         rows, scores = merge(self.shards, self.tie_ranks, self.depth)
         sorted_rows, sorted_scores = _merge_by_argsort(self.shards, self.depth)
-        if not (np.array_equal(rows, sorted_rows) and np.array_equal(scores, sorted_scores)):
+        same_rows = np.array_equal(rows, sorted_rows)
+        same_scores = np.array_equal(scores, sorted_scores)
+        if not (same_rows and same_scores):
             raise UnequalError("The argsort ranks otherwise. Nothing was timed.")
         return f"the same rankings for all {self.queries:,} queries"
 
@@ -100,8 +104,9 @@ def _draw_shards(queries: int, depth: int) -> list[Hits]:
         falls = draw.integers(1, 100, (queries, depth), dtype=np.int32)
         totals = falls.cumsum(1, dtype=np.int32)
         scores = -(totals * SHARDS + shard)
-        first_rows = draw.integers(0, 9 * depth, (queries, 1), dtype=np.int32)
-        rows = shard * 10 * depth + first_rows + ranks
+        shard_start = shard * 10 * depth
+        first_ranks = draw.integers(0, 9 * depth, (queries, 1), dtype=np.int32)
+        rows = shard_start + first_ranks + ranks
         shards.append((rows, scores.astype(np.float32)))
     return shards
 
@@ -112,8 +117,9 @@ def _first(shards: Sequence[Hits], queries: int) -> list[Hits]:
 
 
 def _merge_by_argsort(shards: Sequence[Hits], depth: int) -> Hits:
-    rows = np.concatenate([rows for rows, _ in shards], 1)
-    scores = np.concatenate([scores for _, scores in shards], 1)
+    shard_rows, shard_scores = zip(*shards, strict=True)
+    rows = np.concatenate(shard_rows, 1)
+    scores = np.concatenate(shard_scores, 1)
     order = torch.from_numpy(scores).argsort(dim=1, descending=True)
     best = order[:, :depth].numpy()
     best_rows = np.take_along_axis(rows, best, 1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property, partial
 
+import numpy as np
 import torch
 
 from retrobench.bench.collation import collator_case, require_equal_batches
@@ -125,16 +126,15 @@ class SpeedTable:
     def _degeneration(self, method: Method, feeding: Feeding, waiting: bool = True) -> float:
         mlm_seconds = self._seconds(MLM, feeding, waiting)
         seconds = self._seconds(method, feeding, waiting)
-        ratios = [mlm / own for mlm, own in zip(mlm_seconds, seconds, strict=True)]
-        return _slow_down(ratios)
+        return _slow_down(mlm_seconds / seconds)
 
-    def _seconds(self, method: Method, feeding: Feeding, waiting: bool) -> list[float]:
+    def _seconds(self, method: Method, feeding: Feeding, waiting: bool) -> np.ndarray:
         """Return the seconds of a batch in each round."""
         side = self.sides[method.name, feeding]
-        seconds = [self.sizes.batch / rate for rate in side.rates]
-        if waiting:
-            return seconds
-        return [total - wait for total, wait in zip(seconds, side.waits, strict=True)]
+        seconds: np.ndarray = self.sizes.batch / np.array(side.rates)
+        if not waiting:
+            seconds -= np.array(side.waits)
+        return seconds
 
     def _report(self, method: Method) -> str:
         numbers = published()[method.name]
@@ -157,7 +157,8 @@ class SpeedTable:
             return compare_steps(method, self.work)
         texts = self.work.texts[: self.sizes.batch]
         length = self.sizes.length
-        ours = method.objective().collate(texts, VOCABULARY, length, torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        ours = method.objective().collate(texts, VOCABULARY, length, generator)
         released = method.collator(texts, VOCABULARY, length, random.Random(0))
         return require_equal_batches(ours, convert_batch(released))
 
@@ -193,14 +194,15 @@ class _StepsAlone:
         )
 
     def compare(self) -> str:
-        return f"pure MLM {self.table.compare(MLM)}; {self.method.name} {self.table.compare(self.method)}"
+        mlm_report = self.table.compare(MLM)
+        report = self.table.compare(self.method)
+        return f"pure MLM {mlm_report}; {self.method.name} {report}"
 
     def report(self) -> str:
         """Return the slow-down of the timed rounds, warm-ups left out, and that by arithmetic."""
-        our_rates = self.ours.rates[-ROUNDS_ALONE:]
-        mlm_rates = self.mlm.rates[-ROUNDS_ALONE:]
-        ratios = [ours / mlm for ours, mlm in zip(our_rates, mlm_rates, strict=True)]
-        measured = 100 * _slow_down(ratios)
+        our_rates = np.array(self.ours.rates[-ROUNDS_ALONE:])
+        mlm_rates = np.array(self.mlm.rates[-ROUNDS_ALONE:])
+        measured = 100 * _slow_down(our_rates / mlm_rates)
         expected = 100 * (1 - self.allowed)
         return f"{measured:.1f} % slower than pure MLM, {expected:.1f} % by arithmetic"
 
@@ -208,6 +210,6 @@ class _StepsAlone:
         return f"{self.report()}. {self.table.verdict(self.sizes)}"
 
 
-def _slow_down(ratios: list[float]) -> float:
+def _slow_down(ratios: np.ndarray) -> float:
     """Return the median slow-down of the rounds' ratios to pure MLM's rate."""
-    return 1 - statistics.median(ratios)
+    return 1 - float(np.median(ratios))

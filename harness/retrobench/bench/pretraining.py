@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from itertools import cycle
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -70,7 +70,9 @@ def _case(method: Method, work: Workload, ahead: bool, check: Callable[[], str])
     if ahead:
         name, warmups = "step alone", 0  # the round that memory is taken in warms up
     precision = resolve_precision("auto")
-    peer_precision = "bf16 autocast" if work.setting.cuda else "fp32"
+    peer_precision, rounds = "fp32", 3
+    if work.setting.cuda:
+        peer_precision, rounds = "bf16 autocast", 7
     return Case(
         name=name,
         unit="real tokens/s",
@@ -79,7 +81,7 @@ def _case(method: Method, work: Workload, ahead: bool, check: Callable[[], str])
         peer_name=f"{method.project}'s step",
         check=check,
         floor=Floor(method.flops(sizes.shape, mean), precision=precision),
-        rounds=7 if work.setting.cuda else 3,
+        rounds=rounds,
         memory=ahead,
         warmups=warmups,
         note=f"{sizes.model_text}, batches of {sizes.batch}; ours in {precision}, the peer in {peer_precision}",
@@ -89,7 +91,9 @@ def _case(method: Method, work: Workload, ahead: bool, check: Callable[[], str])
 def _our_side(method: Method, work: Workload, ahead: bool) -> Callable[[], float]:
     """Return our side; with `ahead` its batches are collated now."""
     objective = method.objective()
-    source = repeat_batches(objective, work) if ahead else None
+    source = None
+    if ahead:
+        source = repeat_batches(objective, work)
     training = pretraining_steps(objective, work, source)
     steps = 16 if work.setting.cuda else 2
 
@@ -104,12 +108,13 @@ def _our_side(method: Method, work: Workload, ahead: bool) -> Callable[[], float
 def _released_side(method: Method, work: Workload, ahead: bool) -> Callable[[], Timed]:
     """Return the released side; with `ahead` its batches are collated now."""
     setting = work.setting
-    model = copy_weights(make_pretraining(method.objective(), work.sizes, setting.device), method.loss)
-    trainer = Trainer(model, setting.cuda, method.reads_losses)
+    ours = make_pretraining(method.objective(), work.sizes, setting.device)
+    released = copy_weights(ours, method.loss)
+    trainer = Trainer(released, setting.cuda, method.reads_losses)
     feed = Feed(method.collator, work)
     batches: Iterator[dict[str, Tensor]] = feed
     if ahead:
-        batches = cycle([next(feed) for _ in range(REPEATED)])
+        batches = cycle(list(islice(feed, REPEATED)))
     steps = 8 if setting.cuda else 1
 
     def run() -> Timed:
@@ -141,11 +146,14 @@ def compare_steps(method: Method, work: Workload) -> str:
             step = model(0.0, **convert_batch(batch))
         losses = _stack(step.losses)
         gradients = compute_gradients(model, losses)
-        # The released model has no backbone around its language model.
-        renamed = {name.removeprefix("backbone."): gradient for name, gradient in gradients.items()}
-        return StepResult(losses, renamed)
+        released_gradients = {}
+        for name, gradient in gradients.items():
+            # The released model has no backbone around its language model.
+            released_gradients[name.removeprefix("backbone.")] = gradient
+        return StepResult(losses, released_gradients)
 
-    return require_equal_steps(ours, StepResult(peer_losses, compute_gradients(released, peer_losses)))
+    peer_gradients = compute_gradients(released, peer_losses)
+    return require_equal_steps(ours, StepResult(peer_losses, peer_gradients))
 
 
 def _stack(losses: dict[str, Tensor]) -> Tensor:

@@ -64,7 +64,8 @@ def bench(
     lock = Lock()
 
     def run(name: str) -> _Process:
-        say(f"== {name} on {device}{', smoke' if smoke else ''}")
+        suffix = ", smoke" if smoke else ""
+        say(f"== {name} on {device}{suffix}")
         process = _Process(name, device, smoke)
         for result in process.run():
             with lock:
@@ -75,7 +76,9 @@ def bench(
         return process
 
     # Timed benchmarks run alone. In a smoke run time does not count, and imports are most of the work.
-    workers = (os.cpu_count() or 1) if smoke else 1
+    workers = 1
+    if smoke:
+        workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         processes = list(pool.map(run, chosen))
     in_order = [result for process in processes for result in process.results]

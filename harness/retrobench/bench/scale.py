@@ -97,7 +97,8 @@ def write_random(folder: Path, rows: int) -> None:
     """Write tokenised passages of random lengths and ids."""
     random = np.random.default_rng(0)
     lengths = random.integers(1, LONGEST - 1, rows)
-    tokens = random.integers(1000, 30_000, int(lengths.sum()), dtype=np.uint16)
+    token_count = int(lengths.sum())
+    tokens = random.integers(1000, 30_000, token_count, dtype=np.uint16)
     write_untitled(folder, tokens, lengths)
 
 
@@ -106,7 +107,7 @@ def main(tokens: Path, out: Path) -> None:
     model = make_encoder(Backbone(make_bert(TINY)))
     with Watch() as watch:
         texts = TokenisedTexts.open(tokens)
-        write_vectors(out, model, VOCABULARY, texts, "passage", LONGEST, False, {}, "encode")
+        write_vectors(out, model, VOCABULARY, texts, kind="passage", max_length=LONGEST)
     print(watch.peak)
 
 

@@ -63,13 +63,16 @@ def _write_vectors(folder: Path, rows: int, width: int) -> None:
     with Writer(folder, rows, width, 0, "float16", WINDOW, {}) as writer:
         for first, last in writer.windows():
             # Rolled copies of one window: drawing a million vectors would take longer than searching them.
-            writer.put(first, np.roll(drawn[: last - first], first // WINDOW, 1), None)
-        writer.publish(str(row) for row in range(rows))
+            window = drawn[: last - first]
+            rolled = np.roll(window, first // WINDOW, 1)
+            writer.put(first, rolled, None)
+        writer.publish(map(str, range(rows)))
 
 
 def _search(folder: Path, queries: np.ndarray) -> int:
     stored = Vectors.open(folder)
-    blocks = search(VectorSet(queries), VectorSet.of(stored), DEPTH, ranking.precedence(stored.ids))
+    tie_ranks = ranking.precedence(stored.ids)
+    blocks = search(VectorSet(queries), VectorSet.of(stored), DEPTH, tie_ranks)
     return sum(len(rows) for rows, _ in blocks)
 
 
@@ -83,9 +86,12 @@ def _peak(folder: Path, queries: np.ndarray) -> int:
 
 def _check_memory(peaks: list[int], sizes: tuple[int, int]) -> str:
     """Return the peaks as text. UnequalError for a peak above LIMIT or one that grows with the rows."""
-    measured = [f"{peak / 1e6:,.0f} MB for {size:,} rows" for size, peak in zip(sizes, peaks, strict=True)]
-    text = f"anonymous memory {', '.join(measured)}"
-    ids = ID * (sizes[1] - sizes[0])
-    if peaks[1] > LIMIT or peaks[1] > GROWTH * peaks[0] + ids:
+    tenth_peak, peak = peaks
+    tenth, rows = sizes
+    tenth_memory = f"{tenth_peak / 1e6:,.0f} MB for {tenth:,} rows"
+    memory = f"{peak / 1e6:,.0f} MB for {rows:,} rows"
+    text = f"anonymous memory {tenth_memory}, {memory}"
+    ids = ID * (rows - tenth)
+    if peak > LIMIT or peak > GROWTH * tenth_peak + ids:
         raise UnequalError(f"{text}: more than {LIMIT / 1e9:g} GB, or it grows by more than the ids.")
     return f"{text}, the ids among it"

@@ -44,18 +44,21 @@ def _on_processor(setting: Setting) -> Iterator[Case]:
     tie_ranks = np.arange(count, dtype=np.int32)
     _ = documents.census
     peers = _peers(vectors)
-    size = f"{count:,} x {width}, {query_count} queries"
-    floor = Floor(2.0 * count * width, 4.0 * count * width / query_count)
+    size = f"{count:,} x {width}"
+    flops = 2.0 * count * width  # of a query
+    collection_bytes = 4.0 * count * width
+    floor = Floor(flops, collection_bytes / query_count)
     for depth in DEPTHS:
         ours = partial(_ours, queries, documents, depth, tie_ranks)
-        for name, peer in peers.items():
-            yield _case(f"top {depth} of {size}, beside {name}", ours, partial(peer, queries, depth), name, floor)
+        for peer_name, peer in peers.items():
+            name = f"top {depth} of {size}, {query_count} queries, beside {peer_name}"
+            yield _case(name, ours, partial(peer, queries, depth), peer_name, floor)
     query = queries[:1]
-    floor = Floor(2.0 * count * width, 4.0 * count * width, "fp32")
+    floor = Floor(flops, collection_bytes, "fp32")
     for depth in DEPTHS:
         ours = partial(_ours, query, documents, depth, tie_ranks)
         theirs = partial(peers["faiss flat"], query, depth)
-        yield _case(f"top {depth} of {count:,} x {width}, one query", ours, theirs, "faiss flat", floor)
+        yield _case(f"top {depth} of {size}, one query", ours, theirs, "faiss flat", floor)
 
 
 def _case(name: str, ours: Callable[[], Hits], peer: Callable[[], Hits], peer_name: str, floor: Floor) -> Case:
@@ -92,15 +95,18 @@ def _peers(vectors: np.ndarray) -> dict[str, Callable[[np.ndarray, int], Hits]]:
         return rows, scores
 
     def product(queries: np.ndarray, depth: int) -> Hits:
-        best = (torch.from_numpy(queries) @ tensor.T).topk(depth)
+        scores = torch.from_numpy(queries) @ tensor.T
+        best = scores.topk(depth)
         return best.indices.numpy(), best.values.numpy()
 
     def semantic(queries: np.ndarray, depth: int) -> Hits:
-        hits: Any = semantic_search(torch.from_numpy(queries), tensor, top_k=depth, score_function=dot_score)
-        rows, scores = [], []
-        for query_hits in hits:
-            rows.append([hit["corpus_id"] for hit in query_hits])
-            scores.append([hit["score"] for hit in query_hits])
+        query_vectors = torch.from_numpy(queries)
+        rankings: Any = semantic_search(query_vectors, tensor, top_k=depth, score_function=dot_score)
+        rows = []
+        scores = []
+        for ranking in rankings:
+            rows.append([hit["corpus_id"] for hit in ranking])
+            scores.append([hit["score"] for hit in ranking])
         return np.asarray(rows), np.asarray(scores, np.float32)
 
     return {"faiss flat": flat, "matmul + topk": product, "semantic_search": semantic}
@@ -108,13 +114,17 @@ def _peers(vectors: np.ndarray) -> dict[str, Callable[[np.ndarray, int], Hits]]:
 
 def _agree(ours: Hits, peer: Hits) -> str:
     """Check that both sides find the same documents, save where the peer's rounding matters at the cut."""
-    difference = float(np.abs(ours[1] - peer[1]).max())
+    our_rows, our_scores = ours
+    peer_rows, peer_scores = peer
+    differences = np.abs(our_scores - peer_scores)
+    difference = float(differences.max())
     if not difference <= 2e-6:
         raise UnequalError(f"Scores of the same ranks are {difference:.2g} apart, of at most 2e-06. Nothing was timed.")
-    shares = []
-    for our_rows, peer_rows in zip(ours[0], peer[0], strict=True):
-        shares.append(np.isin(our_rows, peer_rows).mean())
-    shared = np.mean(shares)
+    recalls = []
+    for our_ranking, peer_ranking in zip(our_rows, peer_rows, strict=True):
+        is_shared = np.isin(our_ranking, peer_ranking)
+        recalls.append(is_shared.mean())
+    shared = np.mean(recalls)
     if shared < 0.999:
         raise UnequalError(f"Only {shared:.4f} of the documents are the peer's. Nothing was timed.")
     return f"recall {shared:.4f} of the peer's documents, scores within {difference:.1g}"
@@ -129,6 +139,8 @@ def _on_gpu(setting: Setting) -> Iterator[Case]:
     documents = VectorSet(stored.cpu().numpy(), stored="float16")
     engine = choose_engine(documents, np.arange(count, dtype=np.int32))
     peer_queries = torch.from_numpy(queries).cuda().half()
+    flops = 2.0 * count * width  # of a query
+    collection_bytes = 2.0 * count * width
     yield Case(
         name=f"top {depth} of {count:,} x {width}, {query_count:,} queries",
         unit="queries/s",
@@ -136,7 +148,7 @@ def _on_gpu(setting: Setting) -> Iterator[Case]:
         check=lambda: _check_sample(engine, queries, stored, depth),
         peer=lambda: float(len(_by_blocks(peer_queries, stored, depth)[0])),
         peer_name="matmul + topk",
-        floor=Floor(2.0 * count * width, 2.0 * count * width / query_count),
+        floor=Floor(flops, collection_bytes / query_count),
         rounds=3,
     )
 
@@ -155,8 +167,10 @@ def _by_blocks(queries: Tensor, stored: Tensor, depth: int) -> tuple[Tensor, Ten
     rows = queries.new_empty(len(queries), 0, dtype=torch.long)
     scores = queries.new_empty(len(queries), 0)
     for number, block in enumerate(torch.split(stored, BLOCK)):
+        first_row = number * BLOCK
+        # No name for the product of a block: it would stay in memory, which is measured, beside the next one.
         best = (queries @ block.T.to(queries.dtype)).topk(min(depth, len(block)))
-        rows = torch.cat([rows, best.indices + number * BLOCK], 1)
+        rows = torch.cat([rows, best.indices + first_row], 1)
         scores = torch.cat([scores, best.values], 1)
         best = scores.topk(min(depth, scores.shape[1]))
         rows = rows.gather(1, best.indices)
@@ -167,8 +181,10 @@ def _by_blocks(queries: Tensor, stored: Tensor, depth: int) -> tuple[Tensor, Ten
 def _check_sample(engine: Engine, queries: np.ndarray, stored: Tensor, depth: int) -> str:
     """Compare a sample of queries with the product in 32 bits of all documents."""
     step = max(1, len(queries) // SAMPLE)
-    sample = torch.from_numpy(queries[::step][:SAMPLE]).cuda()
-    rows, scores = _by_blocks(sample, stored, depth)
+    sample = np.arange(0, len(queries), step)[:SAMPLE]
+    peer_queries = torch.from_numpy(queries[sample]).cuda()
+    peer_rows, peer_scores = _by_blocks(peer_queries, stored, depth)
+    peer = (peer_rows.cpu().numpy(), peer_scores.cpu().numpy())
     our_rows, our_scores = engine.search(VectorSet(queries), depth)
-    ours = (our_rows[::step][:SAMPLE], our_scores[::step][:SAMPLE])
-    return _agree(ours, (rows.cpu().numpy(), scores.cpu().numpy()))
+    ours = (our_rows[sample], our_scores[sample])
+    return _agree(ours, peer)

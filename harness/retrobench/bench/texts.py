@@ -26,8 +26,10 @@ def draw_lengths(count: int, longest: int, seed: int = 0, mean: float = 77.0) ->
     """
     random = np.random.default_rng([seed, longest])
     sigma = 0.4
-    lengths = random.lognormal(np.log(mean) - sigma**2 / 2, sigma, count)
-    return np.clip(np.rint(lengths), 8, longest).astype(np.int64)
+    mu = np.log(mean) - sigma**2 / 2
+    lengths = random.lognormal(mu, sigma, count)
+    clipped = np.clip(np.rint(lengths), 8, longest)
+    return clipped.astype(np.int64)
 
 
 def draw_passages(tokens: Sequence[int] | np.ndarray, seed: int = 0) -> list[Passage]:
@@ -53,7 +55,7 @@ def count_tokens(texts: Sequence[Passage]) -> np.ndarray:
 def write_untitled(folder: Path, tokens: np.ndarray, lengths: np.ndarray) -> None:
     """Write texts without titles as the stage `tokenise` does: `lengths` [N] tokens each, end to end."""
     folder.mkdir()
-    ids = [str(row) for row in range(len(lengths))]
+    ids = list(map(str, range(len(lengths))))
     title_lengths = np.zeros_like(lengths)
     lengths_by_field = np.stack([title_lengths, lengths], 1)  # [N, 2]
     starts = np.ones(len(tokens), np.bool_)
@@ -63,6 +65,7 @@ def write_untitled(folder: Path, tokens: np.ndarray, lengths: np.ndarray) -> Non
 
 def unit(rows: int, width: int, seed: int) -> np.ndarray:
     """Draw vectors of length 1, float32."""
-    vectors = np.random.default_rng(seed).standard_normal((rows, width), np.float32)
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((rows, width), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors

@@ -59,7 +59,8 @@ def main(words: Sequence[str]) -> int:
     quiet_transformers()
     if name in TRAIN:
         keep_freed_memory()
-    setting = Setting(cast(Literal["cpu", "cuda"], device), smoke == "1")
+    device_type = cast(Literal["cpu", "cuda"], device)
+    setting = Setting(device_type, smoke == "1")
     if setting.smoke:
         torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than this small work takes
     machine = _Machine(setting)
@@ -79,7 +80,8 @@ def _describe(case: Case, numbers: Measured) -> str:
     ratio = ""
     if numbers.ratio is not None:
         ratio = f", {numbers.ratio:.3g}x {case.peer_name}"
-    return f"{case.name}: {numbers.ours:,.4g} {case.unit}{ratio}; {numbers.equal}"
+    measured = f"{numbers.ours:,.4g} {case.unit}"
+    return f"{case.name}: {measured}{ratio}; {numbers.equal}"
 
 
 def _make_result(name: str, case: Case, numbers: Measured, setting: Setting) -> BenchmarkResult:

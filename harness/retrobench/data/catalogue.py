@@ -126,7 +126,8 @@ def reach(dataset_id: str, entity: str) -> Any:
     dataset = entry(dataset_id)
     if not dataset.has(entity):
         subsets = [name for name in ids() if name.startswith(f"{dataset_id}/")]
-        raise RetrobenchError(f"Dataset {dataset_id!r} has no {entity}. Its subsets: {', '.join(subsets) or 'none'}.")
+        named_subsets = ", ".join(subsets) or "none"
+        raise RetrobenchError(f"Dataset {dataset_id!r} has no {entity}. Its subsets: {named_subsets}.")
     if dataset_id in SHIPPED:
         return dataset
     with _download_lock(dataset_id), _in_one_line(dataset_id, entity):
@@ -236,8 +237,9 @@ def _download_lock(dataset_id: str) -> Iterator[None]:
 def _archive_family(dataset_id: str) -> str:
     """Return a name shared by datasets with common archives: splits of a collection, but not sets of a benchmark."""
     names = dataset_id.split("/")
-    depth = 2 if names[0].endswith("beir") else 1
-    return "-".join(names[:depth])
+    if names[0].endswith("beir"):
+        return "-".join(names[:2])
+    return names[0]
 
 
 @contextlib.contextmanager

@@ -82,7 +82,15 @@ class JudgementCensus:
 
     def queries_below(self, level: int) -> int:
         """Count the queries without a document of at least this grade."""
-        return sum(max(grades.values()) < level for grades in self.grades.values())
+        count = 0
+        for grades in self.grades.values():
+            if max(grades.values()) < level:
+                count += 1
+        return count
+
+    def rows_below(self, level: int) -> int:
+        """Count the judgements with a lower grade."""
+        return sum(rows for grade, rows in self.by_grade.items() if grade < level)
 
     def pairs_with(self, document_ids: set[str]) -> int:
         """Count the judged pairs whose document is in a set."""

@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +120,7 @@ class Dataset(ABC):
 
     def qrels_fingerprint(self) -> str:
         """Return the SHA-256 over the judgements, by query in the source's order and by document id."""
-        return digest([query_id, sorted(grades.items())] for query_id, grades in self.qrels().items())
+        return qrels_digest(self.qrels())
 
     def fingerprint(self) -> str:
         """Return the SHA-256 over documents, queries and judgements. It does not depend on their storage."""
@@ -134,6 +134,11 @@ def digest(rows: Iterable[object]) -> str:
     for row in rows:
         sha256.update(json.dumps(row).encode() + b"\n")
     return sha256.hexdigest()
+
+
+def qrels_digest(qrels: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the SHA-256 over judgements, by query in their order and by document id."""
+    return digest([query_id, sorted(grades.items())] for query_id, grades in qrels.items())
 
 
 class CatalogueDataset(Dataset):

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from retrobench.core import Column, Table, bar
 from retrobench.data import catalogue, folder, rules
 from retrobench.data.census import DocumentCensus, JudgementCensus, QueryCensus
-from retrobench.data.datasets import CatalogueDataset, Dataset, Document, FolderDataset, digest, load
+from retrobench.data.datasets import CatalogueDataset, Dataset, Document, FolderDataset, digest, load, qrels_digest
 from retrobench.data.findings import DatasetFinding, derive
 from retrobench.data.tables import FaultyFile
 
@@ -43,8 +43,8 @@ class DatasetPart:
         facts = []
         if self.published is not None:
             facts.append(f"of {self.published:,} published")
-        sha256 = self.sha256[:16] if self.sha256 else "none"
-        facts.append(f"sha256 {sha256}")
+        sha256 = self.sha256 or "none"
+        facts.append(f"sha256 {sha256[:16]}")
         return facts
 
 
@@ -64,13 +64,16 @@ class CheckedDataset:
 
     def text(self) -> str:
         """Return counts, rule and findings below the dataset's name, for a terminal."""
-        heading = f"{self.dataset}: {self.title}" if self.title else self.dataset
+        heading = self.dataset
+        if self.title:
+            heading += f": {self.title}"
         remarks = [("rule", _rule_in_words(self.rule))]
         for finding in self.findings:
             remarks.append(finding.row())
         count_table = self._count_table().text()
         remark_table = Table([Column(""), Column("")], remarks).text()
-        return "\n".join([heading, textwrap.indent(count_table, "  "), textwrap.indent(remark_table, "  ")])
+        tables = textwrap.indent(f"{count_table}\n{remark_table}", "  ")
+        return f"{heading}\n{tables}"
 
     def _count_table(self) -> Table:
         """Return a row each for documents, queries and judgements: the count, and facts about it."""
@@ -78,13 +81,16 @@ class CheckedDataset:
         if self.queries:
             rows.append(_count_row("queries", self.queries, []))
         if self.judgements:
-            grades = [f"{count:,} of grade {grade}" for grade, count in self.grades.items()]
+            grades = []
+            for grade, count in self.grades.items():
+                grades.append(f"{count:,} of grade {grade}")
             rows.append(_count_row("judgements", self.judgements, grades))
         return Table([Column(""), Column("", "right", "number"), Column("")], rows)
 
 
 def _count_row(name: str, counted: DatasetPart, facts: list[str]) -> list[str]:
-    return [name, f"{counted.count:,}", ", ".join(counted.facts() + facts)]
+    all_facts = [*counted.facts(), *facts]
+    return [name, f"{counted.count:,}", ", ".join(all_facts)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,10 @@ def check(dataset_id: str) -> CheckReport:
 
     Raise RetrobenchError where a dataset is unknown or cannot be downloaded.
     """
-    return CheckReport(dataset_id, tuple(_check(load(member)) for member in rules.expand(dataset_id)))
+    checked = []
+    for member in rules.expand(dataset_id):
+        checked.append(_check(load(member)))
+    return CheckReport(dataset_id, tuple(checked))
 
 
 def _check(dataset: Dataset) -> CheckedDataset:
@@ -178,7 +187,7 @@ def _read_judgements(dataset: Dataset, findings: list[DatasetFinding]) -> tuple[
     if dataset.has("qrels"):
         with _damage_as_finding(findings):
             census.read(dataset.judgements())
-            sha256 = digest([query_id, sorted(grades.items())] for query_id, grades in census.grades.items())
+            sha256 = qrels_digest(census.grades)
     return census, sha256
 
 
@@ -188,7 +197,8 @@ def _read_queries(dataset: Dataset, findings: list[DatasetFinding]) -> tuple[Que
     sha256 = None
     if dataset.has("queries"):
         with _damage_as_finding(findings):
-            sha256 = digest([query.id, query.text] for query in census.counted(dataset.queries()))
+            queries = census.counted(dataset.queries())
+            sha256 = digest([query.id, query.text] for query in queries)
             findings.extend(_unused_queries(dataset))
     return census, sha256
 

@@ -19,7 +19,10 @@ def fetch_dataset(dataset_id: str) -> str:
 
     if dataset_id in BUILDERS:
         return BUILDERS[dataset_id](local_root() / dataset_id)
-    return "\n".join(_fetch(load(member)) for member in rules.expand(dataset_id))
+    lines = []
+    for member in rules.expand(dataset_id):
+        lines.append(_fetch(load(member)))
+    return "\n".join(lines)
 
 
 def _fetch(dataset: Dataset) -> str:
@@ -32,8 +35,10 @@ def _fetch(dataset: Dataset) -> str:
     for entity in entities(dataset.id):
         if dataset.has(entity):
             catalogue.reach(dataset.id, entity)
-            count = f"{counts[entity]:,} " if entity in counts else ""
-            fetched.append(f"{count}{entity}")
+            if entity in counts:
+                fetched.append(f"{counts[entity]:,} {entity}")
+            else:
+                fetched.append(entity)
     return f"{dataset.id}: {', '.join(fetched)} in {catalogue.home()}, to be used offline"
 
 

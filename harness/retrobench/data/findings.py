@@ -26,11 +26,15 @@ class DatasetFinding:
 
     def row(self) -> tuple[str, str]:
         """Return the level, a fault in capitals, and the sentence with its examples."""
-        level = "FAULT" if self.level == "fault" else self.level
+        level: str = self.level
+        if level == "fault":
+            level = "FAULT"
         if not self.examples:
             return level, self.text
-        more = ", ..." if self.count > len(self.examples) else ""
-        return level, f"{self.text}: {', '.join(self.examples)}{more}"
+        examples = ", ".join(self.examples)
+        if self.count > len(self.examples):
+            examples += ", ..."
+        return level, f"{self.text}: {examples}"
 
 
 def derive(
@@ -64,7 +68,8 @@ def derive(
         findings += _unmatched_queries(queries, judgements)
     if documents and queries:
         findings += _shared_ids(documents, queries, rule)
-    return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    return tuple(findings)
 
 
 def _count_mismatch(name: str, count: int, published: int | None) -> Iterator[DatasetFinding]:
@@ -101,7 +106,7 @@ def _about_judgements(judgements: JudgementCensus, rule: Rule) -> Iterator[Datas
     if count := judgements.repeated:
         text = f"{count:,} judgements repeat a pair with the same grade"
         yield DatasetFinding("remark", "repeated-judgements", count, text)
-    if count := sum(rows for grade, rows in judgements.by_grade.items() if grade < 0):
+    if count := judgements.rows_below(0):
         text = f"{count:,} judgements have a grade below 0: it counts as 0"
         yield DatasetFinding("remark", "negative-grades", count, text)
     if count := judgements.queries_below(1):
@@ -128,13 +133,17 @@ def _dangling_documents(documents: DocumentCensus, judgements: JudgementCensus, 
 
 
 def _unmatched_queries(queries: QueryCensus, judgements: JudgementCensus) -> Iterator[DatasetFinding]:
-    if count := len(queries.texts.keys() - judgements.grades.keys()):
+    unjudged = queries.texts.keys() - judgements.grades.keys()
+    if unjudged:
+        count = len(unjudged)
         text = f"{count:,} queries have no judgement and are not scored"
         yield DatasetFinding("remark", "unjudged-queries", count, text)
     absent = [query_id for query_id in judgements.grades if query_id not in queries.texts]
     if absent:
-        text = f"{len(absent):,} judged queries have no text and would count 0"
-        yield DatasetFinding("fault", "dangling-queries", len(absent), text, tuple(absent[:SHOWN]))
+        count = len(absent)
+        text = f"{count:,} judged queries have no text and would count 0"
+        examples = tuple(absent[:SHOWN])
+        yield DatasetFinding("fault", "dangling-queries", count, text, examples)
 
 
 def _shared_ids(documents: DocumentCensus, queries: QueryCensus, rule: Rule) -> Iterator[DatasetFinding]:
@@ -147,8 +156,9 @@ def _shared_ids(documents: DocumentCensus, queries: QueryCensus, rule: Rule) -> 
         yield DatasetFinding("remark", "shared-ids", count, text)
     elif documents.same_text.count:
         # Such a query usually ranks itself first, and no rule removes it.
-        text += f", and {documents.same_text.count:,} times with the same text, but no rule drops them (drop_self)"
-        yield DatasetFinding("warning", "shared-ids", count, text, tuple(documents.same_text.examples))
+        same_text = documents.same_text
+        text += f", and {same_text.count:,} times with the same text, but no rule drops them (drop_self)"
+        yield DatasetFinding("warning", "shared-ids", count, text, tuple(same_text.examples))
     else:
         text += ", never with the same text: a coincidence of numbering, nothing is dropped"
         yield DatasetFinding("remark", "shared-ids", count, text)
@@ -162,4 +172,5 @@ def _unfit_ids(unfit: Occurrences, name: str) -> Iterator[DatasetFinding]:
 
 def _with_examples(occurrences: Occurrences, level: Literal["fault", "remark"], kind: str, text: str) -> DatasetFinding:
     count = occurrences.count
-    return DatasetFinding(level, kind, count, f"{count:,} {text}", tuple(occurrences.examples))
+    examples = tuple(occurrences.examples)
+    return DatasetFinding(level, kind, count, f"{count:,} {text}", examples)

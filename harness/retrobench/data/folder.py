@@ -87,7 +87,11 @@ def unjudged(folder: Path, split: str) -> int:
     judged: set[str] = set()
     for name in splits(folder):
         judged.update(query_id for query_id, _, _ in judgements(folder, name))
-    return sum(record.id not in judged for record in tables.records(_queries_file(folder, split)))
+    count = 0
+    for query in tables.records(_queries_file(folder, split)):
+        if query.id not in judged:
+            count += 1
+    return count
 
 
 def judgements(folder: Path, split: str) -> Iterator[tables.Judgement]:
@@ -115,9 +119,12 @@ def describe(folder: Path, split: str) -> Description:
     settings = read_toml(file) if file.is_file() else {}
     title = settings.pop("title", "")
     by_split = settings.pop("splits", {})
-    if not isinstance(title, str) or not isinstance(by_split, dict) or not isinstance(by_split.get(split, {}), dict):
+    split_settings = None
+    if isinstance(by_split, dict):
+        split_settings = by_split.get(split, {})
+    if not isinstance(title, str) or not isinstance(split_settings, dict):
         raise RetrobenchError(f"{file}: title must be a text, and splits a table like [splits.{split}].")
-    rule = build_record(Rule, {"note": title, **settings, **by_split.get(split, {})}, str(file))
+    rule = build_record(Rule, {"note": title, **settings, **split_settings}, str(file))
     return Description(title, rule)
 
 
@@ -164,5 +171,6 @@ def _split_names(folder: Path, *patterns: str) -> tuple[str, ...]:
     names = set()
     for pattern in patterns:
         for file in (*folder.glob(pattern), *folder.glob(f"{pattern}.gz")):
-            names.add(file.name.removesuffix(".gz").removesuffix(".tsv").removeprefix("qrels."))
+            stem = file.name.removesuffix(".gz").removesuffix(".tsv")
+            names.add(stem.removeprefix("qrels."))
     return tuple(sorted(names))

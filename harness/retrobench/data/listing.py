@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,9 +58,13 @@ class ListedDataset:
     def cells(self) -> list[str]:
         """Return the cells of `COLUMNS`."""
         at_hand = {True: "yes", False: "no", None: "?"}[self.at_hand]
-        size = "-" if self.bytes is None else f"{self.bytes / 1e6:,.1f} MB"
+        size = "-"
+        if self.bytes is not None:
+            size = f"{self.bytes / 1e6:,.1f} MB"
+        documents = _number(self.documents)
+        queries = _number(self.queries)
         licence = self.licence or "-"
-        return [self.id, _number(self.documents), _number(self.queries), size, at_hand, licence, self._remark()]
+        return [self.id, documents, queries, size, at_hand, licence, self._remark()]
 
     def _remark(self) -> str:
         if self.fault:
@@ -73,14 +77,17 @@ class ListedDataset:
 
 
 def _number(count: int | None) -> str:
-    return "-" if count is None else f"{count:,}"
+    if count is None:
+        return "-"
+    return f"{count:,}"
 
 
 def list_datasets(as_json: bool) -> str:
     """Return all listed datasets as a table, or as a JSON array."""
     datasets = [*_groups(), *_published(), *_shipped(), *_local(), *_to_build()]
     if as_json:
-        return json.dumps([asdict(dataset) for dataset in datasets], indent=2, ensure_ascii=False)
+        records = [asdict(dataset) for dataset in datasets]
+        return json.dumps(records, indent=2, ensure_ascii=False)
     table = Table(COLUMNS, [dataset.cells() for dataset in datasets])
     folders = f"ir_datasets keeps its files in {catalogue.home()}; collections made here lie in {local_root()}."
     return f"{table.text()}\n\n{folders}"
@@ -95,10 +102,15 @@ def _groups() -> Iterator[ListedDataset]:
         yield ListedDataset(
             id=name,
             kind="group",
-            bytes=sum(file.bytes or 0 for file in files.values()),
+            bytes=_total_bytes(files.values()),
             at_hand=all(file.at_hand for file in files.values()),
             members=rules.GROUPS[name],
         )
+
+
+def _total_bytes(files: Iterable[catalogue.DownloadFile]) -> int:
+    """Return the known bytes of files; a file of unknown size adds none."""
+    return sum(file.bytes or 0 for file in files)
 
 
 def _published() -> Iterator[ListedDataset]:
@@ -108,14 +120,17 @@ def _published() -> Iterator[ListedDataset]:
         at_hand = None
         if files:
             at_hand = all(file.at_hand for file in files)
+        licence = None
+        if "msmarco" in name:
+            licence = "non-commercial"
         yield ListedDataset(
             id=name,
             kind="catalogue",
             documents=counts.get("docs"),
             queries=counts.get("queries"),
-            bytes=sum(file.bytes or 0 for file in files) or None,
+            bytes=_total_bytes(files) or None,
             at_hand=at_hand,
-            licence="non-commercial" if "msmarco" in name else None,
+            licence=licence,
             rule=rules.rule(name),
         )
 
@@ -163,7 +178,8 @@ def _local_splits(path: Path) -> Iterator[ListedDataset]:
         if is_small:
             documents = dataset.document_count()
         if is_small and splits:
-            queries = len({query_id for query_id, _, _ in dataset.judgements()})
+            judged = {query_id for query_id, _, _ in dataset.judgements()}
+            queries = len(judged)
         yield ListedDataset(dataset.id, "local", documents, queries, at_hand=True, rule=dataset.rule)
 
 

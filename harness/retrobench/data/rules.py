@@ -145,7 +145,10 @@ def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
     A mean covers the measures that every member has. Each forum counts once among the 12, and their mean counts once
     among the 14. BEIR has 18 sets, of which four are not public, so no mean covers 18.
     """
-    by_id = {SPLITS.get(name, name): dict(values) for name, values in scores.items() if name not in GROUPS}
+    by_id = {}
+    for name, values in scores.items():
+        if name not in GROUPS:
+            by_id[SPLITS.get(name, name)] = dict(values)
     means = {}
     for group, members in GROUPS.items():  # the forums come first, because their mean is a member of `beir`
         if all(member in by_id for member in members):

@@ -18,7 +18,7 @@ import itertools
 import json
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,8 @@ class FaultyFile(RetrobenchError):
     """A file whose content does not have the format of its name. Line 0 stands for the whole file."""
 
     def __init__(self, file: Path, line: int, fault: str) -> None:
-        super().__init__(f"{file}, line {line}: {fault}." if line else f"{file} {fault}.")
+        location = f"{file}, line {line}:" if line else str(file)
+        super().__init__(f"{location} {fault}.")
 
 
 class Record(NamedTuple):
@@ -67,7 +68,8 @@ def records(file: Path) -> Iterator[Record]:
         expected = "a document or query" if _is_tsv(file) else "one JSON object"
         raise FaultyFile(file, 0, f"is empty; {expected} per line is expected")
     ascending = np.sort(np.frombuffer(hashes, np.int64))
-    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    is_repeated = ascending[1:] == ascending[:-1]
+    repeated = ascending[1:][is_repeated]
     if len(repeated):
         _check_repetition(file, set(repeated.tolist()))
 
@@ -87,7 +89,9 @@ def judgements(file: Path) -> Iterator[Judgement]:
     lines = _lines(file)
     first = next(lines, (1, ""))
     lines = itertools.chain([first], lines)
-    if _is_grade(first[1].split()[3:]):
+    _, first_text = first
+    columns = first_text.split()
+    if _is_grade(columns[3:]):
         yield from _trec_judgements(file, lines)
     else:
         yield from _beir_judgements(file, lines)
@@ -153,22 +157,26 @@ def _from_json(line: str) -> Record:
         row = json.loads(line)
     except ValueError as error:
         raise ValueError(f"not a JSON object ({error})") from None
-    identifier = _first_field(row, ID_FIELDS) if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        row = {}
+    identifier = row.get(_first_field(row, ID_FIELDS))
     if not isinstance(identifier, str):
         raise ValueError("not a JSON object with a string '_id'")
-    text_field = next((field for field in TEXT_FIELDS if field in row), "text")
+    text_field = _first_field(row, TEXT_FIELDS)
     for field in ("title", text_field):
         if not isinstance(row.get(field), str | None):
             raise ValueError(f"{field!r} is not a string but {row[field]!r}")
-    return Record(identifier, row.get("title") or "", row.get(text_field) or "")
+    title = row.get("title") or ""
+    text = row.get(text_field) or ""
+    return Record(identifier, title, text)
 
 
-def _first_field(row: dict[str, Any], fields: Iterable[str]) -> Any:
-    """Return the value of the first of these fields that the row has."""
+def _first_field(row: dict[str, Any], fields: Sequence[str]) -> str:
+    """Return the first of these fields that the row has, or the first of all."""
     for field in fields:
         if field in row:
-            return row[field]
-    return None
+            return field
+    return fields[0]
 
 
 def _from_row(row: list[str], columns: int) -> Record:
@@ -177,7 +185,9 @@ def _from_row(row: list[str], columns: int) -> Record:
             return Record(id=row[0], title="", text=row[1])
         if columns == 3:
             return Record(*row)
-    expected = "an id, a title and a text" if columns == 3 else "an id and a text"
+    expected = "an id and a text"
+    if columns == 3:
+        expected = "an id, a title and a text"
     raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {row[:3]}")
 
 
@@ -188,7 +198,8 @@ def _check_repetition(file: Path, hashes: set[int]) -> None:
         if hash(record.id) not in hashes:
             continue
         if record.id in first_lines:
-            raise FaultyFile(file, number, f"id {record.id!r} was used on line {first_lines[record.id]}")
+            first_line = first_lines[record.id]
+            raise FaultyFile(file, number, f"id {record.id!r} was used on line {first_line}")
         first_lines[record.id] = number
 
 

@@ -38,7 +38,9 @@ def by_length(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
     start = 0
     while start < len(order):
         # The texts are sorted, so a group of n texts takes n times the length of its last text.
-        sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
+        remaining = order[start:]
+        counts = np.arange(1, len(remaining) + 1)
+        sizes = counts * lengths[remaining]
         count = max(1, int(np.searchsorted(sizes, budget, side="right")))
         yield order[start : start + count]
         start += count
@@ -99,7 +101,8 @@ def write_chunks(folder: Path, chunks: Iterable[TokenChunk], dtype: type[np.unsi
     ):
         separator = "["
         for chunk in chunks:
-            ids.write(separator + ", ".join(map(json.dumps, chunk.ids)))
+            quoted_ids = map(json.dumps, chunk.ids)
+            ids.write(separator + ", ".join(quoted_ids))
             tokens.write(chunk.tokens.astype(dtype).tobytes())
             starts.write(chunk.starts.astype(np.bool_).tobytes())
             chunk_lengths.append(chunk.lengths)
@@ -109,7 +112,8 @@ def write_chunks(folder: Path, chunks: Iterable[TokenChunk], dtype: type[np.unsi
     offsets = np.concatenate([[0], lengths.sum(1).cumsum()])
     np.save(folder / "lengths.npy", lengths)
     np.save(folder / "offsets.npy", offsets)
-    (folder / "texts.json").write_text(json.dumps({"dtype": np.dtype(dtype).name}))
+    settings = {"dtype": np.dtype(dtype).name}
+    (folder / "texts.json").write_text(json.dumps(settings))
     return {"texts": float(len(lengths)), "tokens": float(lengths.sum())}
 
 
@@ -209,7 +213,8 @@ class TokenisedTexts:
     @cached_property
     def ids(self) -> list[str]:
         """Read the ids of the texts."""
-        ids: list[str] = json.loads((self.folder / "ids.json").read_text(encoding="utf-8"))
+        document = (self.folder / "ids.json").read_text(encoding="utf-8")
+        ids: list[str] = json.loads(document)
         return ids
 
     @cached_property

@@ -75,12 +75,15 @@ class EnhancedDecoder(nn.Module):
         return table
 
     def _layer(self, query: Tensor, context: Tensor, visible: Tensor) -> Tensor:
+        dropout = 0.0
+        if self.training:
+            dropout = self.attention_dropout
         attended = F.scaled_dot_product_attention(
             self._by_head(self.query(query)),
             self._by_head(self.key(context)),
             self._by_head(self.value(context)),
             attn_mask=visible[:, None],
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            dropout_p=dropout,
         )
         attended = self.project(attended.transpose(1, 2).flatten(2))  # [B, L, D]
         hidden = self.attention_norm(self.dropout(attended) + query)

@@ -42,8 +42,10 @@ def pooled_logits(backbone: Backbone, hidden: Tensor, keep: Tensor, transform: b
     first = keep.int().argmax(1, keepdim=True)  # [B, 1]
     columns = torch.where(keep, torch.arange(length, device=keep.device), first)  # [B, L]
     # Whole rows are selected by number: the backward pass then sorts [B, L] keys and not [B, L, D].
-    row_numbers = columns + length * torch.arange(texts, device=keep.device)[:, None]
-    rows = hidden.flatten(0, 1).index_select(0, row_numbers.flatten()).view_as(hidden)  # [B, L, D]
+    first_rows = length * torch.arange(texts, device=keep.device)
+    row_numbers = columns + first_rows[:, None]
+    rows = hidden.flatten(0, 1).index_select(0, row_numbers.flatten())
+    rows = rows.view_as(hidden)  # [B, L, D]
     bias = None
     if transform:
         rows = backbone.transform(rows)
@@ -59,14 +61,18 @@ def _rows_per_block(rows: Tensor, words: int) -> int:
 
     A block is so large that adding [V, D] gradients once per block takes little of the time.
     """
-    budget = 2**25 if rows.is_cpu else 2**30  # bytes
+    budget = 2**30  # bytes
+    if rows.is_cpu:
+        budget = 2**25
     return max(1, budget // (4 * words))
 
 
 def _texts_per_block(rows: Tensor, words: int) -> int:
     """Return how many texts [L, D] to compute at once: on a processor at least one per thread."""
-    least = torch.get_num_threads() if rows.is_cpu else 1
-    return max(least, _rows_per_block(rows, words) // rows.shape[1])
+    texts = _rows_per_block(rows, words) // rows.shape[1]
+    if rows.is_cpu:
+        return max(torch.get_num_threads(), texts)
+    return max(1, texts)
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -78,7 +84,9 @@ class _TokenLoss(torch.autograd.Function):
         total = torch.zeros((), device=rows.device)
         d_rows = torch.empty_like(rows)
         d_weight = torch.zeros_like(weight)
-        d_bias = None if bias is None else torch.zeros_like(bias)
+        d_bias = None
+        if bias is not None:
+            d_bias = torch.zeros_like(bias)
         trains = any(ctx.needs_input_grad)
         size = _rows_per_block(rows, len(weight))
         for start in range(0, len(rows), size):
@@ -132,7 +140,9 @@ class _PooledLogits(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, trains: bool) -> Tensor:
         words = weight.to(rows.dtype)  # [V, D]
         pooled = _zero_or_nan(rows)[:, None].repeat(1, len(weight))  # [B, V]
-        tokens = torch.empty(pooled.shape if trains else (0,), device=rows.device, dtype=torch.int32)
+        tokens = torch.empty(0, device=rows.device, dtype=torch.int32)
+        if trains:
+            tokens = torch.empty_like(pooled, dtype=torch.int32)
         size = _texts_per_block(rows, len(weight))
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
@@ -148,18 +158,23 @@ class _PooledLogits(torch.autograd.Function):
                 tokens[block] = block_tokens
         ctx.save_for_backward(rows, weight, tokens)
         ctx.has_bias = bias is not None
-        return pooled if bias is None else pooled.add_(bias)
+        if bias is not None:
+            pooled.add_(bias)
+        return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, tokens = ctx.saved_tensors
         d_pooled = grads[0]  # [B, V]
-        d_bias = d_pooled.sum(0) if ctx.has_bias else None
+        d_bias = None
+        if ctx.has_bias:
+            d_bias = d_pooled.sum(0)
         if rows.is_cpu:
             d_rows, d_weight = kernels.token_maxima_gradients(d_pooled, tokens, rows, weight)
             return d_rows.to(rows.dtype), d_weight, d_bias, None
-        d_rows, d_weight = _maxima_gradients_on_device(d_pooled, tokens, rows, weight.to(rows.dtype))
+        words = weight.to(rows.dtype)
+        d_rows, d_weight = _maxima_gradients_on_device(d_pooled, tokens, rows, words)
         return d_rows, d_weight, d_bias, None
 
 
@@ -178,9 +193,12 @@ def _maxima_gradients_on_device(d_pooled: Tensor, tokens: Tensor, rows: Tensor, 
         block_rows = rows[block]
         texts, length, _ = block_rows.shape
         d_logits = torch.zeros(texts, length, len(words), dtype=rows.dtype, device=rows.device)  # [block, L, V]
-        d_logits.scatter_(1, tokens[block, None].long(), d_pooled[block, None].to(rows.dtype))
+        block_tokens = tokens[block, None].long()  # [block, 1, V]
+        slopes = d_pooled[block, None].to(rows.dtype)
+        d_logits.scatter_(1, block_tokens, slopes)
         d_rows[block] = d_logits @ words
-        d_weight += d_logits.flatten(0, 1).T @ block_rows.flatten(0, 1)
+        flat_rows = block_rows.flatten(0, 1)
+        d_weight += d_logits.flatten(0, 1).T @ flat_rows
     return d_rows, d_weight
 
 
@@ -216,5 +234,6 @@ def bag_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
 
     `logits` are [B, V], `ids` and `weights` [B, U].
     """
-    log_probabilities = F.log_softmax(logits.float(), dim=-1).gather(1, ids)  # [B, U]
-    return -(weights * log_probabilities).sum(-1).mean()
+    log_probabilities = F.log_softmax(logits.float(), dim=-1)
+    log_likelihoods = (weights * log_probabilities.gather(1, ids)).sum(-1)  # [B]
+    return -log_likelihoods.mean()

@@ -247,8 +247,10 @@ def _softmax(bits, scale, keys):  # type: ignore[no-untyped-def]
 def _round(float32_bits, bfloat16_bits):  # type: ignore[no-untyped-def]
     """Round float32 numbers to bfloat16, by their bits, with ties to even."""
     for word in range(float32_bits.shape[0]):
-        half = np.int32(0x7FFF) + ((float32_bits[word] >> np.int32(16)) & np.int32(1))
-        bfloat16_bits[word] = np.int16((float32_bits[word] + half) >> np.int32(16))
+        bits = float32_bits[word]
+        odd = (bits >> np.int32(16)) & np.int32(1)
+        half = np.int32(0x7FFF) + odd
+        bfloat16_bits[word] = np.int16((bits + half) >> np.int32(16))
 
 
 @jit
@@ -256,7 +258,8 @@ def _largest(bits, spare):  # type: ignore[no-untyped-def]
     """Return the largest float32 number, by its bits compared as integers; NaN is larger than any number."""
     top = np.int32(-(2**31))
     for word in range(bits.shape[0]):
-        top = max(top, bits[word] ^ ((bits[word] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        key = bits[word] ^ ((bits[word] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        top = max(top, key)
     spare[0] = top ^ ((top >> np.int32(31)) & np.int32(0x7FFFFFFF))
     return spare.view(np.float32)[0]
 

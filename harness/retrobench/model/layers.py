@@ -93,7 +93,9 @@ def _layers(model: Any) -> Any:
 
 def _is_unmodified(model: Any, layer: Any) -> bool:
     """Return whether a layer is as transformers builds it; a faster forward would skip an adapter or quantisation."""
-    if getattr(model.config, "is_decoder", False) or attention_of(model) not in ("sdpa", "eager"):
+    if getattr(model.config, "is_decoder", False):
+        return False
+    if attention_of(model) not in ("sdpa", "eager"):
         return False
     matrices = [module for module in layer.modules() if _has_matrix(module)]
     return all(type(module) is nn.Linear for module in matrices)
@@ -105,9 +107,11 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def _can_use_bfloat16(model: Any) -> bool:
-    if _FIRST_TOKEN_FORWARDS.get(model.config.model_type) is not _bert_first_token or model.config.hidden_act != "gelu":
+    is_like_bert = _FIRST_TOKEN_FORWARDS.get(model.config.model_type) is _bert_first_token
+    if not is_like_bert or model.config.hidden_act != "gelu":
         return False
-    return next(model.parameters()).device.type == "cpu" and has_bfloat16_linear()
+    device = next(model.parameters()).device
+    return device.type == "cpu" and has_bfloat16_linear()
 
 
 def _bert_first_token(
@@ -172,8 +176,12 @@ def _modernbert_first_token(
     query = _rotated(query, cos[:, :1], sin[:, :1])
     key = _rotated(key, cos, sin)
 
-    mask = None if attention_mask is None else attention_mask[:, :, :1]
-    dropout = attention.attention_dropout if layer.training else 0.0
+    mask = None
+    if attention_mask is not None:
+        mask = attention_mask[:, :, :1]
+    dropout = 0.0
+    if layer.training:
+        dropout = attention.attention_dropout
     context = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=attention.head_dim**-0.5)
     projected = attention.Wo(context.transpose(1, 2).flatten(2))
     first = hidden[:, :1] + attention.out_drop(projected)
@@ -223,10 +231,14 @@ class _Bfloat16Layer:
         context = hidden.new_empty((texts, length, self.heads, self.size), dtype=torch.bfloat16)
         for start in range(0, texts, TEXTS):
             block = slice(start, start + TEXTS)
-            block_keys = None if keys is None else keys[block]
-            scores = query[block].contiguous() @ key[block].transpose(2, 3)  # [TEXTS, H, L, L]
+            block_keys = None
+            if keys is not None:
+                block_keys = keys[block]
+            block_query = query[block].contiguous()
+            scores = block_query @ key[block].transpose(2, 3)  # [TEXTS, H, L, L]
             kernels.softmax(scores, self.size**-0.5, block_keys)  # in place
-            context[block] = (scores @ value[block]).transpose(1, 2)
+            weighted_values = scores @ value[block]
+            context[block] = weighted_values.transpose(1, 2)
         return context.flatten(2)
 
 

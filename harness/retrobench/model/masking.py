@@ -41,7 +41,8 @@ def pack(
     input_ids = np.full(inside.shape, vocabulary.pad, dtype=np.int64)
     input_ids[:, 0] = vocabulary.cls
     input_ids[inside] = np.concatenate(ids)
-    input_ids[np.arange(len(ids)), counts + 1] = vocabulary.sep
+    texts = np.arange(len(ids))
+    input_ids[texts, counts + 1] = vocabulary.sep
 
     words = np.full(inside.shape, -1, dtype=np.int64)
     words[inside] = _word_numbers(np.concatenate(starts), counts)
@@ -55,12 +56,15 @@ def _cut(
     """Return the ids and the word starts of each passage, at most `room` of each."""
     ids, starts = [], []
     for title, title_starts, text, text_starts in passages:
-        spare = len(title) + len(text) - room
+        excess = len(title) + len(text) - room
         first = 0
-        if window is not None and spare > 0:
-            first = int(torch.randint(spare + 1, (), generator=window))
-        ids.append(np.concatenate([title, text])[first : first + room])
-        starts.append(np.concatenate([title_starts, text_starts])[first : first + room])
+        if window is not None and excess > 0:
+            first = int(torch.randint(excess + 1, (), generator=window))
+        cut = slice(first, first + room)
+        passage_ids = np.concatenate([title, text])
+        passage_starts = np.concatenate([title_starts, text_starts])
+        ids.append(passage_ids[cut])
+        starts.append(passage_starts[cut])
     return ids, starts
 
 
@@ -103,9 +107,11 @@ def whole_word_mask(
     budgets = _budgets(lengths, ratio).to(torch.int32)
     keys = torch.rand(texts, copies, most_words, generator=generator, device=words.device)
     order = keys.argsort(dim=-1)
-    shuffled = sizes[:, None, 1:].expand(-1, copies, -1).gather(2, order)
+    repeated_sizes = sizes[:, None, 1:].expand(-1, copies, -1)
+    shuffled = repeated_sizes.gather(2, order)
+    selected = _fill(shuffled, budgets[:, None, None])
     masked_words = torch.zeros_like(shuffled, dtype=torch.bool)
-    masked_words.scatter_(2, order, _fill(shuffled, budgets[:, None, None]))
+    masked_words.scatter_(2, order, selected)
     word_of_token = words.clamp(min=0)[:, None].expand(-1, copies, -1)
     masked_tokens = masked_words.gather(2, word_of_token)
     return masked_tokens & (words >= 0)[:, None]
@@ -124,12 +130,16 @@ def _fill(sizes: Tensor, room: Tensor) -> Tensor:
     """
     selected = torch.zeros_like(sizes, dtype=torch.bool)
     waiting = sizes > 0
-    rounds = sizes.shape[-1] + 1 if sizes.is_cpu else 8
+    rounds = 8
+    if sizes.is_cpu:
+        rounds = sizes.shape[-1] + 1
     for _ in range(rounds):
         waiting_sizes = sizes * waiting
-        fits = waiting & (waiting_sizes.cumsum(-1, dtype=torch.int32) <= room)
+        filled = waiting_sizes.cumsum(-1, dtype=torch.int32)
+        fits = waiting & (filled <= room)
         selected |= fits
-        room = room - (waiting_sizes * fits).sum(-1, keepdim=True, dtype=torch.int32)
+        used = (waiting_sizes * fits).sum(-1, keepdim=True, dtype=torch.int32)
+        room = room - used
         waiting = waiting & ~fits & (sizes <= room)
         if sizes.is_cpu and not bool(waiting.any()):
             break
@@ -145,7 +155,9 @@ def corrupt(
     """
     draws = torch.rand(input_ids.shape, generator=generator)
     random_ids = torch.randint(vocabulary.size, input_ids.shape, generator=generator)
-    mask_share = 1.0 if style == "mask" else 0.8
+    mask_share = 0.8
+    if style == "mask":
+        mask_share = 1.0
     masked = selected & (draws < mask_share)
     randomised = selected & (draws >= 0.9) & ~masked
     corrupted = torch.where(randomised, random_ids, input_ids)
@@ -198,7 +210,13 @@ def _decoder_visibility_cpu(words: Tensor, lengths: Tensor, ratio: float, picks:
     """Draw visibility by a loop: on a CPU, sorting a random key per word and mask takes ten times as long."""
     from retrobench.model.sampling import decoder_rows
 
-    seeds = torch.randint(2**63 - 1, (len(words),)).numpy().view(np.uint64)
-    budgets = _budgets(lengths, ratio).long().numpy()
-    rows = decoder_rows(words.contiguous().numpy(), lengths.contiguous().numpy(), budgets, picks.numpy(), seeds)
+    seeds = torch.randint(2**63 - 1, (len(words),))
+    budgets = _budgets(lengths, ratio).long()
+    rows = decoder_rows(
+        words.contiguous().numpy(),
+        lengths.contiguous().numpy(),
+        budgets.numpy(),
+        picks.numpy(),
+        seeds.numpy().view(np.uint64),
+    )
     return torch.from_numpy(rows.view(np.bool_))

@@ -23,8 +23,7 @@ def describe_negatives(needs: ExperimentNeeds, recipe: Track, machine: Machine, 
     if recipe.finetune.hard or recipe.mine.depth:
         hard = recipe.finetune.negatives
     published = _count_negatives(recipe.finetune.batch, hard)
-    rounds = [stage for stage in needs.stages if stage.section == "finetune"]
-    stage = max(rounds, key=lambda stage: stage.negatives)
+    stage = _round_with_most_negatives(needs)
     batch = costs.fit_step(stage, machine, gpus).batch
     if stage.step is not None and costs.find_gradient_cache(stage, machine, gpus):
         batch = stage.step.batch
@@ -34,31 +33,47 @@ def describe_negatives(needs: ExperimentNeeds, recipe: Track, machine: Machine, 
     return f"per query: recipe {published}; here {local}, gathered from {gpus} processes"
 
 
+def _round_with_most_negatives(needs: ExperimentNeeds) -> StageNeeds:
+    """Return the first fine-tuning stage with the most hard negatives per query."""
+    rounds = [stage for stage in needs.stages if stage.section == "finetune"]
+    return max(rounds, key=lambda stage: stage.negatives)
+
+
 def _count_negatives(queries: int, hard: int) -> str:
     if not queries:
         return "none: not one query fits"
-    negatives = queries * (1 + hard) - 1
-    product = f"{queries} x {1 + hard}" if hard else str(queries)
-    return f"{negatives:,} ({product} - 1)"
+    if not hard:
+        return f"{queries - 1:,} ({queries} - 1)"
+    passages = 1 + hard
+    negatives = queries * passages - 1
+    return f"{negatives:,} ({queries} x {passages} - 1)"
 
 
 def suggest_changes(needs: ExperimentNeeds, track: Track, machine: Machine, gpus: int) -> Iterator[str]:
     """Yield a line for each setting that has to change."""
     largest_stages = _largest_trainings(needs)
     if not machine.bf16:
-        sections = [name for name in largest_stages if getattr(track, name).precision == "bf16"]
-        if sections:
-            settings = " ".join(f"--set {name}.precision=fp32" for name in sections)
-            yield f"bf16 is slow or unknown in this hardware: {settings}"
+        settings = []
+        for section in largest_stages:
+            if getattr(track, section).precision == "bf16":
+                settings.append(f"--set {section}.precision=fp32")
+        if settings:
+            yield f"bf16 is slow or unknown in this hardware: {' '.join(settings)}"
     for stage in largest_stages.values():
         yield from _suggest_batch(stage, machine, gpus)
     stage = max(needs.stages, key=lambda stage: stage.host)
     if not _host_holds(stage, machine):
-        memory = f"{format_number(stage.host / GIB)} GiB of {format_number(machine.host / GIB)} in main memory"
+        memory = f"{_share_of_memory(stage.host, machine.host)} in main memory"
         yield f"{stage.name}: {memory}, for ids and their look-up tables; only a smaller collection helps"
     if _lacks_disk(needs, machine):
-        sizes = f"{format_bytes(disk_bytes(needs))}, of {format_bytes(machine.free)} free"
-        yield f"disk: {sizes}; another --store on a larger one"
+        needed = format_bytes(disk_bytes(needs))
+        free = format_bytes(machine.free)
+        yield f"disk: {needed}, of {free} free; another --store on a larger one"
+
+
+def _share_of_memory(needed: float, memory: float) -> str:
+    """Return both sizes as text, in GiB."""
+    return f"{format_number(needed / GIB)} GiB of {format_number(memory / GIB)}"
 
 
 def _largest_trainings(needs: ExperimentNeeds) -> dict[str, StageNeeds]:
@@ -77,7 +92,7 @@ def _suggest_batch(stage: StageNeeds, machine: Machine, gpus: int) -> Iterator[s
     section = stage.section
     fit = costs.fit_step(stage, machine, gpus)
     gradient_cache = costs.find_gradient_cache(stage, machine, gpus)
-    memory = f"{format_number(costs.device_bytes(stage, gpus) / GIB)} GiB of {format_number(machine.memory / GIB)}"
+    memory = _share_of_memory(costs.device_bytes(stage, gpus), machine.memory)
     if step.batch % gpus:
         batch = max(gpus, step.batch - step.batch % gpus)
         settings = f"--set {section}.batch={batch} --set {section}.shards={gpus}"
@@ -101,9 +116,11 @@ def _suggest_batch(stage: StageNeeds, machine: Machine, gpus: int) -> Iterator[s
     if fit.shards != step.shards:
         changes.append(f"--set {section}.shards={fit.shards}")
     reason = f"{memory} in one forward"
+    effect = "the same batch"
     if step.shards % gpus:
         reason = f"{gpus} processes cannot share {step.shards} shards"
-    effect = "fewer negatives" if fit.batch < step.batch else "the same batch"
+    if fit.batch < step.batch:
+        effect = "fewer negatives"
     yield f"{section}: {reason}; {' '.join(changes)} ({effect})"
 
 
@@ -145,7 +162,11 @@ def checkpoint_bytes(needs: ExperimentNeeds) -> float:
 
 def disk_bytes(needs: ExperimentNeeds) -> float:
     """Return all bytes on disk: the store with its checkpoints, downloads, and the collections built from them."""
-    to_build = {collection.corpus: collection for collection in needs.collections if collection.to_build}
-    texts = sum(collection.documents * collection.tokens * _JSON_BYTES for collection in to_build.values())
+    text_bytes = {}  # of each corpus once
+    for collection in needs.collections:
+        if collection.to_build:
+            text_bytes[collection.corpus] = collection.documents * collection.tokens * _JSON_BYTES
+    texts = sum(text_bytes.values())
+    downloads = sum(needs.missing.values())
     stored = sum(stage.disk for stage in needs.stages)
-    return stored + checkpoint_bytes(needs) + sum(needs.missing.values()) + texts
+    return stored + checkpoint_bytes(needs) + downloads + texts

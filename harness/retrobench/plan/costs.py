@@ -55,8 +55,9 @@ def find_gradient_cache(stage: StageNeeds, machine: Machine, gpus: int = 1) -> i
     if stage.section != "finetune" or step.gradient_cache:
         return 0
     for tokens in _GRADIENT_CACHES:
-        cached = replace(stage, step=replace(step, gradient_cache=tokens))
-        if fit_step(cached, machine, gpus).batch == step.batch:
+        cached_step = replace(step, gradient_cache=tokens)
+        fit = fit_step(replace(stage, step=cached_step), machine, gpus)
+        if fit.batch == step.batch:
             return tokens
     return 0
 
@@ -78,7 +79,8 @@ def _estimate_item(item: WorkItem, machine: Machine, gpus: int) -> Seconds:
     floor = item.flops / machine.peak / processes
     if item.kind == "search":
         return Seconds(floor, _search_seconds(item, machine, floor))
-    return Seconds(floor, floor / _share(item, machine) / item.real)
+    expected = floor / _share(item, machine) / item.real
+    return Seconds(floor, expected)
 
 
 def _search_seconds(item: WorkItem, machine: Machine, floor: float) -> float:

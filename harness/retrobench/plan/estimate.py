@@ -34,7 +34,9 @@ def estimate_needs(experiment: Experiment) -> ExperimentNeeds:
     stages = [*estimator.pretraining(), *estimator.finetuning(rounds)]
     if len(rounds) > 1 and evaluate.select and not every_round:
         stages.append(estimator.testing("choose", rounds, (evaluate.select,), CHOOSING))
-    tested_rounds = rounds if every_round else rounds[-1:]
+    tested_rounds = rounds[-1:]
+    if every_round:
+        tested_rounds = rounds
     stages.append(estimator.testing("test", tested_rounds, experiment.datasets, evaluate.depth))
     collections = estimator.collections.by_dataset
     tokenising = _estimate_tokenising(estimator.collections)  # of the collections that the other stages read
@@ -77,10 +79,12 @@ class _Collections:
 
 def _estimate_tokenising(collections: _Collections) -> StageNeeds:
     corpora = collections.to_tokenise.values()
+    datasets = collections.by_dataset.values()
     tokens = sum(corpus.documents * corpus.tokens for corpus in corpora)
-    tokens += sum(collection.queries * collection.query_tokens for collection in collections.by_dataset.values())
-    documents = sum(corpus.documents for corpus in corpora)
-    largest = max((corpus.documents for corpus in corpora), default=0)
+    tokens += sum(dataset.queries * dataset.query_tokens for dataset in datasets)
+    counts = [corpus.documents for corpus in corpora]
+    documents = sum(counts)
+    largest = max(counts, default=0)
     return StageNeeds(
         name="tokenise",
         items=(WorkItem("tokenise", tokens),),
@@ -120,7 +124,8 @@ class _Estimator:
         self.collections = _Collections()
         self.models: dict[str, int] = {}
         self.assumed: list[str] = []
-        self.shape = self._look_up_model(experiment.entrant.checkpoint or self.track.model.base, self.track.model)
+        model = experiment.entrant.checkpoint or self.track.model.base
+        self.shape = self._look_up_model(model, self.track.model)
         self.vectors = _size_vectors(experiment, self.shape)
         self.scores_terms = self.vectors.terms > 0
         self.encoder_bytes = 4.0 * self.shape.parameters  # of an encoder with its head in the store
@@ -135,14 +140,21 @@ class _Estimator:
 
     def pretraining(self) -> list[StageNeeds]:
         """Return the pre-trainings that the track defines and the entrant takes part in."""
-        sections = self.experiment.pretraining.items()
-        return [self._pretrain(section, settings) for section, settings in sections if settings.corpus]
+        stages = []
+        for section, settings in self.experiment.pretraining.items():
+            if settings.corpus:
+                stages.append(self._pretrain(section, settings))
+        return stages
 
     def _pretrain(self, section: str, settings: Pretrain) -> StageNeeds:
-        corpora = [self.collections.get(name, settings.titles, with_queries=False) for name in settings.corpus]
-        texts = sum(corpus.documents for corpus in corpora)
-        tokens_of_corpora = (corpus.documents * min(corpus.tokens, settings.max_length) for corpus in corpora)
-        mean_length = sum(tokens_of_corpora) / texts
+        texts = 0
+        corpus_tokens = []
+        for name in settings.corpus:
+            corpus = self.collections.get(name, settings.titles, with_queries=False)
+            length = min(corpus.tokens, settings.max_length)
+            texts += corpus.documents
+            corpus_tokens.append(corpus.documents * length)
+        mean_length = sum(corpus_tokens) / texts
         steps = settings.resolved(texts).steps
         tokens = steps * min(settings.batch, texts) * mean_length
         entrant = self.experiment.entrant
@@ -172,10 +184,10 @@ class _Estimator:
         settings = self.track.finetune
         stages = []
         for name in rounds:
-            if name == "in-batch":
-                label = "finetune hard" if settings.hard else "finetune in-batch"
-                negatives = settings.negatives if settings.hard else 0
-                stages.append(self._finetune(label, settings, negatives, mined=False))
+            if name == "in-batch" and settings.hard:
+                stages.append(self._finetune("finetune hard", settings, settings.negatives, mined=False))
+            elif name == "in-batch":
+                stages.append(self._finetune("finetune in-batch", settings, 0, mined=False))
             if name == "mined":
                 stages.append(self._mine())
                 stages.append(self._finetune("finetune mined", settings, settings.negatives, mined=True))
@@ -193,7 +205,8 @@ class _Estimator:
         passages = 1 + negatives
         query_length = min(collection.query_tokens, reading.query_length)
         passage_length = min(collection.tokens, reading.passage_length)
-        seen = settings.resolved(examples).steps * min(settings.batch, examples)
+        batch = min(settings.batch, examples)
+        seen = settings.resolved(examples).steps * batch
         flops = seen * query_length * self._training_flops(query_length)
         flops += seen * passages * passage_length * self._training_flops(passage_length)
         if gradient_cache:
@@ -260,7 +273,8 @@ class _Estimator:
         collection = self._training_queries()
         examples = self._count_examples(collection, mined=True)
         pairs = examples * (1 + self.track.mine.depth)
-        length = min(collection.query_tokens + collection.tokens, settings.max_length or shape.positions)
+        max_length = settings.max_length or shape.positions
+        length = min(collection.query_tokens + collection.tokens, max_length)
         flops = pairs * length * arithmetic.encoding(shape, length)
         document_bytes = _ID_BYTES + _TEXT_BYTES * collection.tokens
         stage = StageNeeds(
@@ -276,17 +290,21 @@ class _Estimator:
         """Return the embedding of the collections by each round's encoder, and the search."""
         reading = self.track.test_reading
         collections = [self.collections.get(dataset, reading.titles) for dataset in datasets]
-        searches = [self._search(name, encoder_round, collections, reading, depth) for encoder_round in rounds]
+        searches = []
         items: list[WorkItem] = []
-        for search in searches:
+        for encoder_round in rounds:
+            search = self._search(name, encoder_round, collections, reading, depth)
+            searches.append(search)
             items += search.items
-        return replace(searches[0], items=tuple(items), disk=sum(search.disk for search in searches))
+        disk = sum(search.disk for search in searches)
+        return replace(searches[0], items=tuple(items), disk=disk)
 
     def _search(
         self, name: str, encoder_round: str, collections: list[CollectionFacts], reading: Reading, depth: int
     ) -> StageNeeds:
         """Return the search of collections, and the embedding of texts that the round's encoder has not embedded."""
         vectors = self.vectors
+        width = vectors.width + vectors.terms
         items = []
         disk = 0.0
         for collection in collections:
@@ -299,10 +317,10 @@ class _Estimator:
                 disk += arithmetic.vector_bytes(
                     collection.documents, vectors.width, vectors.terms, vectors.number_bytes
                 )
-            width = vectors.width + vectors.terms
             flops = arithmetic.searching(collection.queries, collection.documents, width)
             items.append(WorkItem("search", flops=flops))
-            disk += arithmetic.RUN_LINE * collection.queries * min(depth, collection.documents)
+            ranks = min(depth, collection.documents)
+            disk += arithmetic.RUN_LINE * collection.queries * ranks
         largest = max(collection.documents for collection in collections)
         return StageNeeds(
             name=name,

@@ -282,11 +282,12 @@ def _count(dataset: data.Dataset, corpus: str, with_queries: bool) -> Collection
     if with_queries:
         queries = [query.text for query in dataset.queries()]
         relevant = [query for query, _, grade in dataset.judgements() if grade > 0]
+    texts = (f"{document.title} {document.text}" for document in dataset.documents())
     return CollectionFacts(
         name=dataset.id,
         corpus=corpus,
         documents=dataset.document_count(),
-        tokens=_sample_tokens(f"{document.title} {document.text}" for document in dataset.documents()),
+        tokens=_sample_tokens(texts),
         queries=len(queries),
         query_tokens=_sample_tokens(queries),
         judgements=len(relevant),
@@ -298,13 +299,15 @@ def _count(dataset: data.Dataset, corpus: str, with_queries: bool) -> Collection
 
 def _is_large(folder: Path) -> bool:
     """Return whether counting the lines of the collection would take long."""
-    return sum(file.stat().st_size for file in folder.glob("corpus.*")) > _MANY_BYTES
+    size = sum(file.stat().st_size for file in folder.glob("corpus.*"))
+    return size > _MANY_BYTES
 
 
 def _sample_tokens(texts: Iterable[str]) -> float:
     """Return the mean tokens of the first texts."""
-    words = [len(text.split()) for text in islice(texts, SAMPLE)]
-    return SPECIAL + TOKENS * sum(words) / max(1, len(words))
+    word_counts = [len(text.split()) for text in islice(texts, SAMPLE)]
+    samples = max(1, len(word_counts))
+    return SPECIAL + TOKENS * sum(word_counts) / samples
 
 
 class _Lengths(NamedTuple):
@@ -319,10 +322,10 @@ def _estimate_lengths(dataset_id: str) -> _Lengths:
     family, _, name = dataset_id.partition("/")
     if family == "msmarco-passage":
         return _Lengths(_MSMARCO_PASSAGE, _MSMARCO_QUERY, _MSMARCO_BASIS)
+    document_words, query_words = 100.0, 10.0
+    basis = f"{dataset_id}: 100 words a document, 10 a query are assumed"
     collection, _, _ = name.partition("/")
     if family == "beir" and collection in _WORDS:
         document_words, query_words = _WORDS[collection]
         basis = f"BEIR's lengths: {TOKENS} tokens for each word in table 1 of its paper"
-        return _Lengths(SPECIAL + TOKENS * document_words, SPECIAL + TOKENS * query_words, basis)
-    basis = f"{dataset_id}: 100 words a document, 10 a query are assumed"
-    return _Lengths(SPECIAL + 100 * TOKENS, SPECIAL + 10 * TOKENS, basis)
+    return _Lengths(SPECIAL + TOKENS * document_words, SPECIAL + TOKENS * query_words, basis)

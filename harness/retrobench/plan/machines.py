@@ -154,7 +154,8 @@ def _read_gpu() -> tuple[str, float] | None:
     if "+cpu" in version("torch") or not shutil.which("nvidia-smi"):
         return None
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    process = subprocess.run(command, capture_output=True, text=True)
+    lines = process.stdout.splitlines()
     if not lines or "," not in lines[0]:
         return None
     name, _, mebibytes = lines[0].rpartition(",")
@@ -179,7 +180,8 @@ def _measure_peak(device: str) -> tuple[float, str]:
     else:
         bf16 = computes_bf16()
         size = 1536
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
 
     def multiply() -> None:
         torch.mm(matrix, matrix)
@@ -187,7 +189,8 @@ def _measure_peak(device: str) -> tuple[float, str]:
             torch.cuda.synchronize()
 
     precision = "bf16" if bf16 else "fp32"
-    return _measure_rate(size, multiply, 1.0), f"{precision}, measured now, {size} x {size}"
+    rate = _measure_rate(size, multiply, 1.0)
+    return rate, f"{precision}, measured now, {size} x {size}"
 
 
 def _measure_peak_by_numpy() -> tuple[float, str]:
@@ -220,11 +223,13 @@ def read_shares(peak: float, board: Path | None = None, processor: str = "") -> 
     except RetrobenchError:  # another --leaderboard, or rows of another version
         return _DEFAULT_SHARES
     for row in rows:
-        on_processor = row.hardware.get("processor") == processor and row.hardware.get("device") == "cpu"
-        if not on_processor or row.overrides:
+        same_processor = row.hardware.get("processor") == processor
+        on_cpu = row.hardware.get("device") == "cpu"
+        if row.overrides or not (same_processor and on_cpu):
             continue
         for stage, flops in _flops_per_token(row, file).items():
-            flops_per_second = row.cost[stage]["tokens_per_second"] * flops / float(row.hardware["threads"])
+            threads = float(row.hardware["threads"])
+            flops_per_second = row.cost[stage]["tokens_per_second"] * flops / threads
             rates[stage].append(min(1.0, flops_per_second / peak))
     if not all(rates.values()):
         return _DEFAULT_SHARES

@@ -58,7 +58,9 @@ def plan(
         raise RetrobenchError(
             f"{experiment.entrant.name} trains and encodes nothing, so there is nothing to plan. Name an objective."
         )
-    local = None if hardware == "this" else machines.measure_this_machine(leaderboard)
+    local = None
+    if hardware != "this":
+        local = machines.measure_this_machine(leaderboard)
     page = _Page(experiment, estimate_needs(experiment), recipe, machine, local, gpus)
     return "\n".join(page.lines())
 
@@ -90,7 +92,8 @@ class _Page:
         yield from wrap(self._tests(), "tests")
         yield from wrap(self._downloads(), "downloads")
         yield from wrap(self._disk(), "disk")
-        yield from wrap(advice.describe_negatives(self.needs, self.recipe, self.machine, self.gpus), "negatives")
+        negatives = advice.describe_negatives(self.needs, self.recipe, self.machine, self.gpus)
+        yield from wrap(negatives, "negatives")
         yield from self._changes()
         if self.local:
             yield from wrap(self._summarise_local(self.local), "here")
@@ -127,13 +130,18 @@ class _Page:
 
     def _cost_cells(self, stages: Sequence[StageNeeds]) -> list[str]:
         """Return the sum of hours, the largest memory and the sum of disk sizes."""
-        seconds = [costs.estimate_seconds(stage, self.machine, self.gpus) for stage in stages]
+        floors = []
+        expected = []
+        for stage in stages:
+            seconds = costs.estimate_seconds(stage, self.machine, self.gpus)
+            floors.append(seconds.floor)
+            expected.append(seconds.expected)
         device = max(costs.device_bytes(stage, self.gpus) for stage in stages)
         host = max(stage.host for stage in stages)
         disk = sum(stage.disk for stage in stages)
         cells = [
-            format_time(sum(stage.floor for stage in seconds)),
-            format_time(sum(stage.expected for stage in seconds)),
+            format_time(sum(floors)),
+            format_time(sum(expected)),
             format_number(device / GIB),
             format_number(host / GIB),
             format_number(disk / 1e9),
@@ -149,7 +157,8 @@ class _Page:
             test_sets += len(rules.GROUPS.get(name, (name,)))
         documents = sum(collection.documents for collection in collections.values())
         corpora = format_plural(len(collections), "collection")
-        text = f"{format_plural(test_sets, 'set')} over {corpora} of {documents:,} documents"
+        sets = format_plural(test_sets, "set")
+        text = f"{sets} over {corpora} of {documents:,} documents"
         if len(collections) == 1:
             return text
         largest = max(collections.values(), key=lambda collection: collection.documents)
@@ -159,14 +168,17 @@ class _Page:
         files = sorted(self.needs.missing.items(), key=_largest_first)
         if not files:
             return "none: all files are here"
-        largest = [f"{_short_name(address)} {format_bytes(size)}" for address, size in files[:_SHOWN_FILES]]
-        total = sum(size for _, size in files)
-        text = f"{format_bytes(total)} in {len(files)} files: {', '.join(largest)}"
+        largest = []
+        for address, size in files[:_SHOWN_FILES]:
+            largest.append(f"{_short_name(address)} {format_bytes(size)}")
+        total = format_bytes(sum(self.needs.missing.values()))
+        text = f"{total} in {len(files)} files: {', '.join(largest)}"
         if len(files) > _SHOWN_FILES:
             text += f" and {len(files) - _SHOWN_FILES} smaller ones"
-        corpora = dict.fromkeys(collection.corpus for collection in self.needs.collections if collection.to_build)
+        corpora = [collection.corpus for collection in self.needs.collections if collection.to_build]
         if corpora:
-            text += f". Build from them: retrobench data fetch {', '.join(corpora)}"
+            distinct_corpora = dict.fromkeys(corpora)
+            text += f". Build from them: retrobench data fetch {', '.join(distinct_corpora)}"
         return text
 
     def _disk(self) -> str:
@@ -178,7 +190,10 @@ class _Page:
             "of checkpoints": checkpoints,
             "of downloads and collections built from them": total - store - checkpoints,
         }
-        described = [f"{format_bytes(size)} {name}" for name, size in sizes.items() if size]
+        described = []
+        for name, size in sizes.items():
+            if size:
+                described.append(f"{format_bytes(size)} {name}")
         return f"{format_bytes(total)}: {', '.join(described)}"
 
     def _changes(self) -> Iterator[str]:
@@ -196,9 +211,12 @@ class _Page:
         if not local.peak:
             return f"{machine}: its rate is unknown; --hardware this measures it"
         expected = format_time(_expected_seconds(self.needs.stages, local))
+        rate = f"{format_rate(local.peak)} ({local.peak_source})"
         shortage = advice.summarise_shortage(self.needs, local)
-        verdict = f"too little {shortage}" if shortage else "all of it fits"
-        return f"{machine}: {expected} expected, with {format_rate(local.peak)} ({local.peak_source}); {verdict}"
+        verdict = "all of it fits"
+        if shortage:
+            verdict = f"too little {shortage}"
+        return f"{machine}: {expected} expected, with {rate}; {verdict}"
 
     def _notes(self) -> Iterator[str]:
         yield self._expected_note()
@@ -220,8 +238,10 @@ class _Page:
         if self.machine.warning:
             yield self.machine.warning
         yield "not counted: making collections, scoring, and other work on the machine"
-        assumptions = [*self.needs.assumed, *(collection.basis for collection in self.needs.collections)]
-        yield from dict.fromkeys(assumptions)
+        assumptions = dict.fromkeys(self.needs.assumed)
+        for collection in self.needs.collections:
+            assumptions[collection.basis] = None
+        yield from assumptions
 
     def _expected_note(self) -> str:
         shares = self.machine.shares

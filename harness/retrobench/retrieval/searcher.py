@@ -75,11 +75,15 @@ class Searcher:
         result: all of them must call. `drop_self` leaves out the passage with the query's own id. `advance(n)` is
         called after each block of n queries.
         """
-        own_rows = ranking.own_rows(self.query_ids, self.ids) if drop_self else None
+        own_rows = None
+        if drop_self:
+            own_rows = ranking.own_rows(self.query_ids, self.ids)
+        block_own_rows = None
         begin = 0
         for rows, scores in self._candidates(depth + drop_self):
             end = begin + len(rows)
-            block_own_rows = None if own_rows is None else own_rows[begin:end]
+            if own_rows is not None:
+                block_own_rows = own_rows[begin:end]
             yield ranking.finish(rows, scores, self.tie_ranks, depth, block_own_rows)
             begin = end
             if advance:

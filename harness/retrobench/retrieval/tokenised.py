@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ def write_vectors(
     model: Encoder,
     vocabulary: Vocabulary,
     source: TokenisedTexts,
+    *,
     kind: Kind,
     max_length: int,
-    halved: bool,
-    facts: dict[str, Any],
-    label: str,
+    halved: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    label: str = "encode",
 ) -> dict[str, float]:
     """Embed `source` and write its vectors to `folder`, the windows shared by all ranks. Return the cost.
 
@@ -48,7 +49,9 @@ def write_vectors(
 
     def embed(batch: tuple[Tensor, Tensor]) -> Embedded:
         ids, mask = batch
-        vectors = model(ids.to(device, non_blocking=True), mask.to(device, non_blocking=True))
+        ids = ids.to(device, non_blocking=True)
+        mask = mask.to(device, non_blocking=True)
+        vectors = model(ids, mask)
         if vectors.terms is None or kind == "query":
             return Embedded(vectors.dense, vectors.terms)
         largest = keep_largest(vectors.terms, model.sizes.terms)
@@ -68,7 +71,10 @@ def write_vectors(
         embedding.fill(writer, Embedder(load, embed, refuse, device, halved), advance)
         if processes.leads():
             ids_file = source.folder / "ids.json"
-            writer.publish(ids_file if ids_file.exists() else source.ids)
+            if ids_file.exists():
+                writer.publish(ids_file)
+            else:
+                writer.publish(source.ids)
     return {"texts": float(rows), "tokens": _tokens(source, max_length), **gpu_memory()}
 
 
@@ -102,9 +108,11 @@ class Texts:
     def of(cls, source: TokenisedTexts, first: int, last: int, vocabulary: Vocabulary, max_length: int) -> Texts:
         """Copy the texts `first` to `last`: pages of a mapped file would stay in this process's memory."""
         offsets = np.array(source.offsets[first : last + 1])
-        tokens = np.array(source.tokens[offsets[0] : offsets[-1]])
-        starts = offsets[:-1] - offsets[0]
-        return cls(tokens, starts, _read_lengths(offsets, max_length), vocabulary)
+        begin, end = offsets[0], offsets[-1]
+        tokens = np.array(source.tokens[begin:end])
+        starts = offsets[:-1] - begin
+        lengths = _read_lengths(offsets, max_length)
+        return cls(tokens, starts, lengths, vocabulary)
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Yield the rows of each batch, by length, of at most `tokens` tokens."""
@@ -114,12 +122,13 @@ class Texts:
         """Return ids and mask [B, L] int64 of these rows, right-padded: [CLS] title text [SEP], as `masking.pack`."""
         lengths = self.lengths[rows][:, None]
         starts = self.starts[rows][:, None]
+        last_columns = lengths - 1  # of [SEP]
         columns = np.arange(int(lengths.max()))  # [L]
-        inside = (columns > 0) & (columns < lengths - 1)
+        inside = (columns > 0) & (columns < last_columns)
         positions = starts + columns - 1  # of each column's token; column 0 is [CLS]
         ids = np.full(inside.shape, self.vocabulary.pad, np.int64)
         ids[inside] = self.tokens[positions[inside]]
         ids[:, 0] = self.vocabulary.cls
-        ids[columns == lengths - 1] = self.vocabulary.sep
+        ids[columns == last_columns] = self.vocabulary.sep
         mask = (columns < lengths).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -107,7 +107,8 @@ class WindowVectors:
         finite = self._finite_rows(dense, terms)
         if not finite.all():
             first_row = self.first + int(np.argmin(finite))
-            raise refuse(first_row, int((~finite).sum()))
+            count = int((~finite).sum())
+            raise refuse(first_row, count)
         writer.put(self.first, dense, terms)
 
     def _finite_rows(self, dense: np.ndarray | None, terms: Terms | None) -> np.ndarray:
@@ -116,8 +117,8 @@ class WindowVectors:
         if dense is not None:
             finite = np.isfinite(dense).all(1)
         if terms is not None:
-            entries = np.flatnonzero(~np.isfinite(terms.values))
-            rows = np.searchsorted(terms.indptr, entries, side="right") - 1
+            non_finite_entries = np.flatnonzero(~np.isfinite(terms.values))
+            rows = np.searchsorted(terms.indptr, non_finite_entries, side="right") - 1
             finite[rows] = False
         return finite
 

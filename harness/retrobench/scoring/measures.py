@@ -87,7 +87,9 @@ def _parse(name: str) -> _Measure:
         raise _unknown_measure(name)
     if match["cutoff"] is None and kind not in _CUTOFF_OPTIONAL:
         raise _unknown_measure(name)
-    cutoff = int(match["cutoff"]) if match["cutoff"] else None
+    cutoff = None
+    if match["cutoff"]:
+        cutoff = int(match["cutoff"])
     level = _parse_option(name, kind, match["option"])
     if kind == "RR" and cutoff:
         kind = "MRR"
@@ -145,7 +147,12 @@ def deepest(names: Sequence[str]) -> int | None:
 
 def unanswerable(qrels: Mapping[str, Mapping[str, int]], level: int = 1) -> list[str]:
     """Return the judged queries without a document of that grade or above; they count 0 in every mean."""
-    return [query for query, grades in qrels.items() if max(grades.values(), default=0) < level]
+    queries = []
+    for query, grades in qrels.items():
+        highest = max(grades.values(), default=0)
+        if highest < level:
+            queries.append(query)
+    return queries
 
 
 def measure(
@@ -167,18 +174,17 @@ def measure(
     measures = {canonical(name, level): _parse(name) for name in names}
     judged = judged_documents(qrels)
     judged_index = _judged_index(ids, judged)
-    row_of_query = {query: row for row, query in enumerate(queries)}
+    row_of_query = _positions(queries)
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
     judged_queries = list(qrels)
     for start in range(0, len(judged_queries), _BLOCK):
         query_ids = judged_queries[start : start + _BLOCK]
-        block_hits = np.full((len(query_ids), max(1, hits.shape[1])), _LIST_END, np.int32)
-        for position, query in enumerate(query_ids):
-            if query in row_of_query:
-                block_hits[position, : hits.shape[1]] = judged_index[hits[row_of_query[query]]]
-        block = _Block(block_hits, {query: dict(qrels[query]) for query in query_ids}, judged)
+        block_hits = _judged_hits(query_ids, row_of_query, hits, judged_index)
+        grades = {query: dict(qrels[query]) for query in query_ids}
+        block = _Block(block_hits, grades, judged)
         block_values = _by_ranx(block, measures, level)
-        check(query_ids, block_values, _by_trec_eval(block, measures, level))
+        reference = _by_trec_eval(block, measures, level)
+        check(query_ids, block_values, reference)
         for name in measures:
             values[name].update(zip(query_ids, block_values[name].tolist(), strict=True))
     return values
@@ -198,9 +204,26 @@ def _judged_index(ids: Sequence[str], judged: Sequence[str]) -> np.ndarray:
 
     Two entries at the end serve the rows -2 and -1, which index an array from its end: they stay -2 and -1.
     """
-    index_of = {document: index for index, document in enumerate(judged)}
+    index_of = _positions(judged)
     indices = [index_of.get(identifier, _NOT_JUDGED) for identifier in ids]
     return np.asarray([*indices, _NOT_JUDGED, _LIST_END], np.int32)
+
+
+def _positions(ids: Sequence[str]) -> dict[str, int]:
+    return {identifier: position for position, identifier in enumerate(ids)}
+
+
+def _judged_hits(
+    query_ids: Sequence[str], row_of_query: Mapping[str, int], hits: np.ndarray, judged_index: np.ndarray
+) -> np.ndarray:
+    """Return the hits [q, k] of some queries as indices of judged documents; a query without hits has an empty list."""
+    depth = hits.shape[1]
+    judged_hits = np.full((len(query_ids), max(1, depth)), _LIST_END, np.int32)
+    for position, query in enumerate(query_ids):
+        if query in row_of_query:
+            query_hits = hits[row_of_query[query]]
+            judged_hits[position, :depth] = judged_index[query_hits]
+    return judged_hits
 
 
 def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dict[str, np.ndarray]:
@@ -216,25 +239,29 @@ def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dic
     ranx_names = list(names.values())
     if len(ranx_names) == 1:
         ranx_names *= 2  # ranx fails on a single measure with a cutoff
-    values = ranx.evaluate(_ranx_judgements(block), run, ranx_names, return_mean=False)
+    judgements = _ranx_judgements(block)
+    values = ranx.evaluate(judgements, run, ranx_names, return_mean=False)
     return {name: np.asarray(values[ranx_name], np.float64) for name, ranx_name in names.items()}
 
 
 def _ranx_name(measure: _Measure, level: int) -> str:
-    cutoff = f"@{measure.cutoff}" if measure.cutoff else ""
-    return f"{_RANX[measure.kind]}{cutoff}-l{measure.least_grade(level)}"
+    name = _RANX[measure.kind]
+    if measure.cutoff:
+        name += f"@{measure.cutoff}"
+    return f"{name}-l{measure.least_grade(level)}"
 
 
 def _ranx_judgements(block: _Block) -> np.ndarray:
     """Return the judgements as pairs [Q, n, 2] of document index and grade, highest grades first."""
-    index_of = {document: index for index, document in enumerate(block.judged)}
+    index_of = _positions(block.judged)
     longest = max(1, *map(len, block.grades.values()))
     judgements = np.full((len(block.grades), longest, 2), (_NO_JUDGEMENT, 0.0))
     for query, grades in enumerate(block.grades.values()):
         # ranx takes the judgements of an array, in their order, for the ideal ranking.
         ideal = sorted(grades, key=grades.__getitem__, reverse=True)
         for position, document in enumerate(ideal):
-            judgements[query, position] = index_of[document], max(grades[document], 0)
+            grade = max(grades[document], 0)
+            judgements[query, position] = index_of[document], grade
     return judgements
 
 
@@ -248,12 +275,14 @@ def _by_trec_eval(block: _Block, measures: Mapping[str, _Measure], level: int) -
     groups: dict[int, dict[int, list[str]]] = {}  # depth -> least relevant grade -> names
     for name, measure in measures.items():
         levels = groups.setdefault(measure.depth(longest), {})
-        levels.setdefault(measure.least_grade(level), []).append(name)
+        names = levels.setdefault(measure.least_grade(level), [])
+        names.append(name)
     values: dict[str, np.ndarray] = {}
     for depth, levels in groups.items():
         run = _pytrec_run(block, depth)
         for least_grade, names in levels.items():
-            values |= _evaluate(block, run, least_grade, {name: measures[name] for name in names})
+            group = {name: measures[name] for name in names}
+            values |= _evaluate(block, run, least_grade, group)
     return values
 
 
@@ -268,7 +297,11 @@ def _evaluate(
     values = {}
     for name, trec_name in names.items():
         key = trec_name.replace(".", "_")
-        values[name] = np.asarray([by_query.get(query, {}).get(key, 0.0) for query in block.grades])
+        column = []
+        for query in block.grades:
+            query_values = by_query.get(query, {})
+            column.append(query_values.get(key, 0.0))
+        values[name] = np.asarray(column)
     return values
 
 
@@ -282,12 +315,13 @@ def _trec_name(measure: _Measure) -> str:
 def _pytrec_run(block: _Block, depth: int) -> dict[str, dict[str, float]]:
     """Return query -> document -> score for the first `depth` hits. Scores strictly fall: ties are broken already."""
     hits = block.hits[:, :depth]
-    scores = [float(score) for score in range(depth, 0, -1)]
+    scores = np.arange(depth, 0, -1.0).tolist()
     unjudged = [f"\1{position:09}" for position in range(depth)]  # no document has such an id
     lengths = (hits != _LIST_END).sum(1).tolist()
     lists = [unjudged[:length] for length in lengths]
     for row, position in np.argwhere(hits >= 0).tolist():
-        lists[row][position] = block.judged[hits[row, position]]
+        document = hits[row, position]
+        lists[row][position] = block.judged[document]
     run = {}
     for query, documents in zip(block.grades, lists, strict=True):
         run[query] = dict(zip(documents, scores, strict=False))
@@ -300,9 +334,9 @@ def check(queries: Sequence[str], values: Mapping[str, np.ndarray], reference: M
         in_range = (computed >= 0) & (computed <= 1 + _TOLERANCE)
         difference = np.abs(np.where(in_range, computed, 0) - reference[name])
         agree = in_range & (difference <= _TOLERANCE)
-        wrong = np.flatnonzero(~agree)
-        if not len(wrong):
+        if agree.all():
             continue
+        wrong = np.flatnonzero(~agree)
         examples = []
         for row in wrong[:3]:
             examples.append(f"{queries[row]} ({computed[row]:.6f}, {reference[name][row]:.6f})")

@@ -102,13 +102,15 @@ def top(scores: np.ndarray, depth: int, precedences: np.ndarray) -> tuple[np.nda
     rows = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
     worst = np.take_along_axis(scores, rows, 1).min(1)
     candidates = scores >= worst[:, None]
+    tied_at_cut = candidates.sum(1) > depth
     # The partition keeps arbitrary documents of those tied at the cut. The total order has to choose among them.
-    for query in np.flatnonzero(candidates.sum(1) > depth):
+    for query in np.flatnonzero(tied_at_cut):
         candidate_rows = np.flatnonzero(candidates[query])
         candidate_scores = scores[query, candidate_rows]
         ordered, _ = order(candidate_rows[None], candidate_scores[None], precedences)
         rows[query] = ordered[0, :depth]
-    return order(rows, np.take_along_axis(scores, rows, 1), precedences)
+    best_scores = np.take_along_axis(scores, rows, 1)
+    return order(rows, best_scores, precedences)
 
 
 def own_rows(queries: Sequence[str], ids: Sequence[str]) -> np.ndarray:
@@ -130,7 +132,8 @@ def finish(
     absent = rows < 0
     with np.errstate(over="ignore"):
         scores = np.where(absent, -np.inf, scores).astype(np.float32)
-    if not (np.isfinite(scores) | absent).all():
+    sound = np.isfinite(scores) | absent
+    if not sound.all():
         raise ValueError("a candidate's score is not finite as a 32-bit number")
     rows, scores = order(rows, scores, precedences)
     self_hits = 0
@@ -149,9 +152,9 @@ def _remove(marked: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> tuple[n
     scores = scores.copy()
     changed = np.flatnonzero(marked.any(1))
     unmarked = ~marked[changed]
-    shorter = (len(changed), rows.shape[1] - 1)
-    rows[changed, :-1] = rows[changed][unmarked].reshape(shorter)
-    scores[changed, :-1] = scores[changed][unmarked].reshape(shorter)
+    shape = (len(changed), rows.shape[1] - 1)
+    rows[changed, :-1] = rows[changed][unmarked].reshape(shape)
+    scores[changed, :-1] = scores[changed][unmarked].reshape(shape)
     rows[changed, -1] = -1
     scores[changed, -1] = -np.inf
     return rows, scores
@@ -167,7 +170,9 @@ def count_ties(rows: np.ndarray, scores: np.ndarray) -> int:
 def join(blocks: Sequence[Ranking], queries: int) -> Ranking:
     """Join blocks of queries, each [q, k], into one ranking; without a block, the lists of all `queries` are empty."""
     if not blocks:
-        return Ranking(np.empty((queries, 0), np.int32), np.empty((queries, 0), np.float32), 0, 0)
+        no_rows = np.empty((queries, 0), np.int32)
+        no_scores = np.empty((queries, 0), np.float32)
+        return Ranking(no_rows, no_scores, self_hits=0, ties=0)
     return Ranking(
         rows=np.concatenate([block.rows for block in blocks]),
         scores=np.concatenate([block.scores for block in blocks]),

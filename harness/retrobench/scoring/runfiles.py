@@ -16,7 +16,11 @@ __all__ = ["read_run", "write_run"]
 
 def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], ranking: Ranking, tag: str) -> None:
     """Write a ranking as a TREC run and as arrays with names; the arrays are read a hundred times faster."""
-    names = {"queries": list(queries), "documents": list(ids), "self_hits": ranking.self_hits}
+    names = {
+        "queries": list(queries),
+        "documents": list(ids),
+        "self_hits": ranking.self_hits,
+    }
     (folder / "names.json").write_text(json.dumps(names))
     np.save(folder / "rows.npy", ranking.rows)
     np.save(folder / "scores.npy", ranking.scores)
@@ -32,10 +36,12 @@ def _write_trec(path: Path, queries: Sequence[str], ids: Sequence[str], ranking:
     with open(path, "w", encoding="utf-8") as file:
         for query, rows, scores in zip(queries, ranking.rows, ranking.scores, strict=True):
             length = int(np.count_nonzero(rows >= 0))  # -1 ends a list
+            template = full_template
+            if length < depth:
+                template = "".join(lines[:length])
             documents = [ids[row] for row in rows[:length].tolist()]
             pairs = zip(documents, scores[:length].tolist(), strict=True)
             fields = tuple(itertools.chain.from_iterable(pairs))
-            template = full_template if length == depth else "".join(lines[:length])
             text = template % fields
             file.write(text.replace("\0", query))
 
@@ -45,5 +51,6 @@ def read_run(folder: Path) -> tuple[list[str], list[str], Ranking]:
     names = json.loads((folder / "names.json").read_text())
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     scores = np.load(folder / "scores.npy", mmap_mode="r")
-    ranking = Ranking(rows, scores, names.get("self_hits", 0), count_ties(rows, scores))
+    self_hits = names.get("self_hits", 0)
+    ranking = Ranking(rows, scores, self_hits, count_ties(rows, scores))
     return names["queries"], names["documents"], ranking

@@ -80,16 +80,21 @@ class Scored:
 
     def text(self, per_query: bool = False) -> str:
         """Return the measures to 4 decimals, counts, warnings and, with `per_query`, every query's values."""
-        measures = [(name, f"{value:.4f}") for name, value in self.measures.items()]
-        listing = Table([Column(""), Column("")], [*measures, ("", ""), *self._facts()])
+        rows = [(name, f"{value:.4f}") for name, value in self.measures.items()]
+        rows.append(("", ""))
+        rows += self._facts()
+        listing = Table([Column(""), Column("")], rows)
         lines = [f"{self.run} on {self.dataset or self.qrels}", "", listing.text()]
-        lines += [f"Warning: {warning}" for warning in self._warnings()]
+        for warning in self._warnings():
+            lines.append(f"Warning: {warning}")
         if per_query:
             lines += ["", self._table().text()]
         return "\n".join(lines)
 
     def _facts(self) -> list[tuple[str, str]]:
-        rule = "the dataset's rule" if self.drops_self else "no rule asks for it"
+        rule = "no rule asks for it"
+        if self.drops_self:
+            rule = "the dataset's rule"
         facts = [
             ("queries", f"{self.queries}, all that are judged: the mean is over them"),
             ("missing", f"{self.missing}"),
@@ -119,7 +124,12 @@ class Scored:
         """Return the measures whose cutoff is beyond the longest list, unless the collection is a toy."""
         if self.length < SHORT:
             return []
-        return [name for name in self.measures if (deepest([name]) or 0) > self.length]
+        deeper = []
+        for name in self.measures:
+            cutoff = deepest([name])
+            if cutoff is not None and cutoff > self.length:
+                deeper.append(name)
+        return deeper
 
     def _table(self) -> Table:
         """Return a row for each query."""
@@ -211,8 +221,11 @@ def _dataset_judgements(dataset: Dataset, level: int | None) -> _Judgements:
 
 
 def _file_judgements(path: Path, level: int | None) -> _Judgements:
-    reason = "the default" if level is None else "--relevance-level"
-    return _Judgements(dataset=None, qrels=str(path), grades=trec.read_qrels(path), level=level or 1, reason=reason)
+    grades = trec.read_qrels(path)
+    reason = "the default"
+    if level is not None:
+        reason = "--relevance-level"
+    return _Judgements(dataset=None, qrels=str(path), grades=grades, level=level or 1, reason=reason)
 
 
 def _require_common_queries(run: Path, queries: Sequence[str], judgements: _Judgements) -> None:
@@ -238,6 +251,9 @@ def _score(
     present = ranking.rows != -1
     judged_queries = judgements.grades.keys()
     answered_queries = set(itertools.compress(queries, present.any(1)))
+    means = {}
+    for name, by_query in values.items():
+        means[name] = float(np.mean(list(by_query.values())))
     return Scored(
         run=label,
         dataset=judgements.dataset,
@@ -247,7 +263,7 @@ def _score(
         missing=len(judged_queries - answered_queries),
         self_hits_removed=ranking.self_hits,
         ties=ranking.ties,
-        measures={name: float(np.mean(list(by_query.values()))) for name, by_query in values.items()},
+        measures=means,
         values=values,
         unjudged=len(set(queries) - judged_queries),
         unanswerable=len(unanswerable(judgements.grades, judgements.level)),

@@ -63,8 +63,11 @@ class Run:
         tied = ranking.tied(self.rows, self.scores)
         precedences = np.zeros(len(self.documents), np.int32)
         precedences[tied] = ranking.precedence(self.documents.take(tied).to_pylist())
-        own = self._own_rows() if drop_self else None
-        return ranking.finish(self.rows, self.scores, precedences, self.rows.shape[1], own)
+        own_rows = None
+        if drop_self:
+            own_rows = self._own_rows()
+        depth = self.rows.shape[1]
+        return ranking.finish(self.rows, self.scores, precedences, depth, own_rows)
 
     def _own_rows(self) -> np.ndarray:
         """Return the row of each query's own document, [Q]; -1 for a query without."""
@@ -155,7 +158,8 @@ def _first_repetition(query_of_line: np.ndarray, documents: Any) -> int | None:
         size = end - start
         document_codes = documents.slice(start, size).dictionary_encode().indices.to_numpy()
         # A number for each pair of query and document: equal pairs are neighbours once sorted.
-        pairs = np.sort(query_of_line[start:end].astype(np.int64) * size + document_codes)
+        query_codes = query_of_line[start:end].astype(np.int64) * size
+        pairs = np.sort(query_codes + document_codes)
         repeated = np.flatnonzero(pairs[1:] == pairs[:-1])
         if len(repeated):
             return int(pairs[repeated[0]] // size)

@@ -70,7 +70,9 @@ def _read_negatives(source: Dataset, examples: Examples, depth: int) -> np.ndarr
         documents.append(document)
     if not queries:
         return None
-    return grouped(np.asarray(queries), len(query_row), np.asarray(documents, np.int32), -1)
+    query_rows = np.asarray(queries)
+    document_rows = np.asarray(documents, np.int32)
+    return grouped(query_rows, len(query_row), document_rows, -1)
 
 
 def _fingerprint(source: Dataset) -> str:

@@ -42,7 +42,17 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     def make(folder: Path) -> dict[str, float]:
         model, vocabulary = load_encoder(encoder.path, entrant.representation, track.representation)
         source = TokenisedTexts.open(texts.path)
-        return write_vectors(folder, model, vocabulary, source, kind, max_length, precision == "bf16", manifest, label)
+        return write_vectors(
+            folder,
+            model,
+            vocabulary,
+            source,
+            kind=kind,
+            max_length=max_length,
+            halved=precision == "bf16",
+            facts=manifest,
+            label=label,
+        )
 
     return work.store.ensure(
         "encode", recipe, [encoder, texts], make, detail=plural, resumes=True, together=True, label=label

@@ -57,12 +57,13 @@ def candidates(blocks: Iterable[np.ndarray], examples: Examples, skip: int, dept
     query_rows = examples.query_rows[order]
     first_query = 0
     for ranked in blocks:
-        begin, end = np.searchsorted(query_rows, [first_query, first_query + len(ranked)])
+        next_query = first_query + len(ranked)
+        begin, end = np.searchsorted(query_rows, [first_query, next_query])
         rows = order[begin:end]
         positives = [examples.relevant[row] for row in rows]
-        rankings = ranked[query_rows[begin:end] - first_query]
-        negatives[rows] = exclude(rankings, positives, skip, depth)
-        first_query += len(ranked)
+        block_rows = query_rows[begin:end] - first_query
+        negatives[rows] = exclude(ranked[block_rows], positives, skip, depth)
+        first_query = next_query
     return negatives
 
 
@@ -71,6 +72,7 @@ def exclude(ranked: np.ndarray, positives: list[np.ndarray], skip: int, depth: i
     negatives = np.full((len(ranked), depth), -1, np.int32)
     for example, (rows, positive_rows) in enumerate(zip(ranked, positives, strict=True)):
         is_negative = ~np.isin(rows, positive_rows)
-        negative_rows = rows[is_negative][skip : skip + depth]
-        negatives[example, : len(negative_rows)] = negative_rows
+        negative_rows = rows[is_negative]
+        chosen = negative_rows[skip : skip + depth]
+        negatives[example, : len(chosen)] = chosen
     return negatives

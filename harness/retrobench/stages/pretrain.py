@@ -82,7 +82,8 @@ class _Corpus:
     def __init__(self, collections: list[TokenisedTexts]) -> None:
         self.collections = collections
         self.lengths = np.concatenate([texts.lengths for texts in collections])
-        self.ends = np.cumsum([len(texts) for texts in collections])
+        sizes = [len(texts) for texts in collections]
+        self.ends = np.cumsum(sizes)
 
     def _locate(self, row: int) -> tuple[TokenisedTexts, int]:
         """Return the collection of a row and the position in it."""

@@ -38,8 +38,12 @@ def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
         }
         for name in ("run", "dataset", "measures"):  # a row has fields of its own for these
             del facts[name]
-        means = {name: scored.measures[canonical(name, level)] for name in names}
-        values = {name: scored.values[canonical(name, level)] for name in names}
+        means = {}
+        values = {}
+        for name in names:
+            measure = canonical(name, level)
+            means[name] = scored.measures[measure]
+            values[name] = scored.values[measure]
         _write(folder / "scores.json", means, 1)
         _write(folder / "per_query.json", values)
         _write(folder / "facts.json", facts, 1)
@@ -54,19 +58,23 @@ def _write(file: Path, document: object, indent: int | None = None) -> None:
     file.write_text(json.dumps(document, indent=indent) + "\n")
 
 
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
 def scores(scored: Artifact) -> dict[str, float]:
     """Return the mean of each measure."""
-    means: dict[str, float] = json.loads((scored.path / "scores.json").read_text())
+    means: dict[str, float] = _read(scored.path / "scores.json")
     return means
 
 
 def per_query(scored: Artifact) -> Mapping[str, Mapping[str, float]]:
     """Return the value of each measure and query."""
-    values: Mapping[str, Mapping[str, float]] = json.loads((scored.path / "per_query.json").read_text())
+    values: Mapping[str, Mapping[str, float]] = _read(scored.path / "per_query.json")
     return values
 
 
 def facts(scored: Artifact) -> dict[str, Any]:
     """Return the counts and hashes behind the numbers."""
-    facts: dict[str, Any] = json.loads((scored.path / "facts.json").read_text())
+    facts: dict[str, Any] = _read(scored.path / "facts.json")
     return facts

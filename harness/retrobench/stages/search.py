@@ -25,7 +25,9 @@ def search(work: Work, dataset_id: str, queries: Artifact, passages: Artifact, d
     def make(folder: Path) -> dict[str, float]:
         searcher = Searcher(queries.path, passages.path, scale=scale, index=index)
         retrieve(folder, searcher, depth, dataset_id, name, drop_self)
-        return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
+        query_count = float(len(searcher.query_ids))
+        document_count = float(len(searcher.ids))
+        return {"queries": query_count, "documents": document_count}
 
     engine = EXACT if index == EXACT else f"faiss {index}"
     recipe = {"depth": depth, "scale": scale, "engine": engine, "drop_self": drop_self}

@@ -31,8 +31,6 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
     label = f"search {baseline.name} on {collection.id}"
 
     def make(folder: Path) -> dict[str, float]:
-        import bm25s
-
         documents = list(collection.dataset.documents())
         queries = list(collection.dataset.queries())
         document_ids = [document.id for document in documents]
@@ -43,11 +41,13 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
             own_rows = ranking.own_rows(query_ids, document_ids)
         texts = []
         for document in documents:
-            texts.append(f"{document.title} {document.text}".strip() if titles else document.text)
-        index = bm25s.BM25(k1=baseline.bm25.k1, b=baseline.bm25.b, method="lucene")
-        index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+            text = document.text
+            if titles:
+                text = f"{document.title} {text}".strip()
+            texts.append(text)
+        index = _index(texts, baseline)
         query_texts = [query.text for query in queries]
-        query_words = bm25s.tokenize(query_texts, stopwords="en", return_ids=False, show_progress=False)
+        query_words = _split_words(query_texts)
         blocks = []
         with bar(label, len(queries), "queries") as advance:
             for words, own_row in zip(query_words, own_rows, strict=True):
@@ -55,7 +55,8 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
                 rows, top_scores = ranking.top(scores[None], depth + drop_self, precedence)
                 blocks.append(ranking.finish(rows, top_scores, precedence, depth, own_row[None]))
                 advance(1)
-        write_run(folder, query_ids, document_ids, ranking.join(blocks, len(query_ids)), "bm25")
+        ranked = ranking.join(blocks, len(query_ids))
+        write_run(folder, query_ids, document_ids, ranked, "bm25")
         return {"queries": float(len(queries)), "documents": float(len(documents))}
 
     recipe = {
@@ -66,6 +67,23 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
         "drop_self": drop_self,
     }
     return work.store.ensure("search", recipe, [], make, dataset=collection.id, label=label)
+
+
+def _index(texts: list[str], baseline: Baseline) -> bm25s.BM25:
+    import bm25s
+
+    index = bm25s.BM25(k1=baseline.bm25.k1, b=baseline.bm25.b, method="lucene")
+    document_words = bm25s.tokenize(texts, stopwords="en", show_progress=False)
+    index.index(document_words, show_progress=False)
+    return index
+
+
+def _split_words(texts: list[str]) -> list[list[str]]:
+    """Return the words of each text."""
+    import bm25s
+
+    words: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+    return words
 
 
 def _score(index: bm25s.BM25, words: list[str], count: int) -> np.ndarray:

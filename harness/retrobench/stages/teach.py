@@ -41,7 +41,9 @@ def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
     teacher = work.inputs.teacher
     settings = experiment.track.finetune
     distil = experiment.track.distil
-    file = Path(distil.scores).expanduser() if distil.scores else None
+    file: Path | None = None
+    if distil.scores:
+        file = Path(distil.scores).expanduser()
     recipe: dict[str, Any] = {"examples": settings.examples, "judgements": texts.collection.qrels_hash}
     sources: list[Source] = [texts.documents, texts.queries]
     if file is not None:
@@ -59,15 +61,17 @@ def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
             candidates = read_scores(file, examples)
         else:
             assert teacher is not None and mined is not None
-            pairs = _Pairs(experiment, texts, examples, np.load(mined.path / "candidates.npy"))
+            mined_rows = np.load(mined.path / "candidates.npy")
+            pairs = _Pairs(experiment, texts, examples, mined_rows)
             candidates = pairs.score(teacher.path, folder)
         assert candidates.scores is not None and candidates.positive_scores is not None
         np.save(folder / "candidates.npy", candidates.rows)
         np.save(folder / "scores.npy", candidates.scores)
         np.save(folder / "positive_scores.npy", candidates.positive_scores)
         (folder / "scores.part").unlink(missing_ok=True)
-        count = np.isfinite(candidates.scores).sum() + np.isfinite(candidates.positive_scores).sum()
-        return {"pairs": float(count), **gpu_memory()}
+        candidate_count = np.isfinite(candidates.scores).sum()
+        positive_count = np.isfinite(candidates.positive_scores).sum()
+        return {"pairs": float(candidate_count + positive_count), **gpu_memory()}
 
     return work.store.ensure(
         "teach",
@@ -92,7 +96,8 @@ class _Pairs:
         self.candidates = candidates
         sizes = np.asarray([len(rows) for rows in examples.positives])
         owners = np.repeat(np.arange(len(sizes)), sizes)
-        self.positives = grouped(owners, len(sizes), np.concatenate(examples.positives), -1)  # [E, P]
+        positive_rows = np.concatenate(examples.positives)
+        self.positives = grouped(owners, len(sizes), positive_rows, -1)  # [E, P]
         self.documents = np.hstack([self.positives, candidates])  # [E, P + D] rows, or -1
 
     def score(self, teacher: Path, folder: Path) -> Candidates:
@@ -102,7 +107,8 @@ class _Pairs:
         bytes_per_example = 4 * self.documents.shape[1]
         scored_count = 0
         if file.exists():
-            scored_count = file.stat().st_size // (bytes_per_example * EXAMPLES) * EXAMPLES
+            whole_blocks = file.stat().st_size // (bytes_per_example * EXAMPLES)
+            scored_count = whole_blocks * EXAMPLES
         if scored_count:
             say(f"continuing at query {scored_count:,}")
         with file.open("ab") as stream, bar(f"teach {teacher.name}", count, "queries", scored_count) as advance:
@@ -115,12 +121,15 @@ class _Pairs:
                 advance(len(scores))
         scores = np.fromfile(file, np.float32).reshape(self.documents.shape)
         width = self.positives.shape[1]
-        return Candidates(self.candidates, scores[:, width:], scores[:, :width])
+        positive_scores = scores[:, :width]
+        candidate_scores = scores[:, width:]
+        return Candidates(self.candidates, candidate_scores, positive_scores)
 
     def _score_block(self, first: int, predict: Predictor) -> np.ndarray:
         """Return the scores of EXAMPLES examples, [n, P + D]; NaN for absent documents."""
-        documents = self.documents[first : first + EXAMPLES]
-        query_rows = self.examples.query_rows[first : first + EXAMPLES]
+        block = slice(first, first + EXAMPLES)
+        documents = self.documents[block]
+        query_rows = self.examples.query_rows[block]
         is_present = documents >= 0
         queries = np.repeat(query_rows, is_present.sum(1))
         pairs = np.stack([queries, documents[is_present]])
@@ -146,7 +155,8 @@ class _Pairs:
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
         bf16 = resolve_precision(track.finetune.precision) == "bf16"
-        query_texts = {query.id: query.text for query in self.texts.collection.dataset.queries()}
+        dataset = self.texts.collection.dataset
+        query_texts = {query.id: query.text for query in dataset.queries()}
         query_ids = self.examples.queries.ids
         document_texts = self._document_texts()
 
@@ -173,10 +183,12 @@ class _Pairs:
         A title is followed by a space, not by the separator, because teachers were not trained with the separator.
         """
         titles = self.experiment.track.finetune.reading.titles
+        scored_rows = self.documents[self.documents >= 0]
         needed = np.zeros(len(self.examples.documents), np.bool_)
-        needed[self.documents[self.documents >= 0]] = True
+        needed[scored_rows] = True
+        documents = self.texts.collection.dataset.documents()
         texts = []
-        for document, is_needed in zip(self.texts.collection.dataset.documents(), needed.tolist(), strict=True):
+        for document, is_needed in zip(documents, needed.tolist(), strict=True):
             if not is_needed:
                 texts.append("")
             elif titles:
@@ -209,9 +221,11 @@ def read_scores(file: Path, examples: Examples) -> Candidates:
         queries.append(query)
         documents.append(document)
         candidate_scores.append(score)
-    keys = np.asarray(queries)
-    rows = grouped(keys, len(query_row), np.asarray(documents, np.int32), -1)
-    scores = grouped(keys, len(query_row), np.asarray(candidate_scores, np.float32), np.nan)
+    query_rows = np.asarray(queries)
+    document_rows = np.asarray(documents, np.int32)
+    candidate_values = np.asarray(candidate_scores, np.float32)
+    rows = grouped(query_rows, len(query_row), document_rows, -1)
+    scores = grouped(query_rows, len(query_row), candidate_values, np.nan)
     return Candidates(
         rows[examples.query_rows],
         scores[examples.query_rows],
@@ -224,7 +238,8 @@ def _scores_of_positives(examples: Examples, scores: Mapping[tuple[int, int], fl
     most_positives = max(len(positives) for positives in examples.positives)
     table = np.full((len(examples), most_positives), np.nan, np.float32)
     for example, query in enumerate(examples.query_rows.tolist()):
-        for column, document in enumerate(examples.positives[example].tolist()):
+        positives = examples.positives[example].tolist()
+        for column, document in enumerate(positives):
             table[example, column] = scores.get((query, document), np.nan)
     return table
 

@@ -74,7 +74,8 @@ def sample_queries(work: Work, texts: TrainingTexts) -> Artifact:
         for query in collection.dataset.queries():
             if _has_answer(qrels.get(query.id, {}), document_ids):
                 useful.append((query.id, "", query.text))
-        drawn_rows = np.random.default_rng(0).permutation(len(useful))[:sample]
+        random = np.random.default_rng(0)
+        drawn_rows = random.permutation(len(useful))[:sample]
         sampled = [useful[row] for row in np.sort(drawn_rows)]
         return _write_queries(folder, sampled, work, collection, label)
 

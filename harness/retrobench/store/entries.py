@@ -37,7 +37,9 @@ class Recipe:
 
     def ingredients(self) -> dict[str, str]:
         """Return texts by name, the most informative ones first."""
-        texts = {name: json.dumps(value) for name, value in _flatten(self.settings)}
+        texts = {}
+        for name, value in _flatten(self.settings):
+            texts[name] = json.dumps(value)
         texts["retrobench"] = self.version
         texts["code"] = self.code or "none"
         for number, source in enumerate(self.sources, 1):
@@ -87,9 +89,11 @@ class Entry:
             seal = document.pop("seal")
             if seal != _digest(document):
                 return None
-            recipe = Recipe(**{field.name: document[field.name] for field in fields(Recipe)})
-            files = {name: _File(**file) for name, file in document["files"].items()}
-            return cls(recipe, files, document["cost"], document["date"])
+            ingredients = {field.name: document[field.name] for field in fields(Recipe)}
+            files = {}
+            for name, file in document["files"].items():
+                files[name] = _File(**file)
+            return cls(Recipe(**ingredients), files, document["cost"], document["date"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
@@ -146,9 +150,15 @@ def _digest(document: Mapping[str, Any]) -> str:
 def to_json_values(value: Any, name: str) -> Any:
     """Return `value` as JSON has it. TypeError names a setting without a fixed text, which would change its key."""
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: to_json_values(inner, f"{name}.{key}") for key, inner in value.items()}
+        settings = {}
+        for key, inner in value.items():
+            settings[key] = to_json_values(inner, f"{name}.{key}")
+        return settings
     if isinstance(value, list | tuple):
-        return [to_json_values(inner, f"{name}[{n}]") for n, inner in enumerate(value)]
+        items = []
+        for number, inner in enumerate(value):
+            items.append(to_json_values(inner, f"{name}[{number}]"))
+        return items
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, str | int | float):

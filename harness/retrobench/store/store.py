@@ -102,8 +102,10 @@ class Store:
         `make` on one folder, and the returned floats of rank 0 count.
         """
         origins = [f"{source.stage}/{source.key}" for source in sources]
-        recipe = Recipe(stage, to_json_values(settings, "settings"), origins, retrobench_version(), code)
-        call = _Call(self.root / stage / recipe.key, recipe, make, resumes, label or stage)
+        json_settings = to_json_values(settings, "settings")
+        recipe = Recipe(stage, json_settings, origins, retrobench_version(), code)
+        folder = self.root / stage / recipe.key
+        call = _Call(folder, recipe, make, resumes, label or stage)
         self._open(call.folder.parent)
         is_shared = together and processes.size() > 1
         ensure = self._ensure_together if is_shared else self._ensure_alone
@@ -161,7 +163,8 @@ class Store:
         if entry is None or fault:
             _set_aside(call.folder)
             return f"{call.short} is damaged and is made again ({fault})"
-        self._verified[call.folder] = call.artifact(True, entry.cost), f"same settings and sources, {entry.history}"
+        artifact = call.artifact(True, entry.cost)
+        self._verified[call.folder] = artifact, f"same settings and sources, {entry.history}"
         return ""
 
     def _difference(self, recipe: Recipe) -> str:
@@ -172,11 +175,14 @@ class Store:
             cached = entry.recipe.ingredients()
             names = [name for name in ingredients | cached if ingredients.get(name) != cached.get(name)]
             if names:
-                differences.append((-len(names), entry.date, names[0], cached.get(names[0], "none")))
+                first_name = names[0]
+                cached_text = cached.get(first_name, "none")
+                differences.append((-len(names), entry.date, first_name, cached_text))
         if not differences:
             return "new (first time)"
         _, _, name, cached_text = max(differences)
-        return f"new ({name} {_short(ingredients.get(name, 'none'))}, nearest cached has {_short(cached_text)})"
+        text = ingredients.get(name, "none")
+        return f"new ({name} {_short(text)}, nearest cached has {_short(cached_text)})"
 
     def _entries(self, stage: str) -> Iterator[Entry]:
         for folder in (self.root / stage).iterdir():

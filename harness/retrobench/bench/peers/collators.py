@@ -63,7 +63,8 @@ def whole_word_mask(tokens: Sequence[str], ratio: float, draw: random.Random) ->
     """Return 1 at each token that is masked, as transformers' DataCollatorForWholeWordMask drew it until version 4."""
     words = _words(tokens)
     draw.shuffle(words)
-    budget = min(MOST_MASKED, max(1, round(len(tokens) * ratio)))
+    share = max(1, round(len(tokens) * ratio))
+    budget = min(MOST_MASKED, share)
     masked: set[int] = set()
     for positions in words:
         if len(masked) >= budget:
@@ -97,7 +98,8 @@ def retromae(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: in
         rows.append(torch.tensor(window.ids))
         masks.append(torch.tensor(whole_word_mask(window.pieces, RATIO, draw)))
         matrices.append(_draw_visible(window.pieces, draw))
-        labels.append(torch.tensor([UNLABELLED, *window.ids[1:-1], UNLABELLED]))
+        word_ids = window.ids[1:-1]
+        labels.append(torch.tensor([UNLABELLED, *word_ids, UNLABELLED]))
     clean = _pad(rows, vocabulary.pad)
     length = clean.shape[1]
     visible = clean.new_zeros(len(rows), length, length)
@@ -198,10 +200,13 @@ def _encoder_side(
 ) -> Batch:
     """Return ids corrupted 80/10/10, the mask of real tokens, and labels, padded to the batch's longest text."""
     ids = _pad(rows, vocabulary.pad)
-    selected = _pad(masks, 0).bool() & ~_special(ids, vocabulary)
+    is_word = ~_special(ids, vocabulary)
+    selected = _pad(masks, 0).bool() & is_word
     generator = torch.Generator().manual_seed(draw.getrandbits(63))
-    masked = torch.bernoulli(torch.full(ids.shape, 0.8), generator=generator).bool() & selected
-    swapped = torch.bernoulli(torch.full(ids.shape, 0.5), generator=generator).bool() & selected & ~masked
+    mask_draws = torch.bernoulli(torch.full(ids.shape, 0.8), generator=generator)
+    masked = mask_draws.bool() & selected
+    swap_draws = torch.bernoulli(torch.full(ids.shape, 0.5), generator=generator)
+    swapped = swap_draws.bool() & selected & ~masked
     random_ids = torch.randint(vocabulary.size, ids.shape, generator=generator)
     corrupted = ids.masked_fill(masked, vocabulary.mask)
     corrupted = torch.where(swapped, random_ids, corrupted)

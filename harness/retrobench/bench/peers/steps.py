@@ -55,8 +55,9 @@ class Decoder(nn.Module):
         scale = math.sqrt(queries.shape[-1])
         scores = torch.matmul(queries, keys.transpose(-1, -2)) / scale + added  # [B, H, L, L]
         shares = self.attention_dropout(F.softmax(scores, dim=-1))
-        mixed = torch.matmul(shares, values).permute(0, 2, 1, 3)  # [B, L, H, D / H]
-        projected = self.dropout(self.project(mixed.reshape(query.shape)))
+        mixed = torch.matmul(shares, values)  # [B, H, L, D / H]
+        joined = mixed.permute(0, 2, 1, 3).reshape(query.shape)
+        projected = self.dropout(self.project(joined))
         attended = self.attention_norm(projected + query)
         expanded = F.gelu(self.expand(attended))
         contracted = self.dropout(self.contract(expanded))
@@ -65,7 +66,8 @@ class Decoder(nn.Module):
     def _split(self, stream: Tensor) -> Tensor:
         """Return the heads of a stream, [B, H, L, D / H]."""
         batch, length, width = stream.shape
-        return stream.view(batch, length, self.heads, width // self.heads).permute(0, 2, 1, 3)
+        heads = stream.view(batch, length, self.heads, width // self.heads)
+        return heads.permute(0, 2, 1, 3)
 
 
 class Released(nn.Module):
@@ -74,7 +76,9 @@ class Released(nn.Module):
     def __init__(self, lm: BertForMaskedLM, loss: str) -> None:
         super().__init__()
         self.lm = lm
-        self.decoder = Decoder(lm.config) if loss == "retromae" else None
+        self.decoder: Decoder | None = None
+        if loss == "retromae":
+            self.decoder = Decoder(lm.config)
         self._loss: Callable[..., dict[str, Tensor]] = getattr(self, loss)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
@@ -90,9 +94,10 @@ class Released(nn.Module):
         sentence = output.hidden_states[-1][:, :1]  # [B, 1, D]
         embeddings = self.lm.bert.embeddings
         context = torch.cat([sentence, embeddings(batch["decoder_input_ids"])[:, 1:]], dim=1)
-        positions = embeddings.position_embeddings.weight
-        query = positions[: context.shape[1]] + sentence
-        hidden = 1.0 - batch["decoder_attention_mask"][:, None].to(context.dtype)
+        length = context.shape[1]
+        query = embeddings.position_embeddings.weight[:length] + sentence
+        visible = batch["decoder_attention_mask"][:, None]  # [B, 1, L, L]
+        hidden = 1.0 - visible.to(context.dtype)
         lowest = torch.finfo(context.dtype).min
         decoded = self.decoder(query, context, hidden * lowest)
         logits = self.lm.cls(decoded)  # [B, L, V]
@@ -123,7 +128,9 @@ def copy_weights(ours: Pretraining, loss: str) -> Released:
     """
     device = next(ours.parameters()).device
     settings: dict[str, Any] = ours.backbone.config.to_dict()
-    settings["attn_implementation"] = "sdpa" if device.type == "cuda" else "eager"
+    settings["attn_implementation"] = "eager"
+    if device.type == "cuda":
+        settings["attn_implementation"] = "sdpa"
     model = Released(BertForMaskedLM(BertConfig(**settings)), loss)
     model.lm.load_state_dict(ours.backbone.lm.state_dict())
     if model.decoder is not None:

@@ -94,13 +94,16 @@ class Sbert:
         judgements = list(qrels)
         judged = {query_id for query_id, _, _ in judgements}
         counts["train judgements"] = write_qrels(site, "train", judgements)
-        counts["train queries"] = write_queries(site, {key: text for key, text in texts if key in judged})
+        judged_texts = {query_id: text for query_id, text in texts if query_id in judged}
+        counts["train queries"] = write_queries(site, judged_texts)
         if not self.sample:
             check_counts(site, counts, PUBLISHED)
         negatives = write_negatives(site, "train", self._negatives(mined_file, scores, judged))
         if not negatives:
             raise RetrobenchError(f"{mined_file} names no negatives of {', '.join(SYSTEMS)} for a training query.")
-        filtering = "unfiltered" if self.margin is None else f"cross-encoder margin {self.margin:g}"
+        filtering = "unfiltered"
+        if self.margin is not None:
+            filtering = f"cross-encoder margin {self.margin:g}"
         title = f"MS MARCO passages without titles; sentence-transformers' hard negatives, {filtering}"
         write_description(site, title, rules.rule("msmarco-passage/train"), {})
         return (
@@ -141,9 +144,11 @@ class _Mined:
         """Parse a line, with its own scores unless `scores` are given."""
         row = json.loads(line)
         query = int(row["qid"])
-        negatives = [items for system, items in row["neg"].items() if system in SYSTEMS]
-        query_scores = scores.by_passage(query) if scores else _own_scores([row["pos"], *negatives])
-        return cls(query, _passage_ids(row["pos"]), tuple(map(_passage_ids, negatives)), query_scores)
+        positives = row["pos"]
+        rankings = [items for system, items in row["neg"].items() if system in SYSTEMS]
+        query_scores = scores.by_passage(query) if scores else _own_scores([positives, *rankings])
+        systems = tuple(map(_passage_ids, rankings))
+        return cls(query, _passage_ids(positives), systems, query_scores)
 
     def negatives(self, margin: float | None, per_system: int) -> list[int]:
         """Return the first `per_system` new passages of each system whose scores are low enough."""
@@ -158,7 +163,8 @@ class _Mined:
                 if len(chosen) == most:
                     break
                 # A passage without a score may be an answer.
-                if passage not in self.positives and self.scores.get(passage, math.inf) <= ceiling:
+                score = self.scores.get(passage, math.inf)
+                if passage not in self.positives and score <= ceiling:
                     chosen[passage] = None
         return list(chosen)
 
@@ -208,12 +214,16 @@ class _Scores:
                 count += len(passages)
         if not count:
             raise RetrobenchError(f"No scores in {by_hand}: query-id, corpus-id and score with tabs are expected.")
-        return cls(np.memmap(passages_file, np.int32, "r"), np.memmap(scores_file, np.float64, "r"), rows)
+        all_passages = np.memmap(passages_file, np.int32, "r")
+        all_scores = np.memmap(scores_file, np.float64, "r")
+        return cls(all_passages, all_scores, rows)
 
     def by_passage(self, query: int) -> dict[int, float]:
         """Return passage -> score for a query."""
         rows = self.rows.get(query, slice(0))
-        return dict(zip(self.passages[rows].tolist(), self.scores[rows].tolist(), strict=True))
+        passages = self.passages[rows].tolist()
+        scores = self.scores[rows].tolist()
+        return dict(zip(passages, scores, strict=True))
 
 
 Group = tuple[int, NDArray[np.generic], NDArray[np.generic]]  # a query, its passages, their scores
@@ -226,7 +236,8 @@ def _score_groups(by_hand: Path, folder: Path) -> Iterator[Group]:
 
 
 def _groups_of_tsv(file: Path) -> Iterator[Group]:
-    rows = (line.split(b"\t") for line in sources.lines(file) if line[:1].isdigit())  # skips a header
+    lines = sources.lines(file)
+    rows = (line.split(b"\t") for line in lines if line[:1].isdigit())  # skips a header
     for query, group in itertools.groupby(rows, key=lambda row: row[0]):
         passages = []
         scores = []
@@ -274,7 +285,8 @@ def _mined_file(site: Site) -> Path:
 
 
 def _has_scores(mined_file: Path) -> bool:
-    row = json.loads(next(sources.lines(mined_file), b"{}"))
+    first_line = next(sources.lines(mined_file), b"{}")
+    row = json.loads(first_line)
     return any(isinstance(item, dict) for item in row.get("pos", []))
 
 

@@ -82,7 +82,9 @@ def _append(url: str, partial: Path, remote: Remote) -> None:
     """Append the missing bytes to `partial`, or write all of them where the server cannot resume."""
     import requests
 
-    received = partial.stat().st_size if partial.exists() else 0
+    received = 0
+    if partial.exists():
+        received = partial.stat().st_size
     if received and received == remote.size:
         return
     headers = {"Accept-Encoding": "identity"}

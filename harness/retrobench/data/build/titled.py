@@ -92,16 +92,18 @@ class Titled:
         for split in splits:
             judgements = list(split.qrels)
             _check_judgements(split, judgements, passages)
-            judged = dict.fromkeys(query_id for query_id, _, _ in judgements)
+            judged_texts = {query_id: split.queries[query_id] for query_id, _, _ in judgements}
+            query_count = len(judged_texts)
             counts[f"{split.name} judgements"] = write_qrels(site, split.name, judgements)
-            counts[f"{split.name} queries"] = len(judged)
-            query_counts.append(f"{len(judged):,} {split.name}")
-            texts |= {query_id: split.queries[query_id] for query_id in judged}
+            counts[f"{split.name} queries"] = query_count
+            query_counts.append(f"{query_count:,} {split.name}")
+            texts |= judged_texts
         if not self.sample:
             check_counts(site, counts, PUBLISHED)
         write_queries(site, texts)
         negatives = write_negatives(site, "train", first_negatives(triples, self.negatives))
-        write_description(site, TITLE, rules.rule("msmarco-passage/dev/small"), dict.fromkeys(TOPICS, DEEP))
+        rule = rules.rule("msmarco-passage/dev/small")
+        write_description(site, TITLE, rule, dict.fromkeys(TOPICS, DEEP))
         titled = int((passages.titles >= 0).sum())
         return (
             f"{counts['passages']:,} passages, {titled:,} with a title; queries: {', '.join(query_counts)}; "
@@ -154,7 +156,8 @@ def _check_judgements(split: _Split, judgements: Collection[Judgement], passages
         if query_id not in split.queries:
             raise RetrobenchError(f"The {split.name} judgements name query {query_id}, of which no text was found.")
     judged = np.array([int(passage_id) for _, passage_id, _ in judgements])
-    absent = judged[~np.isin(judged, passages.ids)]
+    is_absent = ~np.isin(judged, passages.ids)
+    absent = judged[is_absent]
     if len(absent):
         raise RetrobenchError(f"The {split.name} judgements name passage {absent[0]}, which para.txt lacks.")
 
@@ -165,8 +168,10 @@ def _index(archive: Path) -> _Passages:
     titled_ids, title_positions = _text_positions(archive / "para.title.txt")
     titles = np.full(len(ids), -1)
     if len(titled_ids):
-        rows = np.searchsorted(titled_ids, ids).clip(max=len(titled_ids) - 1)
-        titles = np.where(titled_ids[rows] == ids, title_positions[rows], -1)
+        last_row = len(titled_ids) - 1
+        rows = np.searchsorted(titled_ids, ids).clip(max=last_row)
+        is_titled = titled_ids[rows] == ids
+        titles = np.where(is_titled, title_positions[rows], -1)
     return _Passages(ids, texts, titles)
 
 
@@ -186,7 +191,8 @@ def _text_positions(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     unsorted_ids = np.asarray(ids, dtype=np.int64)
     order = np.argsort(unsorted_ids, kind="stable")
     ascending = unsorted_ids[order]
-    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    is_repeated = ascending[1:] == ascending[:-1]
+    repeated = ascending[1:][is_repeated]
     if len(repeated):
         raise RetrobenchError(f"{file} has passage {repeated[0]} twice.")
     return ascending, np.asarray(positions, dtype=np.int64)[order]
@@ -244,7 +250,8 @@ def first_negatives(triples: Path, per_query: int) -> Iterator[IdPair]:
             for start, end in itertools.pairwise([*starts, len(queries)]):
                 query = int(queries[start])
                 count = counts.get(query, 0)
-                negatives = passages[start : min(end, start + per_query - count)].tolist()
+                last = min(end, start + per_query - count)
+                negatives = passages[start:last].tolist()
                 counts[query] = count + len(negatives)
                 for passage in negatives:
                     yield str(query), str(passage)

@@ -77,10 +77,12 @@ class Wikibook:
         """Return the parquet files among the sources if they are complete, else the hub's."""
         folder = site.sources / name
         files = sources.complete_parquet(folder)
-        if not files or (not self.sample and _row_count(files) != PUBLISHED[unit]):
+        if self.sample:
+            return files or sources.download_parquet(*hub_location, folder)
+        published = PUBLISHED[unit]
+        if not files or _row_count(files) != published:
             files = sources.download_parquet(*hub_location, folder)
-        if not self.sample:
-            check_counts(site, {unit: _row_count(files)}, {unit: PUBLISHED[unit]})
+        check_counts(site, {unit: _row_count(files)}, {unit: published})
         return files
 
 
@@ -114,8 +116,10 @@ def sentences(text: str) -> Iterator[str]:
     """Yield the sentences of an English text, without the space between them."""
     start = 0
     for match in _END.finditer(text):
-        end = match.end(1) if match[1] else match.start()
-        if match[1] == "." and _ABBREVIATION.search(text[max(start, end - LONGEST) : end]):
+        stop = match[1]
+        end = match.end(1) if stop else match.start()
+        last_word_start = max(start, end - LONGEST)
+        if stop == "." and _ABBREVIATION.search(text[last_word_start:end]):
             continue
         if start < end:
             yield text[start:end]
@@ -131,10 +135,12 @@ def _article_blocks(files: list[Path], counter: TokenCounter, full: int) -> Iter
         for articles in _batches(files, ("id", "text"), ARTICLES_AT_A_TIME):
             split_articles = [list(sentences(article["text"])) for article in articles]
             # One call for all articles, because the tokenizer works in parallel.
-            counts = iter(counter(list(itertools.chain.from_iterable(split_articles))))
+            all_sentences = list(itertools.chain.from_iterable(split_articles))
+            counts = iter(counter(all_sentences))
             for article, texts in zip(articles, split_articles, strict=True):
                 text_counts = list(itertools.islice(counts, len(texts)))
-                for number, block in enumerate(blocks(texts, text_counts, full)):
+                article_blocks = blocks(texts, text_counts, full)
+                for number, block in enumerate(article_blocks):
                     yield f"wiki-{article['id']}-{number}", block
             advance(len(articles))
 

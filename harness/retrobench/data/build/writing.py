@@ -12,7 +12,7 @@ import errno
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,27 +86,29 @@ def write_queries(site: Site, texts: Mapping[str, str]) -> int:
 
 def write_qrels(site: Site, split: str, judgements: Iterable[Judgement]) -> int:
     """Write qrels/SPLIT.tsv from query id, document id and grade, and return the number of judgements."""
-    rows = (f"{query_id}\t{document_id}\t{grade}" for query_id, document_id, grade in judgements)
-    return _write_tsv(site.folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", rows)
+    file = site.folder / "qrels" / f"{split}.tsv"
+    return _write_tsv(file, ("query-id", "corpus-id", "score"), judgements)
 
 
 def write_negatives(site: Site, split: str, pairs: Iterable[IdPair]) -> int:
     """Write negatives/SPLIT.tsv from query id and document id, and return the number of pairs."""
-    rows = (f"{query_id}\t{document_id}" for query_id, document_id in pairs)
-    return _write_tsv(site.folder / "negatives" / f"{split}.tsv", "query-id\tcorpus-id", rows)
+    file = site.folder / "negatives" / f"{split}.tsv"
+    return _write_tsv(file, ("query-id", "corpus-id"), pairs)
 
 
 def write_description(site: Site, title: str, rule: Rule, splits: Mapping[str, Rule]) -> None:
     """Write dataset.toml: the title, the rule, and the rules of the splits that depart from it."""
     # A JSON string or array is valid TOML.
-    lines = [f"title = {json.dumps(title, ensure_ascii=False)}", *_rule_settings(rule)]
+    quoted_title = json.dumps(title, ensure_ascii=False)
+    lines = [f"title = {quoted_title}", *_rule_settings(rule)]
     for split, split_rule in splits.items():
         lines += ["", f"[splits.{split}]", *_rule_settings(split_rule)]
-    (site.folder / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_lines(site.folder / "dataset.toml", lines)
 
 
 def _rule_settings(rule: Rule) -> list[str]:
-    return [f"relevance_level = {rule.relevance_level}", f"measures = {json.dumps(rule.measures)}"]
+    measures = json.dumps(rule.measures)
+    return [f"relevance_level = {rule.relevance_level}", f"measures = {measures}"]
 
 
 def check_counts(site: Site, counts: Mapping[str, int], published: Mapping[str, int]) -> None:
@@ -123,8 +125,10 @@ def _write_jsonl(file: Path, rows: Iterable[Mapping[str, str]]) -> int:
     return _write_lines(file, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
-def _write_tsv(file: Path, header: str, rows: Iterable[str]) -> int:
-    return _write_lines(file, itertools.chain([header], rows)) - 1
+def _write_tsv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+    """Write the header and the rows, and return the number of rows."""
+    lines = ("\t".join(map(str, row)) for row in itertools.chain([header], rows))
+    return _write_lines(file, lines) - 1
 
 
 def _write_lines(file: Path, rows: Iterable[str]) -> int:

@@ -30,12 +30,14 @@ class TitledDoc(NamedTuple):
 
 
 def _lines(name: str) -> list[bytes]:
-    return lzma.decompress((shipped_folder("squad") / name).read_bytes()).splitlines()
+    file = shipped_folder("squad") / name
+    return lzma.decompress(file.read_bytes()).splitlines()
 
 
 def _records(name: str) -> list[dict[str, str]]:
     # Parsing one array takes less than half the time of parsing line by line.
-    records: list[dict[str, str]] = json.loads(b"[" + b",".join(_lines(name)) + b"]")
+    rows = b",".join(_lines(name))
+    records: list[dict[str, str]] = json.loads(b"[" + rows + b"]")
     return records
 
 
@@ -44,13 +46,18 @@ def _records(name: str) -> list[dict[str, str]]:
 def _docs() -> dict[str, TitledDoc]:
     docs = {}
     for row in _records("corpus.jsonl.xz"):
-        docs[row["_id"]] = TitledDoc(row["_id"], row["title"], row["text"])
+        doc_id = row["_id"]
+        docs[doc_id] = TitledDoc(doc_id, row["title"], row["text"])
     return docs
 
 
 @functools.cache
 def _queries() -> dict[str, GenericQuery]:
-    return {row["_id"]: GenericQuery(row["_id"], row["text"]) for row in _records("queries.jsonl.xz")}
+    queries = {}
+    for row in _records("queries.jsonl.xz"):
+        query_id = row["_id"]
+        queries[query_id] = GenericQuery(query_id, row["text"])
+    return queries
 
 
 @functools.cache
@@ -91,7 +98,8 @@ class _Source(DocSource):  # type: ignore[misc]
 
 class _Store(Docstore):  # type: ignore[misc]
     def get_many_iter(self, doc_ids: Iterable[str]) -> Iterator[TitledDoc]:
-        return (_docs()[doc_id] for doc_id in doc_ids if doc_id in _docs())
+        docs = _docs()
+        return (docs[doc_id] for doc_id in doc_ids if doc_id in docs)
 
 
 class SquadDocs(BaseDocs):  # type: ignore[misc]
@@ -173,5 +181,7 @@ def datasets() -> dict[str, Any]:
     docs = SquadDocs()
     by_id = {SQUAD: Dataset(docs)}
     for split in SPLITS:
-        by_id[f"{SQUAD}/{split}"] = Dataset(docs, SquadQueries(split), SquadQrels(split))
+        queries = SquadQueries(split)
+        qrels = SquadQrels(split)
+        by_id[f"{SQUAD}/{split}"] = Dataset(docs, queries, qrels)
     return by_id

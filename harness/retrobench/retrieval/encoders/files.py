@@ -54,13 +54,13 @@ class Files:
     def path_of(self, kind: str) -> str:
         """Return the path of the first module of a type, such as `1_Pooling`; empty for the folder itself."""
         for module_path, module_type in self.modules or ():
-            if module_type.rpartition(".")[2] == kind:
+            if _class_name(module_type) == kind:
                 return module_path
         return ""
 
     def lists(self, kind: str) -> bool:
         """Return whether modules.json has a module of this type."""
-        return any(module_type.rpartition(".")[2] == kind for _, module_type in self.modules or ())
+        return any(_class_name(module_type) == kind for _, module_type in self.modules or ())
 
     def key(self) -> str:
         """Return a hash of all files that are loaded."""
@@ -117,6 +117,11 @@ class Files:
             )
 
 
+def _class_name(module_type: str) -> str:
+    _, _, class_name = module_type.rpartition(".")
+    return class_name
+
+
 def find(name: str) -> Path:
     """Return the folder `name`, else the hub's snapshot, which is downloaded unless HF_HUB_OFFLINE is set."""
     if name in MODELS:
@@ -129,7 +134,9 @@ def find(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(IGNORED)))
     except Exception as error:  # a wrong id, a lack of network and of permission raise unrelated types
-        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
+        reason = type(error).__name__
+        if str(error):
+            reason = str(error).splitlines()[0].rstrip(". ")
         raise RetrobenchError(
             f"Model {name!r} is neither a folder, nor one of {', '.join(MODELS)}, nor to be had from the hub "
             f"({reason}). Check the name, or download it and give the folder."

@@ -8,7 +8,7 @@ A model made of a Transformer, a Pooling and layers on top of the vector takes a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,25 +48,37 @@ class Forward:
         self.model.eval()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            transformer = self.model.transformers_model if self._is_plain() else None
-            if transformer is not None and self.model.dtype == torch.bfloat16:
-                stack.enter_context(bfloat16_layers(transformer))
-            if transformer is not None and self._reads_first_only():
-                stack.enter_context(first_token_only(transformer))
+            if self._is_plain():
+                self._enter_faster_forwards(stack)
             yield
+
+    def _enter_faster_forwards(self, stack: ExitStack) -> None:
+        transformer = self.model.transformers_model
+        if transformer is None:
+            return
+        if self.model.dtype == torch.bfloat16:
+            stack.enter_context(bfloat16_layers(transformer))
+        if self._reads_first_only():
+            stack.enter_context(first_token_only(transformer))
 
     def window(self, texts: Sequence[str]) -> Tokenised | Whole:
         """Return texts as a window, tokenised if the model is plain and reads tokens alone."""
-        tokenised = self._tokenised(texts) if self._is_plain() else None
-        return tokenised or Whole(texts, self.model.device.type)
+        if self._is_plain():
+            tokenised = self._tokenised(texts)
+            if tokenised is not None:
+                return tokenised
+        return Whole(texts, self.model.device.type)
 
     def __call__(self, batch: Any) -> Tensor:
         """Return the vectors [B, d] float32 of a window's batch, on the model's device."""
         vectors: Tensor
         if isinstance(batch, dict):
-            vectors = self.model(self._on_device(batch), task=self.task)["sentence_embedding"]
+            features = self._on_device(batch)
+            vectors = self.model(features, task=self.task)["sentence_embedding"]
         else:
-            encode = self.model.encode_query if self.task == "query" else self.model.encode_document
+            encode = self.model.encode_document
+            if self.task == "query":
+                encode = self.model.encode_query
             vectors = encode(
                 batch, prompt=self.prompt, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True
             )
@@ -107,13 +119,12 @@ class Forward:
         """Return texts as tokens, or None if the model reads more of a text than its tokens."""
         rows: list[dict[str, np.ndarray]] = [{} for _ in texts]
         extras: dict[str, Any] = {}
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        for start in range(0, len(order), CHUNK):
-            chunk_rows = order[start : start + CHUNK]
+        by_characters = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(texts), CHUNK):
+            chunk_rows = by_characters[start : start + CHUNK]
             chunk_texts = [texts[row] for row in chunk_rows]
             features = self.model.preprocess(chunk_texts, prompt=self.prompt, task=self.task)
-            tensors = {name: value for name, value in features.items() if torch.is_tensor(value)}
-            chunk_extras = {name: value for name, value in features.items() if name not in tensors}
+            tensors, chunk_extras = _split_features(features)
             if not _are_tokens(tensors) or chunk_extras.keys() - _EXTRAS:
                 return None
             if extras and chunk_extras != extras:
@@ -127,7 +138,23 @@ class Forward:
     def _padding(self) -> dict[str, int]:
         """Return the value that pads each tensor."""
         tokenizer: Any = self.model.tokenizer
-        return {name: int(getattr(tokenizer, attribute, 0) or 0) for name, attribute in _TENSORS.items()}
+        padding = {}
+        for name, attribute in _TENSORS.items():
+            value = getattr(tokenizer, attribute, None)
+            padding[name] = int(value or 0)
+        return padding
+
+
+def _split_features(features: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of tokenised texts, and their other values."""
+    tensors = {}
+    extras = {}
+    for name, value in features.items():
+        if torch.is_tensor(value):
+            tensors[name] = value
+        else:
+            extras[name] = value
+    return tensors, extras
 
 
 def _are_tokens(tensors: dict[str, Tensor]) -> bool:
@@ -138,7 +165,8 @@ def _are_tokens(tensors: dict[str, Tensor]) -> bool:
     if any(tensor.shape != mask.shape for tensor in tensors.values()):
         return False
     lengths = mask.sum(1)
-    return torch.equal(mask.bool(), torch.arange(mask.shape[1]) < lengths[:, None])
+    columns = torch.arange(mask.shape[1])
+    return torch.equal(mask.bool(), columns < lengths[:, None])
 
 
 def _unpadded(tensors: dict[str, Tensor], index: int, length: int) -> dict[str, np.ndarray]:
@@ -164,11 +192,13 @@ class Tokenised:
         """Return the features of these rows as `preprocess` gives them, padded on the right."""
         texts = [self.rows[row] for row in rows]
         longest = max(len(text["attention_mask"]) for text in texts)
+        shape = (len(texts), longest)
         features: dict[str, Any] = dict(self.extras)
-        for name in texts[0]:
-            padded = np.full((len(texts), longest), self.padding[name], texts[0][name].dtype)
+        for name, first_text in texts[0].items():
+            padded = np.full(shape, self.padding[name], first_text.dtype)
             for index, text in enumerate(texts):
-                padded[index, : len(text[name])] = text[name]
+                values = text[name]
+                padded[index, : len(values)] = values
             features[name] = torch.from_numpy(padded)
         return features
 
@@ -183,9 +213,11 @@ class Whole:
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
         """Yield the rows of each batch, by length in characters: a fixed number of texts, whatever `tokens` is."""
-        order = np.argsort([-len(text) for text in self.texts], kind="stable")
+        lengths = np.asarray([len(text) for text in self.texts])
+        order = np.argsort(-lengths, kind="stable")
         size = BATCH[self.device]
-        return iter(np.split(order, range(size, len(order), size)))
+        edges = range(size, len(order), size)
+        return iter(np.split(order, edges))
 
     def batch(self, rows: np.ndarray) -> list[str]:
         """Return the texts of these rows."""

@@ -82,8 +82,10 @@ class Settings:
 def _as_text(value: str | int | bool | None) -> str:
     if value is None:
         return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is True:
+        return "yes"
+    if value is False:
+        return "no"
     text = str(value)
     if text == "" or text != text.strip():
         return repr(value)
@@ -92,7 +94,9 @@ def _as_text(value: str | int | bool | None) -> str:
 
 def settle(files: Files, choices: Choices, model: SentenceTransformer, dtype: str) -> Settings:
     """Apply `choices` to `model`, and return its settings. `dtype` is the source of the type of its numbers."""
-    config = read_json(files.folder / CONFIG) if files.modules is not None else {}
+    config: dict[str, Any] = {}
+    if files.modules is not None:
+        config = read_json(files.folder / CONFIG)
     query_prompt = _prompt(config, ("query",))
     passage_prompt = _prompt(config, ("document", "passage", "corpus"))
     return Settings(
@@ -128,8 +132,10 @@ def _pooling(files: Files, choices: Choices, model: SentenceTransformer) -> Sett
     poolings = [module for module in model.modules() if isinstance(module, Pooling)]
     if choices.pooling is None:
         modes = {_mode(pooling.pooling_mode) for pooling in poolings}
+        source = "modules.json"
         folder = files.path_of("Pooling")
-        source = f"{folder}/config.json" if folder else "modules.json"
+        if folder:
+            source = f"{folder}/config.json"
         return Setting(", ".join(sorted(modes)) or None, source)
     if not poolings:
         raise RetrobenchError(f"Model {files.name!r} has no pooling that --pooling could change; leave it out.")
@@ -153,7 +159,9 @@ def _normalize(files: Files, model: SentenceTransformer) -> Setting:
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     normalizes = any(isinstance(module, Normalize) for module in model.modules())
-    return Setting(normalizes, "default" if files.modules is None else "modules.json")
+    if files.modules is None:
+        return Setting(normalizes, "default")
+    return Setting(normalizes, "modules.json")
 
 
 def _prompt(config: dict[str, Any], names: tuple[str, ...]) -> Setting:
@@ -181,9 +189,10 @@ def _max_length(files: Files, choices: Choices, model: SentenceTransformer) -> S
         model.max_seq_length = choices.max_length
         return Setting(choices.max_length, "--max-length")
     length = model.max_seq_length
+    if length is not None and length >= 10**9:
+        length = None  # transformers writes "no limit" as a number of thirty digits
     if length is not None:
-        # transformers writes "no limit" as a number of thirty digits.
-        length = int(length) if length < 10**9 else None
+        length = int(length)
     if positions is not None and (length is None or length > positions):
         model.max_seq_length = positions
         return Setting(positions, f"the model's positions; its files say {length or 'nothing'}")
@@ -214,7 +223,9 @@ def _positions(model: SentenceTransformer) -> int | None:
                 return int(table.num_embeddings) - (padding + 1)
             return int(table.num_embeddings)
     positions = getattr(model.config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
+    if isinstance(positions, int) and positions > 0:
+        return positions
+    return None
 
 
 def _similarity(files: Files, choices: Choices, config: dict[str, Any], model: SentenceTransformer) -> Setting:

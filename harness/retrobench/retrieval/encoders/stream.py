@@ -24,7 +24,9 @@ class Stream:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], total: int, kind: str, folder: Path) -> None:
-        self.pairs, self.total, self.kind = pairs, total, kind
+        self.pairs = pairs
+        self.total = total
+        self.kind = kind
         self._source = iter(pairs)
         self._row = 0  # of the next pair of the source
         self._ids_path = folder / f"part-ids-{os.getpid()}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,7 +88,8 @@ class Approximate:
             raise RetrobenchError(
                 f"--index {factory} is for dense vectors, and these have terms. Leave it out: search is exact then."
             )
-        self.documents, self.factory = documents, factory
+        self.documents = documents
+        self.factory = factory
         _ = documents.census  # raises UnsoundError, which an index would hide
         self.index = _build_index(factory, documents.width, f" of vectors of {documents.width} numbers")
         with self._user_errors("fill"):
@@ -109,7 +110,8 @@ class Approximate:
         documents = self.documents
         if not self.index.is_trained:
             step = -(-len(documents) // _TRAINING)
-            self.index.train(documents.rows(np.arange(0, len(documents), step)))
+            sample = np.arange(0, len(documents), step)
+            self.index.train(documents.rows(sample))
         step = max(1, _NUMBERS // documents.width)
         for begin in range(0, len(documents), step):
             self.index.add(documents.block(begin, begin + step))
@@ -123,8 +125,8 @@ class Approximate:
                 _, rows = self.index.search(vectors.dense, depth)
             present = rows >= 0
             query, column = np.nonzero(present)
-            scores = np.full(rows.shape, -np.inf, np.float32)
             pairs = Pairs(query, rows[query, column])
+            scores = np.full(rows.shape, -np.inf, np.float32)
             scores[query, column] = pair_scores(vectors, self.documents, 1.0, pairs)
             yield select_best(rows, scores, present, depth, tie_ranks)
 
@@ -135,12 +137,16 @@ class Approximate:
         """
         step = -(-len(queries) // SAMPLE)
         sample = VectorSet(queries.rows(np.arange(0, len(queries), step)))
-        proposed = np.concatenate([block.rows for block in self.search(sample, depth, tie_ranks)])
-        exact = np.concatenate([block.rows for block in search(sample, self.documents, depth, tie_ranks)])
+        proposed = _joined_rows(self.search(sample, depth, tie_ranks))
+        exact = _joined_rows(search(sample, self.documents, depth, tie_ranks))
         recalls = {}
         for cutoff in sorted({min(10, depth), depth}):
             recalls[f"recall of the index@{cutoff}"] = _mean_overlap(proposed[:, :cutoff], exact[:, :cutoff])
         return recalls
+
+
+def _joined_rows(blocks: Iterable[TopK]) -> np.ndarray:
+    return np.concatenate([block.rows for block in blocks])
 
 
 def _mean_overlap(proposed: np.ndarray, exact: np.ndarray) -> float:

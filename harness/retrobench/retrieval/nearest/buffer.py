@@ -32,7 +32,10 @@ class CandidateBuffer(ABC):
     """
 
     def __init__(self, candidates: CandidateArrays, depth: int, tie_ranks: Any, scorer: Scorer) -> None:
-        self.candidates, self.depth, self.tie_ranks, self.scorer = candidates, depth, tie_ranks, scorer
+        self.candidates = candidates
+        self.depth = depth
+        self.tie_ranks = tie_ranks
+        self.scorer = scorer
         nothing = 0 * candidates.counts
         self.bound = ErrorBound(nothing, nothing, 0.0)  # of the documents added so far
         self.rescored = 0  # pairs given to the scorer
@@ -61,10 +64,11 @@ class CandidateBuffer(ABC):
     def _settle(self, queries: Any) -> None:
         for group in self._groups(queries):
             self._rescore(group)
-        full = queries[self.candidates.counts[queries] >= self.depth]
-        kth = self.candidates.values[full, self.depth - 1]
-        thresholds = canonical_threshold(kth, self.bound.select(full))
-        self.candidates.thresholds[full] = self.candidates.thresholds[full].clip(thresholds)
+        candidates = self.candidates
+        full = queries[candidates.counts[queries] >= self.depth]
+        kth = candidates.values[full, self.depth - 1]
+        raised = canonical_threshold(kth, self.bound.select(full))
+        candidates.thresholds[full] = candidates.thresholds[full].clip(raised)
 
     @abstractmethod
     def _collect(self, scores: Any, first_row: int) -> None:

@@ -97,12 +97,12 @@ def _term_sums(queries: np.ndarray, documents: VectorSet, pairs: Pairs) -> np.nd
     return sums
 
 
-def torch_sums(left: Tensor, right: Tensor) -> Tensor:
+def torch_sums(query_rows: Tensor, document_rows: Tensor) -> Tensor:
     """Return the 64-bit sums [m] of the products of rows [m, n], in the order above."""
-    missing = -left.shape[1] % LANES
-    if not left.shape[1]:
+    missing = -query_rows.shape[1] % LANES
+    if not query_rows.shape[1]:
         missing = LANES
-    products = left.double() * right.double()
+    products = query_rows.double() * document_rows.double()
     products = torch.nn.functional.pad(products, (0, missing)).view(len(products), -1, LANES)
     sums = torch.zeros_like(products[:, 0])
     for block in products.unbind(1):

@@ -11,7 +11,7 @@ from torch import Tensor
 from retrobench.retrieval.nearest.kernels import LARGEST
 from retrobench.retrieval.nearest.vector_set import VectorSet
 
-__all__ = ["DeviceVectors"]
+__all__ = ["DeviceVectors", "largest_norm"]
 
 _ROWS = 2**16  # examined together
 _RESIDENT = 0.6  # share of a device's free memory that documents may take
@@ -21,8 +21,11 @@ class DeviceVectors:
     """Documents for search on `device`. UnsoundError is raised for a document that cannot be ranked."""
 
     def __init__(self, documents: VectorSet, device: torch.device) -> None:
-        self.documents, self.device = documents, device
-        self.home = device if _fits(documents, device) else torch.device("cpu")
+        self.documents = documents
+        self.device = device
+        self.home = torch.device("cpu")
+        if _fits(documents, device):
+            self.home = device
         self.stored: Tensor | None = None
         self.terms: list[Tensor] | None = None
         if documents.dense is not None:
@@ -47,8 +50,9 @@ class DeviceVectors:
         indptr, indices, values = self.terms
         starts = indptr[begin : end + 1]
         entries = slice(int(starts[0]), int(starts[-1]))
-        arrays = ((starts - starts[0]).int(), indices[entries], values[entries])
-        rows, columns, weights = (array.to(self.device) for array in arrays)
+        rows = (starts - starts[0]).int().to(self.device)
+        columns = indices[entries].to(self.device)
+        weights = values[entries].to(self.device)
         with warnings.catch_warnings():
             # torch calls the layout a beta once in each process. The tests compare its product with a dense one.
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
@@ -75,8 +79,10 @@ class DeviceVectors:
 
     def most_numbers(self) -> int:
         """Return the most numbers of one document's dense part or terms."""
-        entries = self.documents.census.entries if self.terms is not None else 0
-        return max(self.documents.width, entries, 1)
+        most = max(self.documents.width, 1)
+        if self.terms is None:
+            return most
+        return max(most, self.documents.census.entries)
 
     def _examine(self) -> tuple[Tensor, Tensor]:
         """Return the mean [d] of all dense rows and the largest norm; the census has the other facts."""
@@ -90,10 +96,16 @@ class DeviceVectors:
             block = self.block(begin, begin + _ROWS)
             sound &= (block.abs() < LARGEST).all()
             sums += block.double().sum(0)
-            longest = torch.maximum(longest, torch.linalg.vector_norm(block, dim=1).amax().double())
+            longest = torch.maximum(longest, largest_norm(block))
         if not sound:
             _ = self.documents.census  # raises UnsoundError with the row
         return (sums / len(self.documents)).float(), longest
+
+
+def largest_norm(rows: Tensor) -> Tensor:
+    """Return the largest norm of rows [n, d], a float64 scalar."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.amax().double()
 
 
 def _tensor(documents: VectorSet) -> Tensor:

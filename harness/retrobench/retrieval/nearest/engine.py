@@ -48,7 +48,10 @@ class Engine(ABC):
     sizes: Sizes
 
     def __init__(self, documents: VectorSet, tie_ranks: np.ndarray, scale: float, plan: Plan) -> None:
-        self.documents, self.tie_ranks, self.scale, self.plan = documents, tie_ranks, scale, plan
+        self.documents = documents
+        self.tie_ranks = tie_ranks
+        self.scale = scale
+        self.plan = plan
 
     @abstractmethod
     def load(self, queries: VectorSet) -> QueryBlock:
@@ -72,7 +75,8 @@ class Engine(ABC):
             buffer.add(scores, begin, bound)
             if bfloat16 and buffer.rescored > flood:
                 buffer.settle_all()
-                first_pass, bfloat16 = block.float32_pass(), False
+                first_pass = block.float32_pass()
+                bfloat16 = False
         return buffer.finish()
 
     def _starts_in_bfloat16(self, queries: int) -> bool:

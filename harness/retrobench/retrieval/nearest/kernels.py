@@ -93,11 +93,14 @@ def round_to_bfloat16(vectors: np.ndarray, centre: np.ndarray, out: np.ndarray) 
     Return the largest squared norm of a vector's rounding error, and that of a rounded vector.
     """
     width = vectors.shape[1]
-    centred, bits = np.empty(width, np.float32), np.empty(width, np.uint32)
-    values, rounded = centred.view(np.uint32), bits.view(np.float32)
+    centred = np.empty(width, np.float32)
+    bits = np.empty(width, np.uint32)
+    values = centred.view(np.uint32)
+    rounded = bits.view(np.float32)
     furthest, longest = np.float32(0), np.float32(0)
     for row in range(vectors.shape[0]):
-        vector, target = vectors[row], out[row]
+        vector = vectors[row]
+        target = out[row]
         for column in range(width):
             centred[column] = vector[column] - centre[column]
         for column in range(width):
@@ -111,7 +114,8 @@ def round_to_bfloat16(vectors: np.ndarray, centre: np.ndarray, out: np.ndarray) 
             error = centred[column] - rounded[column]
             lost += error * error
             norm += rounded[column] * rounded[column]
-        furthest, longest = max(furthest, lost), max(longest, norm)
+        furthest = max(furthest, lost)
+        longest = max(longest, norm)
     return float(furthest), float(longest)
 
 
@@ -124,7 +128,8 @@ def add_sparse_scores(terms: Terms, queries: SparseQueries, scores: np.ndarray, 
         for entry in range(terms.indptr[row], terms.indptr[row + 1]):
             word = terms.indices[entry]
             if queries.used[word]:
-                value, weights = terms.values[entry], queries.weights[word]
+                value = terms.values[entry]
+                weights = queries.weights[word]
                 for query in range(len(sums)):
                     sums[query] += value * weights[query]
         for query in range(len(sums)):
@@ -149,13 +154,16 @@ def score_dense(queries: np.ndarray, vectors: np.ndarray, pairs: Pairs, out: np.
     whole = width - width % LANES
     sums = np.zeros(LANES, np.float64)
     for pair in range(begin, end):
-        query, document = queries[pairs.queries[pair]], vectors[pairs.documents[pair]]
+        query = queries[pairs.queries[pair]]
+        document = vectors[pairs.documents[pair]]
         sums[:] = 0.0
         for block in range(0, whole, LANES):
             for lane in range(LANES):
-                sums[lane] += np.float64(query[block + lane]) * np.float64(document[block + lane])
+                column = block + lane
+                sums[lane] += np.float64(query[column]) * np.float64(document[column])
         for lane in range(width - whole):
-            sums[lane] += np.float64(query[whole + lane]) * np.float64(document[whole + lane])
+            column = whole + lane
+            sums[lane] += np.float64(query[column]) * np.float64(document[column])
         out[pair] = _folded(sums)
 
 
@@ -164,33 +172,49 @@ def score_terms(queries: np.ndarray, terms: Terms, pairs: Pairs, out: np.ndarray
     """Write the sparse part of the canonical scores of pairs of queries [Q, V] and sparse rows to `out` float64."""
     sums = np.zeros(LANES, np.float64)
     for pair in range(begin, end):
-        query, document = queries[pairs.queries[pair]], pairs.documents[pair]
+        query = queries[pairs.queries[pair]]
+        document = pairs.documents[pair]
         start = terms.indptr[document]
+        end_of_document = terms.indptr[document + 1]
         sums[:] = 0.0
-        for entry in range(terms.indptr[document + 1] - start):
+        for entry in range(end_of_document - start):
+            word = terms.indices[start + entry]
             value = np.float64(terms.values[start + entry])
-            sums[entry % LANES] += np.float64(query[terms.indices[start + entry]]) * value
+            sums[entry % LANES] += np.float64(query[word]) * value
         out[pair] = _folded(sums)
 
 
 @jit
 def merge(first: TopK, second: TopK, tie_ranks: np.ndarray, out: TopK, begin: int, end: int) -> None:
     """Write the best hits of two rankings to `out`, as many as it has room for."""
+    first_width = first.rows.shape[1]
+    second_width = second.rows.shape[1]
+    no_score = np.float32(-np.inf)
     for query in range(begin, end):
-        left, right = 0, 0
+        first_column, second_column = 0, 0
         for position in range(out.rows.shape[1]):
-            left_row = first.rows[query, left] if left < first.rows.shape[1] else -1
-            right_row = second.rows[query, right] if right < second.rows.shape[1] else -1
-            take_left = right_row < 0
-            if left_row >= 0 and right_row >= 0:
-                left_score, right_score = first.scores[query, left], second.scores[query, right]
-                ranks_first = tie_ranks[left_row] <= tie_ranks[right_row]
-                take_left = left_score > right_score or (left_score == right_score and ranks_first)
-            if take_left:
-                out.rows[query, position] = left_row
-                out.scores[query, position] = first.scores[query, left] if left_row >= 0 else -np.inf
-                left += 1
+            first_row, second_row = -1, -1
+            first_score, second_score = no_score, no_score
+            if first_column < first_width:
+                first_row = first.rows[query, first_column]
+                first_score = first.scores[query, first_column]
+            if second_column < second_width:
+                second_row = second.rows[query, second_column]
+                second_score = second.scores[query, second_column]
+            if first_row < 0 and second_row < 0:  # both lists have ended
+                out.rows[query, position] = -1
+                out.scores[query, position] = no_score
+                continue
+            if first_row >= 0 and second_row >= 0:
+                ranks_first = tie_ranks[first_row] <= tie_ranks[second_row]
+                take_first = first_score > second_score or (first_score == second_score and ranks_first)
             else:
-                out.rows[query, position] = right_row
-                out.scores[query, position] = second.scores[query, right]
-                right += 1
+                take_first = second_row < 0
+            if take_first:
+                out.rows[query, position] = first_row
+                out.scores[query, position] = first_score
+                first_column += 1
+            else:
+                out.rows[query, position] = second_row
+                out.scores[query, position] = second_score
+                second_column += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -35,7 +34,8 @@ def merge(rankings: Sequence[tuple[np.ndarray, np.ndarray]], tie_ranks: np.ndarr
 
 def _merge_two(first: TopK, second: TopK, tie_ranks: np.ndarray, depth: int) -> TopK:
     queries = len(first.rows)
-    shape = (queries, min(depth, first.rows.shape[1] + second.rows.shape[1]))
+    candidates = first.rows.shape[1] + second.rows.shape[1]
+    shape = (queries, min(depth, candidates))
     out = TopK(np.empty(shape, np.int32), np.empty(shape, np.float32))
 
     def work(begin: int, end: int) -> None:
@@ -58,41 +58,53 @@ def shared(
     All processes must call it with equal arguments, and every process gets the whole result. Without a process group,
     or with one process, it is `search`.
     """
-    world_size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    world_size = _world_size()
     if world_size == 1:
         yield from search(queries, documents, depth, tie_ranks, scale, plan)
         return
     if not len(documents):
         return
-    edges = [len(documents) * rank // world_size for rank in range(world_size + 1)]
     rank = dist.get_rank()
-    begin, end = edges[rank], edges[rank + 1]
-    largest_shard = max(last - first for first, last in itertools.pairwise(edges))
+    begin = len(documents) * rank // world_size
+    end = len(documents) * (rank + 1) // world_size
+    largest_shard = -(-len(documents) // world_size)
     width = min(depth, largest_shard)
     # The same blocks on all devices, because the processes gather every block together.
     step = plan.queries or queries_together(documents, depth, SIZES["cpu"])
     block_plan = replace(plan, queries=step)
-    blocks = search(queries, documents.slice(begin, end), depth, tie_ranks[begin:end], scale, block_plan)
+    shard = documents.slice(begin, end)
+    blocks = search(queries, shard, depth, tie_ranks[begin:end], scale, block_plan)
     for first_query in range(0, len(queries), step):
         count = min(step, len(queries) - first_query)
         empty = TopK(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32))
         own = next(blocks, empty)
-        yield merge(_gathered(own, width, world_size), tie_ranks, min(depth, len(documents)))
+        rankings = _gathered(own, width, world_size)
+        yield merge(rankings, tie_ranks, min(depth, len(documents)))
+
+
+def _world_size() -> int:
+    if dist.is_available() and dist.is_initialized():
+        return int(dist.get_world_size())
+    return 1
 
 
 def _gathered(own: TopK, width: int, world_size: int) -> list[TopK]:
     """Return every process's ranking, padded to one width: a collective moves tensors of one shape."""
-    padding = ((0, 0), (0, width - own.rows.shape[1]))
+    missing = width - own.rows.shape[1]
+    padding = ((0, 0), (0, missing))
     own_rows = np.pad(own.rows, padding, constant_values=-1)
     own_scores = np.pad(own.scores, padding, constant_values=-np.inf)
     rows = _gathered_array(own_rows, world_size)
     scores = _gathered_array(own_scores, world_size)
-    return [TopK(*ranking) for ranking in zip(rows, scores, strict=True)]
+    return list(map(TopK, rows, scores))
 
 
 def _gathered_array(own: np.ndarray, world_size: int) -> list[np.ndarray]:
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    tensor = torch.from_numpy(np.ascontiguousarray(own)).to(device)
+    device = "cpu"
+    if dist.get_backend() == "nccl":
+        device = "cuda"
+    contiguous = np.ascontiguousarray(own)
+    tensor = torch.from_numpy(contiguous).to(device)
     gathered = [torch.empty_like(tensor) for _ in range(world_size)]
     dist.all_gather(gathered, tensor)
     return [array.cpu().numpy() for array in gathered]

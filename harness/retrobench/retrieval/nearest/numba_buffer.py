@@ -62,7 +62,8 @@ class NumbaBuffer(CandidateBuffer):
     def _groups(self, queries: np.ndarray) -> Iterator[np.ndarray]:
         unsettled = self.candidates.counts[queries] - self.candidates.settled[queries]
         ends = np.cumsum(unsettled)
-        edges = np.searchsorted(ends, np.arange(_PAIRS, unsettled.sum(), _PAIRS), "right")
+        full_groups = np.arange(_PAIRS, unsettled.sum(), _PAIRS)
+        edges = np.searchsorted(ends, full_groups, "right")
         for group in np.split(queries, np.unique(edges)):
             if len(group):
                 yield group
@@ -83,4 +84,6 @@ class NumbaBuffer(CandidateBuffer):
         width = best.rows.shape[1]
         rows[queries, :width] = best.rows
         values[queries, :width] = best.scores
-        counts[queries] = settled[queries] = np.minimum(counts[queries], width)
+        remaining = np.minimum(counts[queries], width)
+        counts[queries] = remaining
+        settled[queries] = remaining

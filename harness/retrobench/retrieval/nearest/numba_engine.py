@@ -55,7 +55,8 @@ class _NumbaQueries:
         return _Float32Pass(self.vectors, self.engine.documents, self.engine.scale)
 
     def _canonical_scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return pair_scores(self.vectors, self.engine.documents, self.engine.scale, Pairs(queries, rows))
+        pairs = Pairs(queries, rows)
+        return pair_scores(self.vectors, self.engine.documents, self.engine.scale, pairs)
 
 
 class _Bfloat16Pass:
@@ -66,16 +67,18 @@ class _Bfloat16Pass:
         self.centre = documents.census.mean
         self.rounded_queries = torch.from_numpy(dense).bfloat16()
         rounded = self.rounded_queries.double().numpy()
-        self.queries = QueryBounds(dense.astype(np.float64), rounded, self.centre.astype(np.float64))
+        centre = self.centre.astype(np.float64)
+        self.queries = QueryBounds(dense.astype(np.float64), rounded, centre)
         self.rounded = np.empty((0, documents.width), np.uint16)  # the block of documents
         self.lost = self.longest = 0.0  # norms: see `dense_error`
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
-        bits = self._round(begin, end).view(np.int16)
-        documents = torch.from_numpy(bits).view(torch.bfloat16)
+        rounded = self._round(begin, end)
+        documents = torch.from_numpy(rounded.view(np.int16)).view(torch.bfloat16)
+        scores = self.rounded_queries @ documents.T
+        score_bits = scores.view(torch.int16).numpy()
         errors = dense_error(self.queries, self.documents.width, self.lost, self.longest)
-        scores = (self.rounded_queries @ documents.T).view(torch.int16).numpy()
-        return scores, ErrorBound(self.queries.shifts, errors, UNIT)
+        return score_bits, ErrorBound(self.queries.shifts, errors, UNIT)
 
     def _round(self, begin: int, end: int) -> np.ndarray:
         """Return a block of documents, less the centre, as bfloat16 [n, d] uint16; record its norms."""
@@ -110,9 +113,11 @@ class _Float32Pass:
         if queries.terms is not None:
             norms = np.linalg.norm(queries.terms.astype(np.float64), axis=1)
             errors = errors + sparse_error(norms, census.heaviest, census.entries, scale)
-            weights = np.ascontiguousarray(queries.terms.T)
-            used = (queries.terms != 0).any(0)
-            self.terms = SparseQueries(weights, used, np.float32(scale))
+            self.terms = SparseQueries(
+                weights=np.ascontiguousarray(queries.terms.T),
+                used=(queries.terms != 0).any(0),
+                scale=np.float32(scale),
+            )
         self.bound = ErrorBound(np.zeros_like(errors), errors, 0.0)
 
     def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
@@ -121,7 +126,8 @@ class _Float32Pass:
             block = documents.block(0, len(documents))
             scores = self.dense @ block.T
         else:
-            scores = np.zeros((len(self.bound.errors), len(documents)), np.float32)
+            shape = (len(self.bound.errors), len(documents))
+            scores = np.zeros(shape, np.float32)
         terms = documents.terms
         if terms is not None:
             self._add_sparse(terms, scores)

@@ -25,11 +25,21 @@ def sort_keys(score_bits: Any, tie_ranks: Any) -> Any:
 
 def select_best(rows: np.ndarray, scores: np.ndarray, present: np.ndarray, depth: int, tie_ranks: np.ndarray) -> TopK:
     """Return the best `depth` of lists [q, m] whose candidates are `present`."""
-    bits = np.ascontiguousarray(scores).view(np.int32).astype(np.int64)
-    ranks = tie_ranks[np.where(present, rows, 0)].astype(np.int64)
-    keys = np.where(present, sort_keys(bits, ranks), ABSENT)
-    order = np.argsort(keys, axis=1)[:, :depth]
+    order = _sorted_columns(rows, scores, present, tie_ranks)
+    order = order[:, :depth]
     filled = np.take_along_axis(present, order, 1)
-    best_rows = np.where(filled, np.take_along_axis(rows, order, 1), -1)
-    best_scores = np.where(filled, np.take_along_axis(scores, order, 1), -np.inf)
+    ordered_rows = np.take_along_axis(rows, order, 1)
+    ordered_scores = np.take_along_axis(scores, order, 1)
+    best_rows = np.where(filled, ordered_rows, -1)
+    best_scores = np.where(filled, ordered_scores, -np.inf)
     return TopK(best_rows.astype(np.int32), best_scores.astype(np.float32))
+
+
+def _sorted_columns(rows: np.ndarray, scores: np.ndarray, present: np.ndarray, tie_ranks: np.ndarray) -> np.ndarray:
+    """Return the columns [q, m] of lists in the total order; empty positions come last."""
+    contiguous_scores = np.ascontiguousarray(scores)
+    bits = contiguous_scores.view(np.int32).astype(np.int64)
+    present_rows = np.where(present, rows, 0)
+    ranks = tie_ranks[present_rows].astype(np.int64)
+    keys = np.where(present, sort_keys(bits, ranks), ABSENT)
+    return np.argsort(keys, axis=1)

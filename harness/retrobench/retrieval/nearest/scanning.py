@@ -62,15 +62,22 @@ def scan(block: ScoreBlock, candidates: CandidateArrays, depth: int, bound: Erro
     Start at `block.positions` and store the position reached. It is less than n where the threshold of a query leaves
     more than three quarters of its room taken. The caller settles such a query and calls again.
     """
-    documents, room = block.bits.shape[1], candidates.rows.shape[1]
-    keys, edge = np.empty(CHUNK, block.bits.dtype), np.empty(1, block.bits.dtype)
-    flags, bins = np.zeros(CHUNK, np.uint8), np.zeros(BINS, np.int64)
+    documents = block.bits.shape[1]
+    room = candidates.rows.shape[1]
+    keys = np.empty(CHUNK, block.bits.dtype)
+    edge = np.empty(1, block.bits.dtype)
+    flags = np.zeros(CHUNK, np.uint8)
     words = flags.view(np.uint64)  # eight flags each
-    score_bits, missing = np.empty(1, np.int32), 32 - 8 * block.bits.itemsize
+    bins = np.zeros(BINS, np.int64)
+    score_bits = np.empty(1, np.int32)
     score = score_bits.view(np.float32)
+    missing = 32 - 8 * block.bits.itemsize
     for query in range(begin, end):
-        scores, position, shift = block.bits[query], block.positions[query], bound.shifts[query]
-        rows, values = candidates.rows[query], candidates.values[query]
+        scores = block.bits[query]
+        position = block.positions[query]
+        shift = bound.shifts[query]
+        rows = candidates.rows[query]
+        values = candidates.values[query]
         _set_edge(edge, candidates.thresholds[query] - shift, missing)
         while position < documents:
             chunk = scores[position : position + CHUNK]
@@ -80,7 +87,8 @@ def scan(block: ScoreBlock, candidates: CandidateArrays, depth: int, bound: Erro
             count = candidates.counts[query]
             if count + CHUNK > room:
                 kth = _nearly_kth(values[:count], depth, bins)
-                _drop_below(candidates, query, _raised(candidates, query, kth, bound))
+                raised = _raised(candidates, query, kth, bound)
+                _drop_below(candidates, query, raised)
                 _set_edge(edge, candidates.thresholds[query] - shift, missing)
                 if candidates.counts[query] > room - room // 4:
                     break
@@ -124,10 +132,13 @@ def _flag(chunk: np.ndarray, edge: np.ndarray, keys: np.ndarray, flags: np.ndarr
 def compact(candidates: CandidateArrays, depth: int, bound: ErrorBound, begin: int, end: int) -> None:
     """Raise the thresholds of queries as far as their candidates allow, and drop the candidates below them."""
     for query in range(begin, end):
-        count, threshold = candidates.counts[query], candidates.thresholds[query]
+        count = candidates.counts[query]
+        threshold = candidates.thresholds[query]
         if count >= depth:
-            kth = np.partition(candidates.values[query, :count], count - depth)[count - depth]
-            threshold = _raised(candidates, query, np.float64(kth), bound)
+            rank = count - depth  # of the k-th largest value among the rising values
+            partitioned = np.partition(candidates.values[query, :count], rank)
+            kth = np.float64(partitioned[rank])
+            threshold = _raised(candidates, query, kth, bound)
         _drop_below(candidates, query, threshold)
 
 
@@ -136,8 +147,9 @@ def first_threshold(kth: float, shift: float, error: float, unit: float) -> floa
     """Return `bounds.first_threshold` of one query."""
     score = kth - shift
     lower = score - unit * abs(score) - 2 * error
-    lower = lower / (1 + unit) if lower > 0 else lower / (1 - unit)
-    return lower + shift
+    if lower > 0:
+        return lower / (1 + unit) + shift
+    return lower / (1 - unit) + shift
 
 
 @jit
@@ -150,14 +162,18 @@ def _raised(candidates: CandidateArrays, query: int, kth: float, bound: ErrorBou
 @jit
 def _drop_below(candidates: CandidateArrays, query: int, threshold: float) -> None:
     """Set the threshold of a query, and move the candidates that reach it together."""
-    rows, values, settled = candidates.rows[query], candidates.values[query], candidates.settled[query]
+    rows = candidates.rows[query]
+    values = candidates.values[query]
+    settled = candidates.settled[query]
     remaining, still_settled = 0, 0
     for candidate in range(candidates.counts[query]):
         if values[candidate] >= threshold:
-            rows[remaining], values[remaining] = rows[candidate], values[candidate]
+            rows[remaining] = rows[candidate]
+            values[remaining] = values[candidate]
             remaining += 1
             still_settled += candidate < settled
-    candidates.counts[query], candidates.settled[query] = remaining, still_settled
+    candidates.counts[query] = remaining
+    candidates.settled[query] = still_settled
     candidates.thresholds[query] = threshold
 
 
@@ -166,8 +182,10 @@ def _nearly_kth(values: np.ndarray, depth: int, bins: np.ndarray) -> float:
     """Return a number that at least `depth` values reach and few more: the edge of a narrow histogram bin."""
     least, most = values[0], values[0]
     for value in values:
-        least, most = min(least, value), max(most, value)
-    base, width = np.float64(least), (np.float64(most) - np.float64(least)) / (len(bins) - 1)
+        least = min(least, value)
+        most = max(most, value)
+    base = np.float64(least)
+    width = (np.float64(most) - base) / (len(bins) - 1)
     if not width > 0:
         return base
     bins[:] = 0
@@ -188,4 +206,5 @@ def _set_edge(edge: np.ndarray, threshold: float, missing: int) -> None:
     lowest[0] = max(LOWEST, threshold)
     lowest[0] = np.nextafter(lowest[0], np.float32(-np.inf))
     bits = np.int64(lowest.view(np.int32)[0])
-    edge[0] = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> missing
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    edge[0] = key >> missing

@@ -43,7 +43,8 @@ class TorchBuffer(CandidateBuffer):
     """The candidates of q queries on the device of `tie_ranks`."""
 
     def __init__(self, queries: int, depth: int, tie_ranks: Tensor, scorer: Scorer) -> None:
-        shape, device = (queries, buffer_room(depth)), tie_ranks.device
+        shape = (queries, buffer_room(depth))
+        device = tie_ranks.device
         candidates = CandidateArrays(
             rows=torch.zeros(shape, dtype=torch.int32, device=device),
             values=torch.zeros(shape, device=device),
@@ -61,24 +62,30 @@ class TorchBuffer(CandidateBuffer):
             scores = functional.pad(scores, (0, padding), value=-torch.inf)
         tiles = scores.view(len(scores), -1, _TILE)
         largest = tiles.amax(2).float()  # [q, tiles]
-        reached = int((largest >= self._edges()[:, None]).sum())
+        edges = self._edges()
+        reached = int((largest >= edges[:, None]).sum())
         step = tiles.shape[1]
         if reached > _TILES:
             step = max(1, _TILES // len(scores))
         for begin in range(0, tiles.shape[1], step):
             block = slice(begin, begin + step)
-            hits = self._hits(tiles[:, block], largest[:, block], first_row + begin * _TILE)
+            block_row = first_row + begin * _TILE
+            hits = self._hits(tiles[:, block], largest[:, block], block_row)
             self._append(hits)
 
     def _hits(self, tiles: Tensor, largest: Tensor, first_row: int) -> _Hits:
         """Return the hits in tiles [q, t, _TILE], whose maxima are `largest` [q, t]."""
         edges = self._edges()  # earlier tiles have raised them
-        tile_query, tile = (largest >= edges[:, None]).nonzero(as_tuple=True)
+        tile_reaches = largest >= edges[:, None]
+        tile_query, tile = tile_reaches.nonzero(as_tuple=True)
         values = tiles[tile_query, tile].float()  # [m, _TILE]
-        index, column = (values >= edges[tile_query, None]).nonzero(as_tuple=True)
+        reaches = values >= edges[tile_query, None]
+        index, column = reaches.nonzero(as_tuple=True)
         query = tile_query[index]
-        rows = first_row + tile[index] * _TILE + column
-        shifted = values[index, column].double() + self.bound.shifts[query]
+        tile_row = first_row + tile[index] * _TILE
+        rows = tile_row + column
+        scores = values[index, column].double()
+        shifted = scores + self.bound.shifts[query]
         return _Hits(query, rows.int(), shifted.float())
 
     def _start_thresholds(self, scores: Tensor) -> None:
@@ -90,35 +97,51 @@ class TorchBuffer(CandidateBuffer):
             kth.append(largest[:, -1])
         shifted = torch.cat(kth).double() + self.bound.shifts
         thresholds = first_threshold(shifted, self.bound)
-        self.candidates.thresholds[:] = self.candidates.thresholds.clip(thresholds)
+        raised = self.candidates.thresholds.clip(thresholds)
+        self.candidates.thresholds[:] = raised
 
     def _edges(self) -> Tensor:
         """Return the thresholds as unshifted float32 scores, rounded down, above the padding of tiles."""
-        edges = (self.candidates.thresholds - self.bound.shifts).float().clip(LOWEST)
-        return torch.nextafter(edges, torch.full_like(edges, -torch.inf))
+        unshifted = self.candidates.thresholds - self.bound.shifts
+        edges = unshifted.float().clip(LOWEST)
+        downwards = torch.full_like(edges, -torch.inf)
+        return torch.nextafter(edges, downwards)
 
     def _append(self, hits: _Hits) -> None:
         """Append hits. Where a query has no room, compact or settle its candidates, then append its remaining hits."""
         while len(hits.queries):
-            rows, values, counts, _, _ = self.candidates
-            room = rows.shape[1]
-            new = torch.bincount(hits.queries, minlength=len(rows))
-            first_hits = new.cumsum(0) - new  # the position in `hits` at which each query begins
-            order = torch.arange(len(hits.queries), device=rows.device) - first_hits[hits.queries]
-            column = counts[hits.queries] + order
-            fits = column < room
-            targets = (hits.queries[fits], column[fits])
-            rows[targets] = hits.rows[fits]
-            values[targets] = hits.values[fits]
-            counts[:] = (counts + new).clamp(max=room)
+            fits = self._append_while_room(hits)
             if fits.all():
                 return
             hits = hits.select(~fits)
-            self._compact()
-            crowded = (self.candidates.counts > room - room // 4).nonzero()[:, 0]
-            if len(crowded):
-                self._settle(crowded)
-            hits = hits.select(hits.values >= self.candidates.thresholds[hits.queries])
+            self._make_room()
+            thresholds = self.candidates.thresholds[hits.queries]
+            hits = hits.select(hits.values >= thresholds)
+
+    def _append_while_room(self, hits: _Hits) -> Tensor:
+        """Append hits until their query has no room. Return which hits are appended, [m] bool."""
+        rows, values, counts, _, _ = self.candidates
+        room = rows.shape[1]
+        new = torch.bincount(hits.queries, minlength=len(rows))
+        first_hits = new.cumsum(0) - new  # the position in `hits` at which each query begins
+        position = torch.arange(len(hits.queries), device=rows.device)
+        order = position - first_hits[hits.queries]
+        column = counts[hits.queries] + order
+        fits: Tensor = column < room
+        targets = (hits.queries[fits], column[fits])
+        rows[targets] = hits.rows[fits]
+        values[targets] = hits.values[fits]
+        counts[:] = (counts + new).clamp(max=room)
+        return fits
+
+    def _make_room(self) -> None:
+        """Compact all candidates, and settle the queries that then have less than a quarter of their room."""
+        self._compact()
+        room = self.candidates.rows.shape[1]
+        is_crowded = self.candidates.counts > room - room // 4
+        crowded = is_crowded.nonzero()[:, 0]
+        if len(crowded):
+            self._settle(crowded)
 
     def _compact(self) -> None:
         rows, values, counts, settled, thresholds = self.candidates
@@ -160,12 +183,15 @@ class TorchBuffer(CandidateBuffer):
         unsettled = present & (columns >= candidates.settled[queries, None])
         index, column = unsettled.nonzero(as_tuple=True)
         self.rescored += len(index)
-        values[index, column] = self.scorer(queries[index], rows[index, column].long())
+        documents = rows[index, column].long()
+        values[index, column] = self.scorer(queries[index], documents)
         order = self._best(rows, values, present)
         width = order.shape[1]
+        remaining = counts.clamp(max=width)
         candidates.rows[queries, :width] = rows.gather(1, order)
         candidates.values[queries, :width] = values.gather(1, order)
-        candidates.counts[queries] = candidates.settled[queries] = counts.clamp(max=width)
+        candidates.counts[queries] = remaining
+        candidates.settled[queries] = remaining
 
     def _best(self, rows: Tensor, values: Tensor, present: Tensor) -> Tensor:
         """Return the columns of the best `depth` candidates, in the total order."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrobench.retrieval.nearest.bounds import UNIT, ErrorBound, QueryBounds, dense_error, sparse_error
 from retrobench.retrieval.nearest.canonical import QueryVectors, torch_sums
-from retrobench.retrieval.nearest.device_vectors import DeviceVectors
+from retrobench.retrieval.nearest.device_vectors import DeviceVectors, largest_norm
 from retrobench.retrieval.nearest.engine import Engine
 from retrobench.retrieval.nearest.kernels import TopK
 from retrobench.retrieval.nearest.plan import SIZES, Plan
@@ -92,11 +92,6 @@ def _to_device(array: np.ndarray | None, device: torch.device) -> Tensor | None:
     return torch.from_numpy(array).to(device)
 
 
-def _largest_norm(rows: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms.amax().double()
-
-
 class _Bfloat16Pass:
     """First scores [q, n] bfloat16 of rounded vectors."""
 
@@ -104,24 +99,29 @@ class _Bfloat16Pass:
         self.vectors = vectors
         self.rounded = dense.bfloat16()
         self.queries = QueryBounds(dense.double(), self.rounded.double(), vectors.centre.double())
-        zero = torch.zeros((), dtype=torch.float64, device=vectors.device)
-        self.lost = self.longest = zero  # norms: see `dense_error`
+        # Norms: see `dense_error`.
+        self.lost = torch.zeros((), dtype=torch.float64, device=vectors.device)
+        self.longest = self.lost
 
     def scores(self, begin: int, end: int) -> tuple[Tensor, ErrorBound]:
         block = self.vectors.block(begin, end) - self.vectors.centre
         rounded = block.bfloat16()
         widened = rounded.float()
-        self.lost = torch.maximum(self.lost, _largest_norm(block - widened))
-        self.longest = torch.maximum(self.longest, _largest_norm(widened))
+        self.lost = torch.maximum(self.lost, largest_norm(block - widened))
+        self.longest = torch.maximum(self.longest, largest_norm(widened))
         errors = dense_error(self.queries, block.shape[1], self.lost, self.longest, _TRUNCATED)
-        return self.rounded @ rounded.T, ErrorBound(self.queries.shifts, errors, UNIT)
+        bound = ErrorBound(self.queries.shifts, errors, UNIT)
+        return self.rounded @ rounded.T, bound
 
 
 class _Float32Pass:
     """First scores [q, n] in 32 bits, of dense vectors, terms or both."""
 
     def __init__(self, dense: Tensor | None, terms: Tensor | None, vectors: DeviceVectors, scale: float) -> None:
-        self.dense, self.terms, self.vectors, self.scale = dense, terms, vectors, scale
+        self.dense = dense
+        self.terms = terms
+        self.vectors = vectors
+        self.scale = scale
         documents = vectors.documents
         errors = torch.zeros((), dtype=torch.float64, device=vectors.device)
         if dense is not None:
@@ -134,7 +134,8 @@ class _Float32Pass:
         self.bound = ErrorBound(torch.zeros_like(errors), errors, 0.0)
 
     def scores(self, begin: int, end: int) -> tuple[Tensor, ErrorBound]:
-        scores = torch.zeros(len(self.bound.errors), end - begin, device=self.vectors.device)
+        queries = len(self.bound.errors)
+        scores = torch.zeros(queries, end - begin, device=self.vectors.device)
         if self.dense is not None:
             scores += self.dense @ self.vectors.block(begin, end).T
         if self.terms is not None:

@@ -46,9 +46,12 @@ class _DenseFacts(NamedTuple):
     sums: np.ndarray  # [d] float64
 
 
-def _mapped(file: Path) -> np.ndarray:
-    array: np.ndarray = np.load(file, "c")
-    return array.view(np.ndarray)
+def _mapped_terms(folder: Path) -> Terms:
+    arrays = {}
+    for field in Terms._fields:
+        mapped = np.load(folder / f"terms.{field}.npy", "c")
+        arrays[field] = mapped.view(np.ndarray)
+    return Terms(**arrays)
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class VectorSet:
         dense, terms = None, None
         if vectors.width and len(vectors):
             raw = vectors.raw
-            dense = np.memmap(raw.path, DTYPES[raw.dtype], "c", raw.offset, raw.shape).view(np.ndarray)
+            mapped = np.memmap(raw.path, DTYPES[raw.dtype], "c", raw.offset, raw.shape)
+            dense = mapped.view(np.ndarray)
         if vectors.words:
-            arrays = [_mapped(vectors.folder / f"terms.{field}.npy") for field in Terms._fields]
-            terms = Terms(*arrays)
+            terms = _mapped_terms(vectors.folder)
         return cls(dense, terms, vectors.words, vectors.dtype)
 
     def __len__(self) -> int:
@@ -87,7 +90,9 @@ class VectorSet:
     @property
     def width(self) -> int:
         """d, or 0 without a dense part."""
-        return 0 if self.dense is None else self.dense.shape[1]
+        if self.dense is None:
+            return 0
+        return int(self.dense.shape[1])
 
     def slice(self, begin: int, end: int) -> VectorSet:
         """Return rows `begin` to `end`, which keep their numbers in the collection."""
@@ -115,9 +120,10 @@ class VectorSet:
         entries = slice(int(starts[0]), int(starts[-1]))
         indices = self.terms.indices[entries]
         values = self.terms.values[entries]
-        matrix = np.zeros((end - begin, self.words), np.float32)
-        lines = np.repeat(np.arange(end - begin), np.diff(starts))
-        np.add.at(matrix, (lines, indices), values)
+        rows = end - begin
+        row_of_entry = np.repeat(np.arange(rows), np.diff(starts))
+        matrix = np.zeros((rows, self.words), np.float32)
+        np.add.at(matrix, (row_of_entry, indices), values)
         return matrix
 
     @cached_property
@@ -130,19 +136,22 @@ class VectorSet:
                 blocks.append(self._examine(begin, end))
 
             in_threads(work, len(self), _NUMBERS // self.width)
-        unsound = min((block.unsound for block in blocks if block.unsound >= 0), default=-1)
-        if unsound >= 0:
-            raise UnsoundError(self.first + unsound, "dense")
-        mean = np.sum([block.sums for block in blocks], axis=0) / max(1, len(self))
+        unsound_rows = [block.unsound for block in blocks if block.unsound >= 0]
+        if unsound_rows:
+            raise UnsoundError(self.first + min(unsound_rows), "dense")
+        total = np.sum([block.sums for block in blocks], axis=0)
+        mean = np.asarray(total / max(1, len(self)), np.float32)
         longest = max((block.longest for block in blocks), default=0.0) ** 0.5
-        return Census(np.asarray(mean, np.float32), longest, *self._examine_terms())
+        heaviest, entries = self._examine_terms()
+        return Census(mean, longest, heaviest, entries)
 
     def _examine(self, begin: int, end: int) -> _DenseFacts:
         sums = np.zeros(self.width)
         longest = 0.0
         step = max(1, _NUMBERS // self.width)
         for first in range(begin, end, step):
-            unsound, norm = kernels.examine(self.block(first, min(end, first + step)), sums)
+            last = min(end, first + step)
+            unsound, norm = kernels.examine(self.block(first, last), sums)
             if unsound >= 0:
                 return _DenseFacts(first + unsound, longest, sums)
             longest = max(longest, norm)
@@ -162,7 +171,9 @@ class VectorSet:
                 entry = int(starts[0]) + int(np.argmin(sound))
                 row = int(np.searchsorted(indptr, entry, "right")) - 1
                 raise UnsoundError(self.first + row, "terms")
-            lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-            norms = np.bincount(lines, values.astype(np.float64) ** 2, len(starts) - 1)
+            rows = len(starts) - 1
+            row_of_entry = np.repeat(np.arange(rows), np.diff(starts))
+            squares = values.astype(np.float64) ** 2
+            norms = np.bincount(row_of_entry, squares, rows)
             heaviest = max(heaviest, float(norms.max(initial=0.0)))
         return heaviest**0.5, int(np.diff(indptr).max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,20 +41,15 @@ class Vectors:
     def open(cls, folder: Path) -> Vectors:
         """Open a folder. RetrobenchError if it holds no vectors, or if its files do not fit together."""
         manifest = _manifest(folder)
-        try:
-            ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise _unusable(folder, f"its ids.json cannot be read ({error})") from error
+        ids = _ids(folder)
         rows, width = manifest["rows"], manifest["width"]
         if len(ids) != rows:
             raise _unusable(folder, f"it holds {len(ids):,} ids for {rows:,} rows")
         if width:
-            _check_array(folder / "dense.npy", DTYPES[manifest["dtype"]], (rows, width))
+            kind = DTYPES[manifest["dtype"]]
+            _check_array(folder / "dense.npy", kind, (rows, width))
         if manifest["words"]:
-            _check_array(folder / "terms.indptr.npy", "<i8", (rows + 1,))
-            entries = int(_read(folder / "terms.indptr.npy", "<i8", rows, 1)[0])
-            for name in ("indices", "values"):
-                _check_array(folder / f"terms.{name}.npy", TERM_TYPES[name], (entries,))
+            _check_terms(folder, rows)
         return cls(folder, manifest, ids)
 
     def __len__(self) -> int:
@@ -82,27 +78,41 @@ class Vectors:
     def dense(self, first: int, last: int) -> np.ndarray:
         """Return the dense rows `first` to `last`, [n, d] float32."""
         count = max(0, min(last, len(self)) - first)
-        stored = _read(self.raw.path, DTYPES[self.dtype], first * self.width, count * self.width)
+        kind = DTYPES[self.dtype]
+        stored = _read(self.folder / "dense.npy", kind, first * self.width, count * self.width)
         return widened(stored, self.dtype).reshape(count, self.width)
 
     def terms(self, first: int, last: int) -> Terms:
         """Return the sparse rows `first` to `last`; their `indptr` begins at 0."""
         count = max(0, min(last, len(self)) - first)
-        indptr = _read(self.folder / "terms.indptr.npy", "<i8", first, count + 1)
+        indptr = self._read_terms("indptr", first, count + 1)
         start = int(indptr[0])
         entries = int(indptr[-1]) - start
-        indices = _read(self.folder / "terms.indices.npy", TERM_TYPES["indices"], start, entries)
-        values = _read(self.folder / "terms.values.npy", TERM_TYPES["values"], start, entries)
+        indices = self._read_terms("indices", start, entries)
+        values = self._read_terms("values", start, entries)
         return Terms(indptr - start, indices, values)
+
+    def _read_terms(self, name: str, first: int, count: int) -> np.ndarray:
+        return _read(self.folder / f"terms.{name}.npy", TERM_TYPES[name], first, count)
 
 
 def _read(file: Path, kind: str, first: int, count: int) -> np.ndarray:
     """Return `count` numbers of an array's file. A plain read: mapped pages would count as this process's memory."""
-    return np.fromfile(file, kind, count, offset=HEAD + first * np.dtype(kind).itemsize)
+    offset = HEAD + first * np.dtype(kind).itemsize
+    return np.fromfile(file, kind, count, offset=offset)
+
+
+def _check_terms(folder: Path, rows: int) -> None:
+    indptr = folder / "terms.indptr.npy"
+    _check_array(indptr, TERM_TYPES["indptr"], (rows + 1,))
+    last = _read(indptr, TERM_TYPES["indptr"], rows, 1)
+    entries = int(last[0])
+    for name in ("indices", "values"):
+        _check_array(folder / f"terms.{name}.npy", TERM_TYPES[name], (entries,))
 
 
 def _check_array(file: Path, kind: str, shape: tuple[int, ...]) -> None:
-    size = HEAD + int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+    size = HEAD + math.prod(shape) * np.dtype(kind).itemsize
     try:
         with file.open("rb") as content:
             head = content.read(HEAD)
@@ -111,6 +121,14 @@ def _check_array(file: Path, kind: str, shape: tuple[int, ...]) -> None:
         raise _unusable(file.parent, f"its {file.name} cannot be read ({error.strerror})") from error
     if head != header(kind, shape) or file_size != size:
         raise _unusable(file.parent, f"its {file.name} is not the array {list(shape)} that manifest.json names")
+
+
+def _ids(folder: Path) -> list[str]:
+    try:
+        ids: list[str] = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, f"its ids.json cannot be read ({error})") from error
+    return ids
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -126,8 +144,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _is_valid(manifest: Any) -> bool:
     if not isinstance(manifest, dict):
         return False
-    if any(type(manifest.get(name)) is not kind for name, kind in _FACTS.items()):
-        return False
+    for name, kind in _FACTS.items():
+        if type(manifest.get(name)) is not kind:
+            return False
     return manifest["format"] == FORMAT and manifest["dtype"] in DTYPES
 
 

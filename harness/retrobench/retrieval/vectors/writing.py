@@ -41,7 +41,10 @@ class Writer:
         window: int = 8192,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.rows, self.width, self.words = folder, rows, width, words
+        self.folder = folder
+        self.rows = rows
+        self.width = width
+        self.words = words
         self.dtype = dtype
         self.window = window
         self.count = -(-rows // window)
@@ -115,10 +118,15 @@ class Writer:
                 if self._claim(number):
                     first = number * self.window
                     yield first, first + self._rows(number)
-            marks = self._marks()
-            if not wait or all(mark or number in self._claimed for number, mark in enumerate(marks)):
+            if not wait or not self._others_work():
                 return
             time.sleep(_WAIT)
+
+    def _others_work(self) -> bool:
+        """Return whether a window is unfinished that this process has not claimed."""
+        marks = self._marks()
+        unfinished = {number for number in range(self.count) if not marks[number]}
+        return not unfinished <= self._claimed
 
     def put(self, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
         """Write the window that begins at row `first`: dense [n, d] float32, terms of n rows.
@@ -142,9 +150,9 @@ class Writer:
         finite = np.isfinite(widened(stored, self.dtype)).all(1)
         if not finite.all():
             row = int(np.argmin(finite))
+            largest = np.abs(dense[row]).max()
             raise RetrobenchError(
-                f"Row {first + row:,} holds {np.abs(dense[row]).max():g}, which {self.dtype} cannot store. "
-                "Store the vectors as float32."
+                f"Row {first + row:,} holds {largest:g}, which {self.dtype} cannot store. Store the vectors as float32."
             )
         with (self.folder / "dense.npy").open("r+b") as file:
             file.seek(HEAD + first * self.width * stored.itemsize)
@@ -159,13 +167,19 @@ class Writer:
         if self.done != self.rows:
             raise RuntimeError(f"{self.rows - self.done} rows are not written yet")
         if not self.complete:
-            chunks = _chunks(ids) if isinstance(ids, Path) else _json_list(ids, self.rows)
-            atomic_write(self.folder / "ids.json", chunks)
+            self._write_ids(ids)
             if self.words:
                 self._join()
             atomic_write(self.folder / "manifest.json", self._manifest)
         for file in (*self.folder.glob("part-*"), self.folder / _PLAN, self.folder / _DONE):
             file.unlink(missing_ok=True)
+
+    def _write_ids(self, ids: Iterable[str] | Path) -> None:
+        file = self.folder / "ids.json"
+        if isinstance(ids, Path):
+            atomic_write(file, _chunks(ids))
+        else:
+            atomic_write(file, _json_list(ids, self.rows))
 
     def _join(self) -> None:
         """Concatenate the sparse rows of all windows."""
