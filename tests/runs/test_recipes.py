@@ -5,15 +5,24 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import recipe as recipes
 import torch
-from recipe import RecipeTrack, listed_negatives
+from recipe import (
+    Judgements,
+    RecipeTrack,
+    artifact,
+    listed_negatives,
+    read_entry,
+    read_judgements,
+    read_log,
+    read_taught,
+)
 from sentence_transformers import CrossEncoder
 from test_resume import FORKING, IMPORTS, Kill, contents, killed
 from torch import nn
@@ -24,7 +33,6 @@ from retrobench.data.tokens import TokenisedTexts
 from retrobench.leaderboard.rows import Row, read
 from retrobench.model.loading import load_tokenizer
 from retrobench.runs.sweep import Swept
-from retrobench.training.examples import Examples
 
 
 @pytest.fixture(scope="module")
@@ -111,48 +119,6 @@ def test_facts_of_a_row(msmarco: Swept) -> None:
     assert {"qrels", "relevance_level", "missing", "self_hits_removed", "ties"} <= facts.keys()
 
 
-def artifact(recipe: RecipeTrack, row: Row, role: str) -> Path:
-    """Return the artifact of a role, with or without the role's dataset."""
-    keys = [key for name, key in row.artifacts.items() if name == role or name.startswith(f"{role} ")]
-    assert len(keys) == 1
-    stage, _, _ = role.partition(" ")
-    return recipe.tiny.store / stage / keys[0]
-
-
-def read_entry(folder: Path) -> dict[str, Any]:
-    """Return the sources and settings that the store records of an artifact."""
-    entry: dict[str, Any] = json.loads((folder / "entry.json").read_text())
-    return entry
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-class Judgements(NamedTuple):
-    """The examples of training, one for each judgement, in the order of the stages."""
-
-    examples: Examples
-
-    def query_id(self, example: int) -> str:
-        row = self.examples.query_rows[example]
-        return self.examples.queries.ids[row]
-
-    def document_ids(self, rows: Iterable[int]) -> list[str]:
-        """Return the ids of documents by row. Rows below 0 only fill a table."""
-        ids = self.examples.documents.ids
-        return [ids[row] for row in rows if row >= 0]
-
-
-def read_judgements(recipe: RecipeTrack, row: Row) -> Judgements:
-    entry = read_entry(artifact(recipe, row, "negatives"))
-    documents, queries = entry["sources"]
-    query_texts = TokenisedTexts.open(recipe.tiny.store / queries)
-    document_texts = TokenisedTexts.open(recipe.tiny.store / documents)
-    return Judgements(Examples(query_texts, document_texts, load("msmarco-titled:train"), "judgement"))
-
-
 def test_negatives_are_the_listed_documents_that_are_not_relevant(recipe: RecipeTrack, msmarco: Swept) -> None:
     row = msmarco.rows[0]
     negatives = np.load(artifact(recipe, row, "negatives") / "candidates.npy")
@@ -208,21 +174,6 @@ def test_titles_end_in_the_separator(recipe: RecipeTrack, msmarco: Swept) -> Non
 def test_epochs_are_resolved_from_the_examples(recipe: RecipeTrack, msmarco: Swept) -> None:
     log = read_log(artifact(recipe, msmarco.rows[0], "finetune in-batch"))
     assert log[-1]["step"] == 60 // 16 - 1, "one epoch over 60 judgements in batches of 16"
-
-
-class Taught(NamedTuple):
-    """A teacher's candidates [60, 10], their scores [60, 10] and the scores of positives [60, 1]."""
-
-    candidates: np.ndarray
-    scores: np.ndarray
-    positive_scores: np.ndarray
-
-
-def read_taught(folder: Path) -> Taught:
-    candidates = np.load(folder / "candidates.npy")
-    scores = np.load(folder / "scores.npy")
-    positive_scores = np.load(folder / "positive_scores.npy")
-    return Taught(candidates, scores, positive_scores)
 
 
 def test_the_teacher_scored_candidates_and_positives(recipe: RecipeTrack, msmarco: Swept) -> None:
