@@ -148,7 +148,8 @@ class Judgements(NamedTuple):
 
     def query_id(self, example: int) -> str:
         row = self.examples.query_rows[example]
-        return self.examples.queries.ids[row]
+        query_id: str = self.examples.queries.ids[row]
+        return query_id
 
     def document_ids(self, rows: Iterable[int]) -> list[str]:
         """Return the ids of documents by row. Rows below 0 only fill a table."""
