@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row, shifted
+from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row, shifted
 from scipy.stats import ttest_rel
 
 from retrobench.errors import RetrobenchError

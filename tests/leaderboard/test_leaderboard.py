@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rows import DATASET, entrants, row
+from leaderboard_rows import DATASET, entrants, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
@@ -100,7 +100,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from rows import DATASET, append, row
+from leaderboard_rows import DATASET, append, row
 for seed in range(int(sys.argv[3]), int(sys.argv[4])):
     long = row(seed=seed, settings={"long": "x" * 300_000})
     append(Path(sys.argv[2]), long, {DATASET: {"MRR@10": {"q": 0.5}}})

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from leaderboard_rows import BERT, DATASET, RETROMAE, entrants, mean, row, squeezed_lines
 from rich.console import Console
-from rows import BERT, DATASET, RETROMAE, entrants, mean, row, squeezed_lines
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders

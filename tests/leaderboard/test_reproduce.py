@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import QUERIES, SETTINGS, board, cells, facts, measured, row
+from leaderboard_rows import QUERIES, SETTINGS, board, cells, facts, measured, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders

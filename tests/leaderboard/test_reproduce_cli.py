@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rows import board, measured, squeezed_lines
+from leaderboard_rows import board, measured, squeezed_lines
 
 ROOT = Path(__file__).parents[2]
 

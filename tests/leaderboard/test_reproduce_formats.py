@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import CLAIMS, board, cells, measured, squeezed_lines
+from leaderboard_rows import CLAIMS, board, cells, measured, squeezed_lines
 
 from retrobench.data.rules import GROUPS, MEANS
 from retrobench.errors import RetrobenchError

@@ -10,13 +10,13 @@ from typing import Any
 
 import faiss
 import ir_datasets
+import leaderboard_rows as rows
 import numpy as np
 import pytest
-import rows
 import tiny
 import works
-from laid import ranked
-from runs import catalogued, claimed, collection, lay, reproduced, score, write
+from pitfall_files import catalogued, claimed, collection, lay, reproduced, score, write
+from vector_folders import ranked
 
 from retrobench.config.track import Evaluate, Finetune, Model, Pretrain, Reading, Titles, Track
 from retrobench.data import doctor, rules

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import ir_datasets
-import laid
 import numpy as np
 import pytest
 import tiny
+import vector_folders
 
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.rows import Row
@@ -61,7 +61,7 @@ def rows(qrels: Qrels) -> list[tuple[str, str, object]]:
 
 def lay(folder: Path, vectors: Sequence[Sequence[float]]) -> Path:
     """Write a folder of float32 vectors."""
-    return laid.lay(folder, np.asarray(vectors, np.float32))
+    return vector_folders.lay(folder, np.asarray(vectors, np.float32))
 
 
 def collection(folder: Path, ids: str, qrels: Qrels, description: str = "") -> Path:
