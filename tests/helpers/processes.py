@@ -20,6 +20,6 @@ def launch(words: Sequence[str], processes: int = 2) -> list[subprocess.Complete
         running.append(subprocess.Popen(words, env=ranked, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     results = []
     for process in running:
-        out, err = process.communicate(timeout=150)
+        out, err = process.communicate(timeout=600)
         results.append(subprocess.CompletedProcess(words, process.returncode, out, err))
     return results
