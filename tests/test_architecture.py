@@ -33,7 +33,9 @@ FLOORS = (
     ("core",),
     ("objective", "errors"),
 )
-HEIGHT = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}
+HEIGHT: dict[str, int] = {}  # of each room's floor
+for height, rooms in enumerate(reversed(FLOORS)):
+    HEIGHT |= dict.fromkeys(rooms, height)
 MAY_LOOK_UP = {("objective", "model")}  # the contract names the type that `wrap` gets, for type checkers only
 PUBLIC = {"retrobench", "retrobench.model"}  # to plugins
 
@@ -44,7 +46,14 @@ TOP = {
 
 MODULES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
-SOURCES = sorted(file for folder in ("harness", "plugins", "tests") for file in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    [*(ROOT / "harness").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+)
+
+
+def parsed(file: Path) -> Iterator[ast.AST]:
+    """Yield all nodes of a file."""
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
 
 
 def called(file: Path) -> str:
@@ -57,12 +66,14 @@ def room_of(file: Path) -> str:
 
 def imported(file: Path) -> Iterator[tuple[str, str]]:
     """Yield module and name of every import: at the top, in functions, for type checkers."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in parsed(file):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            for alias in node.names:
+                yield alias.name, ""
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{called(file)} imports relatively"
-            yield from ((node.module or "", alias.name) for alias in node.names)
+            for alias in node.names:
+                yield node.module or "", alias.name
 
 
 def reached(file: Path) -> Iterator[tuple[str, str, str]]:
@@ -109,37 +120,38 @@ def renames(node: ast.AST) -> bool:
     return node.func.attr in ("rename", "renames") or (owner, node.func.attr) == ("shutil", "move")
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        ("os.replace(a, b)", True),
-        ("os.rename(a, b)", True),
-        ("file.with_suffix('.part').replace(file)", True),
-        ("file.rename(other)", True),
-        ("shutil.move(a, b)", True),
-        ("from os import replace", True),
-        ("text.replace('a', 'b')", False),
-        ("from dataclasses import replace; replace(row, seed=1)", False),
-        ("dataclasses.replace(row, seed=1)", False),
-        ("core.move(a, b)", False),
-    ],
-)
+CODE_AND_RENAMES = [
+    ("os.replace(a, b)", True),
+    ("os.rename(a, b)", True),
+    ("file.with_suffix('.part').replace(file)", True),
+    ("file.rename(other)", True),
+    ("shutil.move(a, b)", True),
+    ("from os import replace", True),
+    ("text.replace('a', 'b')", False),
+    ("from dataclasses import replace; replace(row, seed=1)", False),
+    ("dataclasses.replace(row, seed=1)", False),
+    ("core.move(a, b)", False),
+]
+
+
+@pytest.mark.parametrize(("code", "expected"), CODE_AND_RENAMES)
 def test_a_rename_is_seen(code: str, expected: bool) -> None:
-    assert any(renames(node) for node in ast.walk(ast.parse(code))) is expected
+    nodes = ast.walk(ast.parse(code))
+    assert any(map(renames, nodes)) is expected
 
 
 def test_only_core_files_renames() -> None:
     renaming = []
     for file in (*MODULES, *PLUGINS):
-        if any(renames(node) for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))):
+        if any(map(renames, parsed(file))):
             renaming.append(called(file))
     assert renaming == ["harness/retrobench/core/files.py"], "others call atomic_write or move of retrobench.core"
 
 
 @pytest.mark.parametrize("file", PLUGINS, ids=called)
 def test_a_plugin_imports_only_what_is_public(file: Path) -> None:
-    ours = {module for module, _ in imported(file) if module.partition(".")[0].startswith("retrobench")}
-    assert ours <= PUBLIC
+    modules = {module for module, _ in imported(file) if module.startswith("retrobench")}
+    assert modules <= PUBLIC
 
 
 def test_the_rooms_are_few_and_described() -> None:
@@ -154,22 +166,30 @@ def test_contributing_shows_the_floors() -> None:
 
 
 def test_the_public_list_is_what_is_exported_and_documented() -> None:
-    members = vars(retrobench).items()
-    exported = {name for name, value in members if not name.startswith("_") and not isinstance(value, ModuleType)}
-    assert retrobench.__all__ == sorted(exported | {"__version__"})
-    assert re.findall(r"^\* (\w+)  ", retrobench.__doc__ or "", re.MULTILINE) == retrobench.__all__
-    assert all(inspect.getdoc(getattr(retrobench, name)) for name in retrobench.__all__)
+    exported = {"__version__"}
+    for name, value in vars(retrobench).items():
+        if not name.startswith("_") and not isinstance(value, ModuleType):
+            exported.add(name)
+    assert retrobench.__all__ == sorted(exported)
+    documented = re.findall(r"^\* (\w+)  ", retrobench.__doc__ or "", re.MULTILINE)
+    assert documented == retrobench.__all__
+    for name in retrobench.__all__:
+        assert inspect.getdoc(getattr(retrobench, name)), name
 
 
 def test_no_file_is_over_400_lines() -> None:
-    lengths = {called(file): file.read_text(encoding="utf-8").count("\n") for file in SOURCES}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    long = {}
+    for file in SOURCES:
+        length = file.read_text(encoding="utf-8").count("\n")
+        if length > 400:
+            long[called(file)] = length
+    assert long == {}
 
 
 def test_no_function_is_over_60_lines() -> None:
     long = {}
     for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in parsed(file):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > 60:
@@ -189,10 +209,11 @@ def tracked(*options: str) -> list[str]:
 
 
 def test_the_top_level_holds_the_fixed_names_and_no_others() -> None:
-    names = {line.split("/")[0] for line in tracked()}
-    if not names:
+    paths = tracked()
+    if not paths:
         pytest.skip("not a git checkout")
-    assert {name for name in names if not name.startswith(".")} == TOP
+    names = {path.split("/")[0] for path in paths if not path.startswith(".")}
+    assert names == TOP
 
 
 def test_no_tracked_file_is_ignored() -> None:
@@ -201,9 +222,10 @@ def test_no_tracked_file_is_ignored() -> None:
 
 
 def shipped_texts() -> Iterator[tuple[Path, str]]:
+    """Yield each text file of the top level's names, with its text."""
     for name in sorted({*TOP, ".ci", ".gitignore", ".pre-commit-config.yaml"}):
         top = ROOT / name
-        for file in [top] if top.is_file() else sorted(top.rglob("*")):
+        for file in (top, *sorted(top.rglob("*"))):
             if file.is_file() and "__pycache__" not in file.parts:
                 try:
                     yield file, file.read_text(encoding="utf-8")
@@ -213,10 +235,10 @@ def shipped_texts() -> Iterator[tuple[Path, str]]:
 
 def test_no_file_names_a_path_of_a_machine() -> None:
     machine = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|tmp|opt|mnt)/\S*")
-    texts = list(shipped_texts())
-    assert ROOT / "README.md" in {file for file, _ in texts}
+    texts = dict(shipped_texts())
+    assert ROOT / "README.md" in texts
     paths = {}
-    for file, text in texts:
+    for file, text in texts.items():
         match = machine.search(text)
         if match:
             paths[called(file)] = match[0]

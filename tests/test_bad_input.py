@@ -327,7 +327,7 @@ def test_damaged_rows_are_refused_before_the_training(track: tiny.Tiny, monkeypa
 
 
 def call(words: Sequence[str], *prefix: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*prefix, *COMMAND, *words], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*prefix, *COMMAND, *words], capture_output=True, text=True, timeout=600)
 
 
 def test_a_file_where_the_store_should_be(track: tiny.Tiny) -> None:

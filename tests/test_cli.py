@@ -44,7 +44,7 @@ def retrobench_objectives():
 
 def call(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def loaded_after(*arguments: str) -> set[str]:
@@ -57,7 +57,7 @@ try:
 finally:
     print(*sys.modules, file=sys.stderr)
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     return set(result.stderr.split())
 
@@ -78,13 +78,13 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert loaded & HEAVY == set()
 
 
-@pytest.mark.parametrize(
-    ("command", "module", "libraries"),
-    [
-        ("objectives", "retrobench.config.discovery", {"rich", "numpy"}),
-        ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for tests of significance
-    ],
-)
+LISTINGS = [
+    ("objectives", "retrobench.config.discovery", {"rich", "numpy"}),
+    ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for tests of significance
+]
+
+
+@pytest.mark.parametrize(("command", "module", "libraries"), LISTINGS)
 def test_a_listing_imports_no_library_that_trains_or_reads_datasets(
     command: str, module: str, libraries: set[str]
 ) -> None:
@@ -93,26 +93,38 @@ def test_a_listing_imports_no_library_that_trains_or_reads_datasets(
     assert loaded & HEAVY == libraries
 
 
-def test_commands_that_read_datasets_prepare_their_process() -> None:
-    without = set()
+def command_functions() -> dict[str, ast.FunctionDef]:
+    """Return the functions of the commands by name, as syntax trees."""
+    functions = {}
     for node in ast.parse(inspect.getsource(cli)).body:
-        if isinstance(node, ast.FunctionDef) and node.decorator_list and "_prepare(" not in ast.unparse(node):
-            without.add(node.name)
-    assert without == {"_root", "objectives", "leaderboard", "reproduce", "bench"}
+        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+            functions[node.name] = node
+    return functions
+
+
+def test_commands_that_read_datasets_prepare_their_process() -> None:
+    unprepared = set()
+    for name, node in command_functions().items():
+        if "_prepare(" not in ast.unparse(node):
+            unprepared.add(name)
+    assert unprepared == {"_root", "objectives", "leaderboard", "reproduce", "bench"}
 
 
 def test_only_the_first_of_several_processes_prints() -> None:
-    first, second = (call("objectives", "--json", RANK=rank, WORLD_SIZE="2") for rank in "01")
+    first = call("objectives", "--json", RANK="0", WORLD_SIZE="2")
+    second = call("objectives", "--json", RANK="1", WORLD_SIZE="2")
     assert (first.returncode, second.returncode) == (0, 0)
     assert len(json.loads(first.stdout)) >= 5
     assert second.stdout == ""
 
 
 def test_help_names_the_commands_and_the_options_of_run() -> None:
-    overview, options = call("--help").stdout, call("run", "-h").stdout
-    assert all(f"\n  {name} " in overview for name in ("run", "objectives", "leaderboard"))
-    names = ("--objective", "--track", "--seed", "--store", "--leaderboard", "--set", "--plugin", "--fresh")
-    assert all(f"{name} " in options for name in names)
+    overview = call("--help").stdout
+    for name in ("run", "objectives", "leaderboard"):
+        assert f"\n  {name} " in overview
+    options = call("run", "-h").stdout
+    for name in ("--objective", "--track", "--seed", "--store", "--leaderboard", "--set", "--plugin", "--fresh"):
+        assert f"{name} " in options
 
 
 def test_version() -> None:
@@ -125,30 +137,31 @@ def test_objectives_as_json_is_a_sorted_array_with_null_for_missing_values(tmp_p
     result = call("objectives", "--json", "--plugin", "mine.py", "--plugin", "bad.py", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "loud\n")
     rows = json.loads(result.stdout)
-    assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)
-    assert [row for row in rows if row["distribution"].endswith(".py")] == [
-        {
-            "name": "[toy]",
-            "distribution": "mine.py",
-            "version": None,
-            "paper": None,
-            "status": "failed",
-            "reason": "Toy.name is '[toy]'; use letters, digits and . _ + - (no .toml).",
-        },
-        {
-            "name": "bad",
-            "distribution": "bad.py",
-            "version": None,
-            "paper": None,
-            "status": "failed",
-            "reason": "ModuleNotFoundError: No module named 'absent_module'",
-        },
-    ]
+    names = [row["name"] for row in rows]
+    assert names == sorted(names)
+    toy, bad = [row for row in rows if row["distribution"].endswith(".py")]
+    assert toy == {
+        "name": "[toy]",
+        "distribution": "mine.py",
+        "version": None,
+        "paper": None,
+        "status": "failed",
+        "reason": "Toy.name is '[toy]'; use letters, digits and . _ + - (no .toml).",
+    }
+    assert bad == {
+        "name": "bad",
+        "distribution": "bad.py",
+        "version": None,
+        "paper": None,
+        "status": "failed",
+        "reason": "ModuleNotFoundError: No module named 'absent_module'",
+    }
 
 
 def test_objectives_as_a_table_shows_reasons_only_if_an_objective_is_broken(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
-    sound, broken = call("objectives"), call("objectives", "--plugin", "mine.py", cwd=tmp_path)
+    sound = call("objectives")
+    broken = call("objectives", "--plugin", "mine.py", cwd=tmp_path)
     assert sound.returncode == broken.returncode == 0
     assert sound.stdout.split()[:5] == ["name", "distribution", "version", "paper", "status"]
     assert broken.stdout.split()[:6] == ["name", "distribution", "version", "paper", "status", "reason"]
@@ -156,16 +169,13 @@ def test_objectives_as_a_table_shows_reasons_only_if_an_objective_is_broken(tmp_
     assert line.split()[:4] == ["[toy]", "mine.py", "failed", "Toy.name"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (
-            ["objectives", "--plugin", "absent.py"],
-            "Plugin file 'absent.py' is missing or no .py file. Give --plugin",
-        ),
-        (["leaderboard", "absent"], "Unknown track 'absent'."),
-    ],
-)
+ERRORS = [
+    (["objectives", "--plugin", "absent.py"], "Plugin file 'absent.py' is missing or no .py file. Give --plugin"),
+    (["leaderboard", "absent"], "Unknown track 'absent'."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), ERRORS)
 def test_a_users_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], line: str) -> None:
     result = call(*arguments, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
@@ -233,10 +243,7 @@ def test_run_passes_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_command_is_short() -> None:
     """A command has at most 15 lines. Its body has at most 8."""
-    commands = {}
-    for node in ast.parse(inspect.getsource(cli)).body:
-        if isinstance(node, ast.FunctionDef) and node.decorator_list:
-            commands[node.name] = node
+    commands = command_functions()
     assert {"run", "objectives", "leaderboard", "evaluate", "score", "reproduce", "plan", "data_check"} <= set(commands)
     long_commands = set()
     for name, node in commands.items():

@@ -65,7 +65,7 @@ def changed_by(
     """Import modules in a new process, after libraries. Return the changes and all imported modules."""
     names = json.dumps([libraries, modules])
     command = [sys.executable, "-c", CODE]
-    result = subprocess.run(command, input=names, cwd=folder, capture_output=True, text=True, timeout=170)
+    result = subprocess.run(command, input=names, cwd=folder, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     *_, changed, imported = result.stdout.splitlines()
     return json.loads(changed), json.loads(imported)

@@ -23,6 +23,7 @@ from retrobench.training import Batches, train
 INSTALLED = {row.name: row.objective for row in discover() if row.status == "ok" and row.objective is not None}
 PRETRAINING = {name: objective for name, objective in INSTALLED.items() if objective.pretrains}
 STEPS = 3
+BATCH = 7
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -43,9 +44,10 @@ def trained(name: str, base: Base, folder: Path) -> tuple[Pretraining, dict[str,
     def names(rows: np.ndarray) -> list[str]:
         return [base.texts.ids[row] for row in rows]
 
-    settings = Optimisation(STEPS, batch=7, learning_rate=1e-3, precision="fp32", bucket=0, log_every=1)
+    settings = Optimisation(STEPS, batch=BATCH, learning_rate=1e-3, precision="fp32", bucket=0, log_every=1)
     batches = Batches(base.texts.lengths, settings.batch, settings.bucket, seed=0)
-    return model, train(model, batches, collate, settings, folder, 0, names, name)
+    cost = train(model, batches, collate, settings, folder, 0, names, name)
+    return model, cost
 
 
 def test_the_built_in_objectives_are_installed() -> None:
@@ -71,16 +73,18 @@ def test_every_objective_keeps_the_contract_on_every_family(name: str, base: Bas
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_three_steps_and_an_export_on_every_family(name: str, base: Base, tmp_path: Path) -> None:
     model, cost = trained(name, base, tmp_path)
-    # 3 batches of 7 are an epoch without its last text.
-    texts = sorted(int(length) for length in np.minimum(base.texts.lengths + 2, MAX_LENGTH))
-    assert sum(texts) - texts[-1] <= cost["tokens"] <= sum(texts) - texts[0]
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == list(range(STEPS))
+    lengths = np.minimum(base.texts.lengths + 2, MAX_LENGTH)  # with the special tokens
+    assert len(lengths) == STEPS * BATCH + 1, "the steps are an epoch without its last text"
+    total = lengths.sum()
+    assert total - lengths.max() <= cost["tokens"] <= total - lengths.min()
+    log = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(STEPS))
     backbone = model.backbone.eval()
     assert isinstance(backbone, Backbone)
     original = base.lm.state_dict()
-    changed = backbone.lm.state_dict()
-    assert any(not torch.equal(original[key], changed[key]) for key in original)
+    trained_weights = backbone.lm.state_dict()
+    changed = [key for key in original if not torch.equal(original[key], trained_weights[key])]
+    assert changed
 
     export = tmp_path / "encoder"
     backbone.lm.save_pretrained(export)
@@ -88,17 +92,23 @@ def test_three_steps_and_an_export_on_every_family(name: str, base: Base, tmp_pa
         assert set(file.keys()) <= set(original), "the objective's own modules are dropped"
     packed = pack([base.texts[row] for row in range(5)], base.vocabulary, MAX_LENGTH)
     inputs = {"input_ids": packed.input_ids, "attention_mask": packed.attention_mask}
+    exported = AutoModel.from_pretrained(export).eval()
+    exported_lm = AutoModelForMaskedLM.from_pretrained(export).eval()
     with torch.no_grad():
         hidden = backbone.hidden(**inputs)
-        assert torch.equal(AutoModel.from_pretrained(export).eval()(**inputs).last_hidden_state, hidden)
-        head = AutoModelForMaskedLM.from_pretrained(export).eval()
-        assert torch.equal(head(**inputs).logits, backbone.logits(hidden))
+        logits = backbone.logits(hidden)
+        assert torch.equal(exported(**inputs).last_hidden_state, hidden)
+        assert torch.equal(exported_lm(**inputs).logits, logits)
 
 
 def test_training_repeats(tmp_path: Path) -> None:
     base = make("bert", tmp_path)
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder in folders:
+    weights = []
+    for run in ("first", "second"):
+        folder = tmp_path / run
         folder.mkdir()
-    first, second = (trained("dupmae", base, folder)[0].state_dict() for folder in folders)
-    assert all(torch.equal(first[key], second[key]) for key in first)
+        model, _ = trained("dupmae", base, folder)
+        weights.append(model.state_dict())
+    first, second = weights
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key

@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """The words behind `retrobench`, without those before it."""
+        """Return the words after `retrobench`."""
         words = shlex.split(self.text, comments=True)
         return words[words.index("retrobench") + 1 :]
 
@@ -49,7 +49,8 @@ def text(name: str) -> str:
 def shell_lines() -> Iterator[Line]:
     for name in GUIDES:
         for block in SHELL.findall(text(name)):
-            yield from (Line(name, line) for line in block.splitlines())
+            for line in block.splitlines():
+                yield Line(name, line)
 
 
 LINES = [line for line in shell_lines() if "retrobench" in shlex.split(line.text, comments=True)]
@@ -72,15 +73,15 @@ def test_the_guides_name_every_command() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the files that the commands name; its track `mini` is tiny."""
+    """Return a working directory with the files that the commands name. Its track `mini` is tiny."""
     folder = tmp_path_factory.mktemp("guides")
-    made = tiny.make(folder / "made")
+    source = tiny.make(folder / "source")
     track = folder / "leaderboards" / "mini" / "track.toml"
     track.parent.mkdir(parents=True)
-    shutil.copy(made.track, track)
-    shutil.copy(made.track, folder / "my-track.toml")
+    shutil.copy(source.track, track)
+    shutil.copy(source.track, folder / "my-track.toml")
     published.sentence(folder / "my-encoder")
-    shutil.copytree(made.data, folder / "my-collection")
+    shutil.copytree(source.data, folder / "my-collection")
     (folder / "my.run").write_text("q65 Q0 d1 1 2.0 mine\nq65 Q0 d2 2 1.0 mine\n")
     (folder / "my.qrels").write_text("q65 0 d2 1\n")
     objective = PYTHON.findall(text("plugins/README.md"))[0]
@@ -121,27 +122,33 @@ def test_marked_commands_are_the_exception() -> None:
 
 def test_the_objective_of_the_guide_keeps_the_contract(folder: Path) -> None:
     check = PYTHON.findall(text("plugins/README.md"))[1]
-    done = subprocess.run([sys.executable, "-c", check], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", check], cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
-def test_the_results_are_the_leaderboard(run: Callable[..., str]) -> None:
-    board = {cells(line)[1:3] + cells(line)[4:7] for line in table_lines(text("leaderboards/mini/README.md"))}
-    results = text("README.md").split("## What it settles")[1].split("\n## ")[0]
-    rows = [cells(line) for line in table_lines(results)[2:]]
-    assert len(rows) == 7
-    for entrant, readout, *values in rows:
-        representation = {"words": "bm25", "[CLS]": "cls", "[CLS] and terms": "cls+terms"}[readout]
-        assert (entrant.strip("`").lower(), representation, *values) in board
+REPRESENTATIONS = {"words": "bm25", "[CLS]": "cls", "[CLS] and terms": "cls+terms"}
 
 
-def table_lines(page: str) -> list[str]:
-    return [line for line in page.splitlines() if line.startswith("|") and line.count("|") > 5]
+def test_the_results_are_the_leaderboard() -> None:
+    board = set()
+    for _, entrant, representation, _, *values in table_rows(text("leaderboards/mini/README.md")):
+        board.add((entrant, representation, *values[:3]))
+    section = text("README.md").split("## What it settles")[1].split("\n## ")[0]
+    _, _, *results = table_rows(section)
+    assert len(results) == 7
+    for entrant, readout, *values in results:
+        name = entrant.strip("`").lower()
+        assert (name, REPRESENTATIONS[readout], *values) in board
 
 
-def cells(line: str) -> tuple[str, ...]:
-    """Return the cells of a Markdown line, without letters of significance and a spread that is not there."""
-    return tuple(re.sub(r"<sup>.*</sup>| ± -", "", cell).strip() for cell in line.strip().strip("|").split("|"))
+def table_rows(page: str) -> list[list[str]]:
+    """Return the cells of all wide Markdown tables, without letters of significance and a spread that is not there."""
+    rows = []
+    for line in page.splitlines():
+        if line.startswith("|") and line.count("|") > 5:
+            numbers = re.sub(r"<sup>[^|]*</sup>| ± -", "", line.strip().strip("|"))
+            rows.append([cell.strip() for cell in numbers.split("|")])
+    return rows
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -150,15 +157,22 @@ def test_each_link_leads_to_a_file_or_heading(name: str) -> None:
         if link.startswith("https://"):
             continue
         path, _, anchor = link.partition("#")
-        target = (ROOT / name).parent / path if path else ROOT / name
+        target = ROOT / name
+        if path:
+            target = target.parent / path
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+        if anchor:
+            assert anchor in anchors(target), link
 
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as the usual renderers of Markdown make them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    result = set()
+    for heading in headings:
+        words = re.sub(r"[^\w\- ]", "", heading.lower())
+        result.add(words.replace(" ", "-"))
+    return result
 
 
 def test_the_keys_of_a_track_are_current() -> None:

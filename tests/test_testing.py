@@ -26,7 +26,9 @@ def broken(**members: Any) -> Any:
     return dataclass(frozen=True)(changed)
 
 
-def collated(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Any:
+def collated(change: Callable[[dict[str, Tensor]], dict[str, Any]]) -> Any:
+    """Return an objective with a change to its batches."""
+
     def collate(self: Any, *arguments: Any) -> dict[str, Tensor]:
         return change(MaskedLanguageModelling.collate(self, *arguments))
 
@@ -34,6 +36,8 @@ def collated(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Any:
 
 
 def stepped(change: Callable[[Pretraining, Step], Step]) -> Any:
+    """Return an objective with a change to its steps."""
+
     def step(self: Any, model: Pretraining, progress: float, **batch: Tensor) -> Step:
         return change(model, MaskedLanguageModelling.step(self, model, progress, **batch))
 
@@ -114,39 +118,62 @@ def unlearnable(model: Pretraining, out: Step) -> Step:
     return Step({"mlm": loss - loss.detach() + 1}, {})
 
 
+def with_a_number(batch: dict[str, Tensor]) -> dict[str, Any]:
+    return {**batch, "count": 3}
+
+
+def without_a_mask(batch: dict[str, Tensor]) -> dict[str, Any]:
+    return {"input_ids": batch["input_ids"]}
+
+
+def with_an_unknown_tensor(batch: dict[str, Tensor]) -> dict[str, Any]:
+    return {**batch, "more": batch["input_ids"]}
+
+
+def without_losses(model: Pretraining, out: Step) -> Step:
+    return Step({}, {})
+
+
+def one_dimension(model: Pretraining, out: Step) -> Step:
+    return Step({"mlm": out.losses["mlm"][None]}, {})
+
+
+def detached(model: Pretraining, out: Step) -> Step:
+    return Step({"mlm": out.losses["mlm"].detach()}, {})
+
+
+def wrapped_in_nothing(self: Any, backbone: Backbone) -> nn.Module:
+    return nn.Linear(2, 2)
+
+
 BREAKS = [
+    # The class
     (broken(__doc__=""), "mlm has no docstring; say its idea in a sentence."),
     (broken(paper=""), "mlm.paper is empty;"),
     (broken(representation="csl"), "mlm.representation is 'csl'; known: cls, mean, terms, cls+terms."),
-    (
-        broken(presets={"paper": {"ratio": 0.5}}),
-        "Unknown setting 'objective.ratio'. Did you mean",
-    ),
+    (broken(presets={"paper": {"ratio": 0.5}}), "Unknown setting 'objective.ratio'. Did you mean"),
     (type("Thawed", (MaskedLanguageModelling,), {}), "Thawed is not a frozen dataclass"),
+    # collate()
     (broken(collate=from_the_default_generator), "collate() must draw from its generator alone; differs at one seed:"),
     (broken(collate=too_long), "mlm: collate() made 40 tokens of at most 24."),
     (broken(collate=divides_by_length), "mlm: collate() raised ZeroDivisionError: division by zero"),
-    (collated(lambda batch: {**batch, "count": 3}), "mlm: collate() must give a dict of tensors by name."),  # type: ignore[dict-item]
-    (collated(lambda batch: {"input_ids": batch["input_ids"]}), "mlm: collate() gives no 'attention_mask'"),
-    (collated(lambda batch: {**batch, "more": batch["input_ids"]}), "mlm: forward() at progress 0 raised TypeError:"),
+    (collated(with_a_number), "mlm: collate() must give a dict of tensors by name."),
+    (collated(without_a_mask), "mlm: collate() gives no 'attention_mask'"),
+    (collated(with_an_unknown_tensor), "mlm: forward() at progress 0 raised TypeError:"),
+    # step()
     (broken(step=mean_of_nothing), "mlm: 'mlm' is nan at progress 0.5."),
-    (stepped(lambda model, out: Step({}, {})), "mlm: forward() must give a Step with losses."),
-    (
-        stepped(lambda model, out: Step({"mlm": out.losses["mlm"][None]}, {})),
-        "mlm: 'mlm' must be a tensor without dimensions",
-    ),
-    (
-        stepped(lambda model, out: Step({"mlm": out.losses["mlm"].detach()}, {})),
-        "mlm: the losses depend on no parameter.",
-    ),
+    (stepped(without_losses), "mlm: forward() must give a Step with losses."),
+    (stepped(one_dimension), "mlm: 'mlm' must be a tensor without dimensions"),
+    (stepped(detached), "mlm: the losses depend on no parameter."),
     (stepped(at_random), "mlm: two forwards from one state and one seed differ"),
     (stepped(counted), "mlm: two forwards from one state and one seed differ"),
+    (stepped(unlearnable), "mlm: 20 steps on one batch took the loss from 1 to 1."),
+    # wrap()
     (broken(wrap=hidden_parameters), "mlm: the losses depend on parameters that are not registered: "),
     (broken(wrap=grafted), "mlm: wrap() changed the backbone's parts"),
-    (broken(wrap=lambda self, backbone: nn.Linear(2, 2)), "mlm: wrap() must give a module that holds the backbone."),
+    (broken(wrap=wrapped_in_nothing), "mlm: wrap() must give a module that holds the backbone."),
     (broken(wrap=with_a_layer, step=without_the_backbone), "mlm: no gradient reaches the backbone."),
     (broken(wrap=unsaved_teacher), "mlm: its state_dict() does not restore the losses; keep state in buffers."),
-    (stepped(unlearnable), "mlm: 20 steps on one batch took the loss from 1 to 1."),
 ]
 
 
@@ -169,8 +196,9 @@ def test_an_objective_without_pretraining_needs_only_a_declaration() -> None:
 
 
 def test_checking_restores_the_random_generators() -> None:
-    def states() -> tuple[Any, ...]:
-        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    def states() -> list[Any]:
+        numpy_state = np.random.get_state(legacy=False)["state"]
+        return [torch.get_rng_state().tolist(), random.getstate(), numpy_state["key"].tolist(), numpy_state["pos"]]
 
     original_states = states()
     check_objective(MaskedLanguageModelling)

@@ -42,7 +42,7 @@ def call(home: Path, *words: str, **variables: str) -> subprocess.CompletedProce
     environment = {**os.environ, **proxies, "NO_PROXY": "", "no_proxy": ""}
     environment["IR_DATASETS_HOME"] = str(home)
     environment.update(variables)
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=600, env=environment)
 
 
 def checked(home: Path, dataset_id: str) -> dict[str, Any]:

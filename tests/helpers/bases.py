@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny import SYLLABLES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
@@ -33,21 +34,28 @@ MAX_LENGTH = 48  # RoBERTa's 50 positions begin behind its padding id, 1
 
 
 def sentences(count: int) -> list[tuple[str, str, str]]:
-    """Return ids, titles and texts, some of them empty."""
+    """Return ids, titles and texts of invented words. Every third title is empty, and a document is."""
     draw = random.Random(0)
-    syllables = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
-    words = ["".join(draw.choices(syllables, k=draw.choice([1, 2, 2, 3, 5]))) for _ in range(150)]
-    texts = [" ".join(draw.choices(words, k=draw.randrange(4, 60))) for _ in range(count)]
+    words = []
+    for _ in range(150):
+        length = draw.choice([1, 2, 2, 3, 5])
+        words.append("".join(draw.choices(SYLLABLES, k=length)))
+    texts = []
+    for _ in range(count):
+        length = draw.randrange(4, 60)
+        texts.append(" ".join(draw.choices(words, k=length)))
     documents = []
     for row, text in enumerate(texts):
-        title = draw.choice(words) if row % 3 else ""
+        title = ""
+        if row % 3:
+            title = draw.choice(words)
         documents.append((str(row), title, text))
     return [*documents, ("empty", "", ""), ("one", "", "ba")]
 
 
 @dataclass(frozen=True)
 class Base:
-    """A tokenizer, a masked language model with random weights, and tokenised texts."""
+    """Hold a tokenizer, a masked language model with random weights, and tokenised texts."""
 
     tokenizer: PreTrainedTokenizerFast
     lm: Any
@@ -78,6 +86,7 @@ def byte_level(specials: dict[str, str]) -> PreTrainedTokenizerFast:
 
 
 def word_piece() -> PreTrainedTokenizerFast:
+    """Return a WordPiece tokenizer, as of BERT, with unused tokens among the special tokens."""
     specials = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -89,6 +98,7 @@ def word_piece() -> PreTrainedTokenizerFast:
 
 
 def model(family: str, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Return a masked language model of a family with random weights and the tokenizer's special ids."""
     ids = {"pad_token_id": tokenizer.pad_token_id}
     ends = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
     torch.manual_seed(0)
@@ -112,7 +122,7 @@ def make(family: str, folder: Path) -> Base:
         tokenizer = byte_level(modern)
     else:
         tokenizer = byte_level(roberta)
-    parts = sentences(20)
-    write_tokens(folder, parts, tokenizer)
+    documents = sentences(20)
+    write_tokens(folder, documents, tokenizer)
     lm = model(family, tokenizer)
-    return Base(tokenizer, lm, vocabulary(tokenizer, WORDS), TokenisedTexts.open(folder), parts)
+    return Base(tokenizer, lm, vocabulary(tokenizer, WORDS), TokenisedTexts.open(folder), documents)

@@ -15,7 +15,8 @@ def texts_of(texts: TextGroups) -> list[tuple[int, ...]]:
     rows = []
     for ids, masks in texts.groups:
         for row, mask in zip(ids, masks, strict=True):
-            rows.append(tuple(row[mask.bool()].tolist()))
+            tokens = row[mask.bool()]
+            rows.append(tuple(tokens.tolist()))
     return [rows[row] for row in texts.order.tolist()]
 
 
@@ -25,7 +26,7 @@ def rivals_of(batch: ContrastiveBatch) -> Tensor:
 
 
 class Fixed(torch.nn.Module):
-    """An encoder whose vectors are the ids."""
+    """Encode texts as vectors that equal their ids."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> Embeddings:
         return Embeddings(ids.float(), None)
@@ -38,8 +39,9 @@ class Fixed(torch.nn.Module):
 def fixed(queries: Tensor, passages: Tensor, answers: list[list[int]], **teacher: Tensor) -> ContrastiveBatch:
     """Return a batch for `Fixed` from vectors [B, d] and [P, d] and the passages that answer each query."""
     documents = torch.arange(len(passages))
-    return ContrastiveBatch(_groups(queries), _groups(passages), documents, torch.tensor(answers), **teacher)
+    return ContrastiveBatch(_group(queries), _group(passages), documents, torch.tensor(answers), **teacher)
 
 
-def _groups(vectors: Tensor) -> TextGroups:
-    return TextGroups((TextGroup(vectors, torch.ones_like(vectors)),), torch.arange(len(vectors)))
+def _group(vectors: Tensor) -> TextGroups:
+    group = TextGroup(vectors, torch.ones_like(vectors))
+    return TextGroups((group,), torch.arange(len(vectors)))

@@ -14,10 +14,15 @@ Rows = Sequence[tuple[object, ...]]
 
 
 def write_lines(file: Path, lines: Iterable[object]) -> None:
-    """Write text as it is, and other values as JSON."""
+    """Write text as it is, and values of all other types as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    texts = []
+    for line in lines:
+        text = line
+        if not isinstance(text, str):
+            text = json.dumps(line)
+        texts.append(text + "\n")
+    file.write_text("".join(texts), encoding="utf-8")
 
 
 def write_folder(
@@ -25,10 +30,11 @@ def write_folder(
 ) -> str:
     """Write a collection with the split test, and return its dataset id."""
     corpus = [{"_id": key, "title": title, "text": text} for key, title, text in documents]
-    write_lines(folder / "corpus.jsonl", corpus)
-    write_lines(folder / "queries.jsonl", [{"_id": key, "text": text} for key, text in queries])
+    query_lines = [{"_id": key, "text": text} for key, text in queries]
     qrels = ["query-id\tcorpus-id\tscore"]
     for judgement in judgements:
         qrels.append("\t".join(map(str, judgement)))
+    write_lines(folder / "corpus.jsonl", corpus)
+    write_lines(folder / "queries.jsonl", query_lines)
     write_lines(folder / "qrels/test.tsv", qrels)
     return str(folder)

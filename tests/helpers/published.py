@@ -53,27 +53,35 @@ def sentence(
     bare(folder)
     modes = {f"pooling_mode_{mode}": True for mode in pooling}
     modules: dict[str, Mapping[str, Any]] = {"Pooling": {"word_embedding_dimension": WIDTH, **modes}}
+    pooled_width = WIDTH * len(pooling)
     if dense:
-        modules["Dense"] = {"in_features": WIDTH * len(pooling), "out_features": dense, "bias": False}
-        modules["Dense"] = {**modules["Dense"], "activation_function": "torch.nn.modules.linear.Identity"}
+        modules["Dense"] = {
+            "in_features": pooled_width,
+            "out_features": dense,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
+        weight = torch.randn(dense, pooled_width, generator=torch.Generator().manual_seed(1))
     if normalize:
         modules["Normalize"] = {}
-    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    listed = [_module(0, "Transformer", "")]
     for number, (kind, settings) in enumerate(modules.items(), 1):
-        inner = f"{number}_{kind}"
-        (folder / inner).mkdir()
-        write(folder / inner / "config.json", settings)
-        listed.append(
-            {"idx": number, "name": f"{number}", "path": inner, "type": f"sentence_transformers.models.{kind}"}
-        )
+        path = f"{number}_{kind}"
+        (folder / path).mkdir()
+        write(folder / path / "config.json", settings)
+        listed.append(_module(number, kind, path))
     if dense:
-        weight = torch.randn(dense, WIDTH * len(pooling), generator=torch.Generator().manual_seed(1))
         save_file({"linear.weight": weight}, folder / "2_Dense" / "model.safetensors")
     write(folder / "modules.json", listed)
     write(folder / "sentence_bert_config.json", {"max_seq_length": LENGTH, "do_lower_case": False})
     if says is not None:
         write(folder / "config_sentence_transformers.json", says)
     return folder
+
+
+def _module(number: int, kind: str, path: str) -> dict[str, object]:
+    """Return an entry of modules.json."""
+    return {"idx": number, "name": f"{number}", "path": path, "type": f"sentence_transformers.models.{kind}"}
 
 
 def static(folder: Path) -> Path:

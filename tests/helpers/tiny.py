@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from transformers.utils import logging
 
 DOCUMENTS, QUERIES = 60, 80
 CONSONANTS, VOWELS = "bdfgklmnprst", "aeiou"
+SYLLABLES = [consonant + vowel for consonant, vowel in product(CONSONANTS, VOWELS)]
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPLITS = {"train": range(50), "val": range(50, 65), "test": range(65, 80)}
 
@@ -104,15 +106,24 @@ def make(folder: Path) -> Tiny:
 def write_collection(folder: Path) -> None:
     """Write 60 documents of invented words, two of them without words, and queries of the documents' words."""
     draw = random.Random(1)
-    syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
-    words = [*syllables, *("".join(draw.choices(syllables, k=2)) for _ in range(60))]
-    texts = [" ".join(draw.choices(words, k=draw.randrange(6, 40))) for _ in range(DOCUMENTS - 2)]
-    documents = [{"_id": f"d{row}", "title": draw.choice(words), "text": text} for row, text in enumerate(texts)]
-    documents += [{"_id": "specials", "title": "", "text": "[SEP] [MASK] [CLS] [PAD]"}]
-    documents += [{"_id": "empty", "title": "", "text": ""}]
+    words = list(SYLLABLES)
+    for _ in range(60):
+        first, second = draw.choices(SYLLABLES, k=2)
+        words.append(first + second)
+    texts = []
+    for _ in range(DOCUMENTS - 2):
+        length = draw.randrange(6, 40)
+        texts.append(" ".join(draw.choices(words, k=length)))
+    documents = []
+    for row, text in enumerate(texts):
+        documents.append({"_id": f"d{row}", "title": draw.choice(words), "text": text})
+    documents.append({"_id": "specials", "title": "", "text": "[SEP] [MASK] [CLS] [PAD]"})
+    documents.append({"_id": "empty", "title": "", "text": ""})
     positives = []  # of each query, by row; every fifth query has two
     for query in range(QUERIES):
-        count = 2 if query % 5 == 0 else 1
+        count = 1
+        if query % 5 == 0:
+            count = 2
         positives.append(draw.sample(range(len(texts)), k=count))
     queries = []
     for query, rows in enumerate(positives):
@@ -124,7 +135,8 @@ def write_collection(folder: Path) -> None:
     for split, split_queries in SPLITS.items():
         lines = ["query-id\tcorpus-id\tscore\n"]
         for query in split_queries:
-            lines += [f"q{query}\td{row}\t1\n" for row in positives[query]]
+            for row in positives[query]:
+                lines.append(f"q{query}\td{row}\t1\n")
         (folder / "qrels" / f"{split}.tsv").write_text("".join(lines))
 
 
@@ -134,7 +146,9 @@ def write_lines(file: Path, rows: Sequence[object]) -> None:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Return a WordPiece tokenizer of syllables. A trained vocabulary would differ between processes."""
-    syllables = [consonant + vowel for consonant in CONSONANTS for vowel in ("", *VOWELS)]
+    syllables: list[str] = []
+    for consonant in CONSONANTS:
+        syllables += [consonant, *(consonant + vowel for vowel in VOWELS)]
     inner_syllables = [f"##{syllable}" for syllable in syllables]
     pieces = [*SPECIALS, "[unused0]", *syllables, *inner_syllables]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,16 +13,13 @@ from retrobench.config import Experiment
 from retrobench.config.discovery import discover
 from retrobench.config.reading import read_entrant, read_track
 from retrobench.data.rules import GROUPS, MEANS
-from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System, read_excerpts, read_tables
+from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System, read_tables
 from retrobench.leaderboard.folders import locate
 from retrobench.leaderboard.reproduce.matching import claimed_recipe
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "reference" / "published.csv"
 TABLES = {table.id: table for table in read_tables(ROOT / "leaderboards")}
-EXCERPTS = [excerpt for table in TABLES.values() for excerpt in table.excerpts]
-TRACKED = [excerpt for excerpt in EXCERPTS if excerpt.track]
 
 # Table -> lines of it, cells, and cells without a number.
 COUNTS = {
@@ -40,6 +38,14 @@ COUNTS = {
 }
 
 
+def tracked_excerpts() -> list[Excerpt]:
+    """Return the excerpts of all papers that a track measures."""
+    excerpts: list[Excerpt] = []
+    for table in TABLES.values():
+        excerpts += [excerpt for excerpt in table.excerpts if excerpt.track]
+    return excerpts
+
+
 def systems_of(table: ClaimedTable) -> Iterator[tuple[Excerpt, System]]:
     for excerpt in table.excerpts:
         for system in excerpt.systems:
@@ -48,14 +54,18 @@ def systems_of(table: ClaimedTable) -> Iterator[tuple[Excerpt, System]]:
 
 def find_system(table: str, model: str) -> System:
     """Return the first line of a table for a model."""
-    return next(system for _, system in systems_of(TABLES[table]) if system.model == model)
+    for _, system in systems_of(TABLES[table]):
+        if system.model == model:
+            return system
+    raise AssertionError(f"{table} has no line for {model}")
 
 
 def find_cell(table: str, model: str, column: str) -> Cell:
     cells: list[Cell] = []
     for _, system in systems_of(TABLES[table]):
-        if system.model == model:
-            cells += [cell for cell in system.cells if cell.column.name == column]
+        for cell in system.cells:
+            if system.model == model and cell.column.name == column:
+                cells.append(cell)
     assert len(cells) == 1
     return cells[0]
 
@@ -63,11 +73,14 @@ def find_cell(table: str, model: str, column: str) -> Cell:
 def test_every_table_is_recorded_with_all_its_cells() -> None:
     counts = {}
     for name, table in TABLES.items():
-        systems = [system for _, system in systems_of(table)]
+        lines = 0
         missing = 0
-        for system in systems:
-            missing += sum(cell.published is None for cell in system.cells)
-        counts[name] = (len(systems), table.cells, missing)
+        for _, system in systems_of(table):
+            lines += 1
+            for cell in system.cells:
+                if cell.published is None:
+                    missing += 1
+        counts[name] = (lines, table.cells, missing)
     assert counts == COUNTS
 
 
@@ -79,8 +92,11 @@ def test_every_cell_has_a_source_and_a_fraction_or_a_reason(table: str) -> None:
         assert system.entrant or system.reason or excerpt.reason
         for cell in system.cells:
             assert cell.source
-            assert (cell.published is None) == bool(cell.reason)
-            if cell.published is not None and excerpt.fractions:
+            if cell.published is None:
+                assert cell.reason
+                continue
+            assert not cell.reason
+            if excerpt.fractions:
                 assert 0 < cell.published < 1
 
 
@@ -109,9 +125,9 @@ def test_wrong_headers_are_recorded() -> None:
 def test_the_means_of_18_printed_averages_are_those_of_the_cells() -> None:
     for table in ("retromae/table-1", "dupmae/table-3"):
         for system in TABLES[table].excerpts[0].systems:
-            numbers = [cell.published or 0.0 for cell in system.cells]
-            mean = sum(numbers[:-1]) / 18
-            assert numbers[-1] == pytest.approx(mean, abs=6e-4), system.model
+            *scores, average = [cell.published or 0.0 for cell in system.cells]
+            mean = sum(scores) / 18
+            assert average == pytest.approx(mean, abs=6e-4), system.model
 
 
 PAPERS = {
@@ -120,6 +136,7 @@ PAPERS = {
     "DupMAE arXiv": "dupmae",
     "BoW SIGIR2024": "bow",
 }
+# Datasets as the list names them -> as the claims name them.
 DATASETS = {
     "MS MARCO passage dev": "msmarco-titled:dev",
     "TREC DL 2019 passage": "msmarco-titled:dl19",
@@ -129,28 +146,65 @@ DATASETS = {
     "CQADupStack": MEANS["beir/cqadupstack"],
     "FiQA-2018": "beir/fiqa/test",
     "DBPedia": "beir/dbpedia-entity/test",
-} | {name: f"beir/{name.lower()}/test" for name in ("NFCorpus", "HotpotQA", "Quora", "FEVER", "SciFact")}
-DATASETS |= {name: f"beir/{name.lower()}" for name in ("TREC-COVID", "NQ", "ArguAna", "SCIDOCS", "Climate-FEVER")}
+    "NFCorpus": "beir/nfcorpus/test",
+    "HotpotQA": "beir/hotpotqa/test",
+    "Quora": "beir/quora/test",
+    "FEVER": "beir/fever/test",
+    "SciFact": "beir/scifact/test",
+    "TREC-COVID": "beir/trec-covid",
+    "NQ": "beir/nq",
+    "ArguAna": "beir/arguana",
+    "SCIDOCS": "beir/scidocs",
+    "Climate-FEVER": "beir/climate-fever",
+}
 
-Key = tuple[str, bool, str, str]  # table, whether of the preprint, column, model
+
+class Key(NamedTuple):
+    """The place of a number in the papers."""
+
+    table: str
+    preprint: bool
+    column: str
+    model: str
+
+
+def paper_of(source: str) -> str | None:
+    """Return the paper of a source, and None for a repository or a model card."""
+    for start, paper in PAPERS.items():
+        if source.startswith(start):
+            return paper
+    return None
+
+
+def measure_of(metric: str, paper: str, dataset: str) -> str:
+    """Return the claims' name of a measure. R@k on MS MARCO is success in the BoW paper, else recall."""
+    measure, _, _ = metric.partition(" (")
+    is_msmarco = dataset.startswith("msmarco-titled") or "document" in dataset
+    if not is_msmarco or not measure.startswith("R@"):
+        return measure
+    if paper == "bow":
+        return measure.replace("R@", "Success@")
+    return measure.replace("R@", "Recall@")
 
 
 def listed() -> dict[Key, float]:
     """Return the published numbers of the papers' tables, by the names that the list has for models."""
     numbers: dict[Key, float] = {}
-    for row in csv.DictReader(PUBLISHED.read_text(encoding="utf-8").splitlines()):
-        papers = [paper for start, paper in PAPERS.items() if row["source"].startswith(start)]
-        if not papers:
-            continue  # of a repository or a model card
-        paper = papers[0]
-        dataset = DATASETS.get(row["dataset"], row["dataset"])
-        measure = row["metric"].split(" (")[0]
-        if measure.startswith("R@") and (dataset.startswith("msmarco-titled") or "document" in dataset):
-            measure = measure.replace("R@", "Success@" if paper == "bow" else "Recall@")
-        table = f"{paper}/table-{row['table'].split(' ')[1]}"
-        model = row["setup"] if table == "retromae/table-6" else row["model"]
+    lines = PUBLISHED.read_text(encoding="utf-8").splitlines()
+    for row in csv.DictReader(lines):
+        paper = paper_of(row["source"])
+        if paper is None:
+            continue
+        number = row["table"].split(" ")[1]
+        table = f"{paper}/table-{number}"
         preprint = row["source"].startswith("DupMAE arXiv")
-        numbers[table, preprint, f"{dataset} {measure}", model] = float(row["value"])
+        dataset = DATASETS.get(row["dataset"], row["dataset"])
+        measure = measure_of(row["metric"], paper, dataset)
+        model = row["model"]
+        if table == "retromae/table-6":
+            model = row["setup"]
+        key = Key(table, preprint, f"{dataset} {measure}", model)
+        numbers[key] = float(row["value"])
     return numbers
 
 
@@ -163,13 +217,18 @@ def claimed() -> dict[Key, Cell]:
             preprint = "2211.08769" in excerpt.source
             for cell in system.cells:
                 if cell.published is not None:
-                    cells[name, preprint, cell.column.name, system.model] = cell
+                    key = Key(name, preprint, cell.column.name, system.model)
+                    cells[key] = cell
     return cells
 
 
 def models_of(keys: Iterable[Key], table: str) -> list[str]:
     """Return the models of a table in their order."""
-    return list(dict.fromkeys(key[3] for key in keys if key[0] == table))
+    models: list[str] = []
+    for key in keys:
+        if key.table == table and key.model not in models:
+            models.append(key.model)
+    return models
 
 
 def test_every_published_number_is_a_claim_and_every_claim_a_published_number() -> None:
@@ -178,45 +237,65 @@ def test_every_published_number_is_a_claim_and_every_claim_a_published_number() 
     numbers = listed()
     cells = claimed()
     assert len(numbers) == 919
-    names = {"BoW Prediction": "BoW"}
+    claimed_names = {"BoW Prediction": "BoW"}
     for table in ("retromae/table-6", "dupmae/table-4"):  # ablations have equal orders and different names
-        names |= dict(zip(models_of(numbers, table), models_of(cells, table), strict=True))
+        pairs = zip(models_of(numbers, table), models_of(cells, table), strict=True)
+        claimed_names.update(pairs)
     matched = set()
-    for (table, preprint, column, model), value in numbers.items():
-        key = (table, preprint, column, names.get(model, model))
-        assert value in (cells[key].published, cells[key].printed), key
+    for listed_key, value in numbers.items():
+        model = claimed_names.get(listed_key.model, listed_key.model)
+        key = listed_key._replace(model=model)
+        cell = cells[key]
+        assert value in (cell.published, cell.printed), key
         matched.add(key)
-    corrected = {"msmarco-titled:dev Recall@1000", "msmarco-titled:dl19 nDCG@10"}  # of a row that is shifted in print
-    assert cells.keys() - matched == {("dupmae/table-1", False, column, "coCondenser") for column in corrected}
+    shifted_in_print = {
+        Key("dupmae/table-1", False, "msmarco-titled:dev Recall@1000", "coCondenser"),
+        Key("dupmae/table-1", False, "msmarco-titled:dl19 nDCG@10", "coCondenser"),
+    }
+    assert cells.keys() - matched == shifted_in_print
 
 
 # --- the recipes
 
 
-@pytest.mark.parametrize("excerpt", TRACKED, ids=lambda excerpt: f"{excerpt.id} {excerpt.title}")
+TITLES = {True: "space", False: "none", "[SEP]": "[SEP]"}  # a track's setting -> a claim's
+
+
+def recipe_of(excerpt: Excerpt, system: System) -> Experiment:
+    """Return the experiment that measures a claim. Settings of any value, KEY=*, stay as the track has them."""
+    overrides = [override for override in (*excerpt.set, *system.set) if not override.endswith("=*")]
+    file = locate(excerpt.track, ROOT / "leaderboards")
+    track = read_track(file, excerpt.track, overrides)
+    entrant = read_entrant(system.entrant, discover(), overrides)
+    return Experiment(track, entrant, 0)
+
+
+@pytest.mark.parametrize("excerpt", tracked_excerpts(), ids=lambda excerpt: f"{excerpt.id} {excerpt.title}")
 def test_a_track_accepts_the_recipes_of_its_claims(excerpt: Excerpt) -> None:
-    discovered = discover()
-    for system in [system for system in excerpt.systems if system.entrant]:
-        sets = [text for text in (*excerpt.set, *system.set) if not text.endswith("=*")]
-        track = read_track(locate(excerpt.track, ROOT / "leaderboards"), excerpt.track, sets)
-        entrant = read_entrant(system.entrant, discovered, sets)
+    datasets = {column.dataset for column in excerpt.columns}
+    for system in excerpt.systems:
+        if not system.entrant:
+            continue
+        track = recipe_of(excerpt, system).track
         overrides = {f"{key}={value}" for key, value in track.overrides.items()}
         assert overrides == claimed_recipe(excerpt, system).overrides, "rows are matched by their overrides"
-        texts = Experiment(track, entrant, 0).track.test_reading
-        for dataset in {column.dataset for column in excerpt.columns} & excerpt.datasets.keys():
+        assert system.round in ("", "in-batch", "mined", "distilled")
+        texts = track.test_reading
+        for dataset in datasets & excerpt.datasets.keys():
             needs = excerpt.datasets[dataset].needs
-            assert (needs["query_length"], needs["passage_length"]) == (texts.query_length, texts.passage_length)
-            joined = {True: "space", False: "none", "[SEP]": "[SEP]"}[texts.titles]
-            assert (needs["titles"], needs["similarity"]) == (joined, "dot")
-            assert system.round in ("", "in-batch", "mined", "distilled")
+            assert needs["query_length"] == texts.query_length
+            assert needs["passage_length"] == texts.passage_length
+            assert needs["titles"] == TITLES[texts.titles]
+            assert needs["similarity"] == "dot"
 
 
 def test_there_are_claims_on_every_track() -> None:
-    tracks = {"msmarco", "msmarco-dupmae", "msmarco-bow", "beir", "beir-dupmae", "beir-bow"}
-    assert {excerpt.track for excerpt in TRACKED} == tracks
+    tracks: set[str] = set()
     entrants: set[str] = set()
-    for excerpt in TRACKED:
+    for excerpt in tracked_excerpts():
+        tracks.add(excerpt.track)
         entrants |= {system.entrant for system in excerpt.systems}
+    assert tracks == {"msmarco", "msmarco-dupmae", "msmarco-bow", "beir", "beir-dupmae", "beir-bow"}
     assert entrants == {"", "bert", "retromae", "dupmae", "bow-mae"}
 
 
@@ -224,115 +303,8 @@ def test_the_public_sets_of_beir_are_all_in_its_tables() -> None:
     public = {*GROUPS["beir"], MEANS["beir/cqadupstack"]} - {"beir/cqadupstack"}
     for table in ("retromae/table-1", "dupmae/table-3"):
         excerpt = TABLES[table].excerpts[0]
-        datasets = {column.dataset for column in excerpt.columns}
-        assert {dataset for dataset in datasets if dataset.startswith("beir/")} == public
+        datasets = {column.dataset for column in excerpt.columns if column.dataset.startswith("beir/")}
+        assert datasets == public
         assert set(GROUPS["beir/cqadupstack"]) < excerpt.datasets.keys()
-        refused = [claimed for claimed in excerpt.datasets.values() if claimed.reason]
+        refused = [dataset for dataset in excerpt.datasets.values() if dataset.reason]
         assert len(refused) == 5, "four licensed sets, and the mean of 18"
-
-
-# --- the file
-
-
-SMALL = """
-title = "T"
-[reasons]
-plugin = "no such plugin"
-none = "no number"
-[dataset]
-"*" = { documents = 3, titles = "space" }
-"d:dev" = { label = "dev", queries = 2 }
-[[table]]
-id = "paper/table-1"
-title = "Title"
-paper = "Paper (2020)"
-source = "arXiv:1, Table 1"
-set = ["adapt.corpus=[]"]
-round = "mined"
-columns = ["d:dev MRR@10", "d:dev Recall@10"]
-headers = ["", "MRR@100"]
-rows = [
-    { model = "A", entrant = "bert", values = [0.25, "none"] },
-    { model = "B", reason = "plugin", round = "in-batch", values = [0.5, 0.75] },
-]
-[[table.corrections]]
-model = "B"
-column = "d:dev MRR@10"
-printed = 0.05
-source = "arXiv:2"
-note = "a digit fell out"
-"""
-
-
-def written(folder: Path, text: str, track: str = "small") -> Path:
-    file = folder / track / "claims.toml"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text, "utf-8")
-    return file
-
-
-def test_a_file_is_read_with_its_reasons_and_corrections(tmp_path: Path) -> None:
-    (excerpt,) = read_excerpts(written(tmp_path, SMALL))
-    assert (excerpt.track, excerpt.set) == ("small", ("adapt.corpus=[]",))
-    assert excerpt.columns[1].header == "MRR@100"
-    measured, missing = excerpt.systems
-    assert (measured.entrant, measured.round) == ("bert", "mined")
-    assert measured.cells[0].published == 0.25
-    assert measured.cells[1].reason == "no number"
-    assert (missing.reason, missing.round) == ("no such plugin", "in-batch")
-    assert missing.cells[0].printed == 0.05
-    assert missing.cells[0].note == "a digit fell out (arXiv:2)"
-    assert excerpt.datasets["d:dev"].needs == {"documents": 3, "queries": 2, "titles": "space"}
-
-
-def test_excerpts_of_a_table_are_joined_and_the_nearest_file_of_a_track_counts(tmp_path: Path) -> None:
-    written(tmp_path, SMALL)
-    written(tmp_path, SMALL.replace('round = "mined"', 'reason = "nothing measures it"', 1), "other")
-    tables = {table.id: table for table in read_tables(tmp_path)}
-    table = tables["paper/table-1"]
-    assert [excerpt.track for excerpt in table.excerpts] == ["small", ""]
-    assert (table.cells, table.title) == (8, "Title")
-    assert "retromae/table-2" in tables
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            "round =",
-            "rounds =",
-            r"Unknown setting 'rounds'\. Did you mean 'round'\? .*claims.toml paper/table-1",
-        ),
-        ('title = "T"', 'titel = "T"', r"Unknown setting 'titel'\. Did you mean 'title'\? .*small/claims.toml"),
-        ("label =", "lable =", r"Unknown setting 'lable'\. Did you mean 'label'\? .*dataset\.\"d:dev\"\]"),
-        ("[0.25,", "[25.0,", r"paper/table-1, A: 25\.0 is no fraction\. Divide percentages by 100\."),
-        ("[0.25,", "[", r"paper/table-1, A: 1 values for 2 columns\. "),
-        ('["", "MRR@100"]', '[""]', r"1 headers for 2 columns\. "),
-        ('"plugin", r', '"plugn", r', r"Unknown reason in .*, B 'plugn'\. Did you mean 'plugin'\?"),
-        (
-            'entrant = "bert", ',
-            "",
-            r"paper/table-1, A: neither an entrant .* nor a reason",
-        ),
-        (
-            'column = "d:dev MRR@10"',
-            'column = "d:dev MRR"',
-            r"Unknown cell to correct .*'d:dev MRR of B'\. Did you mean",
-        ),
-        ('source = "arXiv:1, Table 1"', 'source = ""', r"needs an id PAPER/TABLE, a title, a paper and a source\."),
-        ('"paper/table-1"', '"table 1"', r"claims.toml table 1: needs an id PAPER/TABLE"),
-        (
-            'model = "B", r',
-            'model = "A", r',
-            r"Unknown cell|a model or a column stands twice\.",
-        ),
-        ('source = "arXiv:2"', "", r"source is missing .*paper/table-1"),
-        ('["d:dev MRR@10", ', '["MRR@10", ', r"column 'MRR@10' is not DATASET MEASURE\. Write both"),
-        ("[[table]]", "[table", r"claims\.toml is not TOML: .*Correct it there\."),
-    ],
-)
-def test_a_fault_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert old in SMALL
-    with pytest.raises(RetrobenchError, match=message) as raised:
-        read_excerpts(written(tmp_path, SMALL.replace(old, new, 1)))
-    assert "\n" not in str(raised.value)

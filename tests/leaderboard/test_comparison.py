@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rows import BERT, DATASET, MLM, RETROMAE, entrants, facts, filled, mean, row
+from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row, shifted
 from scipy.stats import ttest_rel
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.cells import notes
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError, append, load_per_query, per_query_loader, read
+from retrobench.leaderboard.evidence import PerQuery, load_per_query, per_query_loader
+from retrobench.leaderboard.rows import Row, UnlikeError, append, read
 from retrobench.leaderboard.tables import render, show_track
 from retrobench.scoring.significance import holm, paired_tests
 
@@ -34,15 +34,33 @@ def only(comparisons: Sequence[Comparison]) -> Comparison:
     return comparisons[0]
 
 
+def compare_folder(track: Path) -> Comparison:
+    """Compare the rows of a track's folder by their values by query."""
+    load = partial(load_per_query, track)
+    return only(compare(read(track), load))
+
+
+def render_folder(track: Path, format: str) -> str:
+    """Render the rows of a track's folder with tests of their values by query."""
+    load = partial(load_per_query, track)
+    return render(read(track), format, load)
+
+
+def entrants_of(table: Comparison) -> list[str]:
+    return [line.entrant for line in table.lines]
+
+
 def test_mean_and_sample_deviation_over_seeds() -> None:
-    rows = [row("bert", 0, [0.10, 0.5]), row("bert", 1, [0.12, 0.5]), row("bert", 2, [0.14, 0.5])]
-    line = only(compare([*rows, row("mlm", 0, [0.2])])).lines[1]
-    assert (line.entrant, line.seeds) == ("bert", [0, 1, 2])
-    assert line.mean(DATASET, "MRR@10") == pytest.approx(0.12, abs=1e-15)
-    assert line.deviation(DATASET, "MRR@10") == pytest.approx(0.02, abs=1e-15)
-    assert line.deviation(DATASET, "nDCG@10") == 0.0
-    single = only(compare([row("mlm", 0)])).lines[0]
-    assert single.deviation(DATASET, "MRR@10") is None
+    first = row("bert", 0, [0.10, 0.5])
+    second = row("bert", 1, [0.12, 0.5])
+    third = row("bert", 2, [0.14, 0.5])
+    single_seed = row("mlm", 0, [0.2])
+    mlm, bert = only(compare([first, second, third, single_seed])).lines
+    assert (bert.entrant, bert.seeds) == ("bert", [0, 1, 2])
+    assert bert.mean(DATASET, "MRR@10") == pytest.approx(0.12, abs=1e-15)
+    assert bert.deviation(DATASET, "MRR@10") == pytest.approx(0.02, abs=1e-15)
+    assert bert.deviation(DATASET, "nDCG@10") == 0.0
+    assert mlm.deviation(DATASET, "MRR@10") is None
 
 
 def test_cost_is_summed_over_stages_and_averaged_over_seeds() -> None:
@@ -76,7 +94,8 @@ def test_one_line_for_each_entrant_representation_and_settings() -> None:
         row("bert", values=[0.1]),
     ]
     table = only(compare(rows))
-    assert [(line.entrant, line.representation, len(line.rows)) for line in table.lines] == [
+    lines = [(line.entrant, line.representation, len(line.rows)) for line in table.lines]
+    assert lines == [
         ("dupmae", "cls+terms", 1),
         ("dupmae (mask_ratio=0.3)", "cls", 1),
         ("dupmae (mask_ratio=0.5)", "cls", 2),
@@ -85,28 +104,37 @@ def test_one_line_for_each_entrant_representation_and_settings() -> None:
     assert table.baseline == 3
 
 
+OVERRIDES = {"pretrain.steps": 20, "base": "tiny"}
+UNLIKE_ROWS = [
+    row("mlm", overrides=OVERRIDES, identity="fedcba9876543210"),
+    row("bert"),
+    row("dupmae", identity="9999999999999999"),
+]
+
+
 def test_unlike_tracks_share_no_table() -> None:
-    changed: dict[str, Any] = {
-        "overrides": {"pretrain.steps": 20, "base": "tiny"},
-        "identity": "fedcba9876543210",
-    }
-    rows = [row("mlm", **changed), row("bert"), row("dupmae", identity="9999999999999999")]
-    tables = compare(rows)
-    assert [table.heading for table in tables] == [
-        "Track mini as it is (identity 99999999)",
-        "Track mini as it is (identity 01234567)",
-        "Track mini with base=tiny, pretrain.steps=20 (identity fedcba98)",
-    ]
-    assert [[line.entrant for line in table.lines] for table in tables] == [["dupmae"], ["bert"], ["mlm"]]
-    for format, count in (("text", 3), ("md", 3), ("latex", 3)):
-        assert render(rows, format).count("Track mini") == count
-    records = list(csv.DictReader(io.StringIO(render(rows, "csv"))))
-    assert [record["overrides"] for record in records] == ["", "", "base=tiny, pretrain.steps=20"]
-    assert [table["overrides"] for table in json.loads(render(rows, "json"))["tables"]] == [
-        {},
-        {},
-        changed["overrides"],
-    ]
+    dupmae, bert, mlm = compare(UNLIKE_ROWS)
+    assert dupmae.heading == "Track mini as it is (identity 99999999)"
+    assert entrants_of(dupmae) == ["dupmae"]
+    assert bert.heading == "Track mini as it is (identity 01234567)"
+    assert entrants_of(bert) == ["bert"]
+    assert mlm.heading == "Track mini with base=tiny, pretrain.steps=20 (identity fedcba98)"
+    assert entrants_of(mlm) == ["mlm"]
+
+
+@pytest.mark.parametrize("format", ["text", "md", "latex"])
+def test_unlike_tracks_have_headings_of_their_own(format: str) -> None:
+    assert render(UNLIKE_ROWS, format).count("Track mini") == 3
+
+
+def test_records_of_unlike_tracks_name_the_overrides() -> None:
+    csv_file = io.StringIO(render(UNLIKE_ROWS, "csv"))
+    dupmae, bert, mlm = csv.DictReader(csv_file)
+    assert dupmae["overrides"] == bert["overrides"] == ""
+    assert mlm["overrides"] == "base=tiny, pretrain.steps=20"
+    dupmae, bert, mlm = json.loads(render(UNLIKE_ROWS, "json"))["tables"]
+    assert dupmae["overrides"] == bert["overrides"] == {}
+    assert mlm["overrides"] == OVERRIDES
 
 
 def test_the_t_test_is_the_one_known_by_hand() -> None:
@@ -131,9 +159,10 @@ def test_seeds_are_averaged_before_the_test() -> None:
 def test_differences_without_spread_are_decided_without_dividing_by_it() -> None:
     low = {"1": 0.25, "2": 0.5}
     high = {"1": 0.5, "2": 0.75}
-    equal, *unequal = paired_tests([[low], [low], [high]])
+    equal, first_and_high, second_and_high = paired_tests([[low], [low], [high]])
     assert equal.p == 1.0
-    assert [pair.p for pair in unequal] == [0.0, 0.0]
+    assert first_and_high.p == 0.0
+    assert second_and_high.p == 0.0
     (single_query,) = paired_tests([[{"1": 0.1}], [{"1": 0.9}]])
     assert single_query.p == 1.0
 
@@ -146,19 +175,25 @@ def test_holm_by_hand() -> None:
 
 
 def p_value(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    return float(ttest_rel(list(a.values()), list(b.values())).pvalue)
+    result = ttest_rel(list(a.values()), list(b.values()))
+    return float(result.pvalue)
 
 
-def test_marks_and_sentences(mini: Path) -> None:
-    table = only(compare(read(mini), partial(load_per_query, mini)))
-    assert [line.entrant for line in table.lines] == ["retromae", "mlm", "bert"]
-    assert [table.beaten(line) for line in range(3)] == [[1, 2], [], []]
-    assert (table.queries, len(table.pairs)) == (30, 3)
-    ps = [p_value(RETROMAE, MLM), p_value(RETROMAE, BERT), p_value(MLM, BERT)]
-    assert [pair.p for pair in table.pairs] == pytest.approx(ps, rel=1e-9)
-    assert [pair.corrected for pair in table.pairs] == pytest.approx(holm(ps), rel=1e-9)
-    text = render(read(mini), "md", partial(load_per_query, mini))
-    assert f"mlm does not beat bert at this size: +0.0010, p = {ps[2]:.2g}." in text
+def test_every_pair_is_tested_and_corrected(mini: Path) -> None:
+    table = compare_folder(mini)
+    assert entrants_of(table) == ["retromae", "mlm", "bert"]
+    assert table.beaten(0) == [1, 2]
+    assert table.beaten(1) == table.beaten(2) == []
+    assert table.queries == 30
+    p_values = [p_value(RETROMAE, MLM), p_value(RETROMAE, BERT), p_value(MLM, BERT)]
+    assert [pair.p for pair in table.pairs] == pytest.approx(p_values, rel=1e-9)
+    assert [pair.corrected for pair in table.pairs] == pytest.approx(holm(p_values), rel=1e-9)
+
+
+def test_notes_name_the_test_and_entrants_that_do_not_beat_bert(mini: Path) -> None:
+    text = render_folder(mini, "md")
+    p = p_value(MLM, BERT)
+    assert f"mlm does not beat bert at this size: +0.0010, p = {p:.2g}." in text
     assert "retromae does not beat" not in text
     assert (
         f"paired two-sided t-test over 30 queries of {DATASET}, values averaged over seeds first, p Holm-corrected "
@@ -168,9 +203,9 @@ def test_marks_and_sentences(mini: Path) -> None:
 
 
 def test_notes_name_lines_worse_than_the_baseline_and_near_the_best(tmp_path: Path) -> None:
-    near = {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())}
+    near = shifted(RETROMAE, 1e-4, -1e-4)
     filled(tmp_path, {"bert": RETROMAE, "mlm": near, "bow-mae": BERT})
-    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    text = render_folder(tmp_path, "text")
     assert "bow-mae does not beat bert at this size: -0.2000, p < 0.001. It is significantly worse." in text
     assert "mlm does not beat bert at this size: +0.0000, p = 1." in text
     assert "Not significantly different from the best, " in text
@@ -186,11 +221,12 @@ def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> Non
 
     def load(scored: Row) -> PerQuery:
         mean = scored.measures[DATASET]["MRR@10"]
-        return {DATASET: {"MRR@10": {f"q{i}": mean + 0.001 * (-1) ** i for i in range(30)}}}
+        return {DATASET: {"MRR@10": around(mean, 0.001)}}
 
     table = only(compare(rows, load))
-    assert [line.entrant for line in table.lines] == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
-    assert [table.rival(line) for line in range(4)] == [0, 0, 3, 3]
+    assert entrants_of(table) == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
+    assert table.rival(0) == table.rival(1) == 0
+    assert table.rival(2) == table.rival(3) == 3
     text = "\n".join(notes(table))
     assert "mlm, mined does not beat bert, mined at this size: -0.0100" in text
     assert "mlm, in-batch does not beat" not in text
@@ -198,46 +234,73 @@ def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> Non
     assert only(compare([*rows, rerun])).superseded == 1, "the row of its round"
 
 
-def test_the_first_column_with_values_by_query_is_tested_and_named(tmp_path: Path) -> None:
-    """A mean of datasets leads the table and has no values by query."""
-    beir = "beir (mean of 14 public sets)"
+BEIR = "beir (mean of 14 public sets)"
+
+
+@pytest.fixture
+def averaged(tmp_path: Path) -> Path:
+    """Return a track whose table begins with a mean of datasets, which has no values by query."""
     for name, values in (("bert", BERT), ("retromae", RETROMAE)):
-        measures = {beir: {"nDCG@10": mean(values) / 2}, DATASET: {"MRR@10": mean(values)}}
+        average = mean(values)
+        measures = {BEIR: {"nDCG@10": average / 2}, DATASET: {"MRR@10": average}}
         append(tmp_path, row(name, measures=measures), {DATASET: {"MRR@10": values}})
-    table = only(compare(read(tmp_path), partial(load_per_query, tmp_path)))
-    assert (table.columns[0], table.tested) == ((beir, "nDCG@10"), (DATASET, "MRR@10"))
-    assert [table.beaten(line) for line in range(2)] == [[1], []]
-    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    return tmp_path
+
+
+def test_the_first_column_with_values_by_query_is_tested(averaged: Path) -> None:
+    table = compare_folder(averaged)
+    assert table.columns[0] == (BEIR, "nDCG@10")
+    assert table.tested == (DATASET, "MRR@10")
+    assert entrants_of(table) == ["retromae", "bert"]
+    assert table.beaten(0) == [1]
+    assert table.beaten(1) == []
+
+
+def test_the_tested_column_is_named(averaged: Path) -> None:
+    text = render_folder(averaged, "text")
     assert "Letters beside MRR@10 name" in text
     assert f"t-test over 30 queries of {DATASET}" in text
-    markdown = render(read(tmp_path), "md", partial(load_per_query, tmp_path))
+    markdown = render_folder(averaged, "md")
     assert "0.4500 ± -<sup>b</sup> |" in markdown, "beside the number that was tested"
     assert "0.2250 ± -<sup>" not in markdown
-    document = json.loads(render(read(tmp_path), "json", partial(load_per_query, tmp_path)))["tables"][0]
-    assert (document["main"], document["tested"]) == ([beir, "nDCG@10"], [DATASET, "MRR@10"])
+    table = json.loads(render_folder(averaged, "json"))["tables"][0]
+    assert table["main"] == [BEIR, "nDCG@10"]
+    assert table["tested"] == [DATASET, "MRR@10"]
 
 
-@pytest.mark.parametrize("name", ["corpus", "qrels", "documents"])
-def test_rows_on_unlike_files_share_no_table(name: str) -> None:
-    changed: dict[str, Any] = {"corpus": "a" * 64, "qrels": "b" * 64, "documents": 7}
-    first = row(facts={DATASET: facts()})
-    second = row("mlm", 3, facts={DATASET: facts(**{name: changed[name]})})
+UNLIKE_FACTS = [("corpus", "a" * 64), ("qrels", "b" * 64), ("documents", 7)]
+
+
+@pytest.mark.parametrize(("name", "value"), UNLIKE_FACTS)
+def test_rows_on_unlike_files_share_no_table(name: str, value: object) -> None:
+    usual = facts()
+    changed = usual | {name: value}
+    first = row(facts={DATASET: usual})
+    second = row("mlm", 3, facts={DATASET: changed})
     with pytest.raises(UnlikeError) as raised:
         compare([first, second])
     message = str(raised.value)
     assert message.startswith("bert (seed 0) of 2026-01-02T03:04:05Z and mlm (seed 3) of 2026-01-02T03:04:05Z cannot ")
     assert f"on {DATASET} their {name} differ, " in message
-    assert str(facts()[name])[:8] in message
-    assert str(changed[name])[:8] in message
+    assert str(usual[name])[:8] in message
+    assert str(value)[:8] in message
     assert raised.value.exit_code == 3
-    assert len(compare([first, replace(second, identity="f" * 16)])) == 2, "other identities share no table anyway"
-    assert len(compare([first, replace(second, facts={})])) == 1, "early rows have no facts"
+
+
+@pytest.mark.parametrize(("name", "value"), UNLIKE_FACTS)
+def test_unlike_files_are_no_fault_in_two_tables_or_without_facts(name: str, value: object) -> None:
+    first = row(facts={DATASET: facts()})
+    second = row("mlm", 3, facts={DATASET: facts(**{name: value})})
+    unlike_identity = replace(second, identity="f" * 16)
+    assert len(compare([first, unlike_identity])) == 2
+    early = replace(second, facts={})
+    assert len(compare([first, early])) == 1
 
 
 def test_unlike_queries_are_refused(tmp_path: Path) -> None:
     filled(tmp_path, {"bert": BERT, "mlm": {**MLM, "q30": 0.5}})
     with pytest.raises(RetrobenchError, match=r"bert \(seed 0\) has 30 queries and mlm \(seed 0\) 31, .* q30\."):
-        compare(read(tmp_path), partial(load_per_query, tmp_path))
+        compare_folder(tmp_path)
 
 
 def test_without_per_query_values_nothing_is_tested_and_a_note_says_so(mini: Path) -> None:

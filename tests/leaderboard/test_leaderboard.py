@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rows import DATASET, entrants, row
+from leaderboard_rows import DATASET, entrants, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
+from retrobench.leaderboard.evidence import load_per_query
 from retrobench.leaderboard.folders import locate, rows_folder, track_folders, track_name
-from retrobench.leaderboard.rows import append, find_duplicate, load_per_query, read, read_file
+from retrobench.leaderboard.rows import append, find_duplicate, read, read_file
 
 
 def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:
@@ -36,14 +37,16 @@ def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:
 
 def test_per_query_values_lie_beside_the_row_in_repeatable_bytes(tmp_path: Path) -> None:
     values = {DATASET: {"MRR@10": {"q1": 1.0, "q2": 1 / 3}}}
-    files = []
+    contents = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        written = append(folder, row(), values)
-        assert written.per_query == f"per_query/{row().id}.json.gz"
-        assert load_per_query(folder, written) == values
-        files.append((folder / written.per_query).read_bytes())
-    assert files[0] == files[1]
-    assert files[0][4:8] == bytes(4), "the time in a gzip header"
+        appended = append(folder, row(), values)
+        assert appended.per_query == f"per_query/{row().id}.json.gz"
+        assert load_per_query(folder, appended) == values
+        file = folder / appended.per_query
+        contents.append(file.read_bytes())
+    first, second = contents
+    assert first == second
+    assert first[4:8] == bytes(4), "the time in a gzip header"
 
 
 def test_rows_that_ship_are_of_the_one_schema() -> None:
@@ -85,18 +88,20 @@ def test_a_cached_rerun_appends_nothing(tmp_path: Path) -> None:
     first = append(tmp_path, row(), {})
     again = replace(row(), date="2027-01-01T00:00:00Z", hardware={"cpu": "another"})
     assert append(tmp_path, again, {}) == first
-    assert find_duplicate(read(tmp_path), again) == first
-    assert find_duplicate(read(tmp_path), row(seed=1)) is None
-    assert find_duplicate(read(tmp_path), row(artifacts={"score": "other"})) is None
-    assert len(read(tmp_path)) == 1
-    assert len(list((tmp_path / "per_query").iterdir())) == 1
+    rows = read(tmp_path)
+    assert len(rows) == 1
+    assert find_duplicate(rows, again) == first
+    assert find_duplicate(rows, row(seed=1)) is None
+    assert find_duplicate(rows, row(artifacts={"score": "other"})) is None
+    per_query_files = list((tmp_path / "per_query").iterdir())
+    assert len(per_query_files) == 1
 
 
 WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from rows import DATASET, append, row
+from leaderboard_rows import DATASET, append, row
 for seed in range(int(sys.argv[3]), int(sys.argv[4])):
     long = row(seed=seed, settings={"long": "x" * 300_000})
     append(Path(sys.argv[2]), long, {DATASET: {"MRR@10": {"q": 0.5}}})
@@ -105,15 +110,17 @@ for seed in range(int(sys.argv[3]), int(sys.argv[4])):
 
 
 def writer(folder: Path, start: int, stop: int) -> subprocess.Popen[str]:
-    tests = str(Path(__file__).parents[1] / "helpers")
-    arguments = [tests, str(folder), str(start), str(stop)]
-    return subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE, text=True)
+    """Start a process that appends a row for each seed in a range, and prints the seed after it."""
+    helpers = Path(__file__).parents[1] / "helpers"
+    arguments = [str(helpers), str(folder), str(start), str(stop)]
+    command = [sys.executable, "-c", WRITER, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_lose_no_row(tmp_path: Path) -> None:
     with writer(tmp_path, 0, 10) as first, writer(tmp_path, 100, 110) as second:
-        first.communicate(timeout=120)
-        second.communicate(timeout=120)
+        first.communicate(timeout=600)
+        second.communicate(timeout=600)
     assert (first.returncode, second.returncode) == (0, 0)
     rows = read(tmp_path)
     assert {row.seed for row in rows} == {*range(10), *range(100, 110)}
@@ -126,7 +133,8 @@ def test_two_processes_lose_no_row(tmp_path: Path) -> None:
 def test_a_kill_leaves_no_half_line(tmp_path: Path) -> None:
     printed: list[int] = []  # seeds whose rows were appended
     for kill in range(4):
-        with writer(tmp_path, kill * 1000, kill * 1000 + 1000) as process:
+        first_seed = kill * 1000
+        with writer(tmp_path, first_seed, first_seed + 1000) as process:
             assert process.stdout is not None
             lines = [process.stdout.readline()]
             time.sleep(0.02 + 0.013 * kill)
@@ -144,15 +152,17 @@ def test_a_kill_leaves_no_half_line(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_leaves_the_old_rows(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX's")
     append(tmp_path, row(), {})
-    content = (tmp_path / "rows.jsonl").read_bytes()
+    file = tmp_path / "rows.jsonl"
+    content = file.read_bytes()
+    half_a_line = 100
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 100, limits[1]))  # room for half a line
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + half_a_line, limits[1]))
     try:
         with pytest.raises(RetrobenchError, match=r"Cannot write a row to .*: File too large\. Mend it"):
             append(tmp_path, row("mlm"), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (tmp_path / "rows.jsonl").read_bytes() == content
+    assert file.read_bytes() == content
 
 
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path: Path) -> None:
@@ -167,19 +177,17 @@ def test_a_value_that_is_no_number_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"track": "mi', r"rows.jsonl:2: not JSON \(Unterminated string"),
-        ("[1]", r"rows.jsonl:2: not a JSON object\. Restore the line"),
-        (
-            '{"trakc": "mini"}',
-            r"rows.jsonl:2: unknown 'trakc', missing 'artifacts', missing 'checkpoint'.*Known keys: ",
-        ),
-    ],
-)
+BAD_LINES = [
+    ('{"track": "mi', r"rows.jsonl:2: not JSON \(Unterminated string"),
+    ("[1]", r"rows.jsonl:2: not a JSON object\. Restore the line"),
+    ('{"trakc": "mini"}', r"rows.jsonl:2: unknown 'trakc', missing 'artifacts', missing 'checkpoint'.*Known keys: "),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES)
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
-    (tmp_path / "rows.jsonl").write_text(f"{row().to_json()}\n{line}\n")
+    good_line = row().to_json()
+    (tmp_path / "rows.jsonl").write_text(f"{good_line}\n{line}\n")
     with pytest.raises(RetrobenchError, match=message):
         read(tmp_path)
 
@@ -192,6 +200,14 @@ def test_a_damaged_per_query_file_is_named_with_the_command_that_remakes_it(tmp_
         load_per_query(mini, first)
 
 
+def write_empty_track(folder: Path) -> Path:
+    """Write a track without settings into a new folder, and return its file."""
+    folder.mkdir(parents=True)
+    file = folder / "track.toml"
+    file.write_text("")
+    return file
+
+
 def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,17 +215,12 @@ def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_ch
     monkeypatch.setattr(folders, "__file__", str(package / "leaderboard" / "folders.py"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    expected = [
-        tmp_path / "given",
-        Path("leaderboards"),
-        package / "leaderboards",
-        tmp_path / "repo" / "leaderboards",
-    ]
-    for folder in reversed(expected):  # the last first, so that each finds itself before those further on
-        (folder / "mini").mkdir(parents=True)
-        (folder / "mini" / "track.toml").write_text("")
-        assert locate("mini", tmp_path / "given") == folder / "mini" / "track.toml"
-    assert track_folders(tmp_path / "given") == expected
+    named = tmp_path / "named"
+    expected = [named, Path("leaderboards"), package / "leaderboards", tmp_path / "repo" / "leaderboards"]
+    for folder in reversed(expected):  # each new file comes before the files that exist
+        file = write_empty_track(folder / "mini")
+        assert locate("mini", named) == file
+    assert track_folders(named) == expected
     assert locate("mini") == Path("leaderboards/mini/track.toml")
 
 
@@ -217,12 +228,9 @@ def test_an_unknown_track_names_the_tracks(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
     monkeypatch.chdir(tmp_path)
     for name in ("mini", "msmarco"):
-        (tmp_path / "leaderboards" / name).mkdir(parents=True)
-        (tmp_path / "leaderboards" / name / "track.toml").write_text("")
-    with pytest.raises(
-        RetrobenchError,
-        match=r"Unknown track 'minni'\. Did you mean 'mini'\? Known: mini, msmarco\. .*--leaderboard",
-    ):
+        write_empty_track(tmp_path / "leaderboards" / name)
+    message = r"Unknown track 'minni'\. Did you mean 'mini'\? Known: mini, msmarco\. .*--leaderboard"
+    with pytest.raises(RetrobenchError, match=message):
         locate("minni")
     with pytest.raises(RetrobenchError, match=r"No track file 'none\.toml'"):
         locate("none.toml")

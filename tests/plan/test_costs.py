@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from leaderboard_rows import row
 from plans import BOX, H200, card_for, find_stage, plan_needs, tiny_training
-from rows import row
 
 from retrobench.leaderboard.rows import append
 from retrobench.plan import costs, machines

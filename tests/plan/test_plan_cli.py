@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import collection
+from pitfall_files import collection
 
 ARCHIVES = Path(__file__).parents[3] / "shared" / "ir_datasets"
 SCRIPT = """
@@ -32,7 +32,7 @@ def call_plan(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment["RETROBENCH_HOME"] = str(home / "store")
     environment["HF_HOME"] = str(home / "hf")
     command = [sys.executable, "-c", SCRIPT, "plan", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=home)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=home)
 
 
 def read_seconds(time: str) -> float:

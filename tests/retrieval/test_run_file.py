@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import pytrec_eval
-from laid import lay, ranked
+from vector_folders import lay, ranked
 
 from retrobench.retrieval.searcher import Searcher, retrieve, search_facts
 from retrobench.scoring import ranking

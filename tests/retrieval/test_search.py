@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import works
-from laid import lay, ranked, sparse, written
+from vector_folders import lay, ranked, sparse, written
 
 from retrobench.config import Experiment, Reading, Representations
 from retrobench.errors import RetrobenchError

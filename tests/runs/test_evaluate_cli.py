@@ -46,14 +46,15 @@ def call(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
 
 OPTIONS = ["--pooling", "cls", "--similarity", "dot", "--max-length", "12", "--store", "kept"]
 OPTIONS += ["--measure", "RR@10", "--measure", "R@5"]
+WORDS = ["model", "--dataset", "data", "--dataset", "data:val", "--query-prefix", "ba: ", *OPTIONS]
 
 
 def test_a_plain_encoder_on_a_folder(call: Callable[..., Output]) -> None:
-    words = ["model", "--dataset", "data", "--dataset", "data:val", "--query-prefix", "ba: ", *OPTIONS]
-    output = call(*words, "--json")
+    output = call(*WORDS, "--json")
     assert output.code == 0, output.err
     document = json.loads(output.out)
-    assert document["model"] == "model" and document["averages"] == {}
+    assert document["model"] == "model"
+    assert document["averages"] == {}
     assert document["settings"] == {
         "pooling": "cls",
         "normalize": False,
@@ -65,26 +66,32 @@ def test_a_plain_encoder_on_a_folder(call: Callable[..., Output]) -> None:
     }
     assert list(document["datasets"]) == ["data", "data:val"]
     for score in document["datasets"].values():
-        assert list(score["measures"]) == ["MRR@10", "Recall@5"] and score["queries"] == 15
+        assert list(score["measures"]) == ["MRR@10", "Recall@5"]
+        assert score["queries"] == 15
     assert "pooling: cls (--pooling)" in output.err.splitlines()
 
-    rerun = call(*words)
+
+def test_a_rerun_prints_the_numbers_of_the_store(call: Callable[..., Output]) -> None:
+    first = call(*WORDS, "--json")
+    rerun = call(*WORDS)
     assert rerun.code == 0, rerun.err
-    lines = [line for line in rerun.err.splitlines() if line.startswith(("embed", "search"))]
-    assert len(lines) == 5 and all(": cached" in line for line in lines), (
-        "two sets of queries and one of passages, two searches"
-    )
-    values = [f"{value:.4f}" for value in document["datasets"]["data:val"]["measures"].values()]
-    assert values in [line.split()[-2:] for line in rerun.out.splitlines() if line.startswith("data:val ")]
+    stages = [line for line in rerun.err.splitlines() if line.startswith(("embed", "search"))]
+    assert len(stages) == 5, "two sets of queries and one of passages, two searches"
+    for stage in stages:
+        assert ": cached" in stage
+    measures = json.loads(first.out)["datasets"]["data:val"]["measures"]
+    values = [f"{value:.4f}" for value in measures.values()]
+    lines = [line.split() for line in rerun.out.splitlines()]
+    assert ["data:val", *values] in [[line[0], *line[-2:]] for line in lines if line]
 
 
 def test_an_error_is_one_line(call: Callable[..., Output], root: Path) -> None:
-    assert call("model", "--dataset", "data", "--store", "none") == Output(
-        2,
-        "",
+    message = (
         "Error: Model 'model' has no modules.json, so its files do not say how a text's tokens become one vector. "
-        "Say it with --pooling, one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken.\n",
+        "Say it with --pooling, one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken.\n"
     )
-    words = ("model", "--pooling", "cls", "--dataset", "dato", "--store", "none")
-    assert call(*words).err.startswith("Error: Unknown dataset 'dato'.")
+    without_pooling = call("model", "--dataset", "data", "--store", "none")
+    assert without_pooling == Output(2, "", message)
+    unknown_dataset = call("model", "--pooling", "cls", "--dataset", "dato", "--store", "none")
+    assert unknown_dataset.err.startswith("Error: Unknown dataset 'dato'.")
     assert not (root / "none").exists()

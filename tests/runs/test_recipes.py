@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 import recipe as recipes
 import torch
-from recipe import RecipeTrack, listed_negatives
+from recipe import (
+    Judgements,
+    RecipeTrack,
+    artifact,
+    listed_negatives,
+    read_entry,
+    read_judgements,
+    read_log,
+    read_taught,
+)
 from sentence_transformers import CrossEncoder
 from test_resume import FORKING, IMPORTS, Kill, contents, killed
 from torch import nn
@@ -24,7 +33,6 @@ from retrobench.data.tokens import TokenisedTexts
 from retrobench.leaderboard.rows import Row, read
 from retrobench.model.loading import load_tokenizer
 from retrobench.runs.sweep import Swept
-from retrobench.training.examples import Examples
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +52,25 @@ def msmarco(recipe: RecipeTrack) -> Swept:
 def test_a_row_for_every_round(recipe: RecipeTrack, msmarco: Swept) -> None:
     rows = msmarco.rows
     assert read(msmarco.folder) == rows
-    names = [(row.entrant, row.round) for row in rows]
-    assert names == [(name, kind) for name in ("retromae", "bert") for kind in ("in-batch", "mined", "distilled")]
-    assert len({row.identity for row in rows}) == 1 and rows[0].track == "msmarco"
+    assert [row.entrant for row in rows] == ["retromae"] * 3 + ["bert"] * 3
+    assert [row.round for row in rows] == ["in-batch", "mined", "distilled"] * 2
+    identities = {row.identity for row in rows}
+    assert len(identities) == 1
+    numbers = {json.dumps(row.measures) for row in rows}
+    assert len(numbers) == 6, "each round and entrant has different numbers"
     for row in rows:
-        assert list(row.measures) == [f"msmarco-titled:{split}" for split in ("dev", "dl19", "dl20")]
+        assert row.track == "msmarco"
+        assert list(row.measures) == ["msmarco-titled:dev", "msmarco-titled:dl19", "msmarco-titled:dl20"]
         assert {"MRR@10", "Recall@1000", "Success@50", "nDCG@10"} <= row.measures["msmarco-titled:dev"].keys()
-        assert row.selection == {} and row.chosen == row.round
-        assert ("adapt" in row.artifacts) == ("pretrain" in row.artifacts) == (row.entrant == "retromae")
-    assert len({json.dumps(row.measures) for row in rows}) == 6, "each round and entrant has different numbers"
+        assert row.selection == {}
+        assert row.chosen == row.round
+
+
+def test_only_an_entrant_with_pre_training_has_its_stages(msmarco: Swept) -> None:
+    for row in msmarco.rows[:3]:
+        assert {"pretrain", "adapt"} <= row.artifacts.keys()
+    for row in msmarco.rows[3:]:
+        assert row.artifacts.keys().isdisjoint({"pretrain", "adapt"})
 
 
 def test_a_row_names_only_its_own_stages(msmarco: Swept) -> None:
@@ -62,8 +80,10 @@ def test_a_row_names_only_its_own_stages(msmarco: Swept) -> None:
     assert training_roles(second) == {"negatives", "in-batch", "mine", "mined"}
     assert training_roles(third) == {"negatives", "in-batch", "mine", "teach", "distilled"}
     for row in (first, second, third):
-        assert sum(name.startswith("score") for name in row.artifacts) == 3
-        assert first.cost["pretrain"] == row.cost["pretrain"] and first.cost["adapt"] == row.cost["adapt"]
+        scored = [role for role in row.artifacts if role.startswith("score")]
+        assert len(scored) == 3
+        assert row.cost["pretrain"] == first.cost["pretrain"]
+        assert row.cost["adapt"] == first.cost["adapt"]
     # Mining and distilling add a round each to the in-batch round; which of them takes longer is the machine's affair.
     for row in (second, third):
         assert row.cost["finetune"]["seconds"] > first.cost["finetune"]["seconds"]
@@ -99,61 +119,56 @@ def test_facts_of_a_row(msmarco: Swept) -> None:
     assert {"qrels", "relevance_level", "missing", "self_hits_removed", "ties"} <= facts.keys()
 
 
-def artifact(recipe: RecipeTrack, row: Row, stage: str) -> Path:
-    """Return the artifact of the only role that begins with `stage`."""
-    (key,) = [key for role, key in row.artifacts.items() if f"{role} ".startswith(f"{stage} ")]
-    return recipe.tiny.store / stage.split(" ")[0] / key
-
-
-def examples(recipe: RecipeTrack, row: Row, kind: Any = "judgement") -> Examples:
-    """Return the training examples in the form of the stages."""
-    entry = json.loads((artifact(recipe, row, "negatives") / "entry.json").read_text())
-    documents, queries = (recipe.tiny.store / source for source in entry["sources"])
-    texts = TokenisedTexts.open(queries), TokenisedTexts.open(documents)
-    return Examples(*texts, load("msmarco-titled:train"), kind)
-
-
-def test_given_negatives(recipe: RecipeTrack, msmarco: Swept) -> None:
+def test_negatives_are_the_listed_documents_that_are_not_relevant(recipe: RecipeTrack, msmarco: Swept) -> None:
     row = msmarco.rows[0]
     negatives = np.load(artifact(recipe, row, "negatives") / "candidates.npy")
-    judgements = examples(recipe, row)
-    assert len(judgements) == len(negatives) == 60, "50 queries, 10 of which have two positives"
-    document_ids = judgements.documents.ids
-    query_ids = [judgements.queries.ids[query] for query in judgements.query_rows]
-    assert query_ids[:2] == ["q0", "q0"]
-    for example, query_id in enumerate(query_ids):
-        relevant_ids = [document_ids[document] for document in judgements.relevant[example]]
-        listed_ids = listed_negatives(int(query_id[1:]))
-        expected = [name for name in listed_ids if name not in relevant_ids]
-        assert [document_ids[document] for document in negatives[example] if document >= 0] == expected
+    judgements = read_judgements(recipe, row)
+    count = len(judgements.examples)
+    assert count == len(negatives) == 60, "50 queries, 10 of which have two positives"
+    assert judgements.query_id(0) == judgements.query_id(1) == "q0"
+    for example in range(count):
+        query_number = int(judgements.query_id(example).removeprefix("q"))
+        relevant_ids = judgements.document_ids(judgements.examples.relevant[example])
+        expected_ids = [name for name in listed_negatives(query_number) if name not in relevant_ids]
+        assert judgements.document_ids(negatives[example]) == expected_ids
 
 
 def test_adaptation_starts_from_the_general_encoder(recipe: RecipeTrack, msmarco: Swept) -> None:
     row = msmarco.rows[0]
-    entry = json.loads((artifact(recipe, row, "adapt") / "entry.json").read_text())
-    assert entry["sources"][0] == f"pretrain/{row.artifacts['pretrain']}"
-    assert entry["settings"]["max_length"] == 40 and entry["settings"]["steps"] == 4
-    tuned = json.loads((artifact(recipe, row, "finetune in-batch") / "entry.json").read_text())
-    assert tuned["sources"][0] == f"adapt/{row.artifacts['adapt']}"
-    third = json.loads((artifact(recipe, msmarco.rows[2], "finetune distilled") / "entry.json").read_text())
-    assert third["sources"][0] == tuned["sources"][0] and third["settings"]["round"] == "distilled"
-    general_log = read_log(artifact(recipe, row, "pretrain"))
-    adapted_log = read_log(artifact(recipe, row, "adapt"))
-    assert (len(general_log), len(adapted_log)) == (2, 4)
+    general = artifact(recipe, row, "pretrain")
+    adapted = artifact(recipe, row, "adapt")
+    entry = read_entry(adapted)
+    assert entry["sources"][0] == f"pretrain/{general.name}"
+    assert entry["settings"]["max_length"] == 40
+    assert entry["settings"]["steps"] == 4
+    general_log = read_log(general)
+    adapted_log = read_log(adapted)
+    assert len(general_log) == 2
+    assert len(adapted_log) == 4
     assert adapted_log[0]["mlm"] != general_log[0]["mlm"]
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+def test_fine_tuning_starts_from_the_adapted_encoder(recipe: RecipeTrack, msmarco: Swept) -> None:
+    first, _, third = msmarco.rows[:3]
+    adapted = f"adapt/{first.artifacts['adapt']}"
+    in_batch = read_entry(artifact(recipe, first, "finetune in-batch"))
+    assert in_batch["sources"][0] == adapted
+    distilled = read_entry(artifact(recipe, third, "finetune distilled"))
+    assert distilled["sources"][0] == adapted
+    assert distilled["settings"]["round"] == "distilled"
 
 
 def test_titles_end_in_the_separator(recipe: RecipeTrack, msmarco: Swept) -> None:
-    texts = examples(recipe, msmarco.rows[0]).documents
+    documents = read_judgements(recipe, msmarco.rows[0]).examples.documents
     separator = load_tokenizer(recipe.tiny.base).sep_token_id
-    titled = [texts[row].title.tolist() for row in range(58)]
-    assert all(len(title) > 1 and title[-1] == separator and separator not in title[:-1] for title in titled)
-    assert texts[59].title.tolist() == [], "no title, no separator"
-    assert all(texts[row].title_starts[-1] for row in range(58))
+    for row in range(58):
+        document = documents[row]
+        *title, last = document.title.tolist()
+        assert title
+        assert separator not in title
+        assert last == separator
+        assert document.title_starts[-1]
+    assert documents[59].title.tolist() == [], "no title, no separator"
 
 
 def test_epochs_are_resolved_from_the_examples(recipe: RecipeTrack, msmarco: Swept) -> None:
@@ -164,68 +179,104 @@ def test_epochs_are_resolved_from_the_examples(recipe: RecipeTrack, msmarco: Swe
 def test_the_teacher_scored_candidates_and_positives(recipe: RecipeTrack, msmarco: Swept) -> None:
     row = msmarco.rows[2]
     folder = artifact(recipe, row, "teach")
-    judgements = examples(recipe, row)
-    candidates = np.load(folder / "candidates.npy")
-    scores = np.load(folder / "scores.npy")
-    positives = np.load(folder / "positive_scores.npy")
-    assert np.array_equal(candidates, np.load(artifact(recipe, row, "mine") / "candidates.npy"))
-    assert scores.shape == candidates.shape == (60, 10) and positives.shape == (60, 1)
-    assert np.array_equal(np.isfinite(scores), candidates >= 0) and np.isfinite(positives).all()
+    taught = read_taught(folder)
+    mined = np.load(artifact(recipe, row, "mine") / "candidates.npy")
+    assert np.array_equal(taught.candidates, mined)
+    assert taught.candidates.shape == taught.scores.shape == (60, 10)
+    assert taught.positive_scores.shape == (60, 1)
+    assert np.isfinite(taught.positive_scores).all()
+    assert np.array_equal(np.isfinite(taught.scores), taught.candidates >= 0)
+    assert taught.scores.min() < 0, "logits, not probabilities"
+    assert np.ptp(taught.scores) > 0.1
+    assert not (folder / "scores.part").exists()
+
+
+@pytest.mark.parametrize("example", [0, 17, 59])
+def test_the_teachers_scores_are_those_of_its_model(recipe: RecipeTrack, msmarco: Swept, example: int) -> None:
+    row = msmarco.rows[2]
+    judgements = read_judgements(recipe, row)
+    taught = read_taught(artifact(recipe, row, "teach"))
     dataset = load("msmarco-titled:train")
     document_texts = {document.id: f"{document.title} {document.text}".strip() for document in dataset.documents()}
     query_texts = {query.id: query.text for query in dataset.queries()}
+
+    positive = judgements.examples.positives[example][0]
+    first, *_, last = taught.candidates[example]
+    document_ids = judgements.document_ids([positive, first, last])
+    query = query_texts[judgements.query_id(example)]
+    pairs = [[query, document_texts[document_id]] for document_id in document_ids]
     model = CrossEncoder(str(recipe.teacher), device="cpu", max_length=60)
     bf16 = row.facts["msmarco-titled:dev"]["precision"] == "bf16"
-    for example in (0, 17, 59):
-        query = query_texts[judgements.queries.ids[judgements.query_rows[example]]]
-        documents = [judgements.positives[example][0], candidates[example, 0], candidates[example, 9]]
-        pairs = [[query, document_texts[judgements.documents.ids[document]]] for document in documents]
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            expected = model.predict(pairs, activation_fn=nn.Identity())
-        computed = [positives[example, 0], scores[example, 0], scores[example, 9]]
-        assert computed == pytest.approx(expected.tolist(), abs=1e-2)
-    assert scores.min() < 0 and np.ptp(scores) > 0.1, "logits, not probabilities"
-    assert not (folder / "scores.part").exists()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        expected = model.predict(pairs, activation_fn=nn.Identity())
+
+    first_score, *_, last_score = taught.scores[example]
+    scores = [taught.positive_scores[example, 0], first_score, last_score]
+    assert scores == pytest.approx(expected.tolist(), abs=1e-2)
 
 
 def test_a_rerun_is_read_from_the_store(recipe: RecipeTrack, msmarco: Swept, capfd: pytest.CaptureFixture[str]) -> None:
     assert recipe.run("msmarco", "bert").rows == msmarco.rows[3:]
-    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("==")]
+    log = capfd.readouterr().err.splitlines()
+    lines = [line for line in log if not line.startswith("==")]
     assert len(lines) > 30
-    assert all(": cached " in line for line in lines)
+    for line in lines:
+        assert ": cached " in line
 
 
-def test_the_beir_recipe(recipe: RecipeTrack, monkeypatch: pytest.MonkeyPatch) -> None:
+# --- a track with other texts in its test
+
+
+@pytest.fixture(scope="module")
+def beir(recipe: RecipeTrack) -> Swept:
     """Train one round without titles, and test with titles, longer texts and a group's mean."""
-    monkeypatch.setattr(rules, "GROUPS", {"beir": ("msmarco-titled:dev", "msmarco-titled:dl19")})
-    monkeypatch.setattr(rules, "MEANS", {"beir": "beir (mean of 2 tiny sets)"})
-    more = ("evaluate.passage_length=60", "evaluate.query_length=20")
-    retro, bm25 = recipe.run("beir", "retromae", "bm25", more=more).rows
-    assert retro.round == "" and retro.chosen == "in-batch" and retro.selection == {}
-    assert list(retro.measures) == ["beir (mean of 2 tiny sets)", "msmarco-titled:dev", "msmarco-titled:dl19"]
-    for row in (retro, bm25):
-        average, *datasets = row.measures.values()
-        assert average["nDCG@10"] == pytest.approx(np.mean([values["nDCG@10"] for values in datasets]))
+    longer = ("evaluate.passage_length=60", "evaluate.query_length=20")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "GROUPS", {"beir": ("msmarco-titled:dev", "msmarco-titled:dl19")})
+        patch.setattr(rules, "MEANS", {"beir": "beir (mean of 2 tiny sets)"})
+        return recipe.run("beir", "retromae", "bm25", more=longer)
+
+
+def test_the_rows_of_the_beir_recipe(beir: Swept) -> None:
+    retromae, bm25 = beir.rows
+    assert retromae.round == ""
+    assert retromae.chosen == "in-batch"
+    assert retromae.selection == {}
+    for role in retromae.artifacts:
+        assert not role.startswith(("mine", "adapt"))
+    assert list(retromae.measures) == ["beir (mean of 2 tiny sets)", "msmarco-titled:dev", "msmarco-titled:dl19"]
+    for row in (retromae, bm25):
+        average, dev, dl19 = row.measures.values()
+        mean = (dev["nDCG@10"] + dl19["nDCG@10"]) / 2
+        assert average["nDCG@10"] == pytest.approx(mean)
         assert row.facts.keys() == {"msmarco-titled:dev", "msmarco-titled:dl19"}
-    facts = retro.facts["msmarco-titled:dev"]
-    assert (facts["titles"], facts["query_length"], facts["passage_length"]) == ("space", 20, 60)
-    assert bm25.facts["msmarco-titled:dev"]["titles"] == "space"
-    assert not [role for role in retro.artifacts if role.startswith(("mine", "adapt"))]
-    tuned = json.loads((artifact(recipe, retro, "finetune in-batch") / "entry.json").read_text())
-    settings = tuned["settings"]
-    assert (settings["reading"]["titles"], settings["reading"]["passage_length"], settings["negatives"]) == (
-        False,
-        40,
-        1,
-    )
-    trained_on = TokenisedTexts.open(recipe.tiny.store / tuned["sources"][1])
-    assert not trained_on.title_lengths.any()
-    encoded = [json.loads(file.read_text()) for file in recipe.tiny.store.glob("encode/*/entry.json")]
-    lengths = {entry["settings"]["max_length"] for entry in encoded if entry["sources"][0].endswith(tuned["key"])}
+        assert row.facts["msmarco-titled:dev"]["titles"] == "space"
+    facts = retromae.facts["msmarco-titled:dev"]
+    assert facts["query_length"] == 20
+    assert facts["passage_length"] == 60
+
+
+def test_the_beir_recipe_trains_on_texts_without_titles(recipe: RecipeTrack, beir: Swept) -> None:
+    entry = read_entry(artifact(recipe, beir.rows[0], "finetune in-batch"))
+    settings = entry["settings"]
+    assert settings["reading"]["titles"] is False
+    assert settings["reading"]["passage_length"] == 40
+    assert settings["negatives"] == 1
+    texts = TokenisedTexts.open(recipe.tiny.store / entry["sources"][1])
+    assert not texts.title_lengths.any()
+
+
+def test_the_beir_recipe_encodes_longer_texts_than_it_trains_on(recipe: RecipeTrack, beir: Swept) -> None:
+    encoder = artifact(recipe, beir.rows[0], "finetune in-batch")
+    lengths = set()
+    for folder in recipe.tiny.finished("encode"):
+        entry = read_entry(folder)
+        if entry["sources"][0].endswith(encoder.name):
+            lengths.add(entry["settings"]["max_length"])
     assert lengths == {20, 60}
 
 
-# Resuming
+# --- resuming
 
 
 @pytest.mark.skipif(FORKING is None, reason="needs fork")
@@ -242,15 +293,17 @@ def test_a_run_killed_in_the_distilled_round_resumes(
     kill = Kill("finetune", "step-000000002.new/state.json", "step-000000001/state.safetensors", 2, third)
     assert "(distilled negatives): new" in killed(words, broken, kill)
     capfd.readouterr()
-    resumed = recipe.run("msmarco", "retromae", store=broken.store, leaderboard=broken.boards).rows
+    resumed_rows = recipe.run("msmarco", "retromae", store=broken.store, leaderboard=broken.boards).rows
     assert "\ncontinuing at step 1\n" in capfd.readouterr().err
-    for row, resumed_row in zip(msmarco.rows[:3], resumed, strict=True):
+    for row, resumed_row in zip(msmarco.rows[:3], resumed_rows, strict=True):
         for name in ("round", "measures", "artifacts", "identity", "facts"):
             assert getattr(row, name) == getattr(resumed_row, name)
+    resumed_files = contents(broken.store)
     unbroken_files = contents(recipe.tiny.store)
-    files = contents(broken.store)
-    assert {Path(name).name for name in files} >= {"scores.npy", "model.safetensors", "run.trec"}
-    assert [name for name in files if files[name] != unbroken_files[name]] == []
+    file_names = {Path(path).name for path in resumed_files}
+    assert file_names >= {"scores.npy", "model.safetensors", "run.trec"}
+    for path, content in resumed_files.items():
+        assert content == unbroken_files[path], path
 
 
 def test_an_interrupted_teacher_resumes(
@@ -275,8 +328,9 @@ def test_an_interrupted_teacher_resumes(
     capfd.readouterr()
     recipe.run("msmarco", "bert", store=store, leaderboard=tmp_path)
     assert "\ncontinuing at query 32\n" in capfd.readouterr().err
+    resumed = store / "teach" / whole.name
     for name in ("candidates.npy", "scores.npy", "positive_scores.npy"):
-        assert (whole / name).read_bytes() == (store / "teach" / whole.name / name).read_bytes()
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def interrupt_second_block(patch: pytest.MonkeyPatch) -> None:
@@ -300,26 +354,26 @@ def interrupt_second_block(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_of_scores_replaces_a_teacher(recipe: RecipeTrack, msmarco: Swept, tmp_path: Path) -> None:
-    taught_row = msmarco.rows[5]
-    write_scores(tmp_path / "scores.tsv", examples(recipe, msmarco.rows[0]), artifact(recipe, taught_row, "teach"))
-    more = ("distil.teacher=", f"distil.scores={tmp_path / 'scores.tsv'}")
-    swept = recipe.run("msmarco", "bert", more=more, leaderboard=tmp_path)
-    assert [row.round for row in swept.rows] == ["in-batch", "mined", "distilled"]
-    assert swept.rows[1].artifacts["finetune mined"] == msmarco.rows[4].artifacts["finetune mined"]
-    assert swept.rows[2].measures == taught_row.measures
+    _, mined_row, distilled_row = msmarco.rows[3:]
+    file = tmp_path / "scores.tsv"
+    write_scores(file, read_judgements(recipe, distilled_row), artifact(recipe, distilled_row, "teach"))
+    more = ("distil.teacher=", f"distil.scores={file}")
+    in_batch, mined, distilled = recipe.run("msmarco", "bert", more=more, leaderboard=tmp_path).rows
+    assert [in_batch.round, mined.round, distilled.round] == ["in-batch", "mined", "distilled"]
+    assert mined.artifacts["finetune mined"] == mined_row.artifacts["finetune mined"]
+    assert distilled.measures == distilled_row.measures
 
 
-def write_scores(file: Path, judgements: Examples, folder: Path) -> None:
+def write_scores(file: Path, judgements: Judgements, folder: Path) -> None:
     """Write a teacher's scores of positives and candidates as TSV."""
-    candidates = np.load(folder / "candidates.npy")
-    scores = np.load(folder / "scores.npy")
-    positive_scores = np.load(folder / "positive_scores.npy")
+    taught = read_taught(folder)
     lines = ["query-id\tcorpus-id\tscore\n"]
-    for example, query in enumerate(judgements.query_rows):
-        query_id = judgements.queries.ids[query]
-        documents = [judgements.positives[example][0], *candidates[example]]
-        values = [positive_scores[example, 0], *scores[example]]
-        for document, score in zip(documents, values, strict=True):
-            lines.append(f"{query_id}\t{judgements.documents.ids[document]}\t{float(score)!r}\n")
+    for example, candidates in enumerate(taught.candidates):
+        query_id = judgements.query_id(example)
+        positive = judgements.examples.positives[example][0]
+        document_ids = judgements.document_ids([positive, *candidates])
+        scores = [taught.positive_scores[example, 0], *taught.scores[example]]
+        for document_id, score in zip(document_ids, scores, strict=True):
+            lines.append(f"{query_id}\t{document_id}\t{float(score)!r}\n")
     # A query with two positives is two examples with equal candidates.
     file.write_text("".join(dict.fromkeys(lines)))

@@ -14,11 +14,11 @@ import re
 import sys
 from pathlib import Path
 
+import leaderboard_rows as rows
 import numpy as np
 import pytest
-import rows
-from laid import ranked
-from runs import claimed, collection, lay, reproduced, score, write
+from pitfall_files import claimed, collection, lay, reproduced, score, write
+from vector_folders import ranked
 
 from retrobench import cli
 from retrobench.data.datasets import load

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import leaderboard_rows as rows
 import pytest
-import rows
 import tiny
 import works
-from runs import catalogued, claimed, collection, reproduced, score, write
+from pitfall_files import catalogued, claimed, collection, reproduced, score, write
 
 from retrobench.config.track import Evaluate, Finetune, Model, Pretrain, Reading, Titles, Track
 from retrobench.data import doctor, rules

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import collection, score, write
+from pitfall_files import collection, score, write
 
 from retrobench.data import rules
 from retrobench.errors import RetrobenchError

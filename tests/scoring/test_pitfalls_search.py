@@ -9,8 +9,8 @@ import faiss
 import ir_datasets
 import numpy as np
 import pytest
-from laid import ranked
-from runs import catalogued, collection, lay, write
+from pitfall_files import catalogued, collection, lay, write
+from vector_folders import ranked
 
 from retrobench.data.rules import rule
 from retrobench.errors import RetrobenchError

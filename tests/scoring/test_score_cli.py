@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pitfall_files
 import pytest
-import runs
 
 from retrobench import cli
 
@@ -33,7 +33,7 @@ def files(tmp_path: Path) -> Files:
     run.write_text(RUN)
     qrels.write_text(QRELS)
     judgements = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}}
-    data = runs.collection(tmp_path / "data", "a b c", judgements, "relevance_level = 2\n")
+    data = pitfall_files.collection(tmp_path / "data", "a b c", judgements, "relevance_level = 2\n")
     return Files(str(run), str(qrels), str(data))
 
 
@@ -70,7 +70,7 @@ def test_in_a_process_of_its_own(files: Files) -> None:
     python = [sys.executable, "-c", "from retrobench.cli import main; main()"]
     options = ["--measure", "MRR@10", "--measure", "Success@1", "--json"]
     arguments = [*python, "score", files.run, "--qrels", files.qrels, *options]
-    process = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0
     assert process.stderr == ""
     assert json.loads(process.stdout) == {

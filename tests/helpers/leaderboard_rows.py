@@ -12,30 +12,52 @@ from retrobench.leaderboard.rows import Row, append
 
 DATASET = "retrobench/squad/test"
 
-# 30 queries. Against bert, mlm gains 0.012 on one half and loses 0.010 on the other; retromae gains 0.2.
-BERT = {f"q{i}": 0.25 * (i % 3) for i in range(30)}
-MLM = {query: value + (0.012, -0.010)[i % 2] for i, (query, value) in enumerate(BERT.items())}
-RETROMAE = {query: value + (0.19, 0.21)[i % 2] for i, (query, value) in enumerate(BERT.items())}
+QUERIES = [f"q{number}" for number in range(30)]
+
+
+def shifted(values: Mapping[str, float], even: float, odd: float) -> dict[str, float]:
+    """Add `even` to the values of the queries 0, 2, ... and `odd` to those of the queries 1, 3, ..."""
+    result: dict[str, float] = {}
+    for number, (query, value) in enumerate(values.items()):
+        shift = even
+        if number % 2 == 1:
+            shift = odd
+        result[query] = value + shift
+    return result
+
+
+# Values by query. Against bert, mlm gains 0.012 on one half and loses 0.010 on the other; retromae gains 0.2.
+BERT = dict(zip(QUERIES, 10 * [0.0, 0.25, 0.5], strict=True))
+MLM = shifted(BERT, 0.012, -0.010)
+RETROMAE = shifted(BERT, 0.19, 0.21)
 
 
 def mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
 
 
+def around(mean: float, spread: float) -> dict[str, float]:
+    """Return values by query above and below a mean in turn."""
+    return shifted(dict.fromkeys(QUERIES, mean), spread, -spread)
+
+
 def row(entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (0.25,), **changed: Any) -> Row:
-    """A row with the measures MRR@10, nDCG@10, ... in this order."""
+    """Return a row with the measures MRR@10 and nDCG@10, as far as there are values."""
     measures = dict(zip(("MRR@10", "nDCG@10"), values, strict=False))
     plain = Row(
         track="mini",
         identity="0123456789abcdef",
+        track_toml="",
+        content={},
         overrides={},
         entrant=entrant,
         objective=entrant,
         settings={"mask_ratio": 0.3},
+        objective_source="",
         representation="cls",
         checkpoint=None,
         seed=seed,
-        chosen="mined",
+        processes=1,
         measures={DATASET: measures},
         selection={"in-batch": 0.2, "mined": 0.25},
         artifacts={"score": f"{entrant}-{seed}"},
@@ -59,19 +81,19 @@ def row(entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (
 
 
 def filled(folder: Path, lines: Mapping[str, Mapping[str, float]]) -> Path:
-    """A track's folder with one seed of each entrant."""
+    """Append one seed of each entrant to a track's folder, from values by query, and return the folder."""
     for entrant, values in lines.items():
         append(folder, row(entrant, 0, [mean(values)]), {DATASET: {"MRR@10": values}})
     return folder
 
 
 def entrants(folder: Path) -> Path:
-    """A track's folder in which retromae beats the others, and mlm and bert cannot be told apart."""
+    """Fill a track's folder with three entrants: retromae beats the others, mlm and bert do not differ."""
     return filled(folder, {"bert": BERT, "mlm": MLM, "retromae": RETROMAE})
 
 
 def facts(**changed: Any) -> dict[str, Any]:
-    """What a row says of one dataset."""
+    """Return a row's facts about one dataset."""
     plain = {"documents": 100, "queries": 30, "corpus": "c" * 64, "qrels": "d" * 64, "titles": "space"}
     plain |= {"query_length": 32, "passage_length": 140, "similarity": "dot"}
     plain |= {"relevance_level": 1, "missing": 0, "self_hits_removed": 0, "ties": 3}
@@ -128,10 +150,10 @@ SETTINGS = {  # of the objectives as released
         "decoder_reduction": "mean",
     },
 }
-QUERIES = [f"q{number}" for number in range(30)]
 
 
 def measured(entrant: str = "bert", mrr: float = 0.3, seed: int = 0, recall: float = 0.965, **changed: Any) -> Row:
+    """Return a row that measures a claim of `CLAIMS`."""
     plain: dict[str, Any] = {
         "track": "small",
         "overrides": {"adapt.corpus": []},
@@ -144,15 +166,24 @@ def measured(entrant: str = "bert", mrr: float = 0.3, seed: int = 0, recall: flo
     return row(entrant, seed, **(plain | changed))
 
 
-def board(folder: Path, *rows: Row, values: dict[str, float] | None = None) -> Path:
-    """A folder of tracks, with claims and rows of one; a row's value by query is its mean, a little up and down."""
-    (folder / "small").mkdir(parents=True, exist_ok=True)
-    (folder / "small" / "claims.toml").write_text(CLAIMS, "utf-8")
+def board(folder: Path, *rows: Row) -> Path:
+    """Write the track `small` with claims and rows into a folder of tracks, and return that folder.
+
+    A row's values by query lie a little above and below its mean.
+    """
+    track = folder / "small"
+    track.mkdir(parents=True, exist_ok=True)
+    (track / "claims.toml").write_text(CLAIMS, "utf-8")
     for row in rows:
-        mean = row.measures.get("d:dev", {}).get("MRR@10", 0.0)
-        spread = {query: mean + 0.01 * (-1) ** number for number, query in enumerate(QUERIES)}
-        append(folder / "small", row, {"d:dev": {"MRR@10": values or spread}})
+        measures = row.measures.get("d:dev", {})
+        values = around(measures.get("MRR@10", 0.0), 0.01)
+        append(track, row, {"d:dev": {"MRR@10": values}})
     return folder
+
+
+def squeezed_lines(text: str) -> list[str]:
+    """Return the lines of a table in text with one space between words."""
+    return [" ".join(line.split()) for line in text.splitlines()]
 
 
 def cells(text: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -161,5 +192,6 @@ def cells(text: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
     for section in json.loads(text)["parts"]:
         for record in section["cells"]:
             column = f"{record['dataset']} {record['measure']}"
-            records.setdefault((record["model"], column), []).append(record)
+            key = (record["model"], column)
+            records.setdefault(key, []).append(record)
     return records

@@ -15,8 +15,8 @@ from retrobench.scoring.ranking import Ranking
 
 
 def lay(folder: Path, dense: np.ndarray | None = None, terms: Terms | None = None, words: int = 0) -> Path:
+    """Write dense vectors [N, D] and terms, which need not be finite, into a new folder."""
     folder.mkdir(parents=True)
-    """Write dense vectors [N, D] and terms, which need not be finite."""
     rows, width = 0, 0
     if terms is not None:
         rows = len(terms.indptr) - 1
@@ -28,7 +28,7 @@ def lay(folder: Path, dense: np.ndarray | None = None, terms: Terms | None = Non
             if dense is not None:
                 block = np.nan_to_num(dense[first:last], posinf=1, neginf=1)
             writer.put(first, block, terms)
-        writer.publish(str(row) for row in range(rows))
+        writer.publish(map(str, range(rows)))
     if dense is not None and rows:
         np.load(folder / "dense.npy", "r+")[:] = dense  # the writer refuses non-finite numbers
     return folder
@@ -36,12 +36,16 @@ def lay(folder: Path, dense: np.ndarray | None = None, terms: Terms | None = Non
 
 def sparse(columns: np.ndarray, weights: np.ndarray) -> Terms:
     """Return terms with k entries in each row, from columns and weights [N, k]."""
-    return Terms(np.arange(len(columns) + 1) * columns.shape[1], columns.reshape(-1), weights.reshape(-1))
+    count, per_row = columns.shape
+    bounds = np.arange(count + 1) * per_row
+    return Terms(bounds, columns.reshape(-1), weights.reshape(-1))
 
 
 def written(matrix: np.ndarray) -> Terms:
     """Return all entries of a matrix [N, V], zeros too."""
-    return sparse(np.tile(np.arange(matrix.shape[1], dtype=np.int32), (len(matrix), 1)), matrix)
+    count, width = matrix.shape
+    columns = np.tile(np.arange(width, dtype=np.int32), (count, 1))
+    return sparse(columns, matrix)
 
 
 def ranked(

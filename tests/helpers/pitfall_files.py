@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import ir_datasets
-import laid
 import numpy as np
 import pytest
 import tiny
+import vector_folders
 
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.rows import Row
@@ -22,14 +22,15 @@ Qrels = Mapping[str, Mapping[str, object]]
 
 
 def write(folder: Path, hits: Hits, qrels: Qrels) -> tuple[Path, Path]:
-    """Write a run and its judgements in TREC's format."""
+    """Write a run and its judgements in TREC's format, and return both files."""
     run = folder / "run.trec"
     judgements = folder / "qrels.txt"
     lines = []
     for query, scores in hits.items():
         if isinstance(scores, str):
             documents = scores.split()
-            scores = dict(zip(documents, range(len(documents), 0, -1), strict=True))
+            descending = range(len(documents), 0, -1)
+            scores = dict(zip(documents, descending, strict=True))
         for document, score in scores.items():
             lines.append(f"{query} Q0 {document} 0 {score} tag\n")
     run.write_text("".join(lines))
@@ -38,7 +39,10 @@ def write(folder: Path, hits: Hits, qrels: Qrels) -> tuple[Path, Path]:
 
 
 def _trec(qrels: Qrels) -> str:
-    return "".join(f"{query} 0 {document} {grade}\n" for query, document, grade in rows(qrels))
+    lines = []
+    for query, document, grade in rows(qrels):
+        lines.append(f"{query} 0 {document} {grade}\n")
+    return "".join(lines)
 
 
 def score(folder: Path, hits: Hits, qrels: Qrels, *names: str, level: int | None = None) -> Scored:
@@ -48,6 +52,7 @@ def score(folder: Path, hits: Hits, qrels: Qrels, *names: str, level: int | None
 
 
 def rows(qrels: Qrels) -> list[tuple[str, str, object]]:
+    """Return the judgements as query, document and grade."""
     judgements = []
     for query, grades in qrels.items():
         judgements += [(query, document, grade) for document, grade in grades.items()]
@@ -56,16 +61,20 @@ def rows(qrels: Qrels) -> list[tuple[str, str, object]]:
 
 def lay(folder: Path, vectors: Sequence[Sequence[float]]) -> Path:
     """Write a folder of float32 vectors."""
-    return laid.lay(folder, np.asarray(vectors, np.float32))
+    return vector_folders.lay(folder, np.asarray(vectors, np.float32))
 
 
 def collection(folder: Path, ids: str, qrels: Qrels, description: str = "") -> Path:
     """Write a collection in BEIR's layout with ids as texts. `description` is its rule."""
     (folder / "qrels").mkdir(parents=True)
-    tiny.write_lines(folder / "corpus.jsonl", [{"_id": key, "text": key} for key in ids.split()])
-    tiny.write_lines(folder / "queries.jsonl", [{"_id": key, "text": key} for key in qrels])
-    lines = [f"{query}\t{document}\t{grade}\n" for query, document, grade in rows(qrels)]
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    documents = [{"_id": key, "text": key} for key in ids.split()]
+    queries = [{"_id": key, "text": key} for key in qrels]
+    lines = ["query-id\tcorpus-id\tscore\n"]
+    for query, document, grade in rows(qrels):
+        lines.append(f"{query}\t{document}\t{grade}\n")
+    tiny.write_lines(folder / "corpus.jsonl", documents)
+    tiny.write_lines(folder / "queries.jsonl", queries)
+    (folder / "qrels" / "test.tsv").write_text("".join(lines))
     (folder / "dataset.toml").write_text(description)
     return folder
 
@@ -89,10 +98,12 @@ def catalogued(name: str, folder: Path, ids: str, qrels: Qrels, monkeypatch: pyt
 
 def reproduced(folder: Path, measured: Sequence[Row], table: str) -> list[dict[str, Any]]:
     """Return the cells of a table of claims, compared with rows."""
-    (folder / "rows.jsonl").write_text("".join(f"{row.to_json()}\n" for row in measured))
-    report = json.loads(reproduce(table, "json", folder / "rows.jsonl", folder).text)
+    file = folder / "rows.jsonl"
+    lines = [row.to_json() + "\n" for row in measured]
+    file.write_text("".join(lines))
+    report = reproduce(table, "json", file, folder)
     cells: list[dict[str, Any]] = []
-    for section in report["parts"]:
+    for section in json.loads(report.text)["parts"]:
         cells += section["cells"]
     return cells
 
