@@ -126,7 +126,10 @@ def test_the_objective_of_the_guide_keeps_the_contract(folder: Path) -> None:
 
 
 def test_the_results_are_the_leaderboard(run: Callable[..., str]) -> None:
-    board = {cells(line)[1:3] + cells(line)[4:7] for line in table_lines(text("leaderboards/mini/README.md"))}
+    board = set()
+    for line in table_lines(text("leaderboards/mini/README.md")):
+        columns = cells(line)  # letter, entrant, representation, seeds, MRR@10, rank, nDCG@10, Recall@100, ...
+        board.add((*columns[1:3], columns[4], *columns[6:8]))
     results = text("README.md").split("## What it settles")[1].split("\n## ")[0]
     rows = [cells(line) for line in table_lines(results)[2:]]
     assert len(rows) == 7

@@ -21,7 +21,6 @@ from retrobench.leaderboard.cells import notes
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError, append, load_per_query, per_query_loader, read
 from retrobench.leaderboard.tables import render, show_track
-from retrobench.scoring.significance import holm, paired_tests
 
 
 @pytest.fixture
@@ -107,42 +106,6 @@ def test_unlike_tracks_share_no_table() -> None:
         {},
         changed["overrides"],
     ]
-
-
-def test_the_t_test_is_the_one_known_by_hand() -> None:
-    # The differences are .5, 0, .5, 0: t = .25 / (sqrt(1/12) / 2) = sqrt(3) with 3 degrees of freedom, where
-    # Student's distribution has the closed form 1/2 + (x / (1 + x^2) + arctan x) / pi, x = t / sqrt(3) = 1.
-    a = {"1": 0.5, "2": 0.5, "3": 1.0, "4": 1.0}
-    b = {"4": 1.0, "3": 0.5, "2": 0.5, "1": 0.0}  # another order of the same queries
-    (pair,) = paired_tests([[a], [b]])
-    assert pair.difference == 0.25
-    assert pair.p == pair.corrected == pytest.approx(0.5 - 1 / math.pi, abs=1e-12)
-    assert pair.winner() is None
-
-
-def test_seeds_are_averaged_before_the_test() -> None:
-    seeds = [{"1": 0.0, "2": 0.5, "3": 0.3}, {"1": 1.0, "2": 0.5, "3": 0.5}]
-    single = {"1": 0.4, "2": 0.1, "3": 0.2}
-    (pair,) = paired_tests([seeds, [single]])
-    expected = ttest_rel([0.5, 0.5, 0.4], [0.4, 0.1, 0.2]).pvalue
-    assert pair.p == pytest.approx(expected, abs=1e-12)
-
-
-def test_differences_without_spread_are_decided_without_dividing_by_it() -> None:
-    low = {"1": 0.25, "2": 0.5}
-    high = {"1": 0.5, "2": 0.75}
-    equal, *unequal = paired_tests([[low], [low], [high]])
-    assert equal.p == 1.0
-    assert [pair.p for pair in unequal] == [0.0, 0.0]
-    (single_query,) = paired_tests([[{"1": 0.1}], [{"1": 0.9}]])
-    assert single_query.p == 1.0
-
-
-def test_holm_by_hand() -> None:
-    # 3 x .01 = .03; 2 x .03 = .06; 1 x .04 = .04 is raised to the .06 before it.
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06], abs=1e-15)
-    assert holm([0.5, 0.2, 0.9]) == pytest.approx([1.0, 0.6, 1.0], abs=1e-15)
-    assert holm([]) == []
 
 
 def p_value(a: Mapping[str, float], b: Mapping[str, float]) -> float:

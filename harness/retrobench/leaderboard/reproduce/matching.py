@@ -23,8 +23,9 @@ from typing import Any
 from retrobench.config import configure_objective, discover, find_objective, find_preset, parse_objective
 from retrobench.core import from_text
 from retrobench.leaderboard.claims import Excerpt, System
-from retrobench.leaderboard.comparison import check_same_data, format_override
+from retrobench.leaderboard.comparison import check_same_data
 from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.lines import format_override
 from retrobench.leaderboard.rows import Load, Row, UnlikeError, per_query_loader, read_file
 
 __all__ = [
