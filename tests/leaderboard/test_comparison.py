@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -84,6 +84,33 @@ def test_one_line_for_each_entrant_representation_and_settings() -> None:
     assert table.baseline == 3
 
 
+@pytest.mark.parametrize(
+    ("entrants", "name", "expected"),
+    [
+        (["bert", "mlm", "dupmae"], None, "mlm"),
+        (["dupmae", "bert"], None, "bert"),
+        (["dupmae", "bert", "mlm"], "dupmae", "dupmae"),
+        (["dupmae", "retromae"], None, None),
+    ],
+)
+def test_the_baseline_is_the_one_named_or_mlm_or_bert(
+    entrants: list[str], name: str | None, expected: str | None
+) -> None:
+    table = only(compare([row(entrant) for entrant in entrants], baseline=name))
+    baseline = None if table.baseline is None else table.lines[table.baseline].entrant
+    assert baseline == expected
+
+
+def test_without_a_baseline_nothing_is_said_about_one(tmp_path: Path) -> None:
+    filled(tmp_path, {"retromae": RETROMAE, "bow-mae": BERT})
+    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    assert "does not beat" not in text
+    assert "minus" not in text
+    assert "beats" in text
+    with pytest.raises(RetrobenchError, match=r"Unknown baseline 'mlm'.* Known: bow-mae, retromae"):
+        compare(read(tmp_path), baseline="mlm")
+
+
 def test_unlike_tracks_share_no_table() -> None:
     changed: dict[str, Any] = {
         "overrides": {"pretrain.steps": 20, "base": "tiny"},
@@ -118,28 +145,29 @@ def test_marks_and_sentences(mini: Path) -> None:
     assert [table.beaten(line) for line in range(3)] == [[1, 2], [], []]
     assert (table.queries, len(table.pairs)) == (30, 3)
     ps = [p_value(RETROMAE, MLM), p_value(RETROMAE, BERT), p_value(MLM, BERT)]
-    assert [pair.p for pair in table.pairs] == pytest.approx(ps, rel=1e-9)
-    assert [pair.corrected for pair in table.pairs] == pytest.approx(holm(ps), rel=1e-9)
+    corrected = [1 - (1 - p) ** 3 for p in ps]  # by Šidák over three pairs
+    assert [pair.p for pair in table.pairs] == pytest.approx(corrected, abs=1e-9)
+    assert [table.ranks(line) for line in range(3)] == [(1, 1), (2, 3), (2, 3)]
     text = render(read(mini), "md", partial(load_per_query, mini))
-    assert f"mlm does not beat bert at this size: +0.0010, p = {ps[2]:.2g}." in text
+    assert re.search(rf"bert does not beat mlm at this size: -0.0010, \[.*\], p = {corrected[2]:.2g}\.", text)
     assert "retromae does not beat" not in text
-    assert (
-        f"paired two-sided t-test over 30 queries of {DATASET}, values averaged over seeds first, p Holm-corrected "
-        "over all 3 pairs, alpha 0.05."
-    ) in text
-    assert "(n = 1 per entrant)" in text
+    assert "The simultaneous intervals hold for all 3 pairs together" in text
+    assert f"Each of the 30 queries of {DATASET} is a cluster of its own" in text
+    assert "(n = 3 per entrant)" in text
 
 
 def test_notes_name_lines_worse_than_the_baseline_and_near_the_best(tmp_path: Path) -> None:
     near = {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())}
-    filled(tmp_path, {"bert": RETROMAE, "mlm": near, "bow-mae": BERT})
+    filled(tmp_path, {"mlm": RETROMAE, "retromae": near, "bow-mae": BERT})
     text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
-    assert "bow-mae does not beat bert at this size: -0.2000, p < 0.001. It is significantly worse." in text
-    assert "mlm does not beat bert at this size: +0.0000, p = 1." in text
+    assert re.search(
+        r"bow-mae does not beat mlm at this size: -0\.2000, .*, p < 0\.001\. It is significantly wor", text
+    )
+    assert re.search(r"retromae does not beat mlm at this size: \+0\.0000, \[.*\], p = 1\.", text)
     assert "Not significantly different from the best, " in text
 
 
-def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> None:
+def test_each_round_is_a_line_and_is_compared_with_the_baseline_after_its_round() -> None:
     rows = [
         row("bert", values=[0.30], round="in-batch"),
         row("bert", values=[0.34], round="mined"),
@@ -153,10 +181,12 @@ def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> Non
 
     table = only(compare(rows, load))
     assert [line.entrant for line in table.lines] == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
-    assert [table.rival(line) for line in range(4)] == [0, 0, 3, 3]
+    assert [table.rival(line) for line in range(4)] == [1, 1, 2, 2]
     text = "\n".join(notes(table))
-    assert "mlm, mined does not beat bert, mined at this size: -0.0100" in text
-    assert "mlm, in-batch does not beat" not in text
+    assert "bert, in-batch does not beat mlm, in-batch at this size: -0.0100" in text
+    named = only(compare(rows, load, baseline="bert"))
+    assert [named.rival(line) for line in range(4)] == [0, 0, 3, 3]
+    assert "mlm, mined does not beat bert, mined at this size: -0.0100" in "\n".join(notes(named))
     rerun = row("bert", values=[0.2], round="mined", artifacts={"score": "new"})
     assert only(compare([*rows, rerun])).superseded == 1, "the row of its round"
 
@@ -166,16 +196,17 @@ def test_the_first_column_with_values_by_query_is_tested_and_named(tmp_path: Pat
     beir = "beir (mean of 14 public sets)"
     for name, values in (("bert", BERT), ("retromae", RETROMAE)):
         measures = {beir: {"nDCG@10": mean(values) / 2}, DATASET: {"MRR@10": mean(values)}}
-        append(tmp_path, row(name, measures=measures), {DATASET: {"MRR@10": values}})
+        for seed in range(3):
+            append(tmp_path, row(name, seed, measures=measures), {DATASET: {"MRR@10": values}})
     table = only(compare(read(tmp_path), partial(load_per_query, tmp_path)))
     assert (table.columns[0], table.tested) == ((beir, "nDCG@10"), (DATASET, "MRR@10"))
     assert [table.beaten(line) for line in range(2)] == [[1], []]
     text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
     assert "Letters beside MRR@10 name" in text
-    assert f"t-test over 30 queries of {DATASET}" in text
+    assert f"the 30 queries of {DATASET}" in text
     markdown = render(read(tmp_path), "md", partial(load_per_query, tmp_path))
-    assert "0.4500 ± -<sup>b</sup> |" in markdown, "beside the number that was tested"
-    assert "0.2250 ± -<sup>" not in markdown
+    assert "0.4500 ± 0.0000<sup>b</sup> |" in markdown, "beside the number that was tested"
+    assert "0.2250 ± 0.0000<sup>" not in markdown
     document = json.loads(render(read(tmp_path), "json", partial(load_per_query, tmp_path)))["tables"][0]
     assert (document["main"], document["tested"]) == ([beir, "nDCG@10"], [DATASET, "MRR@10"])
 

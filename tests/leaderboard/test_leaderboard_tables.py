@@ -36,8 +36,9 @@ def test_markdown(mini: Path) -> None:
         row("bm25", None, [0.4], representation="bm25", cost={"search": {"seconds": 3661.0}}),
         {DATASET: {"MRR@10": BERT}},
     )
-    append(mini, row("bert", 1, [0.27]), {DATASET: {"MRR@10": BERT}})
-    lines = [line for line in show_track("mini", mini.parent, "md").splitlines() if line.startswith("|")]
+    append(mini, row("bert", 3, [0.29]), {DATASET: {"MRR@10": BERT}})
+    page = show_track("mini", mini.parent, "md")
+    lines = page.split("\n\n")[1].splitlines()
     assert len({len(line) for line in lines if "<sup>" not in line}) == 1, "columns stand under each other"
     assert [line.rstrip("|").endswith("-: ") for line in lines] == [False, True, False, False, False, False]
     assert cells(lines[0]) == [
@@ -46,25 +47,38 @@ def test_markdown(mini: Path) -> None:
         "representation",
         "seeds",
         "MRR@10",
+        "rank",
         "time",
         "pre-training",
         "tokens/s",
         "peak memory",
     ]
     assert [cells(line) for line in lines[2:]] == [
-        ["a", "retromae", "cls", "1", "0.4500 ± -<sup>bcd</sup>", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
-        ["b", "bm25", "bm25", "-", "0.4000 ± -", "1:01:01", "-", "-", "-"],
-        ["c", "bert", "cls", "2", "0.2600 ± 0.0141", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
-        ["d", "mlm", "cls", "1", "0.2510 ± -", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+        ["a", "retromae", "cls", "3", "0.4500 ± 0.0000<sup>bcd</sup>", "1", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+        ["b", "bm25", "bm25", "-", "0.4000 ± -", "2-4", "1:01:01", "-", "-", "-"],
+        ["c", "bert", "cls", "4", "0.2600 ± 0.0200", "2-4", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+        ["d", "mlm", "cls", "3", "0.2510 ± 0.0000", "2-4", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
     ]
+
+
+def test_a_second_table_holds_the_differences_from_the_baseline(mini: Path) -> None:
+    lines = show_track("mini", mini.parent, "md", "bert").split("\n\n")[2].splitlines()
+    header = ["", "minus bert", "difference", "95 % interval", "simultaneous", "d", "seeds wanted"]
+    assert cells(lines[0]) == header
+    # retromae gains .19 and .21 in turn: deviation .01 * sqrt(30/29), error that / sqrt(30), t of 29 degrees 2.0452.
+    assert cells(lines[2])[:4] == ["a", "retromae", "+0.2000", "[+0.1962, +0.2038]"]
+    assert cells(lines[3])[:4] == ["b", "mlm", "+0.0010", "[-0.0032, +0.0052]"]
+    assert cells(lines[2])[5:] == ["+19.66", "3"]
+    assert cells(lines[3])[5:] == ["+0.09", "none"]
+    assert len(lines) == 4
 
 
 def test_text(mini: Path) -> None:
     lines = show_track("mini", mini.parent).splitlines()
     assert lines[0] == "Track mini as it is (identity 01234567)"
-    assert lines[2].split() == ["entrant", "representation", "seeds", "MRR@10", "beats", "time"]
-    assert lines[3].split() == ["a", "retromae", "cls", "1", "0.4500", "±", "-", "bc", "0:03:35"]
-    assert lines[5].split() == ["c", "bert", "cls", "1", "0.2500", "±", "-", "0:03:35"]
+    assert lines[2].split() == ["entrant", "representation", "seeds", "MRR@10", "beats", "rank", "time"]
+    assert lines[3].split() == ["a", "retromae", "cls", "3", "0.4500", "±", "0.0000", "bc", "1", "0:03:35"]
+    assert lines[5].split() == ["c", "bert", "cls", "3", "0.2500", "±", "0.0000", "2-3", "0:03:35"]
     assert lines[3].index("0.4500") == lines[5].index("0.2500")
     assert "a retromae cls 0:01:30 25000 2.00 GiB" in [" ".join(line.split()) for line in lines]
     assert lines[-1] == f"Rows: {mini / 'rows.jsonl'}"
@@ -78,11 +92,13 @@ def test_csv(mini: Path) -> None:
         "track": "mini",
         "identity": "0123456789abcdef",
         "line": "a",
-        "seeds": "1",
+        "seeds": "3",
         "beats": "bc",
+        "first_rank": "1",
+        "last_rank": "1",
         "seconds": "215.0",
         "peak_memory_bytes": "2147483648.0",
-        f"{DATASET} MRR@10 sd": "",
+        f"{DATASET} MRR@10 sd": "0.0",
     }
     assert expected.items() <= records[0].items()
 
@@ -91,9 +107,14 @@ def test_json(mini: Path) -> None:
     document = json.loads(show_track("mini", mini.parent, "json"))
     table = document["tables"][0]
     assert table["main"] == [DATASET, "MRR@10"]
-    assert table["baseline"] == "c"
-    assert table["lines"][0]["measures"] == {DATASET: {"MRR@10": {"mean": mean(RETROMAE), "sd": None}}}
+    assert table["baseline"] == "b"
+    assert (table["queries"], table["clusters"], table["clustered_by"]) == (30, 30, None)
+    assert table["lines"][0]["measures"] == {DATASET: {"MRR@10": {"mean": mean(RETROMAE), "sd": 0.0}}}
     assert [pair["first"] + pair["second"] for pair in table["pairs"]] == ["ab", "ac", "bc"]
+    assert [pair["significant"] for pair in table["pairs"]] == [True, True, False]
+    low, high = table["pairs"][2]["simultaneous"]
+    assert low < table["pairs"][2]["difference"] < high
+    assert {"interval", "effect", "p", "flip_p", "smallest_detectable", "seeds_wanted"} <= table["pairs"][2].keys()
     assert [Row(**raw) for raw in table["rows"]] == read(mini)
 
 
@@ -104,16 +125,16 @@ def test_latex(mini: Path) -> None:
     top = lines.index(r"\toprule")
     middle = lines.index(r"\midrule")
     bottom = lines.index(r"\bottomrule")
-    assert lines[top - 1] == r"\begin{tabular}{lllrrrrrr}"
+    assert lines[top - 1] == r"\begin{tabular}{lllrrrrrrr}"
     assert lines[bottom + 1] == r"\end{tabular}"
     body = lines[middle + 1 : bottom]
     assert len(body) == 4
     for line in (lines[top + 1], *body):
         assert line.endswith(r" \\")
-        assert line.count(" & ") == 8
-    assert body[0].startswith(r"a & retromae & cls & 1 & 0.4500 $\pm$ -$^{\mathrm{bcd}}$ & 0:03:35 & ")
+        assert line.count(" & ") == 9
+    assert body[0].startswith(r"a & retromae & cls & 3 & 0.4500 $\pm$ 0.0000$^{\mathrm{bc}}$ & 1-2 & 0:03:35 & ")
     assert r" bow\_mae:50\% & " in body[3]
-    assert [text.count(rf"\begin{{{name}}}") for name in ("table", "tabular")] == [1, 1]
+    assert [text.count(rf"\begin{{{name}}}") for name in ("table", "tabular")] == [1, 2]
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert text.replace(r"\$", "").count("$") % 2 == 0
 
@@ -170,7 +191,7 @@ def test_the_summary_of_a_run_fits_a_terminal_and_names_the_files(mini: Path) ->
     console.print(summarise_run(rows, mini, {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")}))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
-    assert " ".join(lines[3].split()) == "a retromae cls 1 0.4500 ± - bc 0:03:35"
+    assert " ".join(lines[3].split()) == "a retromae cls 3 0.4500 ± 0.0000 bc 1 0:03:35"
     assert "encoder  store/encoder" in lines
 
 
@@ -203,7 +224,7 @@ def test_the_readme_is_current_until_a_row_is_added(mini: Path, capsys: pytest.C
     assert main([str(mini.parent)]) == 0
     assert find_stale(mini) == find_stale(mini.parent) == []
     assert main(["--check", str(mini.parent)]) == 0
-    append(mini, row("bert", 1), {DATASET: {"MRR@10": BERT}})
+    append(mini, row("bert", 3), {DATASET: {"MRR@10": BERT}})
     capsys.readouterr()
     assert main(["--check", str(mini.parent)]) == 1
     message = capsys.readouterr().err
@@ -244,7 +265,7 @@ def test_the_readme_has_the_provenance_and_the_command_of_each_row(mini: Path) -
         "1",
         "1",
     ]
-    seed, machine = rows[3][2], rows[3][9]
+    seed, machine = rows[9][2], rows[9][9]
     assert (seed, machine) == ("-", "2")
     assert "- Machine 2: cpu another\n" in text
     assert "\nretrobench run --objective mlm --seed 0\n" in text

@@ -61,7 +61,7 @@ def test_a_line_without_randomness_needs_no_seeds() -> None:
 
 
 def test_clusters_widen_the_interval() -> None:
-    # The first half of the questions gains 0.1, the other half loses 0.08. Halves of 100 clusters agree within a cluster.
+    # The first half of the questions gains 0.1, the other loses 0.08. All of a cluster are of one half.
     changed = {query: value + (0.1 if i < 100 else -0.08) for i, (query, value) in enumerate(BASE.items())}
     systems = [System([changed] * 3), System([BASE] * 3)]
     clusters = {query: i // 10 for i, query in enumerate(BASE)}

@@ -135,7 +135,9 @@ class Comparison:
         return sorted(pairs, key=lambda entry: entry[0])
 
     def against_baseline(self) -> list[tuple[int, int, Pair]]:
-        """Return line, baseline and pair for each line that is not its own baseline."""
+        """Return line, baseline and pair for each tested line that is not its own baseline."""
+        if not self.pairs:
+            return []
         pairs = []
         for index in range(len(self.lines)):
             rival = self.rival(index)

@@ -19,7 +19,7 @@ from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.clusters import cluster_loader, write_missing
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.guide import find_guide, is_current, write_keys
+from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row, per_query_loader, read
 from retrobench.leaderboard.tables import render
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
                 print(write_readme(track))
             guide = find_guide(folder)
             if guide:
-                write_keys(guide)
+                write_generated(guide)
                 print(guide)
     except RetrobenchError as error:
         print(error, file=sys.stderr)

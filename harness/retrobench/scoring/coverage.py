@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from retrobench.core import Column, Table, atomic_write
-from retrobench.scoring.components import decompose, measure_arm
-from retrobench.scoring.intervals import half_width
+from retrobench.scoring.components import Components, decompose, measure_arm
+from retrobench.scoring.intervals import ALPHA, half_width
 
 __all__ = ["Coverage", "Setting", "settings", "simulate"]
 
@@ -31,6 +32,10 @@ QUESTIONS = 250
 CLUSTER_SIZES = (1, 2, 3, 9, 10)  # in turn, so 50 clusters; the test of retrobench/squad has 48 articles
 SHARED = 0.5  # the share of a question's variance that its cluster shares
 SKEWED_SCALES = np.array([0, 1, 1, 1.5, 1, 1, 1.5])  # unequal, or else the differences would be symmetric
+
+# The studentized range of 7 lines exceeds 4.17 with probability ALPHA for any degrees of freedom. Its distribution is
+# slow to compute, so smaller ones are not looked up.
+LEAST_CRITICAL = 4.16
 
 # The reciprocal ranks of a weak retriever: 0 for most questions, 1 for some.
 RECIPROCAL_RANKS = np.array([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 7, 1 / 8, 1 / 9, 1 / 10, 0])
@@ -55,6 +60,7 @@ class Coverage:
     repetitions: int
     pair: float  # of the intervals of single pairs
     simultaneous: float  # of the tables whose simultaneous intervals all cover it
+    games_howell: float  # the same by the studentized range, which was not chosen
 
 
 def settings() -> Iterator[Setting]:
@@ -69,17 +75,26 @@ def simulate(setting: Setting, repetitions: int) -> Coverage:
     generator = np.random.default_rng(0)
     pair_covered = 0
     tables_covered = 0
+    games_howell_covered = 0
     pairs = LINES * (LINES - 1) // 2
     for _ in range(repetitions):
         covered = _covered(_draw(setting, generator), _clusters(setting))
         pair_covered += covered.pairs
         tables_covered += covered.all_together
-    return Coverage(setting, repetitions, pair_covered / repetitions / pairs, tables_covered / repetitions)
+        games_howell_covered += covered.games_howell
+    return Coverage(
+        setting,
+        repetitions,
+        pair=pair_covered / repetitions / pairs,
+        simultaneous=tables_covered / repetitions,
+        games_howell=games_howell_covered / repetitions,
+    )
 
 
 class _Covered(NamedTuple):
     pairs: int
     all_together: bool
+    games_howell: bool
 
 
 def _covered(values: np.ndarray, clusters: np.ndarray) -> _Covered:
@@ -89,13 +104,25 @@ def _covered(values: np.ndarray, clusters: np.ndarray) -> _Covered:
     indices = list(itertools.combinations(range(len(values)), 2))
     single = 0
     together = True
+    games_howell = True
     for first, second in indices:
         differences = means[first] - means[second]
         components = decompose(differences, (arms[first], arms[second]), clusters)
-        distance = abs(differences.mean())
+        distance = abs(float(differences.mean()))
         single += int(distance <= half_width(components))
         together = together and bool(distance <= half_width(components, len(indices)))
-    return _Covered(single, together)
+        games_howell = games_howell and _games_howell_covers(distance, components)
+    return _Covered(single, together, games_howell)
+
+
+def _games_howell_covers(distance: float, components: Components) -> bool:
+    """Return whether the interval by Games and Howell, J. Educ. Stat. 1 (1976), covers 0."""
+    from scipy.stats import studentized_range
+
+    q = distance / math.sqrt(components.variance / 2)
+    if q < LEAST_CRITICAL:
+        return True
+    return bool(studentized_range.sf(q, LINES, components.freedom) >= ALPHA)
 
 
 def _clusters(setting: Setting) -> np.ndarray:
@@ -138,11 +165,13 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     repetitions = int(arguments[0])
     results = [simulate(setting, repetitions) for setting in settings()]
-    columns = [Column(name) for name in ("values", "clusters", "ratio", "seeds", "one pair", "all pairs")]
+    columns = [
+        Column(name) for name in ("values", "clusters", "ratio", "seeds", "one pair", "all pairs", "Games-Howell")
+    ]
     rows: list[list[str | int | float | None]] = []
     for result in results:
         setting = result.setting
-        shares = [f"{result.pair:.1%}", f"{result.simultaneous:.1%}"]
+        shares = [f"{result.pair:.1%}", f"{result.simultaneous:.1%}", f"{result.games_howell:.1%}"]
         rows.append([setting.values, str(setting.clustered), setting.ratio, setting.seeds, *shares])
     print(Table(columns, rows).text())
     if len(arguments) > 1:

@@ -2,9 +2,11 @@
 Intervals of differences: for one pair, and for all pairs of a table together.
 
 The interval of one pair takes Student's t. The simultaneous interval takes t at the level 1 - (1 - alpha)^(1/pairs):
-Tamhane's T2, J. Am. Stat. Assoc. 72 (1977), by Šidák's inequality. Games and Howell's studentized range is shorter.
-In simulation it covered only 87 % for 7 lines of 3 seeds with ten times as much variance over seeds as over questions.
-A bootstrap of three seeds is too short as well: resampling S seeds shrinks their variance by (S - 1) / S.
+the T2 of A. Tamhane, Commun. Stat. A 6 (1977), by Z. Šidák's inequality, J. Am. Stat. Assoc. 62 (1967).
+
+Games and Howell's studentized range gives shorter intervals, which cover too little with few seeds: `coverage`
+simulates both, and leaderboards/README.md has the figures. A bootstrap of three seeds is too short as well: resampling
+S seeds shrinks their variance by (S - 1) / S.
 
 * half_width           of an interval
 * p_value              of a difference, corrected for the number of pairs
