@@ -97,6 +97,9 @@ BenchLeaderboard = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
+BaselineName = Annotated[
+    str | None, typer.Option("--baseline", metavar="NAME", help="The entrant to compare with, by default mlm, or bert.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 
 
@@ -200,11 +203,13 @@ def objectives(plugin: Plugins, json: AsJson = False) -> None:
 
 
 @app.command()
-def leaderboard(track: Shown = "mini", format: Format = "text", leaderboard: Leaderboard = None) -> None:
+def leaderboard(
+    track: Shown = "mini", format: Format = "text", baseline: BaselineName = None, leaderboard: Leaderboard = None
+) -> None:
     """Print the rows of a track as tables."""
     from retrobench.leaderboard import show_track
 
-    _print(show_track(track, leaderboard, format))
+    _print(show_track(track, leaderboard, format, baseline))
 
 
 @app.command()

@@ -81,9 +81,10 @@ def row(entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (
 
 
 def filled(folder: Path, lines: Mapping[str, Mapping[str, float]]) -> Path:
-    """Append one seed of each entrant to a track's folder, from values by query, and return the folder."""
+    """Append three equal seeds of each entrant to a track's folder, from values by query, and return the folder."""
     for entrant, values in lines.items():
-        append(folder, row(entrant, 0, [mean(values)]), {DATASET: {"MRR@10": values}})
+        for seed in range(3):
+            append(folder, row(entrant, seed, [mean(values)]), {DATASET: {"MRR@10": values}})
     return folder
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row, shifted
+from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row
 from scipy.stats import ttest_rel
 
 from retrobench.errors import RetrobenchError
@@ -21,7 +21,6 @@ from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.evidence import PerQuery, load_per_query, per_query_loader
 from retrobench.leaderboard.rows import Row, UnlikeError, append, read
 from retrobench.leaderboard.tables import render, show_track
-from retrobench.scoring.significance import holm, paired_tests
 
 
 @pytest.fixture
@@ -104,6 +103,33 @@ def test_one_line_for_each_entrant_representation_and_settings() -> None:
     assert table.baseline == 3
 
 
+@pytest.mark.parametrize(
+    ("entrants", "name", "expected"),
+    [
+        (["bert", "mlm", "dupmae"], None, "mlm"),
+        (["dupmae", "bert"], None, "bert"),
+        (["dupmae", "bert", "mlm"], "dupmae", "dupmae"),
+        (["dupmae", "retromae"], None, None),
+    ],
+)
+def test_the_baseline_is_the_one_named_or_mlm_or_bert(
+    entrants: list[str], name: str | None, expected: str | None
+) -> None:
+    table = only(compare([row(entrant) for entrant in entrants], baseline=name))
+    baseline = None if table.baseline is None else table.lines[table.baseline].entrant
+    assert baseline == expected
+
+
+def test_without_a_baseline_nothing_is_said_about_one(tmp_path: Path) -> None:
+    filled(tmp_path, {"retromae": RETROMAE, "bow-mae": BERT})
+    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    assert "does not beat" not in text
+    assert "minus" not in text
+    assert "beats" in text
+    with pytest.raises(RetrobenchError, match=r"Unknown baseline 'mlm'.* Known: bow-mae, retromae"):
+        compare(read(tmp_path), baseline="mlm")
+
+
 OVERRIDES = {"pretrain.steps": 20, "base": "tiny"}
 UNLIKE_ROWS = [
     row("mlm", overrides=OVERRIDES, identity="fedcba9876543210"),
@@ -137,81 +163,40 @@ def test_records_of_unlike_tracks_name_the_overrides() -> None:
     assert mlm["overrides"] == OVERRIDES
 
 
-def test_the_t_test_is_the_one_known_by_hand() -> None:
-    # The differences are .5, 0, .5, 0: t = .25 / (sqrt(1/12) / 2) = sqrt(3) with 3 degrees of freedom, where
-    # Student's distribution has the closed form 1/2 + (x / (1 + x^2) + arctan x) / pi, x = t / sqrt(3) = 1.
-    a = {"1": 0.5, "2": 0.5, "3": 1.0, "4": 1.0}
-    b = {"4": 1.0, "3": 0.5, "2": 0.5, "1": 0.0}  # another order of the same queries
-    (pair,) = paired_tests([[a], [b]])
-    assert pair.difference == 0.25
-    assert pair.p == pair.corrected == pytest.approx(0.5 - 1 / math.pi, abs=1e-12)
-    assert pair.winner() is None
-
-
-def test_seeds_are_averaged_before_the_test() -> None:
-    seeds = [{"1": 0.0, "2": 0.5, "3": 0.3}, {"1": 1.0, "2": 0.5, "3": 0.5}]
-    single = {"1": 0.4, "2": 0.1, "3": 0.2}
-    (pair,) = paired_tests([seeds, [single]])
-    expected = ttest_rel([0.5, 0.5, 0.4], [0.4, 0.1, 0.2]).pvalue
-    assert pair.p == pytest.approx(expected, abs=1e-12)
-
-
-def test_differences_without_spread_are_decided_without_dividing_by_it() -> None:
-    low = {"1": 0.25, "2": 0.5}
-    high = {"1": 0.5, "2": 0.75}
-    equal, first_and_high, second_and_high = paired_tests([[low], [low], [high]])
-    assert equal.p == 1.0
-    assert first_and_high.p == 0.0
-    assert second_and_high.p == 0.0
-    (single_query,) = paired_tests([[{"1": 0.1}], [{"1": 0.9}]])
-    assert single_query.p == 1.0
-
-
-def test_holm_by_hand() -> None:
-    # 3 x .01 = .03; 2 x .03 = .06; 1 x .04 = .04 is raised to the .06 before it.
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06], abs=1e-15)
-    assert holm([0.5, 0.2, 0.9]) == pytest.approx([1.0, 0.6, 1.0], abs=1e-15)
-    assert holm([]) == []
-
-
 def p_value(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     result = ttest_rel(list(a.values()), list(b.values()))
     return float(result.pvalue)
 
 
-def test_every_pair_is_tested_and_corrected(mini: Path) -> None:
-    table = compare_folder(mini)
-    assert entrants_of(table) == ["retromae", "mlm", "bert"]
-    assert table.beaten(0) == [1, 2]
-    assert table.beaten(1) == table.beaten(2) == []
-    assert table.queries == 30
-    p_values = [p_value(RETROMAE, MLM), p_value(RETROMAE, BERT), p_value(MLM, BERT)]
-    assert [pair.p for pair in table.pairs] == pytest.approx(p_values, rel=1e-9)
-    assert [pair.corrected for pair in table.pairs] == pytest.approx(holm(p_values), rel=1e-9)
-
-
-def test_notes_name_the_test_and_entrants_that_do_not_beat_bert(mini: Path) -> None:
-    text = render_folder(mini, "md")
-    p = p_value(MLM, BERT)
-    assert f"mlm does not beat bert at this size: +0.0010, p = {p:.2g}." in text
+def test_marks_and_sentences(mini: Path) -> None:
+    table = only(compare(read(mini), partial(load_per_query, mini)))
+    assert [line.entrant for line in table.lines] == ["retromae", "mlm", "bert"]
+    assert [table.beaten(line) for line in range(3)] == [[1, 2], [], []]
+    assert (table.queries, len(table.pairs)) == (30, 3)
+    ps = [p_value(RETROMAE, MLM), p_value(RETROMAE, BERT), p_value(MLM, BERT)]
+    corrected = [1 - (1 - p) ** 3 for p in ps]  # by Šidák over three pairs
+    assert [pair.p for pair in table.pairs] == pytest.approx(corrected, abs=1e-9)
+    assert [table.ranks(line) for line in range(3)] == [(1, 1), (2, 3), (2, 3)]
+    text = render(read(mini), "md", partial(load_per_query, mini))
+    assert re.search(rf"bert does not beat mlm at this size: -0.0010, \[.*\], p = {corrected[2]:.2g}\.", text)
     assert "retromae does not beat" not in text
-    assert (
-        f"paired two-sided t-test over 30 queries of {DATASET}, values averaged over seeds first, p Holm-corrected "
-        "over all 3 pairs, alpha 0.05."
-    ) in text
-    assert "(n = 1 per entrant)" in text
+    assert "The simultaneous intervals hold for all 3 pairs together" in text
+    assert f"Each of the 30 queries of {DATASET} is a cluster of its own" in text
+    assert "(n = 3 per entrant)" in text
 
 
 def test_notes_name_lines_worse_than_the_baseline_and_near_the_best(tmp_path: Path) -> None:
-    near = shifted(RETROMAE, 1e-4, -1e-4)
-    filled(tmp_path, {"bert": RETROMAE, "mlm": near, "bow-mae": BERT})
-    text = render_folder(tmp_path, "text")
-    assert "bow-mae does not beat bert at this size: -0.2000, p < 0.001. It is significantly worse." in text
-    assert "mlm does not beat bert at this size: +0.0000, p = 1." in text
+    near = {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())}
+    filled(tmp_path, {"mlm": RETROMAE, "retromae": near, "bow-mae": BERT})
+    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    assert re.search(
+        r"bow-mae does not beat mlm at this size: -0\.2000, .*, p < 0\.001\. It is significantly wor", text
+    )
+    assert re.search(r"retromae does not beat mlm at this size: \+0\.0000, \[.*\], p = 1\.", text)
     assert "Not significantly different from the best, " in text
 
 
-def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> None:
+def test_each_round_is_a_line_and_is_compared_with_the_baseline_after_its_round() -> None:
     rows = [
         row("bert", values=[0.30], round="in-batch"),
         row("bert", values=[0.34], round="mined"),
@@ -224,12 +209,13 @@ def test_each_round_is_a_line_and_is_compared_with_bert_after_its_round() -> Non
         return {DATASET: {"MRR@10": around(mean, 0.001)}}
 
     table = only(compare(rows, load))
-    assert entrants_of(table) == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
-    assert table.rival(0) == table.rival(1) == 0
-    assert table.rival(2) == table.rival(3) == 3
+    assert [line.entrant for line in table.lines] == ["bert, mined", "mlm, mined", "mlm, in-batch", "bert, in-batch"]
+    assert [table.rival(line) for line in range(4)] == [1, 1, 2, 2]
     text = "\n".join(notes(table))
-    assert "mlm, mined does not beat bert, mined at this size: -0.0100" in text
-    assert "mlm, in-batch does not beat" not in text
+    assert "bert, in-batch does not beat mlm, in-batch at this size: -0.0100" in text
+    named = only(compare(rows, load, baseline="bert"))
+    assert [named.rival(line) for line in range(4)] == [0, 0, 3, 3]
+    assert "mlm, mined does not beat bert, mined at this size: -0.0100" in "\n".join(notes(named))
     rerun = row("bert", values=[0.2], round="mined", artifacts={"score": "new"})
     assert only(compare([*rows, rerun])).superseded == 1, "the row of its round"
 
@@ -243,7 +229,8 @@ def averaged(tmp_path: Path) -> Path:
     for name, values in (("bert", BERT), ("retromae", RETROMAE)):
         average = mean(values)
         measures = {BEIR: {"nDCG@10": average / 2}, DATASET: {"MRR@10": average}}
-        append(tmp_path, row(name, measures=measures), {DATASET: {"MRR@10": values}})
+        for seed in range(3):
+            append(tmp_path, row(name, seed, measures=measures), {DATASET: {"MRR@10": values}})
     return tmp_path
 
 
@@ -259,10 +246,10 @@ def test_the_first_column_with_values_by_query_is_tested(averaged: Path) -> None
 def test_the_tested_column_is_named(averaged: Path) -> None:
     text = render_folder(averaged, "text")
     assert "Letters beside MRR@10 name" in text
-    assert f"t-test over 30 queries of {DATASET}" in text
+    assert f"the 30 queries of {DATASET}" in text
     markdown = render_folder(averaged, "md")
-    assert "0.4500 ± -<sup>b</sup> |" in markdown, "beside the number that was tested"
-    assert "0.2250 ± -<sup>" not in markdown
+    assert "0.4500 ± 0.0000<sup>b</sup> |" in markdown, "beside the number that was tested"
+    assert "0.2250 ± 0.0000<sup>" not in markdown
     table = json.loads(render_folder(averaged, "json"))["tables"][0]
     assert table["main"] == [BEIR, "nDCG@10"]
     assert table["tested"] == [DATASET, "MRR@10"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from leaderboard_rows import BERT, DATASET, RETROMAE, entrants, mean, row, squeezed_lines
+from leaderboard_rows import BERT, DATASET, RETROMAE, entrants, mean, row, shifted, squeezed_lines
 from rich.console import Console
 
 from retrobench.errors import RetrobenchError
@@ -36,22 +35,36 @@ def cells(line: str) -> list[str]:
 
 
 def test_markdown(mini: Path) -> None:
-    bm25 = row("bm25", None, [0.4], representation="bm25", cost={"search": {"seconds": 3661.0}})
+    bm25 = row("bm25", None, [mean(BERT)], representation="bm25", cost={"search": {"seconds": 3661.0}})
     append(mini, bm25, BERT_VALUES)
-    append(mini, row("bert", 1, [0.27]), BERT_VALUES)
-    text = show_track("mini", mini.parent, "md")
-    header, rule, *body = [line for line in text.splitlines() if line.startswith("|")]
-    columns = ["", "entrant", "representation", "seeds", "MRR@10", "time", "pre-training", "tokens/s", "peak memory"]
-    assert cells(header) == columns
+    better = shifted(BERT, 0.04, 0.04)
+    append(mini, row("bert", 3, [mean(better)]), {DATASET: {"MRR@10": better}})
+    page = show_track("mini", mini.parent, "md")
+    header, rule, *body = page.split("\n\n")[1].splitlines()
+    costs = ["time", "pre-training", "tokens/s", "peak memory"]
+    assert cells(header) == ["", "entrant", "representation", "seeds", "MRR@10", "rank", *costs]
     assert rule.endswith("-: |"), "numbers are aligned on the right"
+    trained = ["0:03:35", "0:01:30", "25000", "2.00 GiB"]
     assert [cells(line) for line in body] == [
-        ["a", "retromae", "cls", "1", "0.4500 ± -<sup>bcd</sup>", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
-        ["b", "bm25", "bm25", "-", "0.4000 ± -", "1:01:01", "-", "-", "-"],
-        ["c", "bert", "cls", "2", "0.2600 ± 0.0141", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
-        ["d", "mlm", "cls", "1", "0.2510 ± -", "0:03:35", "0:01:30", "25000", "2.00 GiB"],
+        ["a", "retromae", "cls", "3", "0.4500 ± 0.0000<sup>bcd</sup>", "1", *trained],
+        ["b", "bert", "cls", "4", "0.2600 ± 0.0200", "2-4", *trained],
+        ["c", "mlm", "cls", "3", "0.2510 ± 0.0000", "2-4", *trained],
+        ["d", "bm25", "bm25", "-", "0.2500 ± -", "2-4", "1:01:01", "-", "-", "-"],
     ]
     plain = [header, rule, *body[1:]]  # marks are wider than they look
     assert len(set(map(len, plain))) == 1, "columns stand under each other"
+
+
+def test_a_second_table_holds_the_differences_from_the_baseline(mini: Path) -> None:
+    lines = show_track("mini", mini.parent, "md", "bert").split("\n\n")[2].splitlines()
+    header = ["", "minus bert", "difference", "95 % interval", "simultaneous", "d", "seeds wanted"]
+    assert cells(lines[0]) == header
+    # retromae gains .19 and .21 in turn: deviation .01 * sqrt(30/29), error that / sqrt(30), t of 29 degrees 2.0452.
+    assert cells(lines[2])[:4] == ["a", "retromae", "+0.2000", "[+0.1962, +0.2038]"]
+    assert cells(lines[3])[:4] == ["b", "mlm", "+0.0010", "[-0.0032, +0.0052]"]
+    assert cells(lines[2])[5:] == ["+19.66", "3"]
+    assert cells(lines[3])[5:] == ["+0.09", "none"]
+    assert len(lines) == 4
 
 
 def test_text(mini: Path) -> None:
@@ -59,9 +72,9 @@ def test_text(mini: Path) -> None:
     lines = text.splitlines()
     squeezed = squeezed_lines(text)
     assert lines[0] == "Track mini as it is (identity 01234567)"
-    assert squeezed[2] == "entrant representation seeds MRR@10 beats time"
-    assert squeezed[3] == "a retromae cls 1 0.4500 ± - bc 0:03:35"
-    assert squeezed[5] == "c bert cls 1 0.2500 ± - 0:03:35"
+    assert lines[2].split() == ["entrant", "representation", "seeds", "MRR@10", "beats", "rank", "time"]
+    assert lines[3].split() == ["a", "retromae", "cls", "3", "0.4500", "±", "0.0000", "bc", "1", "0:03:35"]
+    assert lines[5].split() == ["c", "bert", "cls", "3", "0.2500", "±", "0.0000", "2-3", "0:03:35"]
     assert lines[3].index("0.4500") == lines[5].index("0.2500")
     assert "a retromae cls 0:01:30 25000 2.00 GiB" in squeezed
     assert lines[-1] == f"Rows: {mini / 'rows.jsonl'}"
@@ -76,11 +89,13 @@ def test_csv(mini: Path) -> None:
         "track": "mini",
         "identity": "0123456789abcdef",
         "line": "a",
-        "seeds": "1",
+        "seeds": "3",
         "beats": "bc",
+        "first_rank": "1",
+        "last_rank": "1",
         "seconds": "215.0",
         "peak_memory_bytes": "2147483648.0",
-        f"{DATASET} MRR@10 sd": "",
+        f"{DATASET} MRR@10 sd": "0.0",
     }
     assert expected.items() <= records[0].items()
 
@@ -89,37 +104,37 @@ def test_json(mini: Path) -> None:
     document = json.loads(show_track("mini", mini.parent, "json"))
     table = document["tables"][0]
     assert table["main"] == [DATASET, "MRR@10"]
-    assert table["baseline"] == "c"
-    best = table["lines"][0]
-    mrr = {"mean": mean(RETROMAE), "sd": None}
-    assert best["measures"] == {DATASET: {"MRR@10": mrr}}
-    pairs = [(pair["first"], pair["second"]) for pair in table["pairs"]]
-    assert pairs == [("a", "b"), ("a", "c"), ("b", "c")]
-    rows = [Row(**record) for record in table["rows"]]
-    assert rows == read(mini)
+    assert table["baseline"] == "b"
+    assert (table["queries"], table["clusters"], table["clustered_by"]) == (30, 30, None)
+    assert table["lines"][0]["measures"] == {DATASET: {"MRR@10": {"mean": mean(RETROMAE), "sd": 0.0}}}
+    assert [pair["first"] + pair["second"] for pair in table["pairs"]] == ["ab", "ac", "bc"]
+    assert [pair["significant"] for pair in table["pairs"]] == [True, True, False]
+    low, high = table["pairs"][2]["simultaneous"]
+    assert low < table["pairs"][2]["difference"] < high
+    assert {"interval", "effect", "p", "flip_p", "smallest_detectable", "seeds_wanted"} <= table["pairs"][2].keys()
+    assert [Row(**raw) for raw in table["rows"]] == read(mini)
 
 
 def test_latex(mini: Path) -> None:
-    append(mini, row("bow_mae:50%", 0, [0.1]), BERT_VALUES)
+    worse = shifted(BERT, -0.1, -0.1)
+    append(mini, row("bow_mae:50%", 0, [mean(worse)]), {DATASET: {"MRR@10": worse}})
     text = show_track("mini", mini.parent, "latex")
     lines = text.splitlines()
     top = lines.index(r"\toprule")
     middle = lines.index(r"\midrule")
     bottom = lines.index(r"\bottomrule")
-    assert lines[top - 1] == r"\begin{tabular}{lllrrrrrr}"
+    assert lines[top - 1] == r"\begin{tabular}{lllrrrrrrr}"
     assert lines[bottom + 1] == r"\end{tabular}"
     body = lines[middle + 1 : bottom]
     assert len(body) == 4
     for line in (lines[top + 1], *body):
         assert line.endswith(r" \\")
-        assert line.count(" & ") == 8
-    assert body[0].startswith(r"a & retromae & cls & 1 & 0.4500 $\pm$ -$^{\mathrm{bcd}}$ & 0:03:35 & ")
+        assert line.count(" & ") == 9
+    assert body[0].startswith(r"a & retromae & cls & 3 & 0.4500 $\pm$ 0.0000$^{\mathrm{bc}}$ & 1-2 & 0:03:35 & ")
     assert r" bow\_mae:50\% & " in body[3]
-    assert text.count(r"\begin{table}") == 1
-    assert text.count(r"\begin{tabular}") == 1
-    unescaped = re.sub(r"\\[{}$]", "", text)
-    assert unescaped.count("{") == unescaped.count("}")
-    assert unescaped.count("$") % 2 == 0
+    assert [text.count(rf"\begin{{{name}}}") for name in ("table", "tabular")] == [1, 2]
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    assert text.replace(r"\$", "").count("$") % 2 == 0
 
 
 def test_clock() -> None:
@@ -187,7 +202,7 @@ def test_the_summary_of_a_run_fits_a_terminal_and_names_the_files(mini: Path) ->
     text = out.getvalue()
     lines = [line.rstrip() for line in text.splitlines()]
     assert max(map(len, lines)) <= 80
-    assert squeezed_lines(text)[3] == "a retromae cls 1 0.4500 ± - bc 0:03:35"
+    assert " ".join(lines[3].split()) == "a retromae cls 3 0.4500 ± 0.0000 bc 1 0:03:35"
     assert "encoder  store/encoder" in lines
 
 
@@ -221,7 +236,7 @@ def test_the_readme_is_current_until_a_row_is_added(mini: Path, capsys: pytest.C
     assert main([str(mini.parent)]) == 0
     assert find_stale(mini) == find_stale(mini.parent) == []
     assert main(["--check", str(mini.parent)]) == 0
-    append(mini, row("bert", 1), BERT_VALUES)
+    append(mini, row("bert", 3), {DATASET: {"MRR@10": BERT}})
     capsys.readouterr()
     assert main(["--check", str(mini.parent)]) == 1
     message = capsys.readouterr().err
@@ -229,21 +244,32 @@ def test_the_readme_is_current_until_a_row_is_added(mini: Path, capsys: pytest.C
     assert f"python -m retrobench.leaderboard {mini}\n" in message
     assert write_readme(mini) == mini / "README.md"
     names = {path.name for path in mini.iterdir()}
-    assert names == {"README.md", "per_query", "rows.jsonl", "rows.jsonl.lock", "track.toml"}
+    assert names == {"README.md", "per_query", "queries", "rows.jsonl", "rows.jsonl.lock", "track.toml"}
 
 
 def test_the_readme_has_the_provenance_and_the_command_of_each_row(mini: Path) -> None:
     (mini / "track.toml").write_text('title = "The mini track"\ndescription = "SQuAD as passages."\n')
-    bm25 = row("bm25", None, [0.3], hardware={"cpu": "another"}, cost={"search": {"seconds": 7.0}})
+    bm25 = row("bm25", None, [mean(BERT)], hardware={"cpu": "another"}, cost={"search": {"seconds": 7.0}})
     append(mini, bm25, BERT_VALUES)
     text = render_readme(mini)
     assert text.startswith("# The mini track\n\n<!-- ")
     assert "\n\nSQuAD as passages.\n\n" in text
     assert "| tokenise | pretrain | finetune |  search |" in text
-    bert_line, _, _, bm25_line = [cells(line) for line in text.splitlines() if "json.gz" in line]
-    assert bert_line[:5] == ["bert", "cls", "0", "in-batch 0.2000, mined 0.2500", "mined"]
-    assert bert_line[5:11] == ["-", "retrobench 0.1.0", "0.1.0", "f00dfeedf0", "1", "1"]
-    seed, machine = bm25_line[2], bm25_line[9]
+    rows = [cells(line) for line in text.splitlines() if "json.gz" in line]
+    assert rows[0][:11] == [
+        "bert",
+        "cls",
+        "0",
+        "in-batch 0.2000, mined 0.2500",
+        "mined",
+        "-",
+        "retrobench 0.1.0",
+        "0.1.0",
+        "f00dfeedf0",
+        "1",
+        "1",
+    ]
+    seed, machine = rows[9][2], rows[9][9]
     assert (seed, machine) == ("-", "2")
     assert "- Machine 2: cpu another\n" in text
     assert "\nretrobench run --objective mlm --seed 0\n" in text

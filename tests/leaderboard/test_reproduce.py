@@ -12,7 +12,7 @@ from leaderboard_rows import QUERIES, SETTINGS, board, cells, facts, measured, r
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
-from retrobench.leaderboard.comparison import group_lines
+from retrobench.leaderboard.lines import group_lines
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.reproduce.verdicts import describe_kind
 from retrobench.leaderboard.rows import UnlikeError, append

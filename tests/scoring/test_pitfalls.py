@@ -27,7 +27,7 @@ from retrobench.scoring.measures import measure
 from retrobench.scoring.ranking import Ranking
 from retrobench.scoring.runfiles import write_run
 from retrobench.scoring.score import score_file, score_hits
-from retrobench.scoring.significance import paired_tests
+from retrobench.scoring.significance import Pair, System, compare_systems
 
 ALL = ("nDCG@10", "MRR@10", "RR", "Recall@10", "Success@10", "MAP")
 
@@ -92,6 +92,12 @@ def test_pitfall_04_recall_is_taken_for_the_share_of_queries_with_a_hit(tmp_path
     assert scored.measures == pytest.approx({"Recall@2": recall, "Success@2": 2 / 3}, abs=1e-12)
 
 
+def compared(first: dict[str, float], second: dict[str, float], seeds: int = 3) -> Pair:
+    """Compare two systems whose seeds do not differ."""
+    (pair,) = compare_systems([System([first] * seeds), System([second] * seeds)]).pairs
+    return pair
+
+
 def test_pitfall_05_a_gap_within_noise_is_called_a_gain() -> None:
     """6,980 differences of mean 0.003 and standard deviation 0.4: t = 0.003 / 0.4 * sqrt(6979) = 0.63, p = 0.53.
 
@@ -100,17 +106,16 @@ def test_pitfall_05_a_gap_within_noise_is_called_a_gain() -> None:
     queries = [f"q{row}" for row in range(6980)]
     first = dict(zip(queries, [0.703, 0.300] * 3490, strict=True))
     second = dict(zip(queries, [0.300, 0.697] * 3490, strict=True))
-    (pair,) = paired_tests([[first], [second]])
+    pair = compared(first, second)
     assert pair.difference == pytest.approx(0.003, abs=1e-12)
     assert pair.p == pytest.approx(0.531, abs=5e-4)
     assert pair.winner() is None
     better = {query: value + 0.027 for query, value in first.items()}
-    (pair,) = paired_tests([[better], [second]])
+    pair = compared(better, second)
     assert pair.difference == pytest.approx(0.03, abs=1e-12)
     assert pair.winner() == 0
-    # Three seeds of a system are no three samples of the queries: p does not change.
-    (pair,) = paired_tests([[first] * 3, [second] * 3])
-    assert pair.p == pytest.approx(0.531, abs=5e-4)
+    # Six seeds of a system are no six samples of the queries: p does not change.
+    assert compared(first, second, seeds=6).p == pytest.approx(0.531, abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +225,14 @@ def test_pitfall_10_systems_are_paired_by_position() -> None:
         values[f"q{row}"] = row / 30
         better[f"q{row}"] = row / 30 + gain
     reordered = dict(reversed(values.items()))
-    (pair,) = paired_tests([[values], [reordered]])
+    pair = compared(values, reordered)
     assert pair.difference == 0.0
     assert pair.p == 1.0
     # 0.009 and 0.011 in turn: mean 0.01, sample deviation 0.001 * sqrt(30 / 29), t = 0.01 / 0.001 * sqrt(29) = 53.9.
-    (pair,) = paired_tests([[better], [values]])
+    better = {f"q{row}": row / 30 + (0.009, 0.011)[row % 2] for row in range(30)}
+    pair = compared(better, values)
     assert pair.difference == pytest.approx(0.01, abs=1e-12)
-    assert pair.p < 1e-20
+    assert pair.p is not None and pair.p < 1e-20
     assert pair.winner() == 0
 
 

@@ -4,6 +4,7 @@ Collections: documents, queries and judgements, and their texts as tokens.
 * datasets    load a dataset by its id
 * collection  a dataset with the hashes of its documents, queries and judgements
 * rules       the rule by which each dataset is scored, and the groups of datasets
+* clusters    queries that depend on each other
 * catalogue   ir_datasets: its records and its downloads
 * folder      collections in folders: BEIR's layout, TSV, `dataset.toml`
 * tokens      tokenised texts on disk
@@ -19,6 +20,7 @@ A process that reads the shipped collection calls `register()` first: importing 
 from retrobench.data import build, catalogue, doctor, rules
 from retrobench.data.build import BUILDERS
 from retrobench.data.catalogue import quiet_ir_datasets
+from retrobench.data.clusters import query_clusters
 from retrobench.data.collection import Collection, Corpus, open_collections
 from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, register, shipped_folder
@@ -45,6 +47,7 @@ __all__ = [
     "list_datasets",
     "load",
     "open_collections",
+    "query_clusters",
     "quiet_ir_datasets",
     "register",
     "rules",

@@ -1,7 +1,7 @@
 """
 The rule by which each dataset is scored, and the groups of datasets.
 
-* Rule, rule(id)      self-hits, relevance threshold, default measures, and a note about a published dataset
+* Rule, rule(id)      self-hits, relevance threshold, default measures, clusters, and a note about a published dataset
 * GROUPS, expand(id)  the members of `beir` and `beir/cqadupstack`, and the default split of a parent id
 * averages(scores)    the mean of every complete group, with the number of its members in its name
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 __all__ = ["GROUPS", "Rule", "averages", "expand", "rule"]
 
@@ -28,6 +29,9 @@ class Rule:
     relevance_level: int = 1
     # Default measures, used when the user names none.
     measures: tuple[str, ...] = ("nDCG@10", "Recall@100")
+    # Queries whose first relevant documents are equal, or have equal titles, depend on each other. Intervals of
+    # differences count them as one cluster.
+    clusters: Literal["document", "title"] = "document"
     # One sentence for the reader of a score.
     note: str = ""
     # The published number of judgements whose document the corpus lacks. Any other number is a fault of the copy.
@@ -88,6 +92,7 @@ _ARGUANA = Rule(
 
 # The first pattern that matches the whole id gives the rule.
 _RULES: tuple[tuple[str, Rule], ...] = (
+    (r"retrobench/squad(/.+)?", Rule(clusters="title")),  # the title of a passage is that of its Wikipedia article
     (r"beir/arguana", _ARGUANA),
     (r"beir/quora(/.+)?", Rule(drop_self=True, note="The queries are documents of the corpus.")),
     (r"beir/msmarco/test", replace(_DEEP, note=f"43 topics of TREC DL 2019, not MS MARCO's dev set. {_DEEP.note}")),

@@ -4,7 +4,10 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * folders      where tracks are looked up and where rows go
 * rows         rows, appended and read
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
-* comparison   means, spreads and tests of rows that may share a table
+* clusters     queries that depend on each other, in files beside the rows
+* lines        an entrant over its seeds
+* comparison   rows that may share a table
+* differences  intervals of differences, as a table and sentences
 * cells        compared rows as tables and sentences
 * tables       text, Markdown, CSV, JSON, LaTeX
 * claims       the papers' printed numbers
@@ -14,6 +17,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 """
 
 from retrobench.leaderboard import claims, performance
+from retrobench.leaderboard.clusters import write_clusters
 from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
 from retrobench.leaderboard.performance import BenchmarkResult
@@ -39,4 +43,5 @@ __all__ = [
     "summarise_run",
     "track_folders",
     "track_name",
+    "write_clusters",
 ]

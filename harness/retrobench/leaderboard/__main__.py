@@ -1,4 +1,4 @@
-"""Render the pages of leaderboards: `python -m retrobench.leaderboard [--check] DIR ...`."""
+"""Render the pages of leaderboards: `python -m retrobench.leaderboard [--check | --clusters] DIR ...`."""
 
 import sys
 

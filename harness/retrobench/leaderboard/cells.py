@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.comparison import Comparison, DatasetMeasure, Line
-from retrobench.scoring import ALPHA, Pair
+from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
+from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
+from retrobench.leaderboard.lines import Line
 
 __all__ = [
     "Block",
@@ -63,6 +64,8 @@ def _section(comparison: Comparison) -> Section:
     blocks: list[Block] = [_by_entrant(comparison)]
     if _wide(comparison):
         blocks += _by_measure(comparison)
+    if comparison.against_baseline():
+        blocks.append(difference_table(comparison))
     blocks += notes(comparison)
     return Section(comparison.heading, tuple(blocks))
 
@@ -75,6 +78,7 @@ def _by_entrant(comparison: Comparison) -> Table:
         columns.append(Column(_header(comparison, measure), "right", "measure"))
         if measure == comparison.tested:
             columns.append(Column("beats", "right", "marks"))
+            columns.append(Column("rank", "right", "number"))
     # The whole time stands beside the measures; the kind "cost" is for its details.
     columns.append(Column("time", "right", "number"))
     columns += [Column(name, "right", "cost") for name in ("pre-training", "tokens/s", "peak memory")]
@@ -90,6 +94,7 @@ def _entrant_row(comparison: Comparison, index: int, measures: Sequence[DatasetM
         row.append(spread(line.mean(*measure), line.deviation(*measure)))
         if measure == comparison.tested:
             row.append(comparison.beaten_letters(index))
+            row.append(format_ranks(comparison, index))
     return [*row, *_costs(line)]
 
 
@@ -149,9 +154,7 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.superseded:
         sentences.append(f"Rows left out because a later one has the same entrant and seed: {comparison.superseded}.")
     if comparison.tested:
-        sentences.append(_about_test(comparison, comparison.tested))
-        sentences += _not_better(comparison)
-        sentences += _near_the_best(comparison)
+        sentences += about_differences(comparison)
     elif len(comparison.lines) > 1:
         sentences.append("Differences are not tested, because the files of values by query are missing.")
     return sentences
@@ -167,16 +170,6 @@ def _about_means(comparison: Comparison) -> str:
     if len(_datasets(comparison)) > 1:
         return sentence
     return f"Dataset: {comparison.columns[0][0]}. {sentence}"
-
-
-def _about_test(comparison: Comparison, tested: DatasetMeasure) -> str:
-    dataset, measure = tested
-    pairs = "the one pair" if len(comparison.pairs) == 1 else f"all {len(comparison.pairs)} pairs"
-    return (
-        f"Letters beside {measure} name the lines that a line beats: paired two-sided t-test over "
-        f"{comparison.queries} queries of {dataset}, values averaged over seeds first, p Holm-corrected over {pairs}, "
-        f"alpha {ALPHA}. The test generalises to further queries, not to further seeds."
-    )
 
 
 def clock(seconds: float | None) -> str:
@@ -213,33 +206,3 @@ def shell_block(commands: Iterable[str]) -> str:
 
 def _span(counts: Sequence[int]) -> str:
     return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-
-
-def _not_better(comparison: Comparison) -> list[str]:
-    """Return a sentence for each line that does not beat its baseline."""
-    sentences = []
-    for index in range(len(comparison.lines)):
-        rival = comparison.rival(index)
-        pair = dict(comparison.against(rival)).get(index)
-        if pair is not None and pair.winner() != index:
-            worse = " It is significantly worse." if pair.significant else ""
-            sentences.append(
-                f"{comparison.name(index)} does not beat {comparison.name(rival)} at this size: {_result(pair)}.{worse}"
-            )
-    return sentences
-
-
-def _near_the_best(comparison: Comparison) -> list[str]:
-    """Return a sentence that names the lines without a significant difference to the best."""
-    names = []
-    for index, pair in comparison.against(0):
-        if not pair.significant:
-            names.append(f"{comparison.name(index)} ({_result(pair)})")
-    if not names:
-        return []
-    return [f"Not significantly different from the best, {comparison.name(0)}: {'; '.join(names)}."]
-
-
-def _result(pair: Pair) -> str:
-    p = "p < 0.001" if pair.corrected < 0.001 else f"p = {pair.corrected:.2g}"
-    return f"{round(pair.difference, 4) + 0.0:+.4f}, {p}"  # the sum turns -0.0 into 0.0

@@ -1,101 +1,41 @@
 """
-Rows that may share a table: means and spreads over seeds, and paired tests between entrants.
+Rows that may share a table: means and spreads over seeds, and differences between entrants.
 
 * compare          rows -> one Comparison for each track identity
 * Comparison       lines in order of the main measure, with a Pair for every two lines
-* Line             one entrant with one representation and round, over its seeds
-* group_lines      rows -> lines
-* compare_pairs    a Pair for every two lines, on one dataset and measure
+* compare_pairs    the PairwiseTest of lines, on one dataset and measure
 * check_same_data  refuses rows of one dataset that were measured on different data
 """
 
 from __future__ import annotations
 
-import json
-import statistics
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from retrobench.errors import unknown
+from retrobench.leaderboard.clusters import Clusters, LoadClusters
 from retrobench.leaderboard.evidence import Load
+from retrobench.leaderboard.lines import Line, format_override, group_lines
 from retrobench.leaderboard.rows import Row, UnlikeError
-from retrobench.scoring import Pair, paired_tests
+from retrobench.scoring import Pair, PairwiseTest, System, compare_systems
 
 __all__ = [
     "Comparison",
     "DatasetMeasure",
-    "Line",
     "check_same_data",
     "compare",
     "compare_pairs",
-    "format_override",
-    "group_lines",
     "opponent",
 ]
 
 DatasetMeasure = tuple[str, str]
-Settings = Mapping[str, Any]
+
+BASELINES = ("mlm", "bert")  # the first that was measured is the baseline, where none is named
 
 # Facts of a dataset that must match before rows are compared.
 IDENTITY_FACTS = ("documents", "queries", "corpus", "qrels", "relevance_level")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One entrant with one representation, after one round. Its rows differ in their seeds and share all settings."""
-
-    entrant: str  # as shown: with the round, where the track measures every one
-    representation: str
-    rows: tuple[Row, ...]
-
-    @property
-    def seeds(self) -> list[int]:
-        return [row.seed for row in self.rows if row.seed is not None]
-
-    def values(self, dataset: str, measure: str) -> list[float]:
-        """Return the measure of every row that has it."""
-        values = []
-        for row in self.rows:
-            scores = row.measures.get(dataset, {})
-            if measure in scores:
-                values.append(scores[measure])
-        return values
-
-    def mean(self, dataset: str, measure: str) -> float | None:
-        return _mean(self.values(dataset, measure))
-
-    def deviation(self, dataset: str, measure: str) -> float | None:
-        """Return the sample standard deviation over seeds, None for fewer than two."""
-        values = self.values(dataset, measure)
-        return statistics.stdev(values) if len(values) > 1 else None
-
-    def cost(self, name: str, stage: str | None = None) -> list[float]:
-        """Return the cost `name` of every row that has it: of `stage`, or summed over all stages."""
-        sums = []
-        for row in self.rows:
-            stages = [row.cost.get(stage, {})] if stage else row.cost.values()
-            costs = [cost[name] for cost in stages if name in cost]
-            if costs:
-                sums.append(sum(costs))
-        return sums
-
-    def seconds(self, stage: str | None = None) -> float | None:
-        """Return the mean duration of a stage, or of all stages together."""
-        return _mean(self.cost("seconds", stage))
-
-    def speed(self) -> float | None:
-        """Return the tokens per second of pre-training."""
-        return _mean(self.cost("tokens_per_second", "pretrain"))
-
-    def peak_memory(self) -> float | None:
-        """Return the largest peak of any stage of any row, in bytes."""
-        peaks = []
-        for row in self.rows:
-            for cost in row.cost.values():
-                if "peak_memory_bytes" in cost:
-                    peaks.append(cost["peak_memory_bytes"])
-        return max(peaks, default=None)
 
 
 @dataclass(frozen=True)
@@ -105,10 +45,20 @@ class Comparison:
     rows: tuple[Row, ...]  # as appended
     columns: tuple[DatasetMeasure, ...]
     lines: tuple[Line, ...]
-    baseline: int  # the best line of `bert`, or the line measured first where bert is absent
-    pairs: tuple[Pair, ...] = ()
+    baseline: int | None  # the best line of the entrant named, or else of BASELINES
+    test: PairwiseTest = field(default_factory=PairwiseTest)
     tested: DatasetMeasure | None = None  # the first column with values by query; a mean of datasets has none
-    queries: int = 0
+    clustered_by: str | None = None  # what queries of a cluster share; None where each is a cluster of its own
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Return a pair for every two lines."""
+        return self.test.pairs
+
+    @property
+    def queries(self) -> int:
+        """Return the number of queries tested."""
+        return self.test.queries
 
     @property
     def heading(self) -> str:
@@ -140,14 +90,28 @@ class Comparison:
             return line.entrant
         return f"{line.entrant} ({line.representation})"
 
-    def rival(self, index: int) -> int:
-        """Return the baseline of a line: `bert` after the same round, where that was measured."""
-        if self.lines[self.baseline].rows[0].entrant == "bert":
-            for position, line in enumerate(self.lines):
-                row = line.rows[0]
-                if row.entrant == "bert" and row.round == self.lines[index].rows[0].round:
-                    return position
+    def rival(self, index: int) -> int | None:
+        """Return the baseline of a line: the baseline's entrant after the same round, where that was measured."""
+        if self.baseline is None:
+            return None
+        entrant = self.lines[self.baseline].rows[0].entrant
+        for position, line in enumerate(self.lines):
+            row = line.rows[0]
+            if row.entrant == entrant and row.round == self.lines[index].rows[0].round:
+                return position
         return self.baseline
+
+    def ranks(self, index: int) -> tuple[int, int]:
+        """Return the first and the last rank of a line that the significant differences allow."""
+        better = 0
+        worse = 0
+        for pair in self.pairs:
+            winner = pair.winner()
+            if winner == index:
+                worse += 1
+            elif winner is not None and index in (pair.first, pair.second):
+                better += 1
+        return 1 + better, len(self.lines) - worse
 
     def beaten(self, index: int) -> list[int]:
         """Return the lines that a line beats significantly."""
@@ -168,9 +132,20 @@ class Comparison:
             if pair.second == rival:
                 pairs.append((pair.first, pair))
             elif pair.first == rival:
-                turned = replace(pair, first=pair.second, second=rival, difference=-pair.difference)
-                pairs.append((pair.second, turned))
+                pairs.append((pair.second, pair.turned()))
         return sorted(pairs, key=lambda entry: entry[0])
+
+    def against_baseline(self) -> list[tuple[int, int, Pair]]:
+        """Return line, baseline and pair for each tested line that is not its own baseline."""
+        if not self.pairs:
+            return []
+        pairs = []
+        for index in range(len(self.lines)):
+            rival = self.rival(index)
+            if rival is None or rival == index:
+                continue
+            pairs.append((index, rival, dict(self.against(rival))[index]))
+        return pairs
 
 
 def opponent(pair: Pair, index: int) -> int:
@@ -178,21 +153,27 @@ def opponent(pair: Pair, index: int) -> int:
     return pair.second if pair.first == index else pair.first
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def compare(rows: Sequence[Row], load: Load | None = None) -> list[Comparison]:
+def compare(
+    rows: Sequence[Row],
+    load: Load | None = None,
+    load_clusters: LoadClusters | None = None,
+    baseline: str | None = None,
+) -> list[Comparison]:
     """Return a comparison for each track identity.
 
     Unchanged tracks come before changed tracks, and later measurements before earlier ones. `load` returns a row's
-    values by query; without it nothing is tested. Raises UnlikeError where two rows of a table were scored on
+    values by query; without it nothing is tested. Without `load_clusters` every query is a cluster of its own. A table
+    without the entrant `baseline` has no baseline. Raises UnlikeError where two rows of a table were scored on
     different documents, judgements or queries.
     """
+    entrants = {row.entrant for row in rows}
+    if baseline is not None and rows and baseline not in entrants:
+        raise unknown("baseline", baseline, entrants)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.track, row.identity), []).append(row)
-    comparisons = [_comparison(group, load) for group in groups.values()]
+    names = BASELINES if baseline is None else (baseline,)
+    comparisons = [_comparison(group, load, load_clusters, names) for group in groups.values()]
     return sorted(comparisons, key=lambda comparison: (bool(comparison.overrides), -rows.index(comparison.rows[-1])))
 
 
@@ -214,34 +195,10 @@ def check_same_data(rows: Iterable[Row]) -> None:
                     )
 
 
-def group_lines(rows: Iterable[Row]) -> list[Line]:
-    """Return a line for each entrant, representation, round and settings. A later row of a seed replaces an earlier."""
-    groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}  # entrant, representation, settings -> seed -> row
-    for row in rows:
-        settings = json.dumps(_settings(row), sort_keys=True)
-        group = groups.setdefault((_entrant_name(row), row.representation, settings), {})
-        group[row.seed] = row
-    namesakes: dict[tuple[str, str], list[Settings]] = {}
-    for entrant, representation, settings in groups:
-        namesakes.setdefault((entrant, representation), []).append(json.loads(settings))
-    lines = []
-    for (entrant, representation, settings), group in groups.items():
-        name = entrant + _difference(json.loads(settings), namesakes[entrant, representation])
-        seeds = sorted(group.values(), key=_seed_order)
-        lines.append(Line(name, representation, tuple(seeds)))
-    return lines
-
-
-def _entrant_name(row: Row) -> str:
-    return f"{row.entrant}, {row.round}" if row.round else row.entrant
-
-
-def _seed_order(row: Row) -> int:
-    return -1 if row.seed is None else row.seed
-
-
-def compare_pairs(lines: Sequence[Line], column: DatasetMeasure, load: Load) -> tuple[tuple[Pair, ...], int]:
-    """Return a Pair for every two lines, and the number of queries; no pairs where no row has values by query.
+def compare_pairs(
+    lines: Sequence[Line], column: DatasetMeasure, load: Load, clusters: Clusters | None = None
+) -> PairwiseTest:
+    """Return the test of every two lines, empty where no row has values by query.
 
     Raises UnlikeError where two rows have different queries.
     """
@@ -256,7 +213,7 @@ def compare_pairs(lines: Sequence[Line], column: DatasetMeasure, load: Load) -> 
             queries = max(queries, len(row_values))
         values.append(line_values)
     if len(lines) < 2 or queries == 0:
-        return (), 0
+        return PairwiseTest()
     first = values[0][0]
     for line, line_values in zip(lines, values, strict=True):
         for row, row_values in zip(line.rows, line_values, strict=True):
@@ -267,33 +224,39 @@ def compare_pairs(lines: Sequence[Line], column: DatasetMeasure, load: Load) -> 
                     f"and {_row_name(lines[0].rows[0])} {len(first)}, differing in "
                     f"{', '.join(unshared[:3]) or 'none'}. Score both on the same queries."
                 )
-    return paired_tests(values), len(first)
+    systems = []
+    for line, line_values in zip(lines, values, strict=True):
+        systems.append(System(line_values, random=line.rows[0].seed is not None))
+    return compare_systems(systems, clusters.numbers if clusters else None)
 
 
-def format_override(key: str, value: Any) -> str:
-    """Return an override of a track, as it is typed after `--set`."""
-    return f"{key}={_format_value(value)}"
-
-
-def _comparison(rows: list[Row], load: Load | None) -> Comparison:
+def _comparison(
+    rows: list[Row], load: Load | None, load_clusters: LoadClusters | None, baselines: Sequence[str]
+) -> Comparison:
     check_same_data(rows)
     columns = _columns(rows)
     lines = group_lines(rows)
-    baseline = lines[0]
     if columns:
         lines.sort(key=_rank_by(columns[0]))
-    for line in lines:
-        if line.rows[0].entrant == "bert":
-            baseline = line
-            break
-    comparison = Comparison(tuple(rows), columns, tuple(lines), lines.index(baseline))
+    comparison = Comparison(tuple(rows), columns, tuple(lines), _baseline(lines, baselines))
     if load is None:
         return comparison
     for column in columns:
-        pairs, queries = compare_pairs(lines, column, load)
-        if pairs:
-            return replace(comparison, pairs=pairs, tested=column, queries=queries)
+        clusters = load_clusters(rows, column[0]) if load_clusters else None
+        test = compare_pairs(lines, column, load, clusters)
+        if test.pairs:
+            clustered_by = clusters.by if clusters else None
+            return replace(comparison, test=test, tested=column, clustered_by=clustered_by)
     return comparison
+
+
+def _baseline(lines: Sequence[Line], entrants: Sequence[str]) -> int | None:
+    """Return the first line of the first of these entrants that has one."""
+    for entrant in entrants:
+        for index, line in enumerate(lines):
+            if line.rows[0].entrant == entrant:
+                return index
+    return None
 
 
 def _columns(rows: Iterable[Row]) -> tuple[DatasetMeasure, ...]:
@@ -313,28 +276,6 @@ def _rank_by(column: DatasetMeasure) -> Callable[[Line], tuple[float, str, str]]
         return -mean, line.entrant, line.representation
 
     return rank
-
-
-def _settings(row: Row) -> dict[str, Any]:
-    """Return everything in which the rows of one line agree, by name; hashes by their first digits."""
-    settings = {"objective": row.objective, "source": row.objective_source[:8], **row.settings}
-    if row.checkpoint is not None:
-        settings["checkpoint"] = row.checkpoint["hash"][:8]
-    return settings | {name: digest[:8] for name, digest in row.content.items()}
-
-
-def _difference(settings: Settings, namesakes: Sequence[Settings]) -> str:
-    """Return the settings that tell an entrant from others of its name, in brackets; empty without others."""
-    texts = []
-    for name in sorted(set().union(*namesakes)):
-        values = [namesake.get(name) for namesake in namesakes]
-        if any(value != values[0] for value in values):
-            texts.append(format_override(name, settings.get(name)))
-    return f" ({', '.join(texts)})" if texts else ""
-
-
-def _format_value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _brief(value: Any) -> str:

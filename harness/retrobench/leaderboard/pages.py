@@ -2,7 +2,8 @@
 The README of a track's folder, rendered from the files beside it alone.
 
 `python -m retrobench.leaderboard DIR` writes it, for a track's folder or for all below DIR. With `--check` it
-writes nothing, names each README that is not current, and exits with 1 if there is one.
+writes nothing, names each README that is not current, and exits with 1 if there is one. With `--clusters` it writes the
+missing files of clusters of a track's folder.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from retrobench.core import Column, Table, atomic_write, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
+from retrobench.leaderboard.clusters import cluster_loader, write_missing
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.evidence import per_query_loader
-from retrobench.leaderboard.guide import find_guide, is_current, write_keys
+from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row, read
 from retrobench.leaderboard.tables import render
@@ -38,7 +40,7 @@ def render_readme(folder: Path) -> str:
     paragraphs = list(_heading(folder))
     rows = read(folder)
     if rows:
-        paragraphs += ["## Results", render(rows, "md", per_query_loader(folder, rows))]
+        paragraphs += ["## Results", render(rows, "md", per_query_loader(folder, rows), cluster_loader(folder))]
     elif _has_results(folder):
         paragraphs += ["## Results", "No rows yet."]
     if (folder / "claims.toml").exists():
@@ -123,18 +125,22 @@ def find_stale(folder: Path) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit code."""
-    folders = [Path(argument) for argument in arguments if argument != "--check"]
+    folders = [Path(argument) for argument in arguments if not argument.startswith("--")]
     try:
         if not folders:
-            raise RetrobenchError("No folder. Usage: python -m retrobench.leaderboard [--check] DIR ...")
+            raise RetrobenchError("No folder. Usage: python -m retrobench.leaderboard [--check | --clusters] DIR ...")
         if "--check" in arguments:
             return _check(folders)
+        if "--clusters" in arguments:
+            for folder in folders:
+                print(*write_missing(folder), sep="\n")
+            return 0
         for folder in folders:
             for track in _tracks(folder):
                 print(write_readme(track))
             guide = find_guide(folder)
             if guide:
-                write_keys(guide)
+                write_generated(guide)
                 print(guide)
     except RetrobenchError as error:
         print(error, file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
 from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
+from retrobench.leaderboard.clusters import LoadClusters, cluster_loader
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.evidence import Load, per_query_loader
 from retrobench.leaderboard.folders import locate, nearest_files, track_name
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "lay_out", "render", "show_track", "summarise_run"]
 
 
-def show_track(track: str, leaderboard: Path | None = None, format: str = "text") -> str:
-    """Return the tables of one track, from the nearest folder that has rows of it."""
+def show_track(track: str, leaderboard: Path | None = None, format: str = "text", baseline: str | None = None) -> str:
+    """Return the tables of one track, from the nearest folder that has rows of it, against an entrant `baseline`."""
     name = track_name(Path(track)) if track.endswith(".toml") else track
     files = nearest_files("rows.jsonl", leaderboard)
     folder = files[name].parent if name in files else locate(track, leaderboard).parent
     rows = read(folder)
-    text = render(rows, format, per_query_loader(folder, rows))
+    text = render(rows, format, per_query_loader(folder, rows), cluster_loader(folder), baseline)
     if format != "text":
         return text
     if not rows:
@@ -45,15 +46,21 @@ def show_track(track: str, leaderboard: Path | None = None, format: str = "text"
     return f"{text}\n\nRows: {folder / 'rows.jsonl'}"
 
 
-def render(rows: Sequence[Row], format: str, load: Load | None = None) -> str:
-    """Return rows in one of `FORMATS`. `load` returns a row's values by query; without it nothing is tested.
+def render(
+    rows: Sequence[Row],
+    format: str,
+    load: Load | None = None,
+    load_clusters: LoadClusters | None = None,
+    baseline: str | None = None,
+) -> str:
+    """Return rows in one of `FORMATS`. The other arguments are those of `compare`.
 
     Rows of different identities share no table. CSV and JSON hold fractions, seconds and bytes, unrounded. A CSV
     record begins with the track and identity of its table.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    return FORMATS[format](compare(rows, load))
+    return FORMATS[format](compare(rows, load, load_clusters, baseline))
 
 
 def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> RenderableType:
@@ -65,7 +72,7 @@ def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) 
     from rich.text import Text
 
     lines: list[RenderableType] = []
-    for section in sections(compare(rows, per_query_loader(folder, rows))):
+    for section in sections(compare(rows, per_query_loader(folder, rows), cluster_loader(folder))):
         lines.append(Text(section.heading, "bold"))
         for block in _printed(section):
             lines.append(block.fitted() if isinstance(block, Table) else Text(block))
@@ -146,6 +153,7 @@ def _in_latex(page: Sequence[Section]) -> str:
 
 def _record(comparison: Comparison, index: int) -> dict[str, Any]:
     line = comparison.lines[index]
+    first_rank, last_rank = comparison.ranks(index)
     return {
         "line": comparison.letter(index),
         "entrant": line.entrant,
@@ -153,6 +161,8 @@ def _record(comparison: Comparison, index: int) -> dict[str, Any]:
         "round": line.rows[0].round,
         "seeds": len(line.seeds),
         "beats": comparison.beaten_letters(index),
+        "first_rank": first_rank if comparison.pairs else None,
+        "last_rank": last_rank if comparison.pairs else None,
         "seconds": line.seconds(),
         "pretrain_seconds": line.seconds("pretrain"),
         "tokens_per_second": line.speed(),
@@ -186,8 +196,10 @@ def _document(comparison: Comparison) -> dict[str, Any]:
         "overrides": comparison.rows[0].overrides,
         "main": comparison.columns[0] if comparison.columns else None,
         "tested": comparison.tested,
-        "baseline": comparison.letter(comparison.baseline),
+        "baseline": None if comparison.baseline is None else comparison.letter(comparison.baseline),
         "queries": comparison.queries,
+        "clusters": comparison.test.clusters,
+        "clustered_by": comparison.clustered_by,
         "lines": [_line_document(comparison, index) for index in range(len(comparison.lines))],
         "pairs": [_pair_document(comparison, pair) for pair in comparison.pairs],
         "notes": notes(comparison),
@@ -206,7 +218,7 @@ def _line_document(comparison: Comparison, index: int) -> dict[str, Any]:
 
 def _pair_document(comparison: Comparison, pair: Pair) -> dict[str, Any]:
     letters = {"first": comparison.letter(pair.first), "second": comparison.letter(pair.second)}
-    return asdict(pair) | letters
+    return asdict(pair) | {"significant": pair.significant} | letters
 
 
 FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {

@@ -58,6 +58,8 @@ def sweep(request: Request) -> Swept:
                 paths[f"encoder of {entrant.name}"] = result.encoder.path
             new_row, per_query = row(run.experiment, inputs, result, run.command, folder)
             appended = leaderboard.append(folder, new_row, per_query)
+            for name in per_query:
+                leaderboard.write_clusters(folder, inputs.collections[name])
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
     return Swept(rows, folder, paths)

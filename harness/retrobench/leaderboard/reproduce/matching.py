@@ -23,9 +23,10 @@ from typing import Any
 from retrobench.config import configure_objective, discover, find_objective, find_preset, parse_objective
 from retrobench.core import from_text
 from retrobench.leaderboard.claims import Excerpt, System
-from retrobench.leaderboard.comparison import check_same_data, format_override
+from retrobench.leaderboard.comparison import check_same_data
 from retrobench.leaderboard.evidence import Load, per_query_loader
 from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.lines import format_override
 from retrobench.leaderboard.rows import Row, UnlikeError, read_file
 
 __all__ = [

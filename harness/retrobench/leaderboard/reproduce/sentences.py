@@ -15,10 +15,10 @@ from typing import Any
 from retrobench.data import rules
 from retrobench.leaderboard.cells import format_number, list_facts
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
-from retrobench.leaderboard.comparison import Line
+from retrobench.leaderboard.lines import Line
 from retrobench.leaderboard.reproduce.derived import fixed_texts
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, describe_kind
-from retrobench.scoring import ALPHA
+from retrobench.scoring import ALPHA, FEWEST_SEEDS
 
 __all__ = ["column_headers", "describe_corrections", "describe_datasets", "describe_source", "explain_outcomes"]
 
@@ -109,9 +109,9 @@ def explain_outcomes(outcomes: Sequence[Outcome]) -> list[str]:
     counts = sorted({outcome.tested_queries for outcome in measured} - {0})
     if counts:
         sentences.append(
-            f"Letters beside a measured number name the models that it beats: paired two-sided t-test over "
-            f"{' or '.join(map(str, counts))} queries, values averaged over seeds first, p Holm-corrected within each "
-            f"column, alpha {ALPHA}."
+            "Letters beside a measured number name the models that it beats: the simultaneous interval over seeds and "
+            f"{' or '.join(map(str, counts))} queries excludes 0, for all pairs of a column together, alpha {ALPHA}. "
+            f"A letter needs {FEWEST_SEEDS} seeds of each trained model. Every query is a cluster of its own."
         )
     return sentences
 

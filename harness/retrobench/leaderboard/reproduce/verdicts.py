@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System
-from retrobench.leaderboard.comparison import Line, compare_pairs, group_lines, opponent
+from retrobench.leaderboard.comparison import compare_pairs, opponent
 from retrobench.leaderboard.evidence import Load
+from retrobench.leaderboard.lines import Line, group_lines
 from retrobench.leaderboard.reproduce.matching import RowFile, difference, rows_of
 from retrobench.leaderboard.rows import Row
 
@@ -215,12 +216,12 @@ def _test_differences(outcomes: list[Outcome], load: Load) -> None:
             if outcome.cell.column == column and outcome.line and outcome.line not in lines:
                 positions.append(position)
                 lines.append(outcome.line)
-        pairs, queries = compare_pairs(lines, column.key, load)
-        if not pairs:
+        test = compare_pairs(lines, column.key, load)
+        if not test.pairs:
             continue
         for position in positions:
-            outcomes[position] = replace(outcomes[position], tested_queries=queries)
-        for pair in pairs:
+            outcomes[position] = replace(outcomes[position], tested_queries=test.queries)
+        for pair in test.pairs:
             winner = pair.winner()
             if winner is None:
                 continue

@@ -1,0 +1,112 @@
+"""
+Files of the clusters of queries, beside the rows of a track.
+
+`python -m retrobench.leaderboard --clusters DIR` writes those that a track's folder DIR lacks: `clusters/HASH.json.gz`
+for each dataset of its rows, where HASH begins the hash of the judgements. Pages are rendered from these files, without
+the datasets.
+
+* write_clusters   the file of one dataset
+* read_clusters    the clusters of a dataset of some rows
+* write_missing    the files of all datasets of a track's rows
+* Clusters         cluster numbers by query, and what the queries of a cluster share
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrobench.core import atomic_write
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.rows import Row, read
+
+if TYPE_CHECKING:
+    from retrobench.data import Collection
+
+__all__ = ["Clusters", "LoadClusters", "cluster_loader", "read_clusters", "write_clusters", "write_missing"]
+
+HASH_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The cluster of each query."""
+
+    by: str  # what the queries of a cluster share, as in `rules.Rule`: "document" or "title"
+    numbers: Mapping[str, int]
+
+
+LoadClusters = Callable[[Iterable[Row], str], Clusters | None]
+
+
+def write_clusters(folder: Path, collection: Collection) -> Path:
+    """Write the clusters of a collection into a track's folder, where they are missing, and return the file."""
+    from retrobench.data import query_clusters
+
+    file = _file(folder, collection.qrels_hash)
+    if not file.exists():
+        clusters = Clusters(collection.dataset.rule.clusters, query_clusters(collection.dataset))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(asdict(clusters), sort_keys=True)
+        atomic_write(file, gzip.compress(content.encode(), mtime=0))  # equal clusters, equal bytes
+    return file
+
+
+def cluster_loader(folder: Path) -> LoadClusters:
+    """Return the function that reads the clusters of a dataset of some rows from a track's folder."""
+    return partial(read_clusters, folder)
+
+
+def read_clusters(folder: Path, rows: Iterable[Row], dataset: str) -> Clusters | None:
+    """Return the clusters of a dataset that was measured in some of the rows; None without a file."""
+    qrels = _qrels_hash(rows, dataset)
+    if qrels is None or not _file(folder, qrels).exists():
+        return None
+    file = _file(folder, qrels)
+    try:
+        return Clusters(**json.loads(gzip.decompress(file.read_bytes())))
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise RetrobenchError(
+            f"Cannot read {file}, clusters of {dataset}: {error}. "
+            f"Delete it and run python -m retrobench.leaderboard --clusters {folder}."
+        ) from error
+
+
+def _file(folder: Path, qrels_hash: str) -> Path:
+    return folder / "clusters" / f"{qrels_hash[:HASH_LENGTH]}.json.gz"
+
+
+def _qrels_hash(rows: Iterable[Row], dataset: str) -> str | None:
+    """Return the hash of the judgements from the first row that has it. The rows of a table agree on it."""
+    for row in rows:
+        facts = row.facts.get(dataset, {})
+        if "qrels" in facts:
+            return str(facts["qrels"])
+    return None
+
+
+def write_missing(folder: Path) -> list[Path]:
+    """Write the clusters of each dataset in the rows of a track's folder, and return the files."""
+    from retrobench import data
+
+    data.register()
+    data.quiet_ir_datasets()
+    rows = read(folder)
+    datasets: dict[str, None] = {}
+    for row in rows:
+        datasets |= dict.fromkeys(row.facts)
+    files = []
+    for dataset, collection in data.open_collections(datasets).items():
+        measured = _qrels_hash(rows, dataset)
+        if measured not in (None, collection.qrels_hash):
+            raise RetrobenchError(
+                f"{dataset} has other judgements than the rows in {folder}: {collection.qrels_hash[:HASH_LENGTH]}, "
+                f"and the rows {str(measured)[:HASH_LENGTH]}. Restore the dataset that was measured."
+            )
+        files.append(write_clusters(folder, collection))
+    return files
