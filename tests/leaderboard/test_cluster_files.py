@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from leaderboard_rows import BERT, DATASET, MLM, facts, mean, row
 
 from retrobench.data import open_collections, query_clusters, register
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.clusters import Clusters, cluster_loader, read_clusters, write_clusters, write_missing
+from retrobench.leaderboard.clusters import Clusters, read_clusters, write_clusters, write_missing
 from retrobench.leaderboard.comparison import compare
 from retrobench.leaderboard.evidence import per_query_loader
 from retrobench.leaderboard.pages import main
@@ -53,7 +54,7 @@ def test_the_clusters_of_a_folder_are_used_and_named(tmp_path: Path) -> None:
     numbers = {query: number // 3 for number, query in enumerate(BERT)}
     write(folder, gzip.compress(json.dumps({"by": "title", "numbers": numbers}).encode()))
     rows = read(folder)
-    (table,) = compare(rows, per_query_loader(folder, rows), cluster_loader(folder))
+    (table,) = compare(rows, per_query_loader(folder, rows), partial(read_clusters, folder))
     assert (table.test.clusters, table.clustered_by) == (10, "title")
     text = show_track("mini", tmp_path)
     assert "form 10 clusters" in text

@@ -15,17 +15,19 @@ import pytest
 from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row
 from scipy.stats import ttest_rel
 
+from retrobench.config import read_track, resolve
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import notes
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.evidence import PerQuery, load_per_query, per_query_loader
+from retrobench.leaderboard.evidence import PerQuery, keep_track, load_per_query, per_query_loader
 from retrobench.leaderboard.rows import Row, UnlikeError, append, read
-from retrobench.leaderboard.tables import render, show_track
+from retrobench.leaderboard.tables import compare_board, render, show_track
 
 
 @pytest.fixture
 def mini(tmp_path: Path) -> Path:
-    return entrants(tmp_path / "leaderboards" / "mini")
+    return entrants(tmp_path / "leaderboards" / "toy")
 
 
 def only(comparisons: Sequence[Comparison]) -> Comparison:
@@ -41,8 +43,7 @@ def compare_folder(track: Path) -> Comparison:
 
 def render_folder(track: Path, format: str) -> str:
     """Render the rows of a track's folder with tests of their values by query."""
-    load = partial(load_per_query, track)
-    return render(read(track), format, load)
+    return render(Board.read(track), format)
 
 
 def entrants_of(table: Comparison) -> list[str]:
@@ -81,7 +82,7 @@ def test_a_later_row_of_a_seed_takes_the_place_of_the_earlier() -> None:
     table = only(compare(rows))
     assert table.lines[0].mean(DATASET, "MRR@10") == pytest.approx(0.2)
     assert table.superseded == 1
-    assert "a later one has the same entrant and seed: 1." in render(rows, "md")
+    assert "a later one has the same entrant and seed: 1." in render(Board(tuple(rows)), "md")
 
 
 def test_one_line_for_each_entrant_representation_and_settings() -> None:
@@ -122,7 +123,7 @@ def test_the_baseline_is_the_one_named_or_mlm_or_bert(
 
 def test_without_a_baseline_nothing_is_said_about_one(tmp_path: Path) -> None:
     filled(tmp_path, {"retromae": RETROMAE, "bow-mae": BERT})
-    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    text = render(Board.read(tmp_path), "text")
     assert "does not beat" not in text
     assert "minus" not in text
     assert "beats" in text
@@ -150,15 +151,15 @@ def test_unlike_tracks_share_no_table() -> None:
 
 @pytest.mark.parametrize("format", ["text", "md", "latex"])
 def test_unlike_tracks_have_headings_of_their_own(format: str) -> None:
-    assert render(UNLIKE_ROWS, format).count("Track mini") == 3
+    assert render(Board(tuple(UNLIKE_ROWS)), format).count("Track mini") == 3
 
 
 def test_records_of_unlike_tracks_name_the_overrides() -> None:
-    csv_file = io.StringIO(render(UNLIKE_ROWS, "csv"))
+    csv_file = io.StringIO(render(Board(tuple(UNLIKE_ROWS)), "csv"))
     dupmae, bert, mlm = csv.DictReader(csv_file)
     assert dupmae["overrides"] == bert["overrides"] == ""
     assert mlm["overrides"] == "base=tiny, pretrain.steps=20"
-    dupmae, bert, mlm = json.loads(render(UNLIKE_ROWS, "json"))["tables"]
+    dupmae, bert, mlm = json.loads(render(Board(tuple(UNLIKE_ROWS)), "json"))["tables"]
     assert dupmae["overrides"] == bert["overrides"] == {}
     assert mlm["overrides"] == OVERRIDES
 
@@ -177,7 +178,7 @@ def test_marks_and_sentences(mini: Path) -> None:
     corrected = [1 - (1 - p) ** 3 for p in ps]  # by Šidák over three pairs
     assert [pair.p for pair in table.pairs] == pytest.approx(corrected, abs=1e-9)
     assert [table.ranks(line) for line in range(3)] == [(1, 1), (2, 3), (2, 3)]
-    text = render(read(mini), "md", partial(load_per_query, mini))
+    text = render(Board.read(mini), "md")
     assert re.search(rf"bert does not beat mlm at this size: -0.0010, \[.*\], p = {corrected[2]:.2g}\.", text)
     assert "retromae does not beat" not in text
     assert "The simultaneous intervals hold for all 3 pairs together" in text
@@ -188,7 +189,7 @@ def test_marks_and_sentences(mini: Path) -> None:
 def test_notes_name_lines_worse_than_the_baseline_and_near_the_best(tmp_path: Path) -> None:
     near = {query: value + 1e-4 * (-1) ** i for i, (query, value) in enumerate(RETROMAE.items())}
     filled(tmp_path, {"mlm": RETROMAE, "retromae": near, "bow-mae": BERT})
-    text = render(read(tmp_path), "text", partial(load_per_query, tmp_path))
+    text = render(Board.read(tmp_path), "text")
     assert re.search(
         r"bow-mae does not beat mlm at this size: -0\.2000, .*, p < 0\.001\. It is significantly wor", text
     )
@@ -294,5 +295,68 @@ def test_without_per_query_values_nothing_is_tested_and_a_note_says_so(mini: Pat
     rows = read(mini)
     (mini / rows[1].per_query).unlink()
     assert per_query_loader(mini, rows) is None
-    assert "Differences are not tested" in show_track("mini", mini.parent)
+    assert "Differences are not tested" in show_track("toy", mini.parent)
     assert only(compare(rows)).pairs == ()
+
+
+def test_two_sources_of_a_plugin_and_two_checkpoints_are_lines_of_their_own() -> None:
+    sources = [row("toy", 0, objective_source="a" * 64), row("toy", 1, objective_source="b" * 64)]
+    table = only(compare(sources))
+    assert entrants_of(table) == ["toy (source=aaaaaaaa)", "toy (source=bbbbbbbb)"]
+    assert "toy stands in lines that differ in source. Their rows are not averaged." in notes(table)
+
+    first = {"name": "there", "label": "there@cccccccc", "hash": "c" * 20, "revision": ""}
+    second = {**first, "hash": "d" * 20}
+    table = only(compare([row("there", 0, checkpoint=first), row("there", 1, checkpoint=second)]))
+    assert entrants_of(table) == ["there (checkpoint=cccccccc)", "there (checkpoint=dddddddd)"]
+    assert "there stands in lines that differ in checkpoint. Their rows are not averaged." in notes(table)
+
+
+def test_two_bases_under_one_name_are_two_tables() -> None:
+    bm25 = row("bm25", None, [0.4])
+    old = row("bert", 0, content={"base": "a" * 20, "fit": "f" * 20})
+    new = row("bert", 1, content={"base": "b" * 20, "fit": "f" * 20})
+    second, first = compare([bm25, old, new])
+    assert first.heading == "Track mini as it is, base aaaaaaaa (identity 01234567)"
+    assert second.heading == "Track mini as it is, base bbbbbbbb (identity 01234567)"
+    assert (entrants_of(first), first.lines[1].seeds) == (["bm25", "bert"], [0])
+    assert (entrants_of(second), second.lines[1].seeds) == (["bm25", "bert"], [1])
+
+
+def test_rows_that_read_the_same_content_share_a_table() -> None:
+    trained = row("mlm", content={"base": "a" * 20, "fit": "f" * 20, "corpus passages": "c" * 20})
+    untrained = row("bert", content={"base": "a" * 20, "fit": "f" * 20})
+    table = only(compare([untrained, trained, row("bm25", None)]))
+    assert table.heading == "Track mini as it is (identity 01234567)"
+    assert sorted(entrants_of(table)) == ["bert", "bm25", "mlm"]
+
+
+TRACK = """
+[model]
+base = "retrobench/base"
+[pretrain]
+steps = 10
+batch = 2
+learning_rate = 1e-3
+[finetune]
+epochs = 5
+batch = 2
+learning_rate = 1e-3
+[evaluate]
+datasets = ["d"]
+"""
+
+
+def test_a_changed_track_is_titled_by_its_changes(tmp_path: Path) -> None:
+    """The rows stay, and the file of their track is edited."""
+    file = tmp_path / "toy" / "track.toml"
+    file.parent.mkdir()
+    file.write_text(TRACK)
+    track = read_track(file, "toy", [])
+    digest = keep_track(file.parent, track.identity, resolve(track))
+    append(file.parent, row(identity=track.identity, track_toml=digest), {})
+    (unchanged,) = compare_board(Board.read(file.parent))
+    assert unchanged.heading.startswith("Track mini as it is (")
+    file.write_text(TRACK.replace("steps = 10", "steps = 20"))
+    (changed,) = compare_board(Board.read(file.parent))
+    assert changed.heading.startswith("Track mini with pretrain.steps=10 (")

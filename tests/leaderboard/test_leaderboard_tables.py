@@ -15,6 +15,7 @@ from rich.console import Console
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
+from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import clock
 from retrobench.leaderboard.pages import find_stale, main, render_readme, write_readme
 from retrobench.leaderboard.rows import Row, append, read
@@ -23,7 +24,7 @@ from retrobench.leaderboard.tables import FORMATS, render, show_track, summarise
 
 @pytest.fixture
 def mini(tmp_path: Path) -> Path:
-    return entrants(tmp_path / "leaderboards" / "mini")
+    return entrants(tmp_path / "leaderboards" / "toy")
 
 
 BERT_VALUES = {DATASET: {"MRR@10": BERT}}
@@ -39,7 +40,7 @@ def test_markdown(mini: Path) -> None:
     append(mini, bm25, BERT_VALUES)
     better = shifted(BERT, 0.04, 0.04)
     append(mini, row("bert", 3, [mean(better)]), {DATASET: {"MRR@10": better}})
-    page = show_track("mini", mini.parent, "md")
+    page = show_track("toy", mini.parent, "md")
     header, rule, *body = page.split("\n\n")[1].splitlines()
     costs = ["time", "pre-training", "tokens/s", "peak memory"]
     assert cells(header) == ["", "entrant", "representation", "seeds", "MRR@10", "rank", *costs]
@@ -56,7 +57,7 @@ def test_markdown(mini: Path) -> None:
 
 
 def test_a_second_table_holds_the_differences_from_the_baseline(mini: Path) -> None:
-    lines = show_track("mini", mini.parent, "md", "bert").split("\n\n")[2].splitlines()
+    lines = show_track("toy", mini.parent, "md", "bert").split("\n\n")[2].splitlines()
     header = ["", "minus bert", "difference", "95 % interval", "simultaneous", "d", "seeds wanted"]
     assert cells(lines[0]) == header
     # retromae gains .19 and .21 in turn: deviation .01 * sqrt(30/29), error that / sqrt(30), t of 29 degrees 2.0452.
@@ -68,7 +69,7 @@ def test_a_second_table_holds_the_differences_from_the_baseline(mini: Path) -> N
 
 
 def test_text(mini: Path) -> None:
-    text = show_track("mini", mini.parent)
+    text = show_track("toy", mini.parent)
     lines = text.splitlines()
     squeezed = squeezed_lines(text)
     assert lines[0] == "Track mini as it is (identity 01234567)"
@@ -81,7 +82,7 @@ def test_text(mini: Path) -> None:
 
 
 def test_csv(mini: Path) -> None:
-    text = show_track("mini", mini.parent, "csv")
+    text = show_track("toy", mini.parent, "csv")
     records = list(csv.DictReader(io.StringIO(text)))
     assert [record["entrant"] for record in records] == ["retromae", "mlm", "bert"]
     assert float(records[0][f"{DATASET} MRR@10"]) == mean(RETROMAE)
@@ -101,7 +102,7 @@ def test_csv(mini: Path) -> None:
 
 
 def test_json(mini: Path) -> None:
-    document = json.loads(show_track("mini", mini.parent, "json"))
+    document = json.loads(show_track("toy", mini.parent, "json"))
     table = document["tables"][0]
     assert table["main"] == [DATASET, "MRR@10"]
     assert table["baseline"] == "b"
@@ -118,7 +119,7 @@ def test_json(mini: Path) -> None:
 def test_latex(mini: Path) -> None:
     worse = shifted(BERT, -0.1, -0.1)
     append(mini, row("bow_mae:50%", 0, [mean(worse)]), {DATASET: {"MRR@10": worse}})
-    text = show_track("mini", mini.parent, "latex")
+    text = show_track("toy", mini.parent, "latex")
     lines = text.splitlines()
     top = lines.index(r"\toprule")
     middle = lines.index(r"\midrule")
@@ -148,7 +149,7 @@ def test_clock() -> None:
 def test_an_unknown_format_names_the_known(mini: Path) -> None:
     message = r"Unknown format 'latx'\. Did you mean 'latex'\? Known: csv, json, latex, md, text"
     with pytest.raises(RetrobenchError, match=message):
-        show_track("mini", mini.parent, "latx")
+        show_track("toy", mini.parent, "latx")
 
 
 # Nobody reads 25 datasets side by side, so that they are lines and the entrants columns.
@@ -161,7 +162,7 @@ MANY = [
 
 
 def test_many_measures_are_lines_and_entrants_columns() -> None:
-    lines = squeezed_lines(render(MANY, "text"))
+    lines = squeezed_lines(render(Board(tuple(MANY)), "text"))
     assert "entrant representation seeds beir/set-0 nDCG@10 time" in lines
     assert "dataset measure a bert b mlm" in lines
     assert "beir/set-24 nDCG@10 0.3400 ± - 0.3400 ± 0.0000" in lines
@@ -170,18 +171,18 @@ def test_many_measures_are_lines_and_entrants_columns() -> None:
 
 
 def test_many_measures_in_the_other_formats() -> None:
-    markdown = render(MANY, "md")
+    markdown = render(Board(tuple(MANY)), "md")
     assert "| dataset     | measure |     a bert |           b mlm |" in markdown
-    latex = render(MANY, "latex")
+    latex = render(Board(tuple(MANY)), "latex")
     assert latex.count(r"\begin{tabular}") == 2
-    csv_file = io.StringIO(render(MANY, "csv"))
+    csv_file = io.StringIO(render(Board(tuple(MANY)), "csv"))
     header = next(csv.reader(csv_file))
     assert len(header) > 2 * 25, "a spreadsheet has room"
 
 
 def test_many_entrants_are_shown_in_blocks() -> None:
     five = [row(f"entrant-{number}", measures=MANY_MEASURES) for number in range(5)]
-    text = render([*MANY, *five], "text")
+    text = render(Board((*MANY, *five)), "text")
     assert text.count("beir/set-24") == 2, "4 of 7 entrants, and 3 below"
     table_lines = [line for line in text.splitlines() if not line.startswith(("Mean ", "Diff"))]
     assert max(map(len, table_lines)) < 120
@@ -190,7 +191,7 @@ def test_many_entrants_are_shown_in_blocks() -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_several_datasets_are_named_in_the_columns(format: str) -> None:
     measures = {"beir/scifact/test": {"nDCG@10": 0.6}, "beir/nfcorpus/test": {"nDCG@10": 0.3}}
-    text = render([row(measures=measures)], format)
+    text = render(Board((row(measures=measures),)), format)
     assert text.index("beir/scifact/test") < text.index("beir/nfcorpus/test")
 
 
@@ -206,16 +207,23 @@ def test_the_summary_of_a_run_fits_a_terminal_and_names_the_files(mini: Path) ->
     assert "encoder  store/encoder" in lines
 
 
-def test_rows_in_the_working_directory_come_before_rows_in_the_package(
+def test_a_users_rows_stand_beside_the_shipped_rows(
     mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders, "__file__", str(mini.parents[1] / "leaderboard" / "folders.py"))
     monkeypatch.chdir(mini.parent)  # no ./leaderboards there
-    (mini / "track.toml").write_text("")
-    assert show_track("mini").endswith(f"Rows: {mini / 'rows.jsonl'}")
+    shipped = show_track("toy")
+    assert shipped.endswith(f"Rows: {mini / 'rows.jsonl'}")
+    assert "*" not in shipped
     own = tmp_path / "own"
-    append(own / "mini", row("mine"), {})
-    assert show_track("mini", own).endswith(f"Rows: {own / 'mini' / 'rows.jsonl'}")
+    better = shifted(RETROMAE, 0.1, 0.1)
+    append(own / "toy", row("retromae", 0, [mean(better)]), {DATASET: {"MRR@10": better}})
+    text = show_track("toy", own)
+    squeezed = squeezed_lines(text)
+    assert "a retromae * cls 1 0.5500 ± - 1-4 0:03:35" in squeezed
+    assert "b retromae cls 3 0.4500 ± 0.0000 cd 1-2 0:03:35" in squeezed, "its seed 0 is still the shipped row"
+    assert "* measured here; the other lines were shipped." in squeezed
+    assert text.endswith(f"Rows: {own / 'toy' / 'rows.jsonl'}, {mini / 'rows.jsonl'}")
 
 
 def test_a_track_without_rows_says_how_to_get_one(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
-from retrobench.leaderboard.lines import Line
+from retrobench.leaderboard.lines import OWN, Line, find_namesakes
 
 __all__ = [
     "Block",
@@ -153,6 +153,10 @@ def notes(comparison: Comparison) -> list[str]:
     sentences = [_about_means(comparison)]
     if comparison.superseded:
         sentences.append(f"Rows left out because a later one has the same entrant and seed: {comparison.superseded}.")
+    for entrant, names in find_namesakes(comparison.lines).items():
+        sentences.append(f"{entrant} stands in lines that differ in {', '.join(names)}. Their rows are not averaged.")
+    if any(line.entrant.endswith(OWN) for line in comparison.lines):
+        sentences.append(f"{OWN} measured here; the other lines were shipped.")
     if comparison.tested:
         sentences += about_differences(comparison)
     elif len(comparison.lines) > 1:

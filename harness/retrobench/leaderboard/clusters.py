@@ -17,7 +17,6 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from retrobench.leaderboard.rows import Row, read
 if TYPE_CHECKING:
     from retrobench.data import Collection
 
-__all__ = ["Clusters", "LoadClusters", "cluster_loader", "read_clusters", "write_clusters", "write_missing"]
+__all__ = ["Clusters", "LoadClusters", "read_clusters", "write_clusters", "write_missing"]
 
 HASH_LENGTH = 16
 
@@ -55,11 +54,6 @@ def write_clusters(folder: Path, collection: Collection) -> Path:
         content = json.dumps(asdict(clusters), sort_keys=True)
         atomic_write(file, gzip.compress(content.encode(), mtime=0))  # equal clusters, equal bytes
     return file
-
-
-def cluster_loader(folder: Path) -> LoadClusters:
-    """Return the function that reads the clusters of a dataset of some rows from a track's folder."""
-    return partial(read_clusters, folder)
 
 
 def read_clusters(folder: Path, rows: Iterable[Row], dataset: str) -> Clusters | None:

@@ -10,7 +10,7 @@ Rows that may share a table: means and spreads over seeds, and differences betwe
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,8 @@ __all__ = [
 
 DatasetMeasure = tuple[str, str]
 
+Changes = Callable[[Row], Sequence[str] | None]
+
 BASELINES = ("mlm", "bert")  # the first that was measured is the baseline, where none is named
 
 # Facts of a dataset that must match before rows are compared.
@@ -49,6 +51,8 @@ class Comparison:
     test: PairwiseTest = field(default_factory=PairwiseTest)
     tested: DatasetMeasure | None = None  # the first column with values by query; a mean of datasets has none
     clustered_by: str | None = None  # what queries of a cluster share; None where each is a cluster of its own
+    changed: Sequence[str] | None = None  # settings in which the track differs from its file; None where unknown
+    content: Mapping[str, str] = field(default_factory=dict)  # in which this track differs from others of its identity
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -62,8 +66,15 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        how = f"with {self.overrides}" if self.overrides else "as it is"
-        return f"Track {self.rows[0].track} {how} (identity {self.rows[0].identity[:8]})"
+        changes = self.overrides if self.changed is None else ", ".join(self.changed)
+        how = f"with {changes}" if changes else "as it is"
+        content = "".join(f", {name} {digest[:8]}" for name, digest in self.content.items())
+        return f"Track {self.rows[0].track} {how}{content} (identity {self.rows[0].identity[:8]})"
+
+    @property
+    def is_changed(self) -> bool:
+        """Tell whether the track differs from its file."""
+        return bool(self.overrides if self.changed is None else self.changed)
 
     @property
     def overrides(self) -> str:
@@ -158,13 +169,16 @@ def compare(
     load: Load | None = None,
     load_clusters: LoadClusters | None = None,
     baseline: str | None = None,
+    changes: Changes | None = None,
+    own: Collection[str] = (),
 ) -> list[Comparison]:
-    """Return a comparison for each track identity.
+    """Return a comparison for each track identity, and within it for each content that the trainings read.
 
     Unchanged tracks come before changed tracks, and later measurements before earlier ones. `load` returns a row's
     values by query; without it nothing is tested. Without `load_clusters` every query is a cluster of its own. A table
-    without the entrant `baseline` has no baseline. Raises UnlikeError where two rows of a table were scored on
-    different documents, judgements or queries.
+    without the entrant `baseline` has no baseline. `changes` returns the settings in which a row's track differs from
+    its file. `own` holds the ids of the user's rows, which form lines of their own. Raises UnlikeError where two rows
+    of a table were scored on different documents, judgements or queries.
     """
     entrants = {row.entrant for row in rows}
     if baseline is not None and rows and baseline not in entrants:
@@ -173,8 +187,41 @@ def compare(
     for row in rows:
         groups.setdefault((row.track, row.identity), []).append(row)
     names = BASELINES if baseline is None else (baseline,)
-    comparisons = [_comparison(group, load, load_clusters, names) for group in groups.values()]
-    return sorted(comparisons, key=lambda comparison: (bool(comparison.overrides), -rows.index(comparison.rows[-1])))
+    comparisons = []
+    for group in groups.values():
+        changed = changes(group[0]) if changes is not None else None
+        for content, members in split_by_content(group):
+            comparison = _comparison(members, load, load_clusters, names, own)
+            comparisons.append(replace(comparison, changed=changed, content=content))
+    return sorted(comparisons, key=lambda comparison: (comparison.is_changed, -rows.index(comparison.rows[-1])))
+
+
+def split_by_content(rows: Sequence[Row]) -> list[tuple[dict[str, str], list[Row]]]:
+    """Return the rows whose trainings read the same content, after the names and hashes in which such groups differ.
+
+    An entrant that reads less, as BM25 and BERT do, stands in every group that it agrees with.
+    """
+    groups: list[dict[str, str]] = []
+    for row in sorted(rows, key=lambda row: -len(row.content)):
+        fitting = [content for content in groups if _agree(content, row.content)]
+        if not fitting:
+            groups.append(dict(row.content))
+        elif len(fitting) == 1:
+            fitting[0].update(row.content)
+    differing = {name for content in groups for name in content if not _all_equal(groups, name)}
+    split = []
+    for content in groups:
+        members = [row for row in rows if _agree(content, row.content)]
+        split.append(({name: content[name] for name in sorted(differing & content.keys())}, members))
+    return split
+
+
+def _agree(content: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return all(content[name] == other[name] for name in content.keys() & other.keys())
+
+
+def _all_equal(groups: Sequence[Mapping[str, str]], name: str) -> bool:
+    return len({content.get(name) for content in groups}) == 1
 
 
 def check_same_data(rows: Iterable[Row]) -> None:
@@ -231,11 +278,15 @@ def compare_pairs(
 
 
 def _comparison(
-    rows: list[Row], load: Load | None, load_clusters: LoadClusters | None, baselines: Sequence[str]
+    rows: list[Row],
+    load: Load | None,
+    load_clusters: LoadClusters | None,
+    baselines: Sequence[str],
+    own: Collection[str],
 ) -> Comparison:
     check_same_data(rows)
     columns = _columns(rows)
-    lines = group_lines(rows)
+    lines = group_lines(rows, own)
     if columns:
         lines.sort(key=_rank_by(columns[0]))
     comparison = Comparison(tuple(rows), columns, tuple(lines), _baseline(lines, baselines))

@@ -3,6 +3,7 @@ Lines of a table: one entrant with one representation and round, over its seeds.
 
 * Line             means, spreads and costs of rows that differ in their seeds
 * group_lines      rows -> lines
+* find_namesakes   entrants that stand in several lines, and why
 * format_override  an override of a track, as it is typed
 """
 
@@ -10,15 +11,17 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from retrobench.leaderboard.rows import Row
 
-__all__ = ["Line", "format_override", "group_lines"]
+__all__ = ["OWN", "Line", "find_namesakes", "format_override", "group_lines"]
 
 Settings = Mapping[str, Any]
+
+OWN = "*"  # behind the entrant of a user's line
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,18 @@ class Line:
         return max(peaks, default=None)
 
 
-def group_lines(rows: Iterable[Row]) -> list[Line]:
-    """Return a line for each entrant, representation, round and settings. A later row of a seed replaces an earlier."""
+def group_lines(rows: Iterable[Row], own: Collection[str] = ()) -> list[Line]:
+    """Return a line for each entrant, representation, round and settings. A later row of a seed replaces an earlier.
+
+    The rows whose ids are in `own`, a user's beside shipped rows, form lines of their own, marked with a star.
+    """
     groups: dict[tuple[str, str, str], dict[int | None, Row]] = {}  # entrant, representation, settings -> seed -> row
     for row in rows:
         settings = json.dumps(_settings(row), sort_keys=True)
-        group = groups.setdefault((_entrant_name(row), row.representation, settings), {})
+        name = _entrant_name(row)
+        if row.id in own:
+            name += f" {OWN}"
+        group = groups.setdefault((name, row.representation, settings), {})
         group[row.seed] = row
     namesakes: dict[tuple[str, str], list[Settings]] = {}
     for entrant, representation, settings in groups:
@@ -94,6 +103,29 @@ def group_lines(rows: Iterable[Row]) -> list[Line]:
         seeds = sorted(group.values(), key=_seed_order)
         lines.append(Line(name, representation, tuple(seeds)))
     return lines
+
+
+def find_namesakes(lines: Iterable[Line]) -> dict[str, list[str]]:
+    """Return the entrants that stand in several lines of one representation, and the settings that differ."""
+    groups: dict[tuple[str, str], list[Settings]] = {}
+    for line in lines:
+        row = line.rows[0]
+        groups.setdefault((_entrant_name(row), row.representation), []).append(_settings(row))
+    namesakes = {}
+    for (entrant, _), settings in groups.items():
+        differing = _differing_names(settings)
+        if differing:
+            namesakes[entrant] = differing
+    return namesakes
+
+
+def _differing_names(settings: Sequence[Settings]) -> list[str]:
+    names = []
+    for name in sorted(set().union(*settings)):
+        values = [line_settings.get(name) for line_settings in settings]
+        if any(value != values[0] for value in values):
+            names.append(name)
+    return names
 
 
 def _entrant_name(row: Row) -> str:
@@ -119,11 +151,7 @@ def _settings(row: Row) -> dict[str, Any]:
 
 def _difference(settings: Settings, namesakes: Sequence[Settings]) -> str:
     """Return the settings that tell an entrant from others of its name, in brackets; empty without others."""
-    texts = []
-    for name in sorted(set().union(*namesakes)):
-        values = [namesake.get(name) for namesake in namesakes]
-        if any(value != values[0] for value in values):
-            texts.append(format_override(name, settings.get(name)))
+    texts = [format_override(name, settings.get(name)) for name in _differing_names(namesakes)]
     return f" ({', '.join(texts)})" if texts else ""
 
 

@@ -16,13 +16,13 @@ from typing import Any
 from retrobench.core import Column, Table, atomic_write, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
+from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
-from retrobench.leaderboard.clusters import cluster_loader, write_missing
+from retrobench.leaderboard.clusters import write_missing
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.evidence import per_query_loader
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.reproduce import render_claims
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.rows import Row
 from retrobench.leaderboard.tables import render
 
 __all__ = ["find_stale", "main", "render_readme", "write_readme"]
@@ -38,15 +38,16 @@ def render_readme(folder: Path) -> str:
     if (folder / performance.AIMS).exists():
         return performance.render_page(folder)
     paragraphs = list(_heading(folder))
-    rows = read(folder)
+    board = Board.read(folder)
+    rows = board.rows
     if rows:
-        paragraphs += ["## Results", render(rows, "md", per_query_loader(folder, rows), cluster_loader(folder))]
+        paragraphs += ["## Results", render(board, "md")]
     elif _has_results(folder):
         paragraphs += ["## Results", "No rows yet."]
     if (folder / "claims.toml").exists():
         paragraphs += ["## Published and measured", PUBLISHED, render_claims(folder)]
     if rows:
-        paragraphs += _details(rows)
+        paragraphs += _details(board)
     return "\n\n".join(paragraphs) + "\n"
 
 
@@ -78,9 +79,9 @@ def _heading(folder: Path) -> Iterator[str]:
         yield "[`track.toml`](track.toml) fixes everything but the objective."
 
 
-def _details(rows: Sequence[Row]) -> Iterator[str]:
+def _details(board: Board) -> Iterator[str]:
     """Yield the costs, the provenance and the commands of rows."""
-    comparisons = compare(rows)
+    comparisons = compare(board.rows, changes=board.changes)
     yield "## Cost"
     yield "Time of each stage as h:mm:ss, mean over seeds."
     for comparison in comparisons:
@@ -93,7 +94,7 @@ def _details(rows: Sequence[Row]) -> Iterator[str]:
         yield from _provenance(comparison.rows)
     yield "## Rerun"
     yield "The commands of the rows. Rows may share one."
-    commands = dict.fromkeys(row.command for row in rows)
+    commands = dict.fromkeys(row.command for row in board.rows)
     yield shell_block(commands)
 
 

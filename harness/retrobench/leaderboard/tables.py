@@ -12,55 +12,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
+from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
-from retrobench.leaderboard.clusters import LoadClusters, cluster_loader
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.evidence import Load, per_query_loader
-from retrobench.leaderboard.folders import locate, nearest_files, track_name
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.rows import Row
 from retrobench.scoring import Pair
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["FORMATS", "lay_out", "render", "show_track", "summarise_run"]
+__all__ = ["FORMATS", "compare_board", "lay_out", "render", "show_track", "summarise_run"]
 
 
 def show_track(track: str, leaderboard: Path | None = None, format: str = "text", baseline: str | None = None) -> str:
-    """Return the tables of one track, from the nearest folder that has rows of it, against an entrant `baseline`."""
-    name = track_name(Path(track)) if track.endswith(".toml") else track
-    files = nearest_files("rows.jsonl", leaderboard)
-    folder = files[name].parent if name in files else locate(track, leaderboard).parent
-    rows = read(folder)
-    text = render(rows, format, per_query_loader(folder, rows), cluster_loader(folder), baseline)
+    """Return the tables of one track against an entrant `baseline`: the user's rows beside the shipped."""
+    board = Board.gather(track, leaderboard)
+    text = render(board, format, baseline)
     if format != "text":
         return text
-    if not rows:
-        return f"Track {name} has no rows yet. `retrobench run --objective NAME --track {track}` appends one."
-    return f"{text}\n\nRows: {folder / 'rows.jsonl'}"
+    if not board.rows:
+        return f"Track {track} has no rows yet. `retrobench run --objective NAME --track {track}` appends one."
+    return f"{text}\n\nRows: {', '.join(map(str, board.places))}"
 
 
-def render(
-    rows: Sequence[Row],
-    format: str,
-    load: Load | None = None,
-    load_clusters: LoadClusters | None = None,
-    baseline: str | None = None,
-) -> str:
-    """Return rows in one of `FORMATS`. The other arguments are those of `compare`.
+def render(board: Board, format: str, baseline: str | None = None) -> str:
+    """Return the rows of a board in one of `FORMATS`.
 
     Rows of different identities share no table. CSV and JSON hold fractions, seconds and bytes, unrounded. A CSV
     record begins with the track and identity of its table.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    return FORMATS[format](compare(rows, load, load_clusters, baseline))
+    return FORMATS[format](compare_board(board, baseline))
+
+
+def compare_board(board: Board, baseline: str | None = None) -> list[Comparison]:
+    """Return the comparisons of a board's rows, with tests where all values by query are at hand."""
+    load = board.load if board.has_values else None
+    return compare(board.rows, load, board.load_clusters, baseline, board.changes, board.own)
 
 
 def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> RenderableType:
@@ -72,7 +67,8 @@ def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) 
     from rich.text import Text
 
     lines: list[RenderableType] = []
-    for section in sections(compare(rows, per_query_loader(folder, rows), cluster_loader(folder))):
+    board = replace(Board.read(folder), rows=tuple(rows))
+    for section in sections(compare_board(board)):
         lines.append(Text(section.heading, "bold"))
         for block in _printed(section):
             lines.append(block.fitted() if isinstance(block, Table) else Text(block))

@@ -1,0 +1,129 @@
+"""
+The rows of a track from all its folders, with the files beside them: a trial run stands beside the shipped rows.
+
+* Board           rows, and for each row its values by query, its clusters and the changes of its track
+* Board.read      the rows of one folder
+* Board.gather    the rows of a track in the user's folder and in the shipped folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrobench.config import read_track, resolve
+from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.clusters import Clusters, read_clusters
+from retrobench.leaderboard.evidence import PerQuery, load_per_query, load_track
+from retrobench.leaderboard.folders import locate, nearest_files, track_folders, track_name
+from retrobench.leaderboard.lines import format_override
+from retrobench.leaderboard.rows import Row, read
+
+__all__ = ["Board"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows of a track, and the folder of each row by its id."""
+
+    rows: tuple[Row, ...] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)  # empty for rows that lie in no folder
+    own: frozenset[str] = frozenset()  # ids of the user's rows, where shipped rows stand beside them
+    settings: Mapping[str, Mapping[str, Any]] | None = None  # of the track as its file has it now
+
+    @classmethod
+    def read(cls, folder: Path) -> Board:
+        """Return the rows of one folder. Its own `track.toml` is the track's file."""
+        rows = read(folder)
+        folders = dict.fromkeys([row.id for row in rows], folder)
+        return cls(tuple(rows), folders, settings=_settings(folder / "track.toml"))
+
+    @classmethod
+    def gather(cls, track: str, leaderboard: Path | None = None) -> Board:
+        """Return the rows of a track, given by name or TOML file: the user's and the shipped."""
+        name = track_name(Path(track)) if track.endswith(".toml") else track
+        rows: dict[str, Row] = {}
+        folders: dict[str, Path] = {}
+        own: set[str] = set()
+        shipped = 0
+        for number, folder in enumerate(_folders_with_rows(name, leaderboard)):
+            for row in read(folder):
+                if row.id in rows:
+                    continue
+                rows[row.id] = row
+                folders[row.id] = folder
+                if number == 0:
+                    own.add(row.id)
+                else:
+                    shipped += 1
+        file = nearest_files("track.toml", leaderboard).get(name)
+        if file is None and not rows:
+            file = locate(track, leaderboard)
+        return cls(tuple(rows.values()), folders, frozenset(own if shipped else ()), _settings(file))
+
+    @property
+    def places(self) -> list[Path]:
+        """Return the files of the rows."""
+        return [folder / "rows.jsonl" for folder in dict.fromkeys(self.folders.values())]
+
+    @property
+    def has_values(self) -> bool:
+        """Tell whether every row has its values by query."""
+        for row in self.rows:
+            if row.id not in self.folders or not (self.folders[row.id] / row.per_query).is_file():
+                return False
+        return True
+
+    def load(self, row: Row) -> PerQuery:
+        """Return a row's values by query."""
+        return load_per_query(self.folders[row.id], row)
+
+    def load_clusters(self, rows: Iterable[Row], dataset: str) -> Clusters | None:
+        """Return the clusters of a dataset of some rows, from the folder of the first row that has them."""
+        measured = list(rows)
+        for folder in dict.fromkeys(self.folders[row.id] for row in measured):
+            clusters = read_clusters(folder, measured, dataset)
+            if clusters is not None:
+                return clusters
+        return None
+
+    def changes(self, row: Row) -> list[str] | None:
+        """Return the settings in which a row's track differs from the track's file, or None where they are unknown."""
+        if row.id not in self.folders or self.settings is None:
+            return None
+        kept = load_track(self.folders[row.id], row.identity)
+        if kept is None:
+            return None
+        changes = []
+        for section in sorted(kept.keys() | self.settings.keys()):
+            measured = kept.get(section, {})
+            present = self.settings.get(section, {})
+            for key in sorted(measured.keys() | present.keys()):
+                if measured.get(key) != present.get(key):
+                    changes.append(format_override(f"{section}.{key}", measured.get(key)))
+        return changes
+
+
+def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:
+    """Return the settings of a track's file in the types of a kept track; None without a usable file."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        track = read_track(file, track_name(file), [])
+    except RetrobenchError:
+        return None  # a run names its faults; rows are shown all the same
+    settings: dict[str, dict[str, Any]] = {}
+    for section, values in resolve(track).items():
+        settings[section] = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return settings
+
+
+def _folders_with_rows(name: str, leaderboard: Path | None) -> list[Path]:
+    """Return the nearest folder that has rows of the track, and the shipped one, each once."""
+    folders: dict[Path, Path] = {}
+    for folder in track_folders(leaderboard):
+        if (folder / name / "rows.jsonl").is_file():
+            folders.setdefault((folder / name).resolve(), folder / name)
+    return list(folders.values())
