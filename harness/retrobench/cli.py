@@ -100,6 +100,17 @@ Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The
 BaselineName = Annotated[
     str | None, typer.Option("--baseline", metavar="NAME", help="The entrant to compare with, by default mlm, or bert.")
 ]
+ShownMeasures = Annotated[
+    list[str],
+    typer.Option(
+        "--measure", default_factory=list, show_default=False, metavar="M", help="A measure to show; repeatable."
+    ),
+]
+ShownColumns = Annotated[
+    str, typer.Option("--columns", metavar="NAME,...", help="The columns to show beside the measures.")
+]
+Label = Annotated[str, typer.Option(metavar="NAME", help="The label of a LaTeX table.")]
+Caption = Annotated[str, typer.Option(metavar="TEXT", help="The caption of a LaTeX table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 
 
@@ -204,12 +215,20 @@ def objectives(plugin: Plugins, json: AsJson = False) -> None:
 
 @app.command()
 def leaderboard(
-    track: Shown = "mini", format: Format = "text", baseline: BaselineName = None, leaderboard: Leaderboard = None
+    measure: ShownMeasures,
+    track: Shown = "mini",
+    format: Format = "text",
+    baseline: BaselineName = None,
+    columns: ShownColumns = "",
+    label: Label = "",
+    caption: Caption = "",
+    leaderboard: Leaderboard = None,
 ) -> None:
     """Print the rows of a track as tables."""
-    from retrobench.leaderboard import show_track
+    from retrobench.leaderboard import View, show_track
 
-    _print(show_track(track, leaderboard, format, baseline))
+    view = View(measure, columns.split(",") if columns else (), baseline, label, caption)
+    _print(show_track(track, leaderboard, format, view))
 
 
 @app.command()

@@ -20,6 +20,7 @@ from retrobench.leaderboard.cells import clock
 from retrobench.leaderboard.pages import find_stale, main, render_readme, write_readme
 from retrobench.leaderboard.rows import Row, append, read
 from retrobench.leaderboard.tables import FORMATS, render, show_track, summarise_run
+from retrobench.leaderboard.view import View
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_markdown(mini: Path) -> None:
 
 
 def test_a_second_table_holds_the_differences_from_the_baseline(mini: Path) -> None:
-    lines = show_track("toy", mini.parent, "md", "bert").split("\n\n")[2].splitlines()
+    lines = show_track("toy", mini.parent, "md", View(baseline="bert")).split("\n\n")[2].splitlines()
     header = ["", "minus bert", "difference", "95 % interval", "simultaneous", "d", "seeds wanted"]
     assert cells(lines[0]) == header
     # retromae gains .19 and .21 in turn: deviation .01 * sqrt(30/29), error that / sqrt(30), t of 29 degrees 2.0452.
@@ -305,3 +306,28 @@ def test_nothing_heavy_is_imported() -> None:
     code = f"import sys, retrobench.leaderboard.pages; print({heavy} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout == "set()\n"
+
+
+def test_a_view_shows_the_chosen_measures_and_columns(tmp_path: Path) -> None:
+    for seed in range(3):
+        for entrant, ndcg in (("bert", 0.5), ("mlm", 0.6)):
+            values = {"MRR@10": BERT, "nDCG@10": dict.fromkeys(BERT, ndcg)}
+            append(tmp_path / "toy", row(entrant, seed, [mean(BERT), ndcg]), {DATASET: values})
+    text = show_track("toy", tmp_path, "text", View(measures=["nDCG@10"], columns=["entrant", "seeds"]))
+    squeezed = squeezed_lines(text)
+    assert squeezed[2] == "entrant seeds nDCG@10 beats"
+    assert squeezed[3] == "a mlm 3 0.6000 ± 0.0000 b"
+    assert squeezed[4] == "b bert 3 0.5000 ± 0.0000"
+    with pytest.raises(RetrobenchError, match=r"Unknown measure 'MAP'.* Known: MRR@10, nDCG@10"):
+        show_track("toy", tmp_path, "text", View(measures=["MAP"]))
+    with pytest.raises(RetrobenchError, match=r"Unknown column 'speed'.* Known: .*entrant, .*seeds"):
+        show_track("toy", tmp_path, "text", View(columns=["speed"]))
+
+
+def test_a_latex_table_has_the_chosen_label_and_caption(mini: Path) -> None:
+    text = show_track("toy", mini.parent, "latex", View(label="tab:mini", caption="Five objectives & BM25"))
+    assert "\\caption{Five objectives \\& BM25}\n\\label{tab:mini}\n" in text
+    with pytest.raises(RetrobenchError, match="--label and --caption are LaTeX's, and the format is md"):
+        show_track("toy", mini.parent, "md", View(label="tab:mini"))
+    with pytest.raises(RetrobenchError, match="--columns is for tables, and csv holds every column"):
+        show_track("toy", mini.parent, "csv", View(columns=["seeds"]))

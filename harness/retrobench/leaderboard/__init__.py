@@ -5,10 +5,12 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * rows         rows, appended and read
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
 * clusters     queries that depend on each other, in files beside the rows
+* board        the rows of a track from all its folders, with the files beside them
 * lines        an entrant over its seeds
 * comparison   rows that may share a table
 * differences  intervals of differences, as a table and sentences
 * cells        compared rows as tables and sentences
+* view         the choices of a reader of tables
 * tables       text, Markdown, CSV, JSON, LaTeX
 * claims       the papers' printed numbers
 * reproduce    claims beside rows, with verdicts
@@ -24,11 +26,13 @@ from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.rows import Row, append, read
 from retrobench.leaderboard.tables import show_track, summarise_run
+from retrobench.leaderboard.view import View
 
 __all__ = [
     "BenchmarkResult",
     "PerQuery",
     "Row",
+    "View",
     "append",
     "check_writable",
     "claims",

@@ -171,14 +171,16 @@ def compare(
     baseline: str | None = None,
     changes: Changes | None = None,
     own: Collection[str] = (),
+    measures: Sequence[str] = (),
 ) -> list[Comparison]:
     """Return a comparison for each track identity, and within it for each content that the trainings read.
 
     Unchanged tracks come before changed tracks, and later measurements before earlier ones. `load` returns a row's
     values by query; without it nothing is tested. Without `load_clusters` every query is a cluster of its own. A table
     without the entrant `baseline` has no baseline. `changes` returns the settings in which a row's track differs from
-    its file. `own` holds the ids of the user's rows, which form lines of their own. Raises UnlikeError where two rows
-    of a table were scored on different documents, judgements or queries.
+    its file. `own` holds the ids of the user's rows, which form lines of their own. `measures` are shown in place of
+    all measures. Raises UnlikeError where two rows of a table were scored on different documents, judgements or
+    queries.
     """
     entrants = {row.entrant for row in rows}
     if baseline is not None and rows and baseline not in entrants:
@@ -191,7 +193,8 @@ def compare(
     for group in groups.values():
         changed = changes(group[0]) if changes is not None else None
         for content, members in split_by_content(group):
-            comparison = _comparison(members, load, load_clusters, names, own)
+            columns = _columns(members, measures)
+            comparison = _comparison(members, columns, load, load_clusters, names, own)
             comparisons.append(replace(comparison, changed=changed, content=content))
     return sorted(comparisons, key=lambda comparison: (comparison.is_changed, -rows.index(comparison.rows[-1])))
 
@@ -279,13 +282,13 @@ def compare_pairs(
 
 def _comparison(
     rows: list[Row],
+    columns: tuple[DatasetMeasure, ...],
     load: Load | None,
     load_clusters: LoadClusters | None,
     baselines: Sequence[str],
     own: Collection[str],
 ) -> Comparison:
     check_same_data(rows)
-    columns = _columns(rows)
     lines = group_lines(rows, own)
     if columns:
         lines.sort(key=_rank_by(columns[0]))
@@ -310,13 +313,20 @@ def _baseline(lines: Sequence[Line], entrants: Sequence[str]) -> int | None:
     return None
 
 
-def _columns(rows: Iterable[Row]) -> tuple[DatasetMeasure, ...]:
+def _columns(rows: Iterable[Row], measures: Sequence[str]) -> tuple[DatasetMeasure, ...]:
+    """Return the datasets and measures of rows, cut down to `measures` where some are given, in their order."""
     columns: dict[DatasetMeasure, None] = {}
     for row in rows:
         for dataset, scores in row.measures.items():
             for measure in scores:
                 columns[dataset, measure] = None
-    return tuple(columns)
+    if not measures:
+        return tuple(columns)
+    known = dict.fromkeys(measure for _, measure in columns)
+    for name in measures:
+        if columns and name not in known:
+            raise unknown("measure", name, known)
+    return tuple(column for name in measures for column in columns if column[1] == name)
 
 
 def _rank_by(column: DatasetMeasure) -> Callable[[Line], tuple[float, str, str]]:

@@ -5,13 +5,13 @@ Tables of a leaderboard: text for the terminal, Markdown, CSV, JSON and LaTeX.
 * render           rows in one format
 * summarise_run    the tables at the end of a run
 * lay_out          any sections of tables and sentences, as text, Markdown or LaTeX
-* FORMATS          the formats by name
+* FORMATS          the names of the formats
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +22,22 @@ from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
 from retrobench.leaderboard.comparison import Comparison, compare
 from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.view import View, select_columns
 from retrobench.scoring import Pair
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+FORMATS = ("text", "md", "csv", "json", "latex")
+EVERYTHING = View()
+
 __all__ = ["FORMATS", "compare_board", "lay_out", "render", "show_track", "summarise_run"]
 
 
-def show_track(track: str, leaderboard: Path | None = None, format: str = "text", baseline: str | None = None) -> str:
-    """Return the tables of one track against an entrant `baseline`: the user's rows beside the shipped."""
+def show_track(track: str, leaderboard: Path | None = None, format: str = "text", view: View = EVERYTHING) -> str:
+    """Return the tables of one track as the reader chose: the user's rows beside the shipped."""
     board = Board.gather(track, leaderboard)
-    text = render(board, format, baseline)
+    text = render(board, format, view)
     if format != "text":
         return text
     if not board.rows:
@@ -41,21 +45,30 @@ def show_track(track: str, leaderboard: Path | None = None, format: str = "text"
     return f"{text}\n\nRows: {', '.join(map(str, board.places))}"
 
 
-def render(board: Board, format: str, baseline: str | None = None) -> str:
-    """Return the rows of a board in one of `FORMATS`.
+def render(board: Board, format: str, view: View = EVERYTHING) -> str:
+    """Return the rows of a board in one of `FORMATS`, as the reader chose.
 
     Rows of different identities share no table. CSV and JSON hold fractions, seconds and bytes, unrounded. A CSV
     record begins with the track and identity of its table.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    return FORMATS[format](compare_board(board, baseline))
+    view.check(format)
+    comparisons = compare_board(board, view)
+    if format == "csv":
+        return _csv(comparisons)
+    if format == "json":
+        return _json(comparisons)
+    page = [select_columns(section, view.columns) for section in sections(comparisons)]
+    if format == "latex":
+        return _in_latex(page, view)
+    return lay_out(page, format)
 
 
-def compare_board(board: Board, baseline: str | None = None) -> list[Comparison]:
+def compare_board(board: Board, view: View = EVERYTHING) -> list[Comparison]:
     """Return the comparisons of a board's rows, with tests where all values by query are at hand."""
     load = board.load if board.has_values else None
-    return compare(board.rows, load, board.load_clusters, baseline, board.changes, board.own)
+    return compare(board.rows, load, board.load_clusters, view.baseline, board.changes, board.own, view.measures)
 
 
 def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> RenderableType:
@@ -82,7 +95,7 @@ def lay_out(page: Sequence[Section], format: str) -> str:
     if format == "md":
         return "\n\n".join(_in_markdown(section) for section in page)
     if format == "latex":
-        return _in_latex(page)
+        return _in_latex(page, EVERYTHING)
     return "\n\n".join(_in_text(section) for section in page)
 
 
@@ -131,10 +144,14 @@ def _in_markdown(section: Section) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _in_latex(page: Sequence[Section]) -> str:
+def _in_latex(page: Sequence[Section], view: View) -> str:
     lines = [r"% needs \usepackage{booktabs}"]
-    for section in page:
-        lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(section.heading)}}}"]
+    for number, section in enumerate(page, 1):
+        caption = view.caption or section.heading
+        lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}"]
+        if view.label:
+            suffix = f"-{number}" if number > 1 else ""  # a label may stand once
+            lines.append(rf"\label{{{view.label}{suffix}}}")
         for block in section.blocks:
             if isinstance(block, Table):
                 lines.append(block.latex())
@@ -215,12 +232,3 @@ def _line_document(comparison: Comparison, index: int) -> dict[str, Any]:
 def _pair_document(comparison: Comparison, pair: Pair) -> dict[str, Any]:
     letters = {"first": comparison.letter(pair.first), "second": comparison.letter(pair.second)}
     return asdict(pair) | {"significant": pair.significant} | letters
-
-
-FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {
-    "text": lambda comparisons: lay_out(sections(comparisons), "text"),
-    "md": lambda comparisons: lay_out(sections(comparisons), "md"),
-    "csv": _csv,
-    "json": _json,
-    "latex": lambda comparisons: lay_out(sections(comparisons), "latex"),
-}
