@@ -4,6 +4,8 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * folders      where tracks are looked up and where rows go
 * rows         rows, appended and read
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
+* naming       rows by name
+* showing      everything that one row stands on
 * comparison   means, spreads and tests of rows that may share a table
 * cells        compared rows as tables and sentences
 * tables       text, Markdown, CSV, JSON, LaTeX
@@ -14,27 +16,35 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 """
 
 from retrobench.leaderboard import claims, performance
-from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track
+from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
+from retrobench.leaderboard.naming import inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.rows import Row, append, read
+from retrobench.leaderboard.rows import Inspected, Row, append, read
+from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.tables import show_track, summarise_run
 
 __all__ = [
     "BenchmarkResult",
+    "Inspected",
     "PerQuery",
     "Row",
     "append",
     "check_writable",
     "claims",
+    "inspect_tracks",
     "keep_plugin",
     "keep_track",
+    "load_per_query",
     "locate",
+    "missing_files",
     "performance",
     "read",
     "reproduce",
+    "row_name",
     "rows_folder",
+    "show_row",
     "show_track",
     "summarise_run",
     "track_folders",
