@@ -16,8 +16,9 @@ import pytest
 import tiny
 
 from retrobench import cli
-from retrobench.data import catalogue
+from retrobench.data import catalogue, rules
 from retrobench.leaderboard.rows import Row, read
+from retrobench.runs import verification
 from retrobench.runs.sweep import Request, sweep
 from retrobench.runs.verification import Verification, verify
 
@@ -302,6 +303,28 @@ def test_a_dataset_is_never_downloaded(measured: Measured, monkeypatch: pytest.M
     with changed(measured.rows, f"{row.to_json()}\n".encode()):
         findings = measured.findings()
     assert f"dataset {name} (`retrobench data fetch {name}` downloads it)" in findings[row.id]
+
+
+def test_a_kept_plugin_is_missing_or_changed(measured: Measured) -> None:
+    name = f"plugins/{hashlib.sha256(b'1').hexdigest()[:16]}.py"
+    row = replace(measured.mlm, plugin={"file": "mine.py", "kept": name})
+    row = replace(row, id=row.digest())
+    file = measured.folder / name
+    file.parent.mkdir()
+    with changed(measured.rows, f"{row.to_json()}\n".encode()):
+        assert measured.findings() == {row.id: f"not here: {name}"}
+        file.write_text("1")
+        assert measured.findings() == {}
+        file.write_text("2")
+        assert measured.findings()[row.id].startswith(f"{measured.rows}:1: {name} was changed")
+    file.unlink()
+
+
+def test_the_mean_of_a_group_is_no_dataset(measured: Measured) -> None:
+    forums = {name: {"nDCG@10": 0.5} for name in rules.expand("beir/cqadupstack")}
+    row = replace(measured.mlm, measures={**rules.averages(forums), **forums})
+    assert len(row.measures) == 13
+    assert verification._measured(row) == list(forums)
 
 
 def test_show_prints_everything_a_row_has(measured: Measured, call: Callable[..., Any]) -> None:
