@@ -18,7 +18,7 @@ from retrobench.errors import RetrobenchError
 from retrobench.scoring import Judgements, dataset_judgements
 from retrobench.store import entry_fault
 
-__all__ = ["Datasets", "Entries", "Finding", "differs", "is_missing"]
+__all__ = ["Datasets", "Entries", "Finding", "absence", "difference"]
 
 LARGE = 2**30  # bytes of an entry whose hashing is announced
 PRINTED = 12  # digits of a hash in a sentence
@@ -31,11 +31,13 @@ class Finding(NamedTuple):
     text: str
 
 
-def differs(text: str) -> Finding:
+def difference(text: str) -> Finding:
+    """Return the finding of a thing that differs."""
     return Finding("differs", text)
 
 
-def is_missing(text: str) -> Finding:
+def absence(text: str) -> Finding:
+    """Return the finding of a thing that is not here."""
     return Finding("missing", text)
 
 
@@ -54,15 +56,15 @@ class Entries:
         """Yield the findings of a row's artifacts, key by role: every file of every artifact is hashed."""
         missing = [role for role, key in artifacts.items() if not self.folder(role, key).is_dir()]
         if len(missing) == len(artifacts) > 1:
-            yield is_missing(f"all {len(missing)} artifacts (store {self.root})")
+            yield absence(f"all {len(missing)} artifacts (store {self.root})")
             return
-        yield from map(is_missing, missing)
+        yield from map(absence, missing)
         for role, key in artifacts.items():
             if role not in missing:
                 folder = self.folder(role, key)
                 fault = self._fault(role, folder)
                 if fault:
-                    yield differs(f"{role} ({folder.parent.name}/{key}): {fault}")
+                    yield difference(f"{role} ({folder.parent.name}/{key}): {fault}")
 
     def _fault(self, role: str, folder: Path) -> str:
         if folder not in self._faults:
@@ -86,11 +88,11 @@ class Datasets:
         """Yield how documents and judgements of a dataset differ from a row's facts."""
         collection = self._open(name)
         if isinstance(collection, str):
-            yield is_missing(f"dataset {name} ({collection})")
+            yield absence(f"dataset {name} ({collection})")
             return
         for part, noun in (("corpus", "documents"), ("qrels", "judgements")):
             if part not in facts:
-                yield is_missing(f"the row's hash of the {noun} of {name}")
+                yield absence(f"the row's hash of the {noun} of {name}")
                 continue
             digest = self._hash(collection, part)
             if isinstance(digest, Finding):
@@ -99,7 +101,7 @@ class Datasets:
             recorded = str(facts[part])
             if digest != recorded:
                 hashes = f"the hash {digest[:PRINTED]}, and the row has {recorded[:PRINTED]}"
-                yield differs(f"the {noun} of {name} have {hashes}")
+                yield difference(f"the {noun} of {name} have {hashes}")
 
     def judgements(self, name: str, facts: Mapping[str, Any]) -> Judgements | None:
         """Return the judgements that a row was scored by; None where they are not here, or are others."""
@@ -143,7 +145,7 @@ def _read_hash(collection: Collection, part: str) -> str | Finding:
         say(f"{collection.id}: hashes the documents")
         return collection.corpus.hash
     except RetrobenchError as error:
-        return differs(f"{part} of {collection.id}: {error}")
+        return difference(f"{part} of {collection.id}: {error}")
 
 
 def _read_judgements(collection: Collection, level: int | None) -> Judgements | None:

@@ -22,7 +22,7 @@ from retrobench.core import Column, Table, bar
 from retrobench.data import rules
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Inspected, PerQuery, Row, inspect_tracks, load_per_query, missing_files, row_name
-from retrobench.runs.checks import Datasets, Entries, Finding, differs, is_missing
+from retrobench.runs.checks import Datasets, Entries, Finding, absence, difference
 from retrobench.scoring import Rescored, rescore
 from retrobench.store import default_root
 
@@ -110,10 +110,10 @@ class _Verifier:
     def check(self, folder: Path, line: Inspected) -> Iterator[Finding]:
         """Yield every finding about a row in `folder`."""
         for fault in line.faults:
-            yield differs(f"{line.location}: {fault}")
+            yield difference(f"{line.location}: {fault}")
         if line.row is None:
             return
-        yield from map(is_missing, missing_files(folder, line.row))
+        yield from map(absence, missing_files(folder, line.row))
         yield from self.entries.check(line.row.artifacts)
         measured = _measured(line.row)
         for dataset in measured:
@@ -126,7 +126,7 @@ class _Verifier:
         """Yield the differences of a dataset's run from the row's means and values by query."""
         role = f"search {dataset}"
         if role not in row.artifacts:
-            yield is_missing(f"the row's key of the run of {dataset}")
+            yield absence(f"the row's key of the run of {dataset}")
             return
         run = self.entries.folder(role, row.artifacts[role]) / "run.trec"
         judgements = self.datasets.judgements(dataset, row.facts.get(dataset, {}))
@@ -135,10 +135,10 @@ class _Verifier:
         try:
             rescored = rescore(run, judgements, list(row.measures[dataset]))
         except RetrobenchError as error:
-            yield differs(str(error).rstrip("."))
+            yield difference(str(error).rstrip("."))
             return
-        yield from map(differs, _differences(dataset, row, rescored))
-        yield from map(differs, _query_differences(dataset, values, rescored))
+        yield from map(difference, _differences(dataset, row, rescored))
+        yield from map(difference, _query_differences(dataset, values, rescored))
 
 
 def _measured(row: Row) -> list[str]:
