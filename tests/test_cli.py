@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import json
 import os
 import resource
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from retrobench import cli, runs
+from retrobench.cli import groups
 from retrobench.runs.sweep import Swept
 
 HEAVY = {"torch", "transformers", "ir_datasets", "ranx", "numpy", "scipy", "rich"}
@@ -80,6 +83,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 LISTINGS = [
     ("objectives", "retrobench.config.discovery", {"rich", "numpy"}),
+    ("show mini:bm25:-", "retrobench.leaderboard.showing", {"rich", "numpy"}),
     ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for tests of significance
 ]
 
@@ -88,7 +92,7 @@ LISTINGS = [
 def test_a_listing_imports_no_library_that_trains_or_reads_datasets(
     command: str, module: str, libraries: set[str]
 ) -> None:
-    loaded = loaded_after(command)
+    loaded = loaded_after(*command.split())
     assert module in loaded
     assert loaded & HEAVY == libraries
 
@@ -107,7 +111,7 @@ def test_commands_that_read_datasets_prepare_their_process() -> None:
     for name, node in command_functions().items():
         if "_prepare(" not in ast.unparse(node):
             unprepared.add(name)
-    assert unprepared == {"_root", "objectives", "leaderboard", "reproduce", "bench"}
+    assert unprepared == {"_root", "objectives", "leaderboard", "show", "reproduce", "bench"}
 
 
 def test_only_the_first_of_several_processes_prints() -> None:
@@ -125,6 +129,21 @@ def test_help_names_the_commands_and_the_options_of_run() -> None:
     options = call("run", "-h").stdout
     for name in ("--objective", "--track", "--seed", "--store", "--leaderboard", "--set", "--plugin", "--fresh"):
         assert f"{name} " in options
+
+
+def test_help_lists_every_command_once_below_a_heading() -> None:
+    overview = call("--help").stdout
+    commands = typer.main.get_command(cli.app)
+    assert isinstance(commands, groups.Grouped)
+    assert sorted(itertools.chain(*groups.GROUPS.values())) == sorted(commands.commands)
+    positions = []
+    for heading, names in groups.GROUPS.items():
+        positions.append(overview.index(f"\n{heading}:\n"))
+        for name in names:
+            assert overview.count(f"\n  {name} ") == 1
+            positions.append(overview.index(f"\n  {name} "))
+    assert positions == sorted(positions)
+    assert groups.GROUPS["Trust a number"] == ("verify", "show", "score", "evaluate")
 
 
 def test_version() -> None:

@@ -24,7 +24,7 @@ from retrobench.data.clusters import query_clusters
 from retrobench.data.collection import Collection, Corpus, open_collections
 from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, register, shipped_folder
-from retrobench.data.fetching import fetch_dataset
+from retrobench.data.fetching import fetch_dataset, is_local
 from retrobench.data.listing import list_datasets
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, by_length, vocabulary, write_chunks, write_tokens
 
@@ -44,6 +44,7 @@ __all__ = [
     "digest",
     "doctor",
     "fetch_dataset",
+    "is_local",
     "list_datasets",
     "load",
     "open_collections",

@@ -1,4 +1,10 @@
-"""Download datasets of ir_datasets, or build collections, so that later commands need no network."""
+"""
+Download datasets of ir_datasets, or build collections, so that later commands need no network.
+
+* fetch_dataset   download or build a dataset
+* is_local        tell whether a dataset can be read without a download
+* entities        the entities of a dataset that are downloaded
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ from retrobench.data import catalogue, rules
 from retrobench.data.datasets import Dataset, FolderDataset, load, local_root
 from retrobench.data.embedded import SHIPPED
 
-__all__ = ["entities", "fetch_dataset"]
+__all__ = ["entities", "fetch_dataset", "is_local"]
 
 
 def fetch_dataset(dataset_id: str) -> str:
@@ -40,6 +46,14 @@ def _fetch(dataset: Dataset) -> str:
             else:
                 fetched.append(entity)
     return f"{dataset.id}: {', '.join(fetched)} in {catalogue.home()}, to be used offline"
+
+
+def is_local(dataset: Dataset) -> bool:
+    """Tell whether documents, queries and judgements of a dataset can be read without a download."""
+    if isinstance(dataset, FolderDataset) or dataset.id in SHIPPED:
+        return True
+    files = catalogue.files(dataset.id)
+    return bool(files) and all(file.at_hand for file in files)
 
 
 def entities(dataset_id: str) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
 * clusters     queries that depend on each other, in files beside the rows
 * board        the rows of a track from all its folders, with the files beside them
+* naming       rows by name
+* showing      everything that one row stands on
 * lines        an entrant over its seeds
 * comparison   rows that may share a table
 * differences  intervals of differences, as a table and sentences
@@ -20,29 +22,37 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
-from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track
+from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
+from retrobench.leaderboard.naming import inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.rows import Row, append, read
+from retrobench.leaderboard.rows import Inspected, Row, append, read
+from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.tables import show_track, summarise_run
 from retrobench.leaderboard.view import View
 
 __all__ = [
     "BenchmarkResult",
+    "Inspected",
     "PerQuery",
     "Row",
     "View",
     "append",
     "check_writable",
     "claims",
+    "inspect_tracks",
     "keep_plugin",
     "keep_track",
+    "load_per_query",
     "locate",
+    "missing_files",
     "performance",
     "read",
     "reproduce",
+    "row_name",
     "rows_folder",
+    "show_row",
     "show_track",
     "summarise_run",
     "track_folders",

@@ -4,8 +4,8 @@ The files beside the rows of a track: everything that a row stands on and that i
 * keep_per_query, load_per_query   values by query, in `per_query/HASH.json.gz` and `queries/HASH.json.gz`
 * per_query_loader                 the reader of the values by query of several rows
 * keep_track, load_track           the resolved track, in `tracks/IDENTITY.toml`
-* track_fault                      the difference between a kept track and a row's hash of it
 * keep_plugin                      a plugin's source, in `plugins/HASH.py`
+* kept_faults, missing_files       the kept files of a row that were changed, or that are not there
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,11 @@ __all__ = [
     "keep_per_query",
     "keep_plugin",
     "keep_track",
+    "kept_faults",
     "load_per_query",
     "load_track",
+    "missing_files",
     "per_query_loader",
-    "track_fault",
 ]
 
 PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -93,7 +95,7 @@ def load_per_query(folder: Path, row: Row) -> PerQuery:
             per_query[dataset] = {}
             for measure, values in record["measures"].items():
                 per_query[dataset][measure] = dict(zip(query_ids, values, strict=True))
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RetrobenchError(
             f"Cannot read {folder / row.per_query}, values of {row.entrant}: {error}. "
             f"Restore it, or rerun: {row.command}"
@@ -125,20 +127,39 @@ def load_track(folder: Path, identity: str) -> dict[str, Any] | None:
     return read_toml(file) if file.exists() else None
 
 
-def track_fault(folder: Path, identity: str, digest: str) -> str:
-    """Return how a kept track differs from a row's hash of it; empty where it agrees or is missing."""
-    file = _track_file(folder, identity)
-    if file.exists() and _hash(file.read_bytes()) != digest:
-        return f"tracks/{file.name} was changed since it was written"
-    return ""
-
-
 def keep_plugin(folder: Path, source: Path) -> str:
     """Copy a plugin's file beside the rows, and return its path relative to `folder`."""
     content = source.read_bytes()
     name = f"plugins/{_hash(content)}.py"
     _write_new(folder / name, content)
     return name
+
+
+def kept_faults(folder: Path, row: Row) -> Iterator[str]:
+    """Yield how the kept track and the kept plugin of a row differ from its hashes of them. Missing files agree."""
+    track = _track_file(folder, row.identity)
+    if track.exists() and _hash(track.read_bytes()) != row.track_toml:
+        yield f"tracks/{track.name} was changed since it was written"
+    plugin = _plugin_file(folder, row)
+    if plugin is not None and plugin.exists() and _hash(plugin.read_bytes()) != plugin.stem:
+        yield f"plugins/{plugin.name} was changed since it was written"
+
+
+def missing_files(folder: Path, row: Row) -> list[str]:
+    """Return the kept files of a row that are not there, relative to `folder`."""
+    files = [folder / row.per_query, _track_file(folder, row.identity), _plugin_file(folder, row)]
+    missing = []
+    for file in files:
+        if file is not None and not file.is_file():
+            missing.append(file.relative_to(folder).as_posix())
+    return missing
+
+
+def _plugin_file(folder: Path, row: Row) -> Path | None:
+    """Return the kept file of a row's plugin; None for an installed plugin."""
+    if "kept" not in row.plugin:
+        return None
+    return folder / row.plugin["kept"]
 
 
 def _write_new(file: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -108,15 +108,15 @@ TYPES = typing.get_type_hints(Row)
 
 
 class Inspected(NamedTuple):
-    """A line of a file of rows. `fault` is empty for a sound row; a line that cannot be read has no row."""
+    """A line of a file of rows. A sound row has no faults; a line that cannot be read has no row."""
 
     location: str  # FILE:LINE
     row: Row | None
-    fault: str
+    faults: tuple[str, ...]
 
 
 def inspect(file: Path) -> list[Inspected]:
-    """Return every line of a file of rows. Its types, its id, and its means over the values by query are checked."""
+    """Return every line of a file of rows, checked: types, id, kept files, means over the values by query."""
     try:
         lines = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -126,18 +126,19 @@ def inspect(file: Path) -> list[Inspected]:
         if not line:
             continue
         row, fault = _parse(line)
-        if row is not None and not fault:
-            fault = _fault(file.parent, row)
-        inspected.append(Inspected(f"{file}:{number}", row, fault))
+        faults: tuple[str, ...] = (fault,)
+        if row is not None:
+            faults = tuple(_faults(file.parent, row))
+        inspected.append(Inspected(f"{file}:{number}", row, faults))
     return inspected
 
 
 def read_file(file: Path) -> dict[str, Row]:
     """Return the sound rows of any file by `FILE:LINE`. Each other row is named on standard error and left out."""
     rows = {}
-    for location, row, fault in inspect(file):
-        if fault or row is None:
-            say(f"{location}: left out, because {fault}. Restore the line: rows are appended, never edited.")
+    for location, row, faults in inspect(file):
+        if faults or row is None:
+            say(f"{location}: left out, because {faults[0]}. Restore the line: rows are appended, never edited.")
         else:
             rows[location] = row
     return rows
@@ -219,23 +220,21 @@ def _parse(line: str) -> tuple[Row | None, str]:
     return Row(**values, later=document), ""
 
 
-def _fault(folder: Path, row: Row) -> str:
-    """Return the first difference between a row and its own id, kept files and values by query."""
+def _faults(folder: Path, row: Row) -> Iterator[str]:
+    """Yield the differences between a row and its own id, kept files and values by query."""
     if row.id != row.digest():
-        return f"its content does not have the id {row.id}"
-    fault = evidence.track_fault(folder, row.identity, row.track_toml)
-    if fault:
-        return fault
+        yield f"its content does not have the id {row.id}"
+    yield from evidence.kept_faults(folder, row)
     if not (folder / row.per_query).is_file():
-        return ""  # differences cannot be tested, which the table says
+        return  # differences cannot be tested, which the table says
     try:
         values = evidence.load_per_query(folder, row)
     except RetrobenchError as error:
-        return str(error).rstrip(".")
+        yield str(error).rstrip(".")
+        return
     for dataset, measures in values.items():
         for measure, by_query in measures.items():
             mean = fmean(by_query.values())
             measured = row.measures.get(dataset, {}).get(measure)
             if measured is None or abs(measured - mean) > ROUNDING:
-                return f"its {measure} on {dataset} is {measured}, and its values by query average to {mean}"
-    return ""
+                yield f"its {measure} on {dataset} is {measured}, and its values by query average to {mean}"

@@ -10,13 +10,16 @@ Rank documents and score rankings.
 * intervals     intervals for one pair and for all pairs, power
 * significance  pairs of systems compared
 * coverage      simulation of the intervals
+* conventions   the means of a run by BEIR's own code
+* rescoring     a run file scored again, by three engines
 """
 
 from retrobench.scoring import ranking
 from retrobench.scoring.intervals import ALPHA, FEWEST_SEEDS, POWER
 from retrobench.scoring.measures import canonical, deepest
+from retrobench.scoring.rescoring import Rescored, rescore
 from retrobench.scoring.runfiles import read_run, write_run
-from retrobench.scoring.score import Scored, score_file, score_hits
+from retrobench.scoring.score import Judgements, Scored, dataset_judgements, score_file, score_hits
 from retrobench.scoring.significance import FEW_CLUSTERS, MANY_CLUSTERS, Pair, PairwiseTest, System, compare_systems
 
 __all__ = [
@@ -25,15 +28,19 @@ __all__ = [
     "FEW_CLUSTERS",
     "MANY_CLUSTERS",
     "POWER",
+    "Judgements",
     "Pair",
     "PairwiseTest",
+    "Rescored",
     "Scored",
     "System",
     "canonical",
     "compare_systems",
+    "dataset_judgements",
     "deepest",
     "ranking",
     "read_run",
+    "rescore",
     "score_file",
     "score_hits",
     "write_run",

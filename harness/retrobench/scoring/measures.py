@@ -2,6 +2,7 @@
 Compute measures of a ranking by ranx, and check them against trec_eval's own code.
 
 * canonical(name)   the canonical spelling of a measure
+* parse(name)       a measure by kind, cutoff and relevance level
 * measure(...)      every query's values
 * check(...)        raises where the two engines differ
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["canonical", "check", "deepest", "judged_documents", "measure", "unanswerable"]
+__all__ = ["Measure", "canonical", "check", "deepest", "judged_documents", "measure", "parse", "unanswerable"]
 
 
 _RANX = {"nDCG": "ndcg", "MRR": "mrr", "RR": "mrr", "Recall": "recall", "Success": "hit_rate", "MAP": "map"}
@@ -47,7 +48,9 @@ _NOT_JUDGED = -2
 _NO_JUDGEMENT = -3.0  # fills short lists of judgements up and equals no hit
 
 
-class _Measure(NamedTuple):
+class Measure(NamedTuple):
+    """A measure, apart from the run and its relevance level."""
+
     kind: str
     cutoff: int | None
     level: int | None  # the least relevant grade, if the name gives one
@@ -78,7 +81,8 @@ class _Block:
     judged: Sequence[str]
 
 
-def _parse(name: str) -> _Measure:
+def parse(name: str) -> Measure:
+    """Return the measure of a name in any known spelling. RetrobenchError for an unknown measure."""
     match = _NAME.fullmatch(name.replace(" ", ""))
     if match is None:
         raise _unknown_measure(name)
@@ -93,7 +97,7 @@ def _parse(name: str) -> _Measure:
     level = _parse_option(name, kind, match["option"])
     if kind == "RR" and cutoff:
         kind = "MRR"
-    return _Measure(kind, cutoff, level)
+    return Measure(kind, cutoff, level)
 
 
 def _parse_option(name: str, kind: str, option: str | None) -> int | None:
@@ -125,7 +129,7 @@ def canonical(name: str, level: int = 1) -> str:
     `RR@10` is `MRR@10`. `AP(rel=2)` is `MAP` at level 2 and `MAP(rel=2)` at any other. Raises RetrobenchError for an
     unknown measure.
     """
-    parsed = _parse(name)
+    parsed = parse(name)
     spelling = parsed.kind
     if parsed.level and parsed.level != level:
         spelling += f"(rel={parsed.level})"
@@ -136,7 +140,7 @@ def canonical(name: str, level: int = 1) -> str:
 
 def deepest(names: Sequence[str]) -> int | None:
     """Return the largest cutoff among the measures; None if a measure reads the whole ranking."""
-    measures = [_parse(name) for name in names]
+    measures = [parse(name) for name in names]
     largest = 0
     for parsed in measures:
         if parsed.cutoff is None:
@@ -171,7 +175,7 @@ def measure(
     level. Raises RetrobenchError for queries on which the engines differ by more than 1e-6, or with a value outside
     0 to 1.
     """
-    measures = {canonical(name, level): _parse(name) for name in names}
+    measures = {canonical(name, level): parse(name) for name in names}
     judged = judged_documents(qrels)
     judged_index = _judged_index(ids, judged)
     row_of_query = _positions(queries)
@@ -226,7 +230,7 @@ def _judged_hits(
     return judged_hits
 
 
-def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dict[str, np.ndarray]:
+def _by_ranx(block: _Block, measures: Mapping[str, Measure], level: int) -> dict[str, np.ndarray]:
     """Return each measure's values, [Q]. Arrays of (document, value) pairs spare ranx its dictionaries."""
     import ranx
 
@@ -244,7 +248,7 @@ def _by_ranx(block: _Block, measures: Mapping[str, _Measure], level: int) -> dic
     return {name: np.asarray(values[ranx_name], np.float64) for name, ranx_name in names.items()}
 
 
-def _ranx_name(measure: _Measure, level: int) -> str:
+def _ranx_name(measure: Measure, level: int) -> str:
     name = _RANX[measure.kind]
     if measure.cutoff:
         name += f"@{measure.cutoff}"
@@ -265,7 +269,7 @@ def _ranx_judgements(block: _Block) -> np.ndarray:
     return judgements
 
 
-def _by_trec_eval(block: _Block, measures: Mapping[str, _Measure], level: int) -> dict[str, np.ndarray]:
+def _by_trec_eval(block: _Block, measures: Mapping[str, Measure], level: int) -> dict[str, np.ndarray]:
     """
     Return each measure's values, [Q].
 
@@ -287,7 +291,7 @@ def _by_trec_eval(block: _Block, measures: Mapping[str, _Measure], level: int) -
 
 
 def _evaluate(
-    block: _Block, run: dict[str, dict[str, float]], least_grade: int, measures: Mapping[str, _Measure]
+    block: _Block, run: dict[str, dict[str, float]], least_grade: int, measures: Mapping[str, Measure]
 ) -> dict[str, np.ndarray]:
     import pytrec_eval
 
@@ -305,7 +309,7 @@ def _evaluate(
     return values
 
 
-def _trec_name(measure: _Measure) -> str:
+def _trec_name(measure: Measure) -> str:
     name = _TREC[measure.kind]
     if name in _TREC_WITH_CUTOFF:
         return f"{name}.{measure.cutoff}"

@@ -2,6 +2,8 @@
 Score a run. Every measure reads the same ranking, and the counts behind the scores are reported with them.
 
 * score_file(...)   a TREC run against a dataset or a file of judgements
+* score_run(...)    a parsed TREC run against judgements
+* Judgements        the judgements of a dataset, or of a file, with their rule
 * score_hits(...)   hits in memory against a dataset
 * Scored            the measures with their counts, as JSON and as text for a terminal
 """
@@ -24,7 +26,7 @@ from retrobench.scoring import trec
 from retrobench.scoring.measures import canonical, deepest, judged_documents, measure, unanswerable
 from retrobench.scoring.ranking import Ranking
 
-__all__ = ["DEFAULT", "Scored", "score_file", "score_hits"]
+__all__ = ["DEFAULT", "Judgements", "Scored", "dataset_judgements", "score_file", "score_hits", "score_run"]
 
 SHORT = 10  # hits; a shorter list holds all documents of a toy collection
 # The measures if neither the user nor the dataset names any.
@@ -142,7 +144,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class _Judgements:
+class Judgements:
     """Hold the judgements that a run is scored against, and the rule of their dataset."""
 
     dataset: str | None
@@ -168,7 +170,7 @@ def score_hits(
 
     `ranking` must be without own documents if the rule removes them. `level` replaces the rule's relevance level.
     """
-    judgements = _dataset_judgements(dataset, level)
+    judgements = dataset_judgements(dataset, level)
     return _score(label, judgements, queries, ids, ranking, names or dataset.rule.measures)
 
 
@@ -186,7 +188,7 @@ def score_file(
     if dataset is not None:
         source = load(dataset)
         names = measures or source.rule.measures
-        judgements = _dataset_judgements(source, level)
+        judgements = dataset_judgements(source, level)
     else:
         assert qrels is not None
         names = measures or DEFAULT
@@ -194,14 +196,19 @@ def score_file(
     for name in names:
         canonical(name)  # report an unknown measure before reading millions of lines
     parsed = trec.read_run(run)
-    _require_common_queries(run, parsed.queries, judgements)
-    ranking = parsed.rank(judgements.drops_self)
+    return score_run(str(run), parsed, parsed.rank(judgements.drops_self), judgements, names)
+
+
+def score_run(label: str, run: trec.Run, ranking: Ranking, judgements: Judgements, names: Sequence[str]) -> Scored:
+    """Score the `ranking` of a TREC run. RetrobenchError for a run without a judged query."""
+    _require_common_queries(label, run.queries, judgements)
     documents = judged_documents(judgements.grades)
-    hits = replace(ranking, rows=parsed.rows_among(documents, ranking.rows))
-    return _score(str(run), judgements, parsed.queries, documents, hits, names)
+    hits = replace(ranking, rows=run.rows_among(documents, ranking.rows))
+    return _score(label, judgements, run.queries, documents, hits, names)
 
 
-def _dataset_judgements(dataset: Dataset, level: int | None) -> _Judgements:
+def dataset_judgements(dataset: Dataset, level: int | None = None) -> Judgements:
+    """Return the judgements of a dataset with its rule. `level` replaces the rule's relevance level."""
     rule = dataset.rule
     reason = "the dataset's rule"
     if level is not None:
@@ -209,7 +216,7 @@ def _dataset_judgements(dataset: Dataset, level: int | None) -> _Judgements:
     grades = dataset.qrels()
     if not grades:
         raise RetrobenchError(f"Dataset {dataset.id!r} holds no judgements to score by. Check its files.")
-    return _Judgements(
+    return Judgements(
         dataset=dataset.id,
         qrels=None,
         grades=grades,
@@ -220,15 +227,15 @@ def _dataset_judgements(dataset: Dataset, level: int | None) -> _Judgements:
     )
 
 
-def _file_judgements(path: Path, level: int | None) -> _Judgements:
+def _file_judgements(path: Path, level: int | None) -> Judgements:
     grades = trec.read_qrels(path)
     reason = "the default"
     if level is not None:
         reason = "--relevance-level"
-    return _Judgements(dataset=None, qrels=str(path), grades=grades, level=level or 1, reason=reason)
+    return Judgements(dataset=None, qrels=str(path), grades=grades, level=level or 1, reason=reason)
 
 
-def _require_common_queries(run: Path, queries: Sequence[str], judgements: _Judgements) -> None:
+def _require_common_queries(run: str, queries: Sequence[str], judgements: Judgements) -> None:
     if not judgements.grades.keys().isdisjoint(queries):
         return
     first_judged = next(iter(judgements.grades))
@@ -240,7 +247,7 @@ def _require_common_queries(run: Path, queries: Sequence[str], judgements: _Judg
 
 def _score(
     label: str,
-    judgements: _Judgements,
+    judgements: Judgements,
     queries: Sequence[str],
     ids: Sequence[str],
     ranking: Ranking,

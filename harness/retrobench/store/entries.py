@@ -2,6 +2,7 @@
 
 * Recipe           the content of a cache key.
 * Entry            a finished folder: recipe, files, cost and date.
+* entry_fault      the difference of a finished folder from its own record.
 * read_objective   the objective that trained the model of a finished folder.
 * to_json_values   settings as JSON values.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from retrobench.core import KEY_LENGTH, duration, file_hash
 
-__all__ = ["Entry", "Recipe", "read_objective", "to_json_values"]
+__all__ = ["Entry", "Recipe", "entry_fault", "read_objective", "to_json_values"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,16 @@ class Entry:
             if name not in self.files and not hidden:
                 return f"{name} was added"
         return ""
+
+
+def entry_fault(folder: Path) -> str:
+    """Return the first difference of a finished folder from its own record; empty where every file is as written."""
+    entry = Entry.read(folder)
+    if entry is None:
+        return "entry.json is missing or broken"
+    if entry.recipe.key != folder.name:
+        return "entry.json describes another entry"
+    return entry.fault(folder, entry.recipe)
 
 
 def read_objective(folder: Path) -> str:

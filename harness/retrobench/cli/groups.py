@@ -1,0 +1,30 @@
+"""The commands of `retrobench --help` below headings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+__all__ = ["GROUPS", "Grouped"]
+
+# Every command stands in one group, in this order.
+GROUPS = {
+    "Compare objectives": ("run", "leaderboard", "reproduce"),
+    "Trust a number": ("verify", "show", "score", "evaluate"),
+    "Objectives": ("objectives",),
+    "Data, tracks, store": ("data",),
+    "Machine": ("plan", "bench"),
+}
+
+
+class Grouped(TyperGroup):
+    """The top level of the command line, whose help lists the commands by group."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # of typer's own copy of click, which is private
+        """Write a section for each group, with a line of help for each command."""
+        width = max(map(len, self.commands))
+        for heading, names in GROUPS.items():
+            with formatter.section(heading):
+                lines = [(name.ljust(width), self.commands[name].get_short_help_str(150)) for name in names]
+                formatter.write_dl(lines)

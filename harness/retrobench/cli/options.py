@@ -1,0 +1,168 @@
+"""The arguments and options of the commands, by the names that the commands give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "BenchLeaderboard",
+    "Benchmarks",
+    "ClaimedTable",
+    "Datasets",
+    "Device",
+    "Dtype",
+    "Format",
+    "Fresh",
+    "Gpus",
+    "Hardware",
+    "Index",
+    "Judged",
+    "Leaderboard",
+    "Length",
+    "Level",
+    "Measures",
+    "Model",
+    "Objectives",
+    "OneId",
+    "OneJson",
+    "Overrides",
+    "PerQuery",
+    "PlannedObjective",
+    "Plugins",
+    "Pooling",
+    "Prefix",
+    "Qrels",
+    "ResultFile",
+    "RowsFile",
+    "Run",
+    "Seeds",
+    "Shown",
+    "ShownRow",
+    "Similarity",
+    "Smoke",
+    "Store",
+    "Track",
+    "Verified",
+]
+
+Objectives = Annotated[
+    list[str],
+    typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="An objective or a .toml file; repeatable."),
+]
+Track = Annotated[str, typer.Option(metavar="NAME", help="A track or a .toml file.")]
+Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml file.")]
+Verified = Annotated[str, typer.Argument(metavar="[TRACK]", help="A track or a .toml file; by default all with rows.")]
+ShownRow = Annotated[str, typer.Argument(metavar="ROW", help="The start of a row's id, or TRACK:ENTRANT:SEED.")]
+Seeds = Annotated[
+    list[int],
+    typer.Option(
+        "--seed",
+        default_factory=lambda: [0],
+        show_default=False,
+        min=0,
+        metavar="N",
+        help="A seed, 0 if none is given; repeatable.",
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        default_factory=list,
+        show_default=False,
+        metavar="KEY=VALUE",
+        help="A setting to override; repeatable.",
+    ),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        default_factory=list,
+        show_default=False,
+        metavar="FILE",
+        help="A .py file with objectives; repeatable.",
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The folder of finished stages, by default $RETROBENCH_HOME or ~/.cache/retrobench."
+    ),
+]
+Leaderboard = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of rows and tracks, by default ./leaderboards."),
+]
+BenchLeaderboard = Annotated[
+    Path | None, typer.Option("--leaderboard", metavar="DIR", help="The folder of results, by default ./leaderboards.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
+Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
+BaselineName = Annotated[
+    str | None, typer.Option("--baseline", metavar="NAME", help="The entrant to compare with, by default mlm, or bert.")
+]
+ShownMeasures = Annotated[
+    list[str],
+    typer.Option(
+        "--measure", default_factory=list, show_default=False, metavar="M", help="A measure to show; repeatable."
+    ),
+]
+ShownColumns = Annotated[
+    str, typer.Option("--columns", metavar="NAME,...", help="The columns to show beside the measures.")
+]
+Label = Annotated[str, typer.Option(metavar="NAME", help="The label of a LaTeX table.")]
+Caption = Annotated[str, typer.Option(metavar="TEXT", help="The caption of a LaTeX table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
+Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]
+Datasets = Annotated[
+    list[str],
+    typer.Option("--dataset", metavar="ID", help="An ir_datasets id, a folder PATH[:SPLIT], or `beir`; repeatable."),
+]
+Measures = Annotated[
+    list[str],
+    typer.Option(
+        "--measure",
+        default_factory=list,
+        show_default=False,
+        metavar="M",
+        help="A measure, such as nDCG@10 or RR(rel=2)@10, by default the dataset's own; repeatable.",
+    ),
+]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A sentence-transformers or Hugging Face encoder.")]
+Pooling = Annotated[
+    str | None, typer.Option(metavar="cls|mean|...", help="The pooling, if the model does not name it.")
+]
+Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="The prefix in place of the model's prompt.")]
+Length = Annotated[int | None, typer.Option(metavar="N", min=3, help="The most tokens per text.")]
+Similarity = Annotated[str | None, typer.Option(metavar="dot|cos", help="The similarity in place of the model's.")]
+Dtype = Annotated[str | None, typer.Option(metavar="float32|bfloat16|float16", help="The type of the model's numbers.")]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACTORY", help="exact, or a factory string of faiss for an approximate index, such as IVF64,Flat."
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")]
+Judged = Annotated[str | None, typer.Option("--dataset", metavar="ID", help="The dataset of the judgements and rules.")]
+Qrels = Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements in TREC's format.")]
+Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least relevant grade.")]
+PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
+OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
+ClaimedTable = Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")]
+RowsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")]
+PlannedObjective = Annotated[
+    str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective to plan for.")
+]
+Benchmarks = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; by default all but `scale`.")
+]
+Device = Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The device, by default the first GPU.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Check equality on small data, and time nothing.")]
+ResultFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")]

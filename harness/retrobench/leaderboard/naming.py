@@ -1,0 +1,61 @@
+"""
+Rows by their names: the start of an id, or TRACK:ENTRANT:SEED.
+
+* inspect_tracks   every line of the rows of a track, or of all tracks
+* row_name         the name of a row for a reader
+* find_row         the one row with a name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from retrobench.errors import RetrobenchError, unknown
+from retrobench.leaderboard.folders import nearest_files, track_name
+from retrobench.leaderboard.rows import Inspected, Row, inspect
+
+__all__ = ["find_row", "inspect_tracks", "row_name"]
+
+
+def inspect_tracks(track: str = "", leaderboard: Path | None = None) -> dict[Path, list[Inspected]]:
+    """Return the inspected lines of a track's nearest rows by their folder; of every track without `track`."""
+    files = nearest_files("rows.jsonl", leaderboard)
+    if track:
+        name = track_name(Path(track)) if track.endswith(".toml") else track
+        if name not in files:
+            raise unknown("track with rows", name, files, "--leaderboard DIR adds another folder of tracks.")
+        files = {name: files[name]}
+    return {files[name].parent: inspect(files[name]) for name in sorted(files)}
+
+
+def row_name(row: Row) -> str:
+    """Return TRACK:ENTRANT:SEED, with "-" for the seed of a row without one."""
+    seed = "-" if row.seed is None else row.seed
+    return f"{row.track}:{row.entrant}:{seed}"
+
+
+def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspected]:
+    """Return the folder and the line of a row. RetrobenchError for an unknown name, and for one of several rows."""
+    names: set[str] = set()
+    matches: dict[str, tuple[Path, Inspected]] = {}
+    for folder, lines in inspect_tracks("", leaderboard).items():
+        for line in lines:
+            if line.row is None:
+                continue
+            names.add(row_name(line.row))
+            if name and (line.row.id.startswith(name) or row_name(line.row) == name):
+                matches.setdefault(line.row.id, (folder, line))
+    if not matches:
+        raise unknown("row", name, names, "Or give the first 8 digits of its id: `retrobench verify` prints them.")
+    if len(matches) > 1:
+        raise _ambiguous(name, [line.row for _, line in matches.values()])
+    return next(iter(matches.values()))
+
+
+def _ambiguous(name: str, rows: Iterable[Row | None]) -> RetrobenchError:
+    choices = []
+    for row in rows:
+        if row is not None:
+            choices.append(f"{row.id} ({row_name(row)}, {row.representation}, {row.date})")
+    return RetrobenchError(f"{len(choices)} rows are called {name!r}: {', '.join(choices)}. Give an id.")
