@@ -3,6 +3,7 @@ Collections: documents, queries and judgements, and their texts as tokens.
 
 * datasets    load a dataset by its id
 * collection  a dataset with the hashes of its documents, queries and judgements
+* overlap     questions that two datasets share
 * rules       the rule by which each dataset is scored, and the groups of datasets
 * catalogue   ir_datasets: its records and its downloads
 * folder      collections in folders: BEIR's layout, TSV, `dataset.toml`
@@ -24,6 +25,7 @@ from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, l
 from retrobench.data.embedded import MODELS, register, shipped_folder
 from retrobench.data.fetching import fetch_dataset
 from retrobench.data.listing import list_datasets
+from retrobench.data.overlap import Overlap, Questions, find_overlap, read_questions
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, by_length, vocabulary, write_chunks, write_tokens
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "Dataset",
     "Document",
     "FolderDataset",
+    "Overlap",
+    "Questions",
     "TokenChunk",
     "TokenisedTexts",
     "build",
@@ -42,10 +46,12 @@ __all__ = [
     "digest",
     "doctor",
     "fetch_dataset",
+    "find_overlap",
     "list_datasets",
     "load",
     "open_collections",
     "quiet_ir_datasets",
+    "read_questions",
     "register",
     "rules",
     "shipped_folder",
