@@ -96,6 +96,10 @@ BenchLeaderboard = Annotated[
     Path | None, typer.Option("--leaderboard", metavar="DIR", help="The folder of results, by default ./leaderboards.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Test on questions of the training too; the row and its table say so."),
+]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 
@@ -137,6 +141,9 @@ Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least r
 PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
+Against = Annotated[
+    str | None, typer.Option(metavar="ID", help="A dataset to train on; questions that it shares are a fault.")
+]
 ClaimedTable = Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")]
 RowsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")]
 PlannedObjective = Annotated[
@@ -179,6 +186,7 @@ def run(
     store: Store = None,
     leaderboard: Leaderboard = None,
     fresh: Fresh = False,
+    allow_overlap: AllowOverlap = False,
 ) -> None:
     """Train and measure objectives under one track."""
     from retrobench import leaderboard as board
@@ -186,7 +194,8 @@ def run(
 
     _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
-    swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
+    request = runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap)
+    swept = runs.sweep(request)
     _print(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 
@@ -315,12 +324,16 @@ def data_fetch(id: OneId) -> None:
 
 
 @data.command("check")
-def data_check(id: OneId, json: OneJson = False) -> None:
-    """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault."""
+def data_check(id: OneId, against: Against = None, json: OneJson = False) -> None:
+    """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault.
+
+    With --against, a question that the dataset shares with the training is a fault too. Two questions are the same
+    where two of three agree: id, text, a relevant document.
+    """
     from retrobench.data import doctor
 
     _prepare()
-    report = doctor.check(id)
+    report = doctor.check(id, against)
     _print(report.json() if json else report.text())
     raise typer.Exit(report.exit_code)
 
