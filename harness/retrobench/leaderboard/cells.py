@@ -17,6 +17,7 @@ from typing import Any
 
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure, Line
+from retrobench.leaderboard.overlaps import overlap_notes
 from retrobench.scoring import ALPHA, Pair
 
 __all__ = [
@@ -145,7 +146,7 @@ def notes(comparison: Comparison) -> list[str]:
     """Return the sentences under a comparison: its numbers, its test, and the differences the test did not show."""
     if not comparison.columns:
         return []
-    sentences = [_about_means(comparison)]
+    sentences = [_about_means(comparison), *overlap_notes(comparison)]
     if comparison.superseded:
         sentences.append(f"Rows left out because a later one has the same entrant and seed: {comparison.superseded}.")
     if comparison.tested:
