@@ -176,6 +176,31 @@ def test_negatives_of_unknown_queries(refuse: Refuse, track: tiny.Tiny) -> None:
     )
 
 
+def test_a_test_on_questions_of_the_training(refuse: Refuse) -> None:
+    error = refuse("--set", "evaluate.datasets=['data:test', 'data:train']", objectives=["bm25", "mlm"])
+    assert error == (
+        "50 of the 50 questions of data:train (q0, q1, q2, ...) are questions of data:train, which finetune.queries "
+        "trains on. Name other questions in the track, or add --allow-overlap: the row and its table then say so."
+    )
+
+
+def test_a_test_on_questions_of_the_validation(refuse: Refuse) -> None:
+    assert refuse("--set", "evaluate.select=data:test").startswith(
+        "15 of the 15 questions of data:test (q65, q66, q67, ...) are questions of data:test, which evaluate.select "
+        "chooses the round on. "
+    )
+
+
+def test_a_test_on_a_copy_of_training_questions(refuse: Refuse, track: tiny.Tiny) -> None:
+    copy = shutil.copytree(track.data, Path("copy"))
+    rows = [json.loads(line) for line in (copy / "queries.jsonl").read_text().splitlines()]
+    tiny.write_lines(copy / "queries.jsonl", [{"_id": f"n{row['_id']}", "text": f"{row['text']}?"} for row in rows])
+    judgements = (track.data / "qrels" / "train.tsv").read_text().replace("\nq", "\nnq")
+    (copy / "qrels" / "test.tsv").write_text(judgements)
+    text = refuse("--set", "evaluate.datasets=['copy']")
+    assert text.startswith("50 of the 50 questions of copy (nq0, nq1, nq2, ...) are questions of data:train, ")
+
+
 FILES = {
     "pretrain key": (
         "learning_rate = 1e-3",

@@ -23,6 +23,8 @@ import typer
 
 from retrobench.cli.groups import Grouped
 from retrobench.cli.options import (
+    Against,
+    AllowOverlap,
     AsJson,
     BaselineName,
     BenchLeaderboard,
@@ -124,6 +126,7 @@ def run(
     store: Store = None,
     leaderboard: Leaderboard = None,
     fresh: Fresh = False,
+    allow_overlap: AllowOverlap = False,
 ) -> None:
     """Train and measure objectives under one track."""
     from retrobench import leaderboard as board
@@ -131,7 +134,8 @@ def run(
 
     _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
-    swept = runs.sweep(runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh))
+    request = runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap)
+    swept = runs.sweep(request)
     _print(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 
@@ -289,12 +293,16 @@ def data_fetch(id: OneId) -> None:
 
 
 @data.command("check")
-def data_check(id: OneId, json: OneJson = False) -> None:
-    """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault."""
+def data_check(id: OneId, against: Against = None, json: OneJson = False) -> None:
+    """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault.
+
+    With --against, a question that the dataset shares with the training is a fault too. Two questions are the same
+    where two of three agree: id, text, a relevant document.
+    """
     from retrobench.data import doctor
 
     _prepare()
-    report = doctor.check(id)
+    report = doctor.check(id, against)
     _print(report.json() if json else report.text())
     raise typer.Exit(report.exit_code)
 

@@ -102,6 +102,10 @@ BenchLeaderboard = Annotated[
     Path | None, typer.Option("--leaderboard", metavar="DIR", help="The folder of results, by default ./leaderboards.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Test on questions of the training too; the row and its table say so."),
+]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 BaselineName = Annotated[
     str | None, typer.Option("--baseline", metavar="NAME", help="The entrant to compare with, by default mlm, or bert.")
@@ -155,6 +159,9 @@ Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least r
 PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
+Against = Annotated[
+    str | None, typer.Option(metavar="ID", help="A dataset to train on; questions that it shares are a fault.")
+]
 ClaimedTable = Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")]
 RowsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")]
 PlannedObjective = Annotated[

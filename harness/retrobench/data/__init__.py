@@ -3,6 +3,7 @@ Collections: documents, queries and judgements, and their texts as tokens.
 
 * datasets    load a dataset by its id
 * collection  a dataset with the hashes of its documents, queries and judgements
+* overlap     questions that two datasets share
 * rules       the rule by which each dataset is scored, and the groups of datasets
 * clusters    queries that depend on each other
 * catalogue   ir_datasets: its records and its downloads
@@ -26,6 +27,7 @@ from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, l
 from retrobench.data.embedded import MODELS, register, shipped_folder
 from retrobench.data.fetching import fetch_dataset, is_local
 from retrobench.data.listing import list_datasets
+from retrobench.data.overlap import Overlap, Questions, find_overlap, read_questions
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, by_length, vocabulary, write_chunks, write_tokens
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "Dataset",
     "Document",
     "FolderDataset",
+    "Overlap",
+    "Questions",
     "TokenChunk",
     "TokenisedTexts",
     "build",
@@ -44,12 +48,14 @@ __all__ = [
     "digest",
     "doctor",
     "fetch_dataset",
+    "find_overlap",
     "is_local",
     "list_datasets",
     "load",
     "open_collections",
     "query_clusters",
     "quiet_ir_datasets",
+    "read_questions",
     "register",
     "rules",
     "shipped_folder",

@@ -12,13 +12,15 @@ import contextlib
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from retrobench.core import Column, Table, bar
 from retrobench.data import catalogue, folder, rules
 from retrobench.data.census import DocumentCensus, JudgementCensus, QueryCensus
+from retrobench.data.collection import Collection, open_collections
 from retrobench.data.datasets import CatalogueDataset, Dataset, Document, FolderDataset, digest, load, qrels_digest
-from retrobench.data.findings import DatasetFinding, derive
+from retrobench.data.findings import DatasetFinding, about_overlap, by_level, derive
+from retrobench.data.overlap import Questions, find_overlap, read_questions
 from retrobench.data.tables import FaultyFile
 
 __all__ = ["CheckReport", "CheckedDataset", "DatasetPart", "check", "special_rules"]
@@ -131,15 +133,27 @@ class CheckReport:
         return json.dumps(report, indent=2, ensure_ascii=False)
 
 
-def check(dataset_id: str) -> CheckReport:
+def check(dataset_id: str, against: str | None = None) -> CheckReport:
     """Read a dataset to its end, or each member of a group, and return the findings.
 
-    Raise RetrobenchError where a dataset is unknown or cannot be downloaded.
+    A question that the dataset shares with the training dataset `against` is a fault. Raise RetrobenchError where a
+    dataset is unknown or cannot be downloaded.
     """
-    checked = []
-    for member in rules.expand(dataset_id):
-        checked.append(_check(load(member)))
+    members = rules.expand(dataset_id)
+    checked = [_check(load(member)) for member in members]
+    if against:
+        collections = open_collections([*members, against])
+        train = read_questions(collections[against])
+        checked = [_compare(member, train, collections[member.dataset]) for member in checked]
     return CheckReport(dataset_id, tuple(checked))
+
+
+def _compare(checked: CheckedDataset, train: Questions, test: Collection) -> CheckedDataset:
+    """Return a checked dataset with findings about its questions beside those of a training dataset."""
+    if any(finding.kind == "unreadable" for finding in checked.findings):
+        return checked
+    shared = about_overlap(find_overlap(train, read_questions(test)))
+    return replace(checked, findings=by_level([*shared, *checked.findings]))
 
 
 def _check(dataset: Dataset) -> CheckedDataset:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from retrobench.data.census import SHOWN, DocumentCensus, JudgementCensus, Occurrences, QueryCensus
+from retrobench.data.overlap import Overlap
 from retrobench.data.rules import Rule
 
-__all__ = ["DatasetFinding", "derive"]
+__all__ = ["DatasetFinding", "about_overlap", "by_level", "derive"]
 
 LEVELS = ("fault", "warning", "remark")  # worst first
 
@@ -68,8 +69,29 @@ def derive(
         findings += _unmatched_queries(queries, judgements)
     if documents and queries:
         findings += _shared_ids(documents, queries, rule)
-    findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    return tuple(findings)
+    return by_level(findings)
+
+
+def by_level(findings: Iterable[DatasetFinding]) -> tuple[DatasetFinding, ...]:
+    """Return the findings in their order, faults first."""
+    return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+
+
+def about_overlap(overlap: Overlap) -> Iterator[DatasetFinding]:
+    """Yield the findings about a test dataset beside a training dataset. Only shared questions are a fault."""
+    train = overlap.train
+    if count := overlap.questions:
+        text = f"{count:,} of {overlap.total:,} questions are questions of {train}"
+        yield DatasetFinding("fault", "shared-questions", count, text, overlap.examples)
+    else:
+        text = f"none of {overlap.total:,} questions is a question of {train}"
+        yield DatasetFinding("remark", "shared-questions", 0, text)
+    if count := overlap.texts:
+        text = f"{count:,} questions have the text of a question of {train} about other documents"
+        yield DatasetFinding("remark", "shared-question-texts", count, text)
+    if count := overlap.documents:
+        text = f"{count:,} relevant documents are relevant to questions of {train} too"
+        yield DatasetFinding("remark", "shared-relevant-documents", count, text)
 
 
 def _count_mismatch(name: str, count: int, published: int | None) -> Iterator[DatasetFinding]:

@@ -62,7 +62,10 @@ def row(
         cost=_cost(by_role),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
-        facts={name: {**stages.facts(scored), **reading} for name, scored in result.scores.items()},
+        facts={
+            name: {**stages.facts(scored), **reading, **_training_facts(experiment, inputs, name)}
+            for name, scored in result.scores.items()
+        },
         round=result.round if track.evaluate.rounds == "every" else "",
         negatives=result.encoder.cost["negatives"] if result.encoder else 0.0,
     )
@@ -139,6 +142,15 @@ def _reading(experiment: Experiment) -> dict[str, Any]:
         "similarity": "cos" if is_unit else "dot",
         "precision": resolve_precision(track.finetune.precision),
     }
+
+
+def _training_facts(experiment: Experiment, inputs: stages.Inputs, dataset: str) -> dict[str, Any]:
+    """Return what the training read of a test dataset: questions that it shares with it, and its passages."""
+    facts = inputs.overlaps.facts(dataset)
+    test_corpus = inputs.collections[dataset].corpus.hash
+    if any(inputs.collections[name].corpus.hash == test_corpus for name in experiment.corpora):
+        facts["pretrained_on"] = True
+    return facts
 
 
 def _content(experiment: Experiment, inputs: stages.Inputs) -> dict[str, str]:

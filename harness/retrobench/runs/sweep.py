@@ -28,6 +28,7 @@ class Request(NamedTuple):
     leaderboard: Path | None = None
     plugins: Sequence[Path] = ()
     fresh: bool = False
+    allow_overlap: bool = False  # of test questions with training questions
 
 
 class Swept(NamedTuple):
@@ -43,11 +44,12 @@ def sweep(request: Request) -> Swept:
     file = leaderboard.locate(request.track, request.leaderboard)
     track = read_track(file, leaderboard.track_name(file), request.overrides)
     runs = _runs(request, track)
-    all_inputs = stages.open_inputs([run.experiment for run in runs])
+    all_inputs = stages.open_inputs([run.experiment for run in runs], request.allow_overlap)
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
     store = Store(request.store or default_root(), request.fresh)
     rows: list[Row] = []
+    _say_overlaps(all_inputs)
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
     for run, inputs in zip(runs, all_inputs, strict=True):
         entrant = run.experiment.entrant
@@ -63,6 +65,15 @@ def sweep(request: Request) -> Swept:
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
     return Swept(rows, folder, paths)
+
+
+def _say_overlaps(all_inputs: Sequence[stages.Inputs]) -> None:
+    """Print one line for each two datasets that share questions."""
+    sentences: dict[str, None] = {}
+    for inputs in all_inputs:
+        sentences |= dict.fromkeys(inputs.overlaps.sentences())
+    for sentence in sentences:
+        say(f"== {sentence}")
 
 
 class _Run(NamedTuple):
@@ -88,6 +99,8 @@ def _command(request: Request, objective: str, seed: int) -> str:
         words += ["--set", override]
     for file in request.plugins:
         words += ["--plugin", str(file)]
+    if request.allow_overlap:
+        words.append("--allow-overlap")
     if processes.size() > 1:
         words = ["torchrun", "--no-python", "--nproc-per-node", str(processes.size()), *words]
     return shlex.join(words)

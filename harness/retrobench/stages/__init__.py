@@ -19,6 +19,7 @@ from retrobench.stages.encode import encode
 from retrobench.stages.finetune import finetune
 from retrobench.stages.inputs import Base, Inputs, open_base, open_inputs
 from retrobench.stages.mine import mine
+from retrobench.stages.overlaps import Overlaps
 from retrobench.stages.pretrain import pretrain
 from retrobench.stages.score import facts, per_query, score, scores
 from retrobench.stages.search import search
@@ -32,6 +33,7 @@ __all__ = [
     "VALIDATION_DEPTH",
     "Base",
     "Inputs",
+    "Overlaps",
     "TrainingTexts",
     "Work",
     "choose",

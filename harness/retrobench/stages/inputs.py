@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrobench.config import Baseline, Entrant, Experiment
@@ -15,6 +15,7 @@ from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.model import FAMILIES
 from retrobench.retrieval import EXACT, check_index, find
+from retrobench.stages.overlaps import OverlapCheck, Overlaps
 from retrobench.store import Source, read_objective
 
 __all__ = ["Base", "Inputs", "model_files", "open_base", "open_inputs", "open_teacher"]
@@ -43,17 +44,20 @@ class Inputs:
     collections: Mapping[str, Collection]  # by dataset id
     base: Base | None  # None for a baseline
     teacher: Source | None  # a cross-encoder
+    overlaps: Overlaps = field(default_factory=Overlaps)  # of the test with the training
 
 
-def open_inputs(experiments: Sequence[Experiment]) -> list[Inputs]:
+def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) -> list[Inputs]:
     """Return the inputs of each experiment. Experiments share corpora, bases and teachers, which are read once.
 
-    RetrobenchError for an unusable dataset, model or index.
+    RetrobenchError for an unusable dataset, model or index, and for a test on questions of the training, unless
+    `allow_overlap`.
     """
     names: dict[str, None] = {}
     for experiment in experiments:
         names |= dict.fromkeys(_datasets(experiment))
     collections = open_collections(names)
+    overlap_check = OverlapCheck(collections, allow_overlap)
     bases: dict[str, Base] = {}
     teachers: dict[str, Source] = {}
     opened = []
@@ -71,7 +75,8 @@ def open_inputs(experiments: Sequence[Experiment]) -> list[Inputs]:
         teacher = experiment.track.distil.teacher
         if teacher and teacher not in teachers:
             teachers[teacher] = open_teacher(teacher)
-        opened.append(Inputs(collections, bases[name], teachers.get(teacher)))
+        overlaps = overlap_check.check(experiment)  # last, because it reads every question
+        opened.append(Inputs(collections, bases[name], teachers.get(teacher), overlaps))
     return opened
 
 
