@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row, shifted
@@ -102,6 +103,42 @@ def test_one_line_for_each_entrant_representation_and_settings() -> None:
         ("bert", "cls", 1),
     ]
     assert table.baseline == 3
+
+
+CHECKPOINT = {"name": "authors/model", "label": "model@aaaaaaaa", "revision": ""}
+# Fields in which two rows of one name and equal settings differ, and the name of that difference.
+NAMESAKES: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "source": ({"objective_source": "a" * 64}, {"objective_source": "b" * 64}),
+    "checkpoint": (
+        {"checkpoint": {**CHECKPOINT, "hash": "a" * 20}},
+        {"checkpoint": {**CHECKPOINT, "hash": "b" * 20}},
+    ),
+    "base": ({"content": {"base": "a" * 20}}, {"content": {"base": "b" * 20}}),
+    "wiki passages": ({"content": {"wiki passages": "a" * 20}}, {"content": {"wiki passages": "b" * 20}}),
+}
+
+
+@pytest.mark.parametrize("name", NAMESAKES)
+def test_rows_of_one_name_that_are_of_different_things_are_lines_of_their_own(name: str) -> None:
+    first, second = NAMESAKES[name]
+    rows = [
+        row("dupmae", 0, [0.4], **first),
+        row("dupmae", 0, [0.2], **second),
+        row("dupmae", 1, [0.2], **second),
+    ]
+    table = only(compare(rows))
+    assert entrants_of(table) == [f"dupmae ({name}=aaaaaaaa)", f"dupmae ({name}=bbbbbbbb)"]
+    assert [line.seeds for line in table.lines] == [[0], [0, 1]]
+    assert table.superseded == 0
+    same = only(compare(rows[1:]))
+    assert entrants_of(same) == ["dupmae"], "nothing to tell apart"
+
+
+def test_a_checkpoint_and_a_training_of_one_name_are_lines_of_their_own() -> None:
+    released = row("dupmae", 0, [0.4], checkpoint={**CHECKPOINT, "hash": "a" * 20})
+    table = only(compare([released, row("dupmae", 0, [0.2])]))
+    assert [line.seeds for line in table.lines] == [[0], [0]]
+    assert entrants_of(table)[0] == "dupmae (checkpoint=aaaaaaaa)"
 
 
 OVERRIDES = {"pretrain.steps": 20, "base": "tiny"}
