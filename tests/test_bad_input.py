@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from retrobench import cli
+from retrobench.leaderboard import read
 
 COMMAND = [sys.executable, "-c", "from retrobench.cli import main; main()"]
 
@@ -54,7 +55,7 @@ def refuse(track: tiny.Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
         finished = {path.parent.name for path in track.store.glob("*/*") if path.is_dir() and not path.suffix}
         assert finished == set(stages)
         assert bool(progress) == bool(stages), "without a stage, only the error is printed"
-        assert not list(Path("boards").rglob("*.jsonl"))
+        assert not [path for path in Path("boards").rglob("*.jsonl") if path.is_file()]
         return error.removeprefix("Error: ")
 
     return call
@@ -341,14 +342,37 @@ def test_shards_for_an_objective_that_couples_its_batch(refuse: Refuse) -> None:
     )
 
 
-def test_damaged_rows_are_refused_before_the_training(track: tiny.Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_rows_are_named_and_left_out(track: tiny.Tiny) -> None:
     rows = track.boards / "tiny" / "rows.jsonl"
     rows.parent.mkdir(parents=True)
-    rows.write_text('{"track": "tiny"')
-    result = call(track.options("mlm"))
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith(f"Error: {rows}:1: not JSON (") and result.stderr.count("\n") == 1
-    assert not track.store.exists() and rows.read_text() == '{"track": "tiny"'
+    damaged = b'{"track": "tiny"\n\xff\n'
+    rows.write_bytes(damaged)
+    result = call(track.options("bm25"))
+    assert result.returncode == 0, result.stderr
+    lines = result.stderr.splitlines()
+    for number in (1, 2):
+        prefix = f"{rows}:{number}: left out, because it is not JSON ("
+        assert any(line.startswith(prefix) for line in lines)
+    content = rows.read_bytes()
+    assert content.startswith(damaged), "nothing is lost that somebody may restore"
+    (row,) = read(rows.parent)
+    assert row.entrant == "bm25"
+
+
+def test_a_folder_where_the_rows_should_be_is_refused_before_the_training(refuse: Refuse, track: tiny.Tiny) -> None:
+    rows = track.boards / "tiny" / "rows.jsonl"
+    rows.mkdir(parents=True)
+    text = refuse()
+    assert text == f"Cannot write rows to {rows}. Mend it, or give another --leaderboard DIR."
+    assert not track.store.exists()
+
+
+def test_a_file_where_the_leaderboard_should_be_is_refused_before_the_training(
+    refuse: Refuse, track: tiny.Tiny
+) -> None:
+    track.boards.write_text("mine")
+    assert refuse().startswith(f"Cannot write rows to {track.boards.resolve()}. ")
+    assert not track.store.exists()
 
 
 def call(words: Sequence[str], *prefix: str) -> subprocess.CompletedProcess[str]:

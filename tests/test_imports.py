@@ -92,7 +92,7 @@ def test_changes_are_seen(tmp_path: Path) -> None:
         "forks": "import os; os.register_at_fork(before=print)",
         "warnings": "import warnings; warnings.simplefilter('ignore', ResourceWarning)",
         "streams": "import io, sys; kept, sys.stdin = sys.stdin, io.StringIO()",
-        "deterministic": "import torch; torch.use_deterministic_algorithms(True)",
+        "deterministic": "import torch; torch.utils.deterministic.fill_uninitialized_memory = False",
     }
     for name, code in forbidden.items():
         (tmp_path / f"changes_{name}.py").write_text(code)

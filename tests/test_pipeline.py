@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from batches import Fixed, fixed, rivals_of, texts_of
+from batches import Fixed, fixed, rivals_of, shard_of, texts_of
 
 from retrobench import pipeline
 from retrobench.config import Experiment, Reading
@@ -362,7 +362,7 @@ def test_a_masked_passage_does_not_change_the_loss() -> None:
     queries = torch.tensor([[2.0], [4.0]])
     passages = torch.tensor([[1.0], [3.0], [9.0]])
     batch = fixed(queries, passages, [[0, 2], [1, -1]])
-    step = model(0.0, batch)
+    step = model(0.0, [shard_of(batch)])
     first_loss = -1 + np.log(np.exp([1, 3]).sum())
     second_loss = -6 + np.log(np.exp([2, 6, 18]).sum())
     loss = step.losses["contrastive"].item()

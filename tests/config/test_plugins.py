@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
@@ -109,7 +110,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Install one module as a distribution, under a module name that no other test uses."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def install(distribution: str, source: str = TOY, *, point: str = "toy", origin: str = "") -> Path:
+    def install(
+        distribution: str, source: str = TOY, *, point: str = "toy", origin: str = "", files: Sequence[str] = ()
+    ) -> Path:
+        """Write the distribution. Its record names the module and `files`, which the caller writes."""
         folder = tmp_path / f"{distribution}-{next(numbers)}"
         module = folder / f"{distribution}_{next(numbers)}.py"
         info = folder / f"{distribution}-1.0.dist-info"
@@ -117,6 +121,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         module.write_text(source)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[retrobench]\n{point} = {module.stem}\n")
+        record = [module.name, *files]
+        (info / "RECORD").write_text("".join(f"{name},,\n" for name in record))
         if origin:
             (info / "direct_url.json").write_text(origin)
         sys.path.insert(0, str(folder))
@@ -138,7 +144,7 @@ def test_a_distribution_gives_an_objective(install: Install) -> None:
     assert row.version == "1.0"
     assert row.paper == "A, B 2020"
     assert (row.status, row.reason) == ("ok", "")
-    assert row.code == "acme 1.0"
+    assert re.fullmatch("[0-9a-f]{64}", row.code)
     assert find_objective("toy", discover()).objective is row.objective
 
 
@@ -228,21 +234,71 @@ def test_a_plugin_that_prints_leaves_standard_output_alone(
     assert capsys.readouterr() == ("", "hello\n")
 
 
-def test_an_editable_install_is_known_by_its_source(install: Install) -> None:
-    origin = {"url": "file:///", "dir_info": {"editable": True}}
-    module = install("acme", TOY, origin=json.dumps(origin))
-    (original,) = rows_of("acme")
-    assert len(original.code) == 64
+ORIGINS = {
+    "index": "",
+    "local folder": json.dumps({"url": "file:///", "dir_info": {}}),
+    "editable": json.dumps({"url": "file:///", "dir_info": {"editable": True}}),
+}
+
+
+def code_of(distribution: str) -> str:
+    (row,) = rows_of(distribution)
+    assert (row.version, row.status, row.reason) == ("1.0", "ok", "")
+    return row.code
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_two_builds_of_one_version_are_told_apart_by_their_source(origin: str, install: Install) -> None:
+    module = install("acme", TOY, origin=ORIGINS[origin])
+    original = code_of("acme")
+    assert re.fullmatch("[0-9a-f]{64}", original)
     module.write_text(TOY + "# changed\n")
-    (changed,) = rows_of("acme")
-    assert changed.code != original.code
+    assert code_of("acme") != original
+    module.write_text(TOY)
+    assert code_of("acme") == original
 
 
-def test_a_local_but_copied_install_is_known_by_its_version(install: Install) -> None:
-    origin = {"url": "file:///", "dir_info": {}}
-    install("acme", TOY, origin=json.dumps(origin))
-    (row,) = rows_of("acme")
-    assert row.code == "acme 1.0"
+USES = TOY + "\n\ndef use():\n    import acme_layers, bolt_layers\n"
+
+
+def test_a_helper_of_the_same_distribution_counts(install: Install) -> None:
+    module = install("acme", USES, files=["acme_layers.py"])
+    helper = module.with_name("acme_layers.py")
+    helper.write_text("a = 1\n")
+    original = code_of("acme")
+    helper.write_text("a = 2\n")
+    assert code_of("acme") != original
+
+
+def test_a_helper_package_of_the_same_distribution_counts(install: Install) -> None:
+    module = install("acme", USES, files=["acme_layers/__init__.py", "acme_layers/deep.py"])
+    package = module.with_name("acme_layers")
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    original = code_of("acme")
+    (package / "deep.py").write_text("a = 2\n")
+    assert code_of("acme") != original
+
+
+def test_another_distribution_in_the_folder_does_not_count(install: Install) -> None:
+    module = install("acme", USES, files=["acme_layers.py"])
+    module.with_name("acme_layers.py").write_text("a = 1\n")
+    stranger = module.with_name("bolt_layers.py")
+    stranger.write_text("a = 1\n")
+    original = code_of("acme")
+    stranger.write_text("a = 2\n")
+    assert code_of("acme") == original
+
+
+def test_retrobench_itself_does_not_count(install: Install) -> None:
+    """Built-in plugins are of its distribution. Its version stands in every key."""
+    module = install("acme", TOY, files=["retrobench/objective.py"])
+    package = module.with_name("retrobench")
+    package.mkdir()
+    (package / "objective.py").write_text("a = 1\n")
+    original = code_of("acme")
+    (package / "objective.py").write_text("a = 2\n")
+    assert code_of("acme") == original
 
 
 def test_a_file_gives_an_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

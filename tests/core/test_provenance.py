@@ -94,6 +94,24 @@ def test_a_copy_inside_somebodys_checkout_has_no_commit(package: str, tmp_path: 
     assert commit(checkout(tmp_path, package), package) == ""
 
 
+@pytest.mark.parametrize("package", [".venv/lib/python3/site-packages/retrobench/core", "harness/retrobench/core"])
+def test_a_wheel_carries_its_commit(package: str, tmp_path: Path) -> None:
+    """The commit stands in the package, so that no git is needed."""
+    folder = tmp_path / package
+    folder.mkdir(parents=True)
+    shutil.copy(provenance.__file__, folder)
+    assert commit(tmp_path, package) == ""
+    (folder.parent / "commit.txt").write_text("f00dfeed+\n")
+    assert commit(tmp_path, package) == "f00dfeed+"
+
+
+@needs_git
+def test_the_carried_commit_comes_before_that_of_a_checkout(tmp_path: Path) -> None:
+    head = git(checkout(tmp_path), "rev-parse", "HEAD")
+    (tmp_path / "harness" / "retrobench" / "commit.txt").write_text("f00dfeed\n")
+    assert commit(tmp_path) == "f00dfeed" != head
+
+
 @needs_git
 def test_no_commit_where_git_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout(tmp_path)

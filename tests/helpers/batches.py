@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from retrobench.model.encoder import Embeddings
+from retrobench.training.batches import Shard
 from retrobench.training.contrastive import _rivals
 from retrobench.training.examples import ContrastiveBatch, TextGroup, TextGroups
 
@@ -23,6 +25,11 @@ def texts_of(texts: TextGroups) -> list[tuple[int, ...]]:
 def rivals_of(batch: ContrastiveBatch) -> Tensor:
     """Return a mask of the passages that compete for each query, [B, P]."""
     return _rivals(batch.documents, batch.answers, torch.arange(len(batch.answers)))
+
+
+def shard_of(batch: ContrastiveBatch) -> Shard:
+    """Return a batch as its only shard; dropout is drawn from a fixed seed."""
+    return Shard(np.arange(len(batch.answers)), 7, batch, tokens=0.0)
 
 
 class Fixed(torch.nn.Module):

@@ -80,17 +80,17 @@ def row(entrant: str = "bert", seed: int | None = 0, values: Sequence[float] = (
     return replace(plain, **changed)
 
 
-def filled(folder: Path, lines: Mapping[str, Mapping[str, float]]) -> Path:
-    """Append three equal seeds of each entrant to a track's folder, from values by query, and return the folder."""
+def filled(folder: Path, lines: Mapping[str, Mapping[str, float]], seeds: int = 3) -> Path:
+    """Append equal seeds of each entrant to a track's folder, from values by query, and return the folder."""
     for entrant, values in lines.items():
-        for seed in range(3):
+        for seed in range(seeds):
             append(folder, row(entrant, seed, [mean(values)]), {DATASET: {"MRR@10": values}})
     return folder
 
 
-def entrants(folder: Path) -> Path:
+def entrants(folder: Path, seeds: int = 3) -> Path:
     """Fill a track's folder with three entrants: retromae beats the others, mlm and bert do not differ."""
-    return filled(folder, {"bert": BERT, "mlm": MLM, "retromae": RETROMAE})
+    return filled(folder, {"bert": BERT, "mlm": MLM, "retromae": RETROMAE}, seeds)
 
 
 def facts(**changed: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def catalogued(name: str, folder: Path, ids: str, qrels: Qrels, monkeypatch: pyt
 def reproduced(folder: Path, measured: Sequence[Row], table: str) -> list[dict[str, Any]]:
     """Return the cells of a table of claims, compared with rows."""
     file = folder / "rows.jsonl"
-    lines = [row.to_json() + "\n" for row in measured]
+    lines = []
+    for row in measured:
+        lines.append(replace(row, id=row.digest()).to_json() + "\n")
     file.write_text("".join(lines))
     report = reproduce(table, "json", file, folder)
     cells: list[dict[str, Any]] = []

@@ -131,6 +131,16 @@ def test_without_a_baseline_nothing_is_said_about_one(tmp_path: Path) -> None:
         compare(read(tmp_path), baseline="mlm")
 
 
+CHECKPOINT = {"name": "authors/model", "label": "model@aaaaaaaa", "revision": ""}
+
+
+def test_a_checkpoint_and_a_training_of_one_name_are_lines_of_their_own() -> None:
+    released = row("dupmae", 0, [0.4], checkpoint={**CHECKPOINT, "hash": "a" * 20})
+    table = only(compare([released, row("dupmae", 0, [0.2])]))
+    assert [line.seeds for line in table.lines] == [[0], [0]]
+    assert entrants_of(table)[0] == "dupmae (checkpoint=aaaaaaaa)"
+
+
 OVERRIDES = {"pretrain.steps": 20, "base": "tiny"}
 UNLIKE_ROWS = [
     row("mlm", overrides=OVERRIDES, identity="fedcba9876543210"),

@@ -9,7 +9,7 @@ import pytest
 from leaderboard_rows import row
 from plans import BOX, H200, card_for, find_stage, plan_needs, tiny_training
 
-from retrobench.leaderboard.rows import append
+from retrobench.leaderboard.rows import append, read
 from retrobench.plan import costs, machines
 from retrobench.plan.costs import Fit, find_gradient_cache, fit_step
 from retrobench.plan.needs import Kind, StageNeeds, WorkItem
@@ -146,6 +146,10 @@ def test_a_processor_without_rows_has_default_shares(mini_with_a_row: Path) -> N
 
 
 def test_the_shipped_rows_give_shares() -> None:
-    shares = machines.read_shares(1e12, None, "Intel(R) Xeon(R) Processor")
-    assert 0 < shares.finetune <= 1
+    shipped = [row for row in read(MINI) if row.objective == "retromae"]
+    processor = str(shipped[0].hardware["processor"])
+    shares = machines.read_shares(1e12, MINI.parent, processor)
+    for share in (shares.pretrain, shares.finetune, shares.encode):
+        assert 0 < share <= 1
     assert shares.source.startswith("measured: ")
+    assert shares.source.endswith(f" rows of mini on {processor}")

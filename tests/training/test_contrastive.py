@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import works
-from batches import rivals_of, texts_of
+from batches import rivals_of, shard_of, texts_of
 from processes import launch
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +20,6 @@ from retrobench.config import Reading, Representations
 from retrobench.model.encoder import Encoder
 from retrobench.model.loading import load_backbone
 from retrobench.objective import Vocabulary
-from retrobench.training.batches import Shard
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.examples import Candidates, ContrastiveBatch, ContrastiveBatches, Examples, TextGroups
 
@@ -60,11 +59,6 @@ def batch_of(examples: Examples, group_tokens: int, rows: np.ndarray = ROWS) -> 
     candidates = np.add.outer(first_candidates, np.arange(4, dtype=np.int32)) % 58
     batches = batches_of(examples, candidates, group_tokens)
     return batches.collate(rows, torch.Generator().manual_seed(3))
-
-
-def shard_of(batch: ContrastiveBatch) -> Shard:
-    """Return a batch as its only shard; dropout is drawn from a fixed seed."""
-    return Shard(np.arange(len(batch.answers)), 7, batch, tokens=0.0)
 
 
 def model_of(base: Path, representation: str, gradient_cache: int = 0) -> Contrastive:

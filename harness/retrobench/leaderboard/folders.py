@@ -64,8 +64,12 @@ def check_writable(folder: Path) -> None:
     """Check that rows can be appended in `folder`, which may not exist yet. RetrobenchError names the obstacle."""
     file = folder / "rows.jsonl"
     for path in (file, folder, *folder.resolve().parents):
-        if path.exists():
-            if not os.access(path, os.W_OK) or (path != file and not path.is_dir()):
-                raise RetrobenchError(f"Cannot write rows to {path}. Mend it, or give another --leaderboard DIR.")
-            if path != file:
-                return
+        if not path.exists():
+            continue
+        of_its_kind = path.is_dir()
+        if path == file:
+            of_its_kind = path.is_file()
+        if not of_its_kind or not os.access(path, os.W_OK):
+            raise RetrobenchError(f"Cannot write rows to {path}. Mend it, or give another --leaderboard DIR.")
+        if path != file:
+            return

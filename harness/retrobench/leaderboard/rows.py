@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from retrobench.core import atomic_write, say
 from retrobench.errors import RetrobenchError
@@ -39,6 +39,7 @@ class UnlikeError(RetrobenchError):
 
 SCHEMA = 1  # of rows; a reader refuses rows of another
 ORDERED = ("measures", "cost")  # fields whose keys have an order with a meaning
+ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS
 ROUNDING = 1e-9  # between a measure and the mean of its values by query
 
 
@@ -118,12 +119,12 @@ class Inspected(NamedTuple):
 def inspect(file: Path) -> list[Inspected]:
     """Return every line of a file of rows, checked: types, id, kept files, means over the values by query."""
     try:
-        lines = file.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
         raise RetrobenchError(f"Cannot read rows from {file}: {error}. Name a rows.jsonl of a track.") from error
     inspected = []
     for number, line in enumerate(lines, 1):
-        if not line:
+        if not line.strip():
             continue
         row, fault = _parse(line)
         faults: tuple[str, ...] = (fault,)
@@ -138,7 +139,9 @@ def read_file(file: Path) -> dict[str, Row]:
     rows = {}
     for location, row, faults in inspect(file):
         if faults or row is None:
-            say(f"{location}: left out, because {faults[0]}. Restore the line: rows are appended, never edited.")
+            say(
+                f"{location}: left out, because {'; '.join(faults)}. Restore the line: rows are appended, never edited."
+            )
         else:
             rows[location] = row
     return rows
@@ -173,6 +176,7 @@ def append(folder: Path, row: Row, per_query: PerQuery) -> Row:
     from filelock import FileLock
 
     file = folder / "rows.jsonl"
+    row.to_json()  # a non-finite number raises ValueError before any file is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
@@ -192,16 +196,16 @@ def append(folder: Path, row: Row, per_query: PerQuery) -> Row:
 
 def _append_line(file: Path, line: str) -> None:
     # The whole file is written anew, since an append in place can be cut short within a line.
-    text = file.read_text("utf-8") if file.exists() else ""
-    if text and not text.endswith("\n"):
-        text += "\n"
-    atomic_write(file, f"{text}{line}\n")
+    content = file.read_bytes() if file.exists() else b""
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    atomic_write(file, content + line.encode() + b"\n")
 
 
-def _parse(line: str) -> tuple[Row | None, str]:
+def _parse(line: bytes) -> tuple[Row | None, str]:
     """Return the row of a line, or None with the fault."""
     try:
-        document = json.loads(line)
+        document = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
         return None, f"it is not JSON ({error})"
     if not isinstance(document, dict):
@@ -213,11 +217,17 @@ def _parse(line: str) -> tuple[Row | None, str]:
         return None, f"it lacks {', '.join(missing)}"
     for name in FIELDS:
         try:
-            check_type(document[name], TYPES[name])
+            check_type(document[name], TYPES[name], collection_check_strategy=ALL_ITEMS)
         except TypeCheckError as error:
-            return None, f"its {name} is {document[name]!r} ({error})"
+            reason = " ".join(str(error).split())  # in one line
+            return None, f"its {name} is {document[name]!r} ({reason})"
     values = {name: document.pop(name) for name in FIELDS}
     return Row(**values, later=document), ""
+
+
+def _refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and the infinities, which Python's reader takes for numbers."""
+    raise ValueError(f"{name} is no number")
 
 
 def _faults(folder: Path, row: Row) -> Iterator[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from retrobench.config import Distil, Experiment, Finetune
 from retrobench.core import processes
 from retrobench.model import Encoder, load_backbone, load_tokenizer
 from retrobench.stages.training_texts import TrainingTexts
@@ -67,33 +68,14 @@ def finetune(
         batches = Batches(batch_maker.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
         model = Contrastive(encoder, settings.temperature, distil, settings.performance.gradient_cache)
         label = f"finetune {entrant.name}"
-        cost = train(
-            model,
-            batches,
-            batch_maker.collate,
-            settings,
-            folder,
-            experiment.seed,
-            batch_maker.names,
-            label,
-            couples=True,
-        )
+        collate, names = batch_maker.collate, batch_maker.names
+        cost = train(model, batches, collate, settings, folder, experiment.seed, names, label, couples=True)
         if processes.leads():
             encoder.save(folder, load_tokenizer(tokenizer.path), settings.reading.passage_length)
             discard(folder)
         return {**cost, "negatives": model.negatives}
 
-    recipe = {
-        "revision": REVISION,
-        "round": round_name,
-        "representation": entrant.representation,
-        **asdict(replace(track.representation, stored="float32")),  # vectors are stored only after fine-tuning
-        **asdict(settings),
-        "judgements": texts.collection.qrels_hash,
-        "seed": experiment.seed,
-        "processes": processes.size(),
-        "distil": {**asdict(distil), "teacher": "", "scores": ""} if distil else None,  # the sources hold their content
-    }
+    recipe = {**_recipe(experiment, settings, round_name, distil), "judgements": texts.collection.qrels_hash}
     sources = [start, texts.documents, texts.queries, tokenizer]
     if negatives is not None:
         sources.append(negatives)
@@ -101,3 +83,21 @@ def finetune(
     return work.store.ensure(
         "finetune", recipe, sources, make, detail=round_name, resumes=True, together=True, label=label
     )
+
+
+def _recipe(experiment: Experiment, settings: Finetune, round_name: RoundName, distil: Distil | None) -> dict[str, Any]:
+    """Return everything that decides the weights of a round, beside its sources and judgements."""
+    representations = replace(experiment.track.representation, stored="float32")  # stored only after fine-tuning
+    teaching = None
+    if distil is not None:
+        teaching = {**asdict(distil), "teacher": "", "scores": ""}  # the sources hold their content
+    return {
+        "revision": REVISION,
+        "round": round_name,
+        "representation": experiment.neural.representation,
+        **asdict(representations),
+        **asdict(settings),
+        "seed": experiment.seed,
+        "processes": processes.size(),
+        "distil": teaching,
+    }
