@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import CLAIMS, board, cells, measured
+from rows import CLAIMS, TRACK, board, cells, measured, write_track
 
 from retrobench.data.rules import GROUPS, MEANS
 from retrobench.errors import RetrobenchError
@@ -18,6 +18,8 @@ from retrobench.leaderboard import folders
 from retrobench.leaderboard.pages import find_stale, render_readme, write_readme
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.rows import append
+
+UNUSED = ("TOO UNCERTAIN", "WITHIN (one seed)", "OUTSIDE (one seed)")  # verdicts that none of these rows gets
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +48,8 @@ def test_text(both: Path) -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "paper/table-1: MRR & more"
     assert lines[1] == "Paper (2020), arXiv:1, Table 1. Track small with adapt.corpus=[], round in-batch."
-    assert "a BERT dev MRR@10 0.3000 0.3000 ± 0.0010 +0.0000 0.0050 PASS 3 30" in lines
-    assert "b RetroMAE dev MRR@10 0.3500 0.3600 ± 0.0010 a +0.0100 0.0050 PASS (+) 3 30" in lines
+    assert "a BERT dev MRR@10 0.3000 0.3000 ± 0.0010 +0.0000 ± 0.0025 PASS 3 30" in lines
+    assert "b RetroMAE dev MRR@10 0.3500 0.3600 ± 0.0010 a +0.0100 ± 0.0025 PASS (+) 3 30" in lines
     assert "BERT 0.3000 - 0.1000 1 PASS, 2 N/A [1] [2]" in lines
     assert "RetroMAE 0.3500 0.9700* 0.2000 1 PASS, 1 PASS (+), 1 N/A [2]" in lines
     assert "Condenser 0.3360 0.9680 0.4000 2 NOT RUN, 1 N/A [4] [2]" in lines
@@ -65,6 +67,7 @@ def test_text(both: Path) -> None:
         in flat
     )
     assert "13 cells: 2 PASS, 1 PASS (+), 0 FAIL, 5 NOT RUN, 5 N/A. Exit code 0." in flat
+    assert "Interval: half the width of the 95% t interval of the mean over seeds." in flat
     assert "ACM's badging policy v1.1" in flat
     commands = [line for line in lines if line.startswith("retrobench run")]
     plain = "retrobench run --track small --objective {} --set 'adapt.corpus=[]' {}--seed 1 --seed 2 --seed 3"
@@ -94,9 +97,12 @@ def test_csv(both: Path) -> None:
         "sd": records[3]["sd"],
         "delta": records[3]["delta"],
         "tolerance": "0.005",
-        "tolerance_reason": "training: the larger of 0.005 and twice the deviation over 3 seeds",
+        "tolerance_reason": records[3]["tolerance_reason"],
+        "low": records[3]["low"],
+        "high": records[3]["high"],
         "verdict": "PASS (+)",
         "reason": "",
+        "seeds_needed": "",
         "kind": "replication: trained by this project's own code",
         "seeds": "3",
         "queries": "30",
@@ -104,6 +110,9 @@ def test_csv(both: Path) -> None:
         "note": "",
     }
     assert float(records[3]["sd"]) == pytest.approx(0.001, abs=1e-12)
+    # 4.30265 is the quantile of 2 degrees of freedom.
+    assert float(records[3]["low"]) == pytest.approx(0.36 - 4.30265 * 0.001 / 3**0.5, abs=1e-7)
+    assert float(records[3]["high"]) == pytest.approx(0.36 + 4.30265 * 0.001 / 3**0.5, abs=1e-7)
     assert float(records[3]["delta"]) == pytest.approx(0.01, abs=1e-12)
     assert (records[4]["header"], records[4]["published"], records[4]["printed"]) == ("R@1k", "0.97", "0.097")
 
@@ -137,7 +146,7 @@ def test_markdown(both: Path) -> None:
         "0.3500",
         "0.3600 ± 0.0010<sup>a</sup>",
         "+0.0100",
-        "0.0050",
+        "± 0.0025",
         "PASS (+)",
         "3",
         "30",
@@ -154,7 +163,8 @@ def test_latex(both: Path) -> None:
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [3, 3, 3]
     assert r"\begin{tabular}{lllrrrrlrrl}" in text
     assert (
-        r"b & RetroMAE & dev MRR@10 & 0.3500 & 0.3600 $\pm$ 0.0010$^{\mathrm{a}}$ & +0.0100 & 0.0050 & PASS (+)" in text
+        r"b & RetroMAE & dev MRR@10 & 0.3500 & 0.3600 $\pm$ 0.0010$^{\mathrm{a}}$ & +0.0100 & $\pm$ 0.0025 & PASS"
+        in text
     )
     assert r"\caption{paper/table-1: MRR \& more}" in text
     for columns, body in re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, re.DOTALL):
@@ -172,7 +182,7 @@ def test_the_list_of_all(both: Path, shipped: None) -> None:
     assert {"RetroMAE (EMNLP 2022)", "DupMAE (ACL 2023)", "BoW prediction (SIGIR 2024)"} < set(lines)
     assert max(map(len, report.text.splitlines())) <= 110
     own = listed(both)["paper/table-1"]
-    assert own["verdicts"] == {"PASS": 2, "PASS (+)": 1, "FAIL": 0, "NOT RUN": 5, "N/A": 5}
+    assert own["verdicts"] == {"PASS": 2, "PASS (+)": 1, "FAIL": 0, "NOT RUN": 5, "N/A": 5} | dict.fromkeys(UNUSED, 0)
     assert own["tracks"] == ["small"]
 
 
@@ -195,6 +205,9 @@ def test_the_list_in_csv_has_a_column_for_each_verdict(both: Path, shipped: None
         "PASS": "2",
         "PASS (+)": "1",
         "FAIL": "0",
+        "TOO UNCERTAIN": "0",
+        "WITHIN (one seed)": "0",
+        "OUTSIDE (one seed)": "0",
         "NOT RUN": "5",
         "N/A": "5",
     }
@@ -202,7 +215,7 @@ def test_the_list_in_csv_has_a_column_for_each_verdict(both: Path, shipped: None
 
 
 def test_the_list_names_failures_and_refusals(tmp_path: Path) -> None:
-    folder = board(tmp_path, measured(mrr=0.1))
+    folder = board(tmp_path, measured(mrr=0.1, seed=0), measured(mrr=0.101, seed=1))
     assert reproduce(leaderboard=folder).exit_code == 1
     board(folder, measured("retromae", facts={}))
     report = reproduce(leaderboard=folder)
@@ -260,7 +273,7 @@ rows = [
 
 def test_the_readme_of_a_track_shows_its_claims_beside_its_rows(both: Path) -> None:
     small = both / "small"
-    (small / "track.toml").write_text('title = "Small"\n')
+    write_track(both, 'title = "Small"' + TRACK)
     text = render_readme(small)
     assert "from claims.toml, rows.jsonl and track.toml: edits are lost." in text
     assert text.index("## Results") < text.index("## Published and measured") < text.index("## Cost")
