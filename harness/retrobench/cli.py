@@ -98,8 +98,6 @@ BenchLeaderboard = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
-
-
 Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
 Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]
 Datasets = Annotated[
@@ -137,11 +135,14 @@ Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least r
 PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
-ClaimedTable = Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")]
+ClaimedTable = Annotated[str, typer.Argument(metavar="[TABLE]", help="Such as retromae/table-2, by default all.")]
 RowsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")]
-PlannedObjective = Annotated[
-    str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective to plan for.")
-]
+Conflicts = Annotated[bool, typer.Option("--conflicts", help="Print where papers differ; TABLE is a system.")]
+OurRun = Annotated[Path | None, typer.Option(metavar="FILE", help="Our TREC run, to hold against theirs.")]
+TheirRun = Annotated[Path | None, typer.Option(metavar="FILE", help="The authors' run of that system.")]
+OurBaseline = Annotated[Path | None, typer.Option(metavar="FILE", help="Our run of a baseline, for the effect.")]
+TheirBaseline = Annotated[Path | None, typer.Option(metavar="FILE", help="The authors' run of that baseline.")]
+PlannedObjective = Annotated[str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective.")]
 Benchmarks = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME ...]", help="Benchmarks; by default all but `scale`.")
 ]
@@ -255,11 +256,20 @@ def reproduce(
     format: Format = "text",
     rows: RowsFile = None,
     leaderboard: Leaderboard = None,
+    conflicts: Conflicts = False,
+    run: OurRun = None,
+    against: TheirRun = None,
+    baseline_run: OurBaseline = None,
+    baseline_against: TheirBaseline = None,
+    dataset: Judged = None,
+    qrels: Qrels = None,
 ) -> None:
-    """Print a paper's table: published, measured, difference and verdict."""
-    from retrobench.leaderboard import reproduce
+    """Print a paper's table beside measured rows, conflicting prints, or a run beside the authors'."""
+    from retrobench.leaderboard import RunFiles, reproduce
 
-    report = reproduce(table, format, rows, leaderboard)
+    _prepare()
+    files = RunFiles(run, against, baseline_run, baseline_against, dataset, qrels)
+    report = reproduce(table, format, rows, leaderboard, conflicts, files)
     _print(report.text)
     raise typer.Exit(report.exit_code)
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.rows import Row, append
 from retrobench.scoring.score import Scored, score_file
 
 Hits = Mapping[str, str | Mapping[str, object]]  # query -> documents in ranked order, or with their scores
@@ -89,7 +89,9 @@ def catalogued(name: str, folder: Path, ids: str, qrels: Qrels, monkeypatch: pyt
 
 def reproduced(folder: Path, measured: Sequence[Row], table: str) -> list[dict[str, Any]]:
     """Return the cells of a table of claims, compared with rows."""
-    (folder / "rows.jsonl").write_text("".join(f"{row.to_json()}\n" for row in measured))
+    (folder / "rows.jsonl").unlink(missing_ok=True)
+    for row in measured:
+        append(folder, row, {})
     report = json.loads(reproduce(table, "json", folder / "rows.jsonl", folder).text)
     cells: list[dict[str, Any]] = []
     for section in report["parts"]:

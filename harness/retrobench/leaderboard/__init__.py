@@ -17,7 +17,7 @@ from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
 from retrobench.leaderboard.performance import BenchmarkResult
-from retrobench.leaderboard.reproduce import reproduce
+from retrobench.leaderboard.reproduce import RunFiles, reproduce
 from retrobench.leaderboard.rows import Row, append, read
 from retrobench.leaderboard.tables import show_track, summarise_run
 
@@ -25,6 +25,7 @@ __all__ = [
     "BenchmarkResult",
     "PerQuery",
     "Row",
+    "RunFiles",
     "append",
     "check_writable",
     "claims",
