@@ -75,22 +75,24 @@ def three_seeds(mean: float, apart: float) -> list[Row]:
     return [measured(mrr=mean + (seed - 1) * apart, seed=seed) for seed in range(3)]
 
 
-def test_a_wide_interval_names_the_seeds_that_would_do(tmp_path: Path) -> None:
-    # Mean 0.302, deviation 0.004, so 0.003 are left. Of 9 seeds, half the width is 2.3060 * 0.004 / 3 = 0.00307;
-    # of 10 seeds, 2.2622 * 0.004 / 3.1623 = 0.00286.
-    (cell,) = judged_cells(board(tmp_path, *three_seeds(0.302, 0.004)))["BERT", "d:dev MRR@10"]
-    assert (cell["verdict"], cell["seeds"], cell["seeds_needed"]) == ("TOO UNCERTAIN", 3, 10)
-    assert cell["low"] == pytest.approx(0.302 - 4.30265 * 0.004 / 3**0.5, abs=1e-7)
-    assert cell["high"] == pytest.approx(0.302 + 4.30265 * 0.004 / 3**0.5, abs=1e-7)
-    assert "10 seeds would do for PASS" in cell["reason"]
-
-
-def test_a_mean_outside_names_the_seeds_that_would_fail_it(tmp_path: Path) -> None:
-    # Mean 0.29, deviation 0.004, 0.005 beyond the limit. Of 5 seeds, half the width is 2.7764 * 0.004 / 2.2361 =
-    # 0.00497; of 4 seeds, 3.1824 * 0.004 / 2 = 0.00636.
-    (cell,) = judged_cells(board(tmp_path, *three_seeds(0.29, 0.004)))["BERT", "d:dev MRR@10"]
-    assert (cell["verdict"], cell["seeds_needed"]) == ("TOO UNCERTAIN", 5)
-    assert "5 seeds would do for FAIL" in cell["reason"]
+# Half the width of the interval of n seeds is t d / sqrt(n), with the quantile t of n - 1 degrees of freedom.
+@pytest.mark.parametrize(
+    ("mean", "apart", "needed", "settled"),
+    [
+        (0.300, 0.0021, 4, "PASS"),  # 0.005 are left: 3.1824 * 0.0021 / 2 = 0.0033
+        (0.302, 0.0040, 10, "PASS"),  # 0.003: 2.3060 * 0.004 / 3 = 0.00307 of 9, 2.2622 * 0.004 / 3.1623 = 0.00286
+        (0.290, 0.0040, 5, "FAIL"),  # 0.005: 3.1824 * 0.004 / 2 = 0.00636 of 4, 2.7764 * 0.004 / 2.2361 = 0.00497
+        (0.310, 0.0040, 5, "PASS (+)"),
+    ],
+)
+def test_a_wide_interval_names_the_seeds_that_would_do(
+    tmp_path: Path, mean: float, apart: float, needed: int, settled: str
+) -> None:
+    (cell,) = judged_cells(board(tmp_path, *three_seeds(mean, apart)))["BERT", "d:dev MRR@10"]
+    assert (cell["verdict"], cell["seeds"], cell["seeds_needed"]) == ("TOO UNCERTAIN", 3, needed)
+    assert f"{needed} seeds would do for {settled}, if" in cell["reason"]
+    assert cell["low"] == pytest.approx(mean - 4.30265 * apart / 3**0.5, abs=1e-7)
+    assert cell["high"] == pytest.approx(mean + 4.30265 * apart / 3**0.5, abs=1e-7)
 
 
 def test_no_number_of_seeds_settles_a_mean_at_the_limit(tmp_path: Path) -> None:
