@@ -113,7 +113,8 @@ def find_unused(excerpts: Sequence[Excerpt], file: RowFile) -> list[str]:
 def difference(excerpt: Excerpt, system: System, rows: Sequence[Row], file: RowFile) -> str:
     """Return how the recipe of rows differs from the system's, or fills in its free keys; empty where it does not."""
     claimed = claimed_recipe(excerpt, system).track
-    texts = [f"track {track}" for track in {row.track: None for row in rows} if track != excerpt.track]
+    tracks = dict.fromkeys(row.track for row in rows)
+    texts = [f"track {track}" for track in tracks if track != excerpt.track]
     differing: dict[str, tuple[Any, Any]] = {}
     for row in rows:
         settings = row_settings(row, file.tracks, excerpt)
