@@ -83,6 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     published.sentence(folder / "my-encoder")
     shutil.copytree(source.data, folder / "my-collection")
     (folder / "my.run").write_text("q65 Q0 d1 1 2.0 mine\nq65 Q0 d2 2 1.0 mine\n")
+    (folder / "their.run").write_text("q65 Q0 d2 1 2.0 theirs\nq65 Q0 d1 2 1.0 theirs\n")
     (folder / "my.qrels").write_text("q65 0 d2 1\n")
     objective = PYTHON.findall(text("plugins/README.md"))[0]
     (folder / "first_words.py").write_text(objective)

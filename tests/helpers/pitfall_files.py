@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import tiny
 import vector_folders
 
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.rows import Row, append
 from retrobench.scoring.score import Scored, score_file
 
 Hits = Mapping[str, str | Mapping[str, object]]  # query -> documents in ranked order, or with their scores
@@ -100,10 +99,9 @@ def catalogued(name: str, folder: Path, ids: str, qrels: Qrels, monkeypatch: pyt
 def reproduced(folder: Path, measured: Sequence[Row], table: str) -> list[dict[str, Any]]:
     """Return the cells of a table of claims, compared with rows."""
     file = folder / "rows.jsonl"
-    lines = []
+    file.unlink(missing_ok=True)
     for row in measured:
-        lines.append(replace(row, id=row.digest()).to_json() + "\n")
-    file.write_text("".join(lines))
+        append(folder, row, {})
     report = reproduce(table, "json", file, folder)
     cells: list[dict[str, Any]] = []
     for section in json.loads(report.text)["parts"]:

@@ -11,11 +11,11 @@ import pytest
 
 from retrobench.config import Experiment
 from retrobench.config.discovery import discover
-from retrobench.config.reading import read_entrant, read_track
+from retrobench.config.reading import read_entrant, read_track, resolve
 from retrobench.data.rules import GROUPS, MEANS
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System, read_tables
 from retrobench.leaderboard.folders import locate
-from retrobench.leaderboard.reproduce.matching import claimed_recipe
+from retrobench.leaderboard.reproduce.recipes import claimed_recipe
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "reference" / "published.csv"
@@ -277,8 +277,11 @@ def test_a_track_accepts_the_recipes_of_its_claims(excerpt: Excerpt) -> None:
         if not system.entrant:
             continue
         track = recipe_of(excerpt, system).track
-        overrides = {f"{key}={value}" for key, value in track.overrides.items()}
-        assert overrides == claimed_recipe(excerpt, system).overrides, "rows are matched by their overrides"
+        claimed = claimed_recipe(excerpt, system).track
+        for section, settings in resolve(track).items():
+            for key, value in settings.items():
+                expected = list(value) if isinstance(value, tuple) else value
+                assert claimed[f"{section}.{key}"] == expected
         assert system.round in ("", "in-batch", "mined", "distilled")
         texts = track.test_reading
         for dataset in datasets & excerpt.datasets.keys():

@@ -112,7 +112,7 @@ def test_pitfall_18_the_papers_mean_of_18_has_no_counterpart(tmp_path: Path) -> 
     for cell in reproduced(tmp_path, [measured], table.id):
         if cell["model"] == "RetroMAE":
             cells[cell["dataset"]] = cell
-    assert cells[nfcorpus]["verdict"] == "PASS"
+    assert cells[nfcorpus]["verdict"] == "WITHIN (one seed)"
     assert cells["beir/nq"]["verdict"] == "NOT RUN"
     mean = cells["AVERAGE (18 sets)"]
     assert mean["published"] == 0.452

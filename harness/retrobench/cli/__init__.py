@@ -31,6 +31,7 @@ from retrobench.cli.options import (
     Benchmarks,
     Caption,
     ClaimedTable,
+    Conflicts,
     Datasets,
     Device,
     Dtype,
@@ -49,6 +50,8 @@ from retrobench.cli.options import (
     Objectives,
     OneId,
     OneJson,
+    OurBaseline,
+    OurRun,
     Overrides,
     PerQuery,
     PlannedObjective,
@@ -67,6 +70,8 @@ from retrobench.cli.options import (
     Similarity,
     Smoke,
     Store,
+    TheirBaseline,
+    TheirRun,
     Track,
     Verified,
 )
@@ -233,11 +238,20 @@ def reproduce(
     format: Format = "text",
     rows: RowsFile = None,
     leaderboard: Leaderboard = None,
+    conflicts: Conflicts = False,
+    run: OurRun = None,
+    against: TheirRun = None,
+    baseline_run: OurBaseline = None,
+    baseline_against: TheirBaseline = None,
+    dataset: Judged = None,
+    qrels: Qrels = None,
 ) -> None:
-    """Print a paper's table: published, measured, difference and verdict."""
-    from retrobench.leaderboard import reproduce
+    """Print a paper's table beside measured rows, conflicting prints, or a run beside the authors'."""
+    from retrobench.leaderboard import RunFiles, reproduce
 
-    report = reproduce(table, format, rows, leaderboard)
+    _prepare()
+    files = RunFiles(run, against, baseline_run, baseline_against, dataset, qrels)
+    report = reproduce(table, format, rows, leaderboard, conflicts, files)
     _print(report.text)
     raise typer.Exit(report.exit_code)
 

@@ -162,8 +162,13 @@ OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a fold
 Against = Annotated[
     str | None, typer.Option(metavar="ID", help="A dataset to train on; questions that it shares are a fault.")
 ]
-ClaimedTable = Annotated[str, typer.Argument(metavar="[PAPER/TABLE]", help="Such as retromae/table-2; by default all.")]
+ClaimedTable = Annotated[str, typer.Argument(metavar="[TABLE]", help="Such as retromae/table-2, by default all.")]
 RowsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of any track to compare with the table.")]
+Conflicts = Annotated[bool, typer.Option("--conflicts", help="Print where papers differ; TABLE is a system.")]
+OurRun = Annotated[Path | None, typer.Option(metavar="FILE", help="Our TREC run, to hold against theirs.")]
+TheirRun = Annotated[Path | None, typer.Option(metavar="FILE", help="The authors' run of that system.")]
+OurBaseline = Annotated[Path | None, typer.Option(metavar="FILE", help="Our run of a baseline, for the effect.")]
+TheirBaseline = Annotated[Path | None, typer.Option(metavar="FILE", help="The authors' run of that baseline.")]
 PlannedObjective = Annotated[
     str, typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="The objective to plan for.")
 ]

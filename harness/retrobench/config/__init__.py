@@ -23,6 +23,8 @@ from retrobench.config.keys import TrackKey, track_keys
 from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track, resolve
 from retrobench.config.track import (
     DTYPES,
+    INTERVALS,
+    KNOBS,
     Distil,
     Finetune,
     FinetunePerformance,
@@ -40,6 +42,8 @@ from retrobench.config.track import (
 __all__ = [
     "BASELINES",
     "DTYPES",
+    "INTERVALS",
+    "KNOBS",
     "REPRESENTATIONS",
     "Baseline",
     "Bm25",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt
@@ -16,6 +16,7 @@ from retrobench.scoring import deepest
 __all__ = [
     "DTYPES",
     "INTERVALS",
+    "KNOBS",
     "Distil",
     "Evaluate",
     "Finetune",
@@ -62,6 +63,9 @@ class FinetunePerformance(Performance):
     # Tokens embedded at once, padding included, for batches that do not fit into memory. A query is still compared
     # with all passages of the batch. 0 embeds the whole batch at once.
     gradient_cache: Count = 0
+
+
+KNOBS = tuple(knob.name for knob in fields(FinetunePerformance))  # keys of a training that change speed alone
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, l
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
 from retrobench.leaderboard.naming import inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
-from retrobench.leaderboard.reproduce import reproduce
+from retrobench.leaderboard.reproduce import RunFiles, reproduce
 from retrobench.leaderboard.rows import Inspected, Row, append, read
 from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.tables import show_track, summarise_run
@@ -37,6 +37,7 @@ __all__ = [
     "Inspected",
     "PerQuery",
     "Row",
+    "RunFiles",
     "View",
     "append",
     "check_writable",

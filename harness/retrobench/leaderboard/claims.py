@@ -19,8 +19,10 @@ A file holds, all but `[[table]]` optional:
                            `KEY=*` admits any value. `reason` says why no track measures the table. Units other than
                            fractions need `fractions = false`
       columns, headers     "DATASET MEASURE" for each; the paper's own headers where they are wrong
-      rows                 model, entrant, checkpoint (released by the authors), set, round, reason, note, source and
-                           values: a number for each column, or the reason why it is missing
+      system               the system of all rows, in a table of its variants
+      rows                 model, system (where the model's name is not the system's), entrant, checkpoint (released by
+                           the authors), set, round, reason, note, source and values: a number for each column, or the
+                           reason why it is missing
       corrections          model, column, printed, source and note, where `values` corrects the printed number
 """
 
@@ -110,6 +112,7 @@ class System:
     """One line of a table: a model as the paper names it, and the entrant that would measure it."""
 
     model: str
+    name: str  # of the system, alike in all tables: "RetroMAE" for the model "RetroMAE (stage 3)"
     cells: tuple[Cell, ...]
     entrant: str = ""  # NAME[:PRESET]; without it `reason` says why
     checkpoint: str = ""  # released by the authors; fine-tuning it is a reproduction
@@ -128,6 +131,7 @@ class Excerpt:
     paper: str
     source: str
     track: str  # empty where no track measures it, and `reason` says why
+    track_file: Path | None  # beside the claims; None where there is none
     columns: tuple[ClaimedColumn, ...]
     systems: tuple[System, ...]
     datasets: Mapping[str, ClaimedDataset]
@@ -182,6 +186,7 @@ class _TableKeys:
     source: str
     columns: tuple[str, ...]
     headers: tuple[str, ...] = ()
+    system: str = ""
     set: tuple[str, ...] = ()
     round: str = ""
     reason: str = ""
@@ -193,6 +198,7 @@ class _TableKeys:
 class _SystemKeys:
     model: str
     values: tuple[float | str, ...]
+    system: str = ""
     entrant: str = ""
     checkpoint: str = ""
     set: tuple[str, ...] = ()
@@ -220,6 +226,7 @@ class _File:
 
     path: str
     track: str
+    track_file: Path | None
     reasons: Mapping[str, str]
     datasets: Mapping[str, ClaimedDataset]
 
@@ -270,7 +277,10 @@ def read_excerpts(file: Path) -> tuple[Excerpt, ...]:
     claimed = {}
     for name, facts in datasets.items():
         claimed[name] = build_record(ClaimedDataset, {**defaults, **facts}, f'{file} [dataset."{name}"]')
-    shared = _File(str(file), file.resolve().parent.name, reasons, claimed)
+    track_file = file.with_name("track.toml")
+    shared = _File(
+        str(file), file.resolve().parent.name, track_file if track_file.is_file() else None, reasons, claimed
+    )
     return tuple(_read_table(shared, table) for table in tables)
 
 
@@ -291,6 +301,7 @@ def _read_table(file: _File, document: dict[str, Any]) -> Excerpt:
         paper=keys.paper,
         source=keys.source,
         track="" if keys.reason else file.track,
+        track_file=file.track_file,
         columns=columns,
         systems=systems,
         datasets=file.datasets,
@@ -348,6 +359,7 @@ def _read_system(context: _TableContext, document: Mapping[str, Any]) -> System:
         cells.append(_read_cell(context, keys, column, value))
     return System(
         model=keys.model,
+        name=keys.system or context.keys.system or keys.model,
         cells=tuple(cells),
         entrant=keys.entrant,
         checkpoint=keys.checkpoint,

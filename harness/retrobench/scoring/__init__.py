@@ -1,20 +1,21 @@
 """
 Rank documents and score rankings.
 
-* ranking       one total order for every engine
-* trec          TREC runs and judgements as arrays
-* runfiles      a ranking in a folder
-* measures      measures by ranx, checked against trec_eval
-* score         the scores of a run against judgements
-* components    the variance of a difference over seeds and questions
-* intervals     intervals for one pair and for all pairs, power
-* significance  pairs of systems compared
-* coverage      simulation of the intervals
-* conventions   the means of a run by BEIR's own code
-* rescoring     a run file scored again, by three engines
+* ranking        one total order for every engine
+* trec           TREC runs and judgements as arrays
+* runfiles       a ranking in a folder
+* measures       measures by ranx, checked against trec_eval
+* score          the scores of a run against judgements
+* components     the variance of a difference over seeds and questions
+* intervals      intervals for one pair and for all pairs, power
+* significance   pairs of systems compared
+* coverage       simulation of the intervals
+* conventions    the means of a run by BEIR's own code
+* rescoring      a run file scored again, by three engines
+* replicability  a run beside the authors' run
 """
 
-from retrobench.scoring import ranking
+from retrobench.scoring import ranking, replicability
 from retrobench.scoring.intervals import ALPHA, FEWEST_SEEDS, POWER
 from retrobench.scoring.measures import canonical, deepest
 from retrobench.scoring.rescoring import Rescored, rescore
@@ -40,6 +41,7 @@ __all__ = [
     "deepest",
     "ranking",
     "read_run",
+    "replicability",
     "rescore",
     "score_file",
     "score_hits",

@@ -1,7 +1,8 @@
 """
 The papers' tables beside the rows measured here.
 
-* reproduce       the text of `retrobench reproduce`: one table, or the list of all
+* reproduce       the text of `retrobench reproduce`: a table, the list of all, conflicts, or a run beside the authors'
+* RunFiles        the files of a run and of the authors' run
 * render_claims   the tables of one folder in Markdown, for its README
 * Reproduction    a text, and the exit code: 1 where a claim failed, 3 where rows were refused
 """
@@ -13,15 +14,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from retrobench.errors import unknown
+from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard.claims import ClaimedTable, read_excerpts, read_tables
 from retrobench.leaderboard.reproduce import records, report
+from retrobench.leaderboard.reproduce.conflicts import (
+    conflicts_as_csv,
+    conflicts_as_json,
+    find_conflicts,
+    lay_out_conflicts,
+)
 from retrobench.leaderboard.reproduce.matching import RowFile, check_rows, find_unused
+from retrobench.leaderboard.reproduce.replicas import RunFiles, compare_runs
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, Tally, count_verdicts, judge
 from retrobench.leaderboard.rows import UnlikeError
 from retrobench.leaderboard.tables import FORMATS, lay_out
 
-__all__ = ["Reproduction", "render_claims", "reproduce"]
+__all__ = ["Reproduction", "RunFiles", "render_claims", "reproduce"]
 
 
 class Reproduction(NamedTuple):
@@ -32,15 +40,29 @@ class Reproduction(NamedTuple):
 
 
 def reproduce(
-    table: str = "", format: str = "text", rows: Path | None = None, leaderboard: Path | None = None
+    table: str = "",
+    format: str = "text",
+    rows: Path | None = None,
+    leaderboard: Path | None = None,
+    conflicts: bool = False,
+    files: RunFiles | None = None,
 ) -> Reproduction:
     """Return one paper's table, published beside measured, or the list of all tables without a name.
 
-    The measured rows are those of the tables' own tracks, or those in the file `rows`, of any track. Raises
-    UnlikeError, exit code 3, for a row that was measured on other data than the table's.
+    The measured rows are those of the tables' own tracks, or those in the file `rows`, of any track. With `conflicts`,
+    return the differing prints instead, of all systems or of the one that `table` names; with `files`, our run beside
+    the authors'. Raises UnlikeError, exit code 3, for a row that was measured on other data than the table's.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    if files and files.given:
+        if table or rows or conflicts:
+            raise RetrobenchError("--run compares two runs. Leave out the table, --rows and --conflicts.")
+        return Reproduction(compare_runs(files, format), 0)
+    if conflicts:
+        if rows:
+            raise RetrobenchError("--conflicts reads the rows of every track. Leave out --rows.")
+        return _reproduce_conflicts(table, format, leaderboard)
     tables = {claimed.id: claimed for claimed in read_tables(leaderboard)}
     if not table:
         return _reproduce_list(tables.values(), format, leaderboard)
@@ -49,6 +71,24 @@ def reproduce(
     chosen = RowFile.read(rows) if rows else None
     unused = find_unused(tables[table].excerpts, chosen) if chosen else []
     return _reproduce_table(tables[table], _judge_table(tables[table], chosen, leaderboard), unused, format)
+
+
+def _reproduce_conflicts(system: str, format: str, leaderboard: Path | None) -> Reproduction:
+    judged: list[JudgedExcerpt] = []
+    refusals = []
+    for table in read_tables(leaderboard):
+        try:
+            judged += _judge_table(table, None, leaderboard)
+        except UnlikeError as error:
+            refusals.append(str(error))
+            judged += [judge(excerpt, RowFile()) for excerpt in table.excerpts]
+    conflicts = find_conflicts(judged, system)
+    exit_code = UnlikeError.exit_code if refusals else 0
+    if format == "csv":
+        return Reproduction(conflicts_as_csv(conflicts), exit_code)
+    if format == "json":
+        return Reproduction(conflicts_as_json(conflicts), exit_code)
+    return Reproduction(lay_out(lay_out_conflicts(conflicts, refusals), format), exit_code)
 
 
 def _reproduce_table(table: ClaimedTable, judged: list[JudgedExcerpt], unused: list[str], format: str) -> Reproduction:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from retrobench.data import rules
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt, System
+from retrobench.leaderboard.reproduce.recipes import fixed_texts
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome
 
-__all__ = ["PUBLIC_SETS", "DerivedMean", "derive_means", "fixed_texts", "measuring_commands"]
+__all__ = ["PUBLIC_SETS", "DerivedMean", "derive_means", "measuring_commands"]
 
 PUBLIC_SETS = 14  # of BEIR
 SEEDS = (1, 2, 3)
@@ -46,11 +47,6 @@ def measuring_commands(excerpt: Excerpt) -> tuple[str, ...]:
             reproductions.setdefault(overrides, []).append(system.entrant)
     groups = [*replications.items(), *reproductions.items()]
     return tuple(_command(excerpt.track, entrants, overrides) for overrides, entrants in groups)
-
-
-def fixed_texts(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the texts `KEY=VALUE` without those that admit any value."""
-    return tuple(text for text in texts if not text.endswith("=*"))
 
 
 def _command(track: str, entrants: Iterable[str], overrides: Iterable[str]) -> str:

@@ -1,22 +1,21 @@
 """
 The rows that measure a claim, and the rows that no claim may be compared with.
 
-* RowFile        the rows of a track's folder, or of a file named by the user
-* check_rows     refuses rows measured on other data than the table's
-* rows_of        the rows that measure one system
-* find_unused    the rows that measure no system
-* parse_recipe   the recipe in a claim's `set`
-* difference     a row's recipe beside the claimed one, in words
+* RowFile            the rows of a track's folder, or of a file named by the user
+* check_rows         refuses rows measured on other data than the table's
+* rows_of            the rows that measure one system
+* find_unused        the rows that measure no system
+* difference         the recipe of rows beside the claimed one, in words
+* nearest_miss       the row that almost measures a system, and the keys in which it differs
+* distribution_key   equal for rows that differ in their random draws alone
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,29 @@ from retrobench.leaderboard.claims import Excerpt, System
 from retrobench.leaderboard.comparison import check_same_data
 from retrobench.leaderboard.evidence import Load, per_query_loader
 from retrobench.leaderboard.folders import nearest_files
-from retrobench.leaderboard.lines import format_override
+from retrobench.leaderboard.reproduce.recipes import (
+    ALIKE,
+    UNCOUNTED,
+    Settings,
+    claimed_recipe,
+    describe,
+    differences,
+    kept_settings,
+    matches,
+    row_settings,
+    table_recipe,
+    varied_keys,
+)
 from retrobench.leaderboard.rows import Row, UnlikeError, read_file
 
-__all__ = [
-    "ClaimedRecipe",
-    "RowFile",
-    "check_rows",
-    "claimed_recipe",
-    "difference",
-    "find_unused",
-    "parse_recipe",
-    "rows_of",
-]
-
-# Keys of a track that change no number.
-HARMLESS = ("*.checkpoint_every", "*.log_every")
+__all__ = ["RowFile", "check_rows", "difference", "distribution_key", "find_unused", "nearest_miss", "rows_of"]
 
 # Facts of a dataset that a row may leave out. Where a row has them, they must match.
 OPTIONAL = ("judgements", "corpus", "qrels")
 
 NEXT_STEP = "Give the rows of one of them by --rows FILE."
+NEAR = 5  # differing keys of a near miss, at most
+LISTED = 8  # differing keys of a row of another track that are named, at most
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,20 @@ class RowFile:
 
     rows: Mapping[str, Row] = field(default_factory=dict)
     folder: Path = Path()  # holds their values by query
+    tracks: Mapping[str, Settings] = field(default_factory=dict)  # identity -> settings, of the tracks kept beside them
     chosen: bool = False  # named by the user: rows of any track, with any overrides
 
     @classmethod
-    def read(cls, file: Path) -> RowFile:
-        """Read a file that the user chose."""
-        return cls(read_file(file), file.parent, chosen=True)
+    def read(cls, file: Path, chosen: bool = True) -> RowFile:
+        """Read a file, by default one that the user chose."""
+        rows = read_file(file)
+        return cls(rows, file.parent, kept_settings(file.parent, rows.values()), chosen)
 
     @classmethod
     def in_folder(cls, folder: Path) -> RowFile:
         """Read the rows of a track's folder; without `rows.jsonl` there are none."""
         file = folder / "rows.jsonl"
-        return cls(read_file(file), folder) if file.is_file() else cls()
+        return cls.read(file, chosen=False) if file.is_file() else cls()
 
     @classmethod
     def of_track(cls, track: str, leaderboard: Path | None = None) -> RowFile:
@@ -80,50 +83,13 @@ class RowFile:
         return per_query_loader(self.folder, self.rows.values())
 
 
-@dataclass(frozen=True)
-class ClaimedRecipe:
-    """The settings that a claim's `set` requires of a row."""
-
-    overrides: frozenset[str]  # of the track, as `format_override` gives them
-    free: tuple[str, ...]  # patterns of the track's keys that may have any value
-    settings: Mapping[str, str]  # of the objective
-    representation: str
-
-
-def parse_recipe(texts: Iterable[str]) -> ClaimedRecipe:
-    """Return the recipe in texts `KEY=VALUE`, as `--set` takes them. `KEY=*` admits any value."""
-    overrides = set()
-    free = list(HARMLESS)
-    settings = {}
-    representation = ""
-    for text in texts:
-        key, _, value = text.partition("=")
-        section, _, name = key.partition(".")
-        if section == "objective":
-            settings[name] = value
-        elif key == "entrant.representation":
-            representation = value
-        elif section == "entrant":
-            continue  # a checkpoint changes no recipe
-        elif value == "*":
-            free.append(key)
-        else:
-            overrides.add(format_override(key, _parse_value(value)))
-    return ClaimedRecipe(frozenset(overrides), tuple(free), settings, representation)
-
-
-def claimed_recipe(excerpt: Excerpt, system: System) -> ClaimedRecipe:
-    """Return the recipe of a system: its table's, changed by its own `set`."""
-    return parse_recipe((*excerpt.set, *system.set))
-
-
 def check_rows(table: str, excerpts: Sequence[Excerpt], file: RowFile) -> RowFile:
     """Return `file`, if its rows were measured on the table's data. Else raise UnlikeError that names the difference.
 
     In a file that the user chose every row has to fit; in a track's own, the rows that measure the table.
     """
     for location, row in file.rows.items():
-        if file.chosen or _measures_any(excerpts, row, chosen=False):
+        if file.chosen or _measures_any(excerpts, row, file):
             _check_data(table, excerpts, f"{location}: the row of {row.entrant}, track {row.track},", row)
     for excerpt in excerpts:
         _check_recipes(table, excerpt, file)
@@ -132,93 +98,102 @@ def check_rows(table: str, excerpts: Sequence[Excerpt], file: RowFile) -> RowFil
 
 def rows_of(excerpt: Excerpt, system: System, file: RowFile) -> list[Row]:
     """Return the rows that measure a system."""
-    return [row for row in file.rows.values() if _measures(excerpt, system, row, file.chosen)]
+    return [row for row in file.rows.values() if _measures(excerpt, system, row, file)]
 
 
 def find_unused(excerpts: Sequence[Excerpt], file: RowFile) -> list[str]:
     """Return the locations of the rows that measure no system, with their entrants."""
     unused = []
     for location, row in file.rows.items():
-        if not _measures_any(excerpts, row, file.chosen):
+        if not _measures_any(excerpts, row, file):
             unused.append(f"{location} ({row.entrant})")
     return unused
 
 
-def difference(excerpt: Excerpt, system: System, row: Row) -> str:
-    """Return how a row's recipe differs from the system's or fills in its free keys; empty where it does neither."""
-    recipe = claimed_recipe(excerpt, system)
-    texts = []
-    if row.track != excerpt.track:
-        texts.append(f"track {row.track}")
-    texts += sorted(_overrides(row, HARMLESS) - recipe.overrides)
-    texts += [f"without {text}" for text in sorted(recipe.overrides - _overrides(row, recipe.free))]
+def difference(excerpt: Excerpt, system: System, rows: Sequence[Row], file: RowFile) -> str:
+    """Return how the recipe of rows differs from the system's, or fills in its free keys; empty where it does not."""
+    claimed = claimed_recipe(excerpt, system).track
+    tracks = dict.fromkeys(row.track for row in rows)
+    texts = [f"track {track}" for track in tracks if track != excerpt.track]
+    differing: dict[str, tuple[Any, Any]] = {}
+    for row in rows:
+        settings = row_settings(row, file.tracks, excerpt)
+        differing |= differences(claimed, settings)
+        for key in claimed.keys() & settings.keys():
+            if matches(key, ALIKE) and claimed[key] != settings[key]:
+                differing[key] = (claimed[key], settings[key])
+    listed = dict(list(differing.items())[:LISTED])
+    if listed:
+        texts.append(describe(listed))
+    if len(differing) > LISTED:
+        texts.append(f"and {len(differing) - LISTED} more keys")
     return ", ".join(texts)
 
 
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def nearest_miss(excerpt: Excerpt, system: System, file: RowFile) -> str:
+    """Return the row that would measure a system but for a few keys, and the keys; empty where no row is near."""
+    nearest: tuple[Row, dict[str, tuple[Any, Any]]] | None = None
+    for row in file.rows.values():
+        if _measures_any([excerpt], row, file):
+            continue
+        differing = _differing(excerpt, system, row, file)
+        if differing is None or len(differing) > NEAR:
+            continue
+        if nearest is None or len(differing) < len(nearest[1]):
+            nearest = (row, differing)
+    if nearest is None:
+        return ""
+    row, differing = nearest
+    return f"the row {row.id[:8]} of {row.entrant} (seed {row.seed}) differs in {describe(differing)}"
 
 
-def _overrides(row: Row, free: Sequence[str]) -> frozenset[str]:
-    """Return a row's overrides without the free keys."""
-    overrides = set()
-    for key, value in row.overrides.items():
-        if not _matches(key, free):
-            overrides.add(format_override(key, value))
-    return frozenset(overrides)
+def distribution_key(row: Row, excerpt: Excerpt, file: RowFile) -> str:
+    """Return a text that is equal for rows whose tracks differ in random draws alone."""
+    settings = row_settings(row, file.tracks, excerpt)
+    counted = {key: value for key, value in settings.items() if not matches(key, (*UNCOUNTED, *ALIKE))}
+    identity = "" if row.identity in file.tracks else row.identity
+    return json.dumps([row.track, identity, counted], sort_keys=True)
 
 
-def _matches(key: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
-
-
-def _measures_any(excerpts: Sequence[Excerpt], row: Row, chosen: bool) -> bool:
+def _measures_any(excerpts: Sequence[Excerpt], row: Row, file: RowFile) -> bool:
     """Return whether a row measures any system of the excerpts."""
     for excerpt in excerpts:
         for system in excerpt.systems:
-            if _measures(excerpt, system, row, chosen):
+            if _measures(excerpt, system, row, file):
                 return True
     return False
 
 
-def _measures(excerpt: Excerpt, system: System, row: Row, chosen: bool) -> bool:
+def _measures(excerpt: Excerpt, system: System, row: Row, file: RowFile) -> bool:
     """Return whether a row measures a system. A chosen row may be of any track."""
+    return _differing(excerpt, system, row, file) == {}
+
+
+def _differing(excerpt: Excerpt, system: System, row: Row, file: RowFile) -> dict[str, tuple[Any, Any]] | None:
+    """Return the keys in which a row differs from a system; None for another objective, round or track.
+
+    In a file that the user chose, only the keys that tell the table's systems apart have to match.
+    """
     if not system.entrant or row.objective != parse_objective(system.entrant)[0]:
-        return False
-    recipe = claimed_recipe(excerpt, system)
-    settings, representation = _configured(system.entrant, tuple(recipe.settings.items()))
-    if any(settings.get(name) != value for name, value in row.settings.items()):
-        return False
-    if row.representation != (recipe.representation or representation):
-        return False
+        return None
     if system.round and (row.round or row.chosen) != system.round:
-        return False
-    overrides = _overrides(row, recipe.free)
-    if not chosen:
-        return row.track == excerpt.track and overrides == recipe.overrides
-    # Only the keys that tell the table's systems apart have to match.
-    varied = _varied_keys(excerpt)
-    varied_overrides = {text for text in overrides if _key(text) in varied}
-    return varied_overrides == _own_overrides(excerpt, system)
-
-
-def _own_overrides(excerpt: Excerpt, system: System) -> frozenset[str]:
-    """Return the overrides that a system adds to its table's."""
-    return claimed_recipe(excerpt, system).overrides - parse_recipe(excerpt.set).overrides
-
-
-def _varied_keys(excerpt: Excerpt) -> set[str]:
-    keys: set[str] = set()
-    for system in excerpt.systems:
-        keys |= {_key(text) for text in _own_overrides(excerpt, system)}
-    return keys
-
-
-def _key(text: str) -> str:
-    return text.partition("=")[0]
+        return None
+    if row.track != excerpt.track and not file.chosen:
+        return None
+    recipe = claimed_recipe(excerpt, system)
+    settings, representation = _configured(system.entrant, tuple(recipe.objective.items()))
+    differing: dict[str, tuple[Any, Any]] = {}
+    for name, value in row.settings.items():
+        if settings.get(name) != value:
+            differing[f"objective.{name}"] = (settings.get(name), value)
+    representation = recipe.representation or representation
+    if row.representation != representation:
+        differing["entrant.representation"] = (representation, row.representation)
+    track_keys = differences(recipe.track, row_settings(row, file.tracks, excerpt), recipe.free)
+    if file.chosen:
+        varied = varied_keys(excerpt)
+        track_keys = {key: pair for key, pair in track_keys.items() if key in varied}
+    return differing | track_keys
 
 
 @functools.cache
@@ -290,26 +265,24 @@ def _check_recipes(table: str, excerpt: Excerpt, file: RowFile) -> None:
     for system in excerpt.systems:
         rows += rows_of(excerpt, system, file)
     check_same_data(rows)
-    ignored = (*parse_recipe(excerpt.set).free, *_varied_keys(excerpt))
+    ignored = (*table_recipe(excerpt).free, *varied_keys(excerpt))
     first_rows: dict[str, Row] = {}  # by overrides
     for row in rows:
-        common = _common_recipe(rows[0], ignored)
-        recipe = _common_recipe(row, ignored)
-        differing = [key for key in sorted(common | recipe) if common.get(key) != recipe.get(key)]
+        differing = _unlike_keys(excerpt, rows[0], row, file, ignored)
         if differing:
             raise UnlikeError(f"{_two(table, rows[0], row)}: they differ in {', '.join(differing)}. {NEXT_STEP}")
+        if row.identity in file.tracks:
+            continue  # its settings were compared one by one
         first = first_rows.setdefault(json.dumps(row.overrides, sort_keys=True), row)
         if first.identity != row.identity:
             raise UnlikeError(f"{_two(table, first, row)}: track {row.track} was changed between them. {NEXT_STEP}")
 
 
-def _common_recipe(row: Row, ignored: Sequence[str]) -> dict[str, Any]:
-    """Return a row's track and overrides, without the keys in which the rows of an excerpt may differ."""
-    recipe: dict[str, Any] = {"track": row.track}
-    for key, value in row.overrides.items():
-        if not _matches(key, ignored):
-            recipe[key] = value
-    return recipe
+def _unlike_keys(excerpt: Excerpt, first: Row, second: Row, file: RowFile, ignored: Sequence[str]) -> list[str]:
+    """Return the keys in which two rows of an excerpt differ and may not."""
+    settings = [row_settings(row, file.tracks, excerpt) for row in (first, second)]
+    keys = list(differences(settings[0], settings[1], ignored))
+    return ["track", *keys] if first.track != second.track else keys
 
 
 def _two(table: str, first: Row, second: Row) -> str:

@@ -9,8 +9,10 @@ A cell is a record of
     source, measured, sd
     delta              measured minus published
     tolerance, tolerance_reason
-    verdict            PASS, PASS (+), FAIL, NOT RUN, N/A
-    reason             of NOT RUN and N/A
+    low, high          ends of the interval of the mean over seeds
+    verdict            one of VERDICTS
+    reason             of TOO UNCERTAIN, NOT RUN and N/A
+    seeds_needed       of TOO UNCERTAIN: the seeds that would do
     kind               replication or reproduction
     seeds, queries     their numbers
     beats              the models that it beats significantly
@@ -137,6 +139,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     cell = outcome.cell
     line = outcome.line
     tolerance = outcome.tolerance
+    interval = outcome.interval
     return {
         "table": outcome.excerpt.id,
         "track": outcome.excerpt.track or None,
@@ -153,8 +156,11 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "delta": outcome.delta,
         "tolerance": tolerance.value if tolerance else None,
         "tolerance_reason": tolerance.reason if tolerance else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
         "verdict": outcome.verdict,
         "reason": outcome.reason or None,
+        "seeds_needed": outcome.seeds_needed,
         "kind": describe_kind(line) if line else None,
         "seeds": outcome.seeds,
         "queries": outcome.queries,

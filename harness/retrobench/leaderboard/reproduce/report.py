@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import string
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from retrobench.core import Column, Table
 from retrobench.leaderboard.cells import Block, Commands, Section, format_number, spread
@@ -71,7 +72,7 @@ def _fold(text: str) -> str:
 def summarise(outcomes: Sequence[Outcome], exit_code: int | None, format: str, unused: Sequence[str] = ()) -> str:
     """Return the number of cells with each verdict, the exit code, and the rows that measure nothing."""
     counts = count_verdicts(outcomes)
-    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _shown_verdicts([counts]))
     text = f"{len(outcomes)} cells: {verdicts}."
     if exit_code is not None:
         text += f" Exit code {exit_code}."
@@ -87,27 +88,39 @@ def summarise(outcomes: Sequence[Outcome], exit_code: int | None, format: str, u
 def lay_out_tallies(tallies: Sequence[Tally]) -> list[Section]:
     """Return a section for each paper, with a row for each excerpt of a table."""
     papers: dict[str, list[Tally]] = {}
+    counters: list[Counter[str]] = []
+    for tally in tallies:
+        counters += tally.counts
+    shown = _shown_verdicts(counters)
     for tally in tallies:
         papers.setdefault(tally.table.paper, []).append(tally)
     sections = []
     for paper, group in papers.items():
-        blocks: list[Block] = [_tally_table(group)]
+        blocks: list[Block] = [_tally_table(group, shown)]
         blocks += [f"Refused: {tally.refusal}" for tally in group if tally.refusal]
         sections.append(Section(paper, tuple(blocks)))
-    hint = "`retrobench reproduce TABLE` prints a table: published, measured, difference, tolerance and verdict."
+    hint = "`retrobench reproduce TABLE` prints a table: published, measured, difference, interval and verdict."
     last = sections.pop()
     return [*sections, Section(last.heading, (*last.blocks, hint))]
 
 
-def _tally_table(tallies: Sequence[Tally]) -> Table:
+def _shown_verdicts(counts: Iterable[Counter[str]]) -> list[str]:
+    """Return PASS, FAIL, and every other verdict that was given."""
+    total: Counter[str] = Counter()
+    for counter in counts:
+        total += counter
+    return [verdict for verdict in VERDICTS if verdict in ("PASS", "FAIL") or total[verdict]]
+
+
+def _tally_table(tallies: Sequence[Tally], shown: Sequence[str]) -> Table:
     columns = [Column("table"), Column("title"), Column("track"), Column("cells", "right", "number")]
-    columns += [Column(verdict, "right", "number") for verdict in VERDICTS]
+    columns += [Column(verdict, "right", "number") for verdict in shown]
     rows = []
     for tally in tallies:
         for excerpt, counts in zip(tally.table.excerpts, tally.counts, strict=True):
-            verdicts = [str(counts[verdict]) for verdict in VERDICTS]
+            verdicts = [str(counts[verdict]) for verdict in shown]
             if tally.refusal:
-                verdicts = ["-"] * len(VERDICTS)
+                verdicts = ["-"] * len(shown)
             rows.append([tally.table.id, excerpt.title, excerpt.track or "-", str(excerpt.cells), *verdicts])
     return Table(columns, rows)
 
@@ -139,7 +152,7 @@ def _measured(excerpt: Excerpt, outcomes: Sequence[Outcome]) -> Table:
         Column("measured", "right", "measure"),
         Column("beats", "right", "marks"),
         Column("delta", "right", "measure"),
-        Column("tolerance", "right", "measure"),
+        Column("interval", "right", "measure"),
         Column("verdict"),
         Column("seeds", "right", "number"),
         Column("queries", "right", "number"),
@@ -160,7 +173,7 @@ def _measured_row(excerpt: Excerpt, outcome: Outcome, letters: Mapping[str, str]
         spread(outcome.measured, outcome.deviation),
         "".join(letters[name] for name in outcome.beats),
         format_number(outcome.delta, "+.4f"),
-        format_number(outcome.tolerance.value, ".4f") if outcome.tolerance else "-",
+        f"± {outcome.interval.half_width:.4f}" if outcome.interval else "-",
         outcome.verdict,
         format_number(outcome.seeds, "d"),
         format_number(outcome.queries, "d"),

@@ -16,7 +16,8 @@ from retrobench.data import rules
 from retrobench.leaderboard.cells import format_number, list_facts
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
 from retrobench.leaderboard.lines import Line
-from retrobench.leaderboard.reproduce.derived import fixed_texts
+from retrobench.leaderboard.reproduce.equivalence import CONFIDENCE
+from retrobench.leaderboard.reproduce.recipes import fixed_texts
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, describe_kind
 from retrobench.scoring import ALPHA, FEWEST_SEEDS
 
@@ -100,12 +101,8 @@ def explain_outcomes(outcomes: Sequence[Outcome]) -> list[str]:
     sentences.append("ranx computed the scores, and trec_eval confirmed them query by query.")
     tolerances = dict.fromkeys(outcome.tolerance.reason for outcome in measured if outcome.tolerance)
     sentences += [f"Tolerance for {reason}." for reason in tolerances]
-    for outcome in measured:
-        if outcome.verdict == "PASS (+)" and outcome.delta is not None:
-            sentences.append(
-                f"Warning: {outcome.name} is {outcome.delta:.4f} above the published {outcome.cell.column.name}, more "
-                "than the tolerance. Look for a leak or another split before believing it."
-            )
+    sentences += _explain_intervals(measured)
+    sentences += [_warn_of_height(outcome) for outcome in measured if _is_high(outcome)]
     counts = sorted({outcome.tested_queries for outcome in measured} - {0})
     if counts:
         sentences.append(
@@ -114,6 +111,37 @@ def explain_outcomes(outcomes: Sequence[Outcome]) -> list[str]:
             f"A letter needs {FEWEST_SEEDS} seeds of each trained model. Every query is a cluster of its own."
         )
     return sentences
+
+
+def _explain_intervals(measured: Sequence[Outcome]) -> list[str]:
+    """Return the sentences about the interval over seeds, single seeds and other draws."""
+    sentences = []
+    if any(outcome.interval for outcome in measured):
+        sentences.append(
+            f"Interval: half the width of the {CONFIDENCE:.0%} t interval of the mean over seeds. The questions are "
+            "the paper's own, so they are fixed."
+        )
+    if any(outcome.verdict.endswith("(one seed)") for outcome in measured):
+        sentences.append("One seed has no interval: it lies WITHIN or OUTSIDE the tolerance, and settles nothing.")
+    if any(".shards=" in outcome.recipe_difference for outcome in measured):
+        sentences.append(
+            "Rows with another number of shards and the same batch count: their draws differ, not the distribution."
+        )
+    return sentences
+
+
+def _is_high(outcome: Outcome) -> bool:
+    """Return whether a value is above the published one, beyond the tolerance."""
+    if outcome.delta is None or outcome.delta < 0:
+        return False
+    return outcome.verdict in ("PASS (+)", "OUTSIDE (one seed)")
+
+
+def _warn_of_height(outcome: Outcome) -> str:
+    return (
+        f"Warning: {outcome.name} is {outcome.delta:.4f} above the published {outcome.cell.column.name}, more "
+        "than the tolerance. Look for a leak or another split before believing it."
+    )
 
 
 def _describe_origins(measured: Sequence[Outcome]) -> list[str]:

@@ -1,15 +1,21 @@
 """
 The verdict on each published number.
 
-PASS       within the tolerance of the published number
-PASS (+)   above it by more than the tolerance; set apart, since a leak or another split looks like this
-FAIL       below it by more than the tolerance
-NOT RUN    no row here measures it, for the reason given
-N/A        no row here can be compared with it, for the reason given
+PASS                 the interval over seeds lies within the tolerance of the published number
+PASS (+)             the interval lies above it; set apart, since a leak or another split looks like this
+FAIL                 the interval lies below it
+TOO UNCERTAIN        the interval lies on both sides of a limit; the reason has the seeds that would do
+WITHIN (one seed)    one seed, within the tolerance: no interval, so no PASS
+OUTSIDE (one seed)   one seed, above or below
+NOT RUN              no row here measures it, for the reason given
+N/A                  no row here can be compared with it, for the reason given
+
+Where nothing is drawn at random, as with an encoder evaluated as released, the value itself takes the interval's place.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +25,22 @@ from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System
 from retrobench.leaderboard.comparison import compare_pairs, opponent
 from retrobench.leaderboard.evidence import Load
 from retrobench.leaderboard.lines import Line, group_lines
-from retrobench.leaderboard.reproduce.matching import RowFile, difference, rows_of
+from retrobench.leaderboard.reproduce.equivalence import Equivalence, Interval, compare, compare_fixed
+from retrobench.leaderboard.reproduce.matching import RowFile, difference, distribution_key, nearest_miss, rows_of
 from retrobench.leaderboard.rows import Row
 
 __all__ = ["VERDICTS", "JudgedExcerpt", "Outcome", "Tally", "Tolerance", "count_verdicts", "describe_kind", "judge"]
 
-VERDICTS = ("PASS", "PASS (+)", "FAIL", "NOT RUN", "N/A")
-
-INFERENCE = 5e-4
-TRAINING = 5e-3
-ROUNDING = 1e-9  # 0.3603 - 0.3553 is a little more than 0.005 in binary
+VERDICTS = (
+    "PASS",
+    "PASS (+)",
+    "FAIL",
+    "TOO UNCERTAIN",
+    "WITHIN (one seed)",
+    "OUTSIDE (one seed)",
+    "NOT RUN",
+    "N/A",
+)
 
 TRAINING_STAGES = ("pretrain", "adapt", "finetune", "distil")
 
@@ -41,6 +53,20 @@ class Tolerance:
     reason: str
 
 
+INFERENCE = Tolerance(
+    5e-4, "inference: 0.0005 to either side, since nothing is drawn at random: precision and rounding differ"
+)
+TRAINING = Tolerance(5e-3, "training: 0.005 to either side, and the whole interval over seeds has to lie within it")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The line that measures a system, and how its recipe differs from the system's, in words."""
+
+    line: Line
+    difference: str
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One published number with its verdict, and the line that measured it, if any did."""
@@ -51,7 +77,10 @@ class Outcome:
     verdict: str
     reason: str = ""
     line: Line | None = None
+    recipe_difference: str = ""  # how the rows' recipe differs from the system's, or fills in its free keys
     tolerance: Tolerance | None = None
+    interval: Interval | None = None  # of the mean over seeds
+    seeds_needed: int | None = None  # of TOO UNCERTAIN
     beats: tuple[str, ...] = ()  # names of the models that it beats significantly
     tested_queries: int = 0  # of the test behind `beats`
 
@@ -100,13 +129,6 @@ class Outcome:
         return queries
 
     @property
-    def recipe_difference(self) -> str:
-        """Return how the rows' recipe differs from the system's, or fills in its free keys."""
-        if self.line is None:
-            return ""
-        return difference(self.excerpt, self.system, self.line.rows[0])
-
-    @property
     def note(self) -> str:
         """Return the recipe's difference, and the notes on the system and the cell."""
         notes = (self.recipe_difference, self.system.note, self.cell.note)
@@ -132,9 +154,10 @@ def judge(excerpt: Excerpt, file: RowFile) -> JudgedExcerpt:
     """Return the outcome of each published number. Lines of different recipes have an outcome each."""
     outcomes: list[Outcome] = []
     for system in excerpt.systems:
-        lines = _lines(rows_of(excerpt, system, file))
+        lines = _lines(excerpt, system, file)
+        near = "" if lines else nearest_miss(excerpt, system, file)
         for cell in system.cells:
-            outcomes += _judge_cell(excerpt, system, cell, lines)
+            outcomes += _judge_cell(excerpt, system, cell, lines, near)
     if file.load:
         _test_differences(outcomes, file.load)
     return JudgedExcerpt(excerpt, outcomes)
@@ -155,55 +178,60 @@ def _trained(row: Row) -> bool:
     return any(stage.split(" ")[0] in TRAINING_STAGES for stage in row.artifacts)
 
 
-def _lines(rows: Sequence[Row]) -> list[Line]:
+def _lines(excerpt: Excerpt, system: System, file: RowFile) -> list[Measured]:
+    """Return the lines that measure a system. Rows of other draws from one distribution share a line."""
     groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.identity, []).append(row)
+    for row in rows_of(excerpt, system, file):
+        groups.setdefault(distribution_key(row, excerpt, file), []).append(row)
     lines = []
     for group in groups.values():
-        lines += group_lines(group)
+        for line in group_lines(group):
+            lines.append(Measured(line, difference(excerpt, system, line.rows, file)))
     return lines
 
 
-def _judge_cell(excerpt: Excerpt, system: System, cell: Cell, lines: Sequence[Line]) -> list[Outcome]:
+def _judge_cell(excerpt: Excerpt, system: System, cell: Cell, lines: Sequence[Measured], near: str) -> list[Outcome]:
     """Return an outcome for each line that measures the cell, or one without a line."""
     column = cell.column
-    measuring = [line for line in lines if line.mean(*column.key) is not None]
+    measuring = [measured for measured in lines if measured.line.mean(*column.key) is not None]
     claimed = excerpt.datasets.get(column.dataset)
     obstacle = cell.reason or (claimed.reason if claimed else "")
     if measuring:
-        return [_judge_line(excerpt, system, cell, line, obstacle) for line in measuring]
+        return [_judge_line(excerpt, system, cell, measured, obstacle) for measured in measuring]
     if obstacle:
         return [Outcome(excerpt, system, cell, "N/A", obstacle)]
     if lines:
         reason = f"the rows have no {column.measure} on {column.dataset}"
     else:
         missing = f"no row of {system.entrant} by this recipe on track {excerpt.track}"
+        if near:
+            missing += f"; {near}"
         reason = excerpt.reason or system.reason or missing
     return [Outcome(excerpt, system, cell, "NOT RUN", reason)]
 
 
-def _judge_line(excerpt: Excerpt, system: System, cell: Cell, line: Line, obstacle: str) -> Outcome:
-    if obstacle:
-        return Outcome(excerpt, system, cell, "N/A", obstacle, line)
-    tolerance = _tolerance(line, cell)
-    outcome = Outcome(excerpt, system, cell, "PASS", line=line, tolerance=tolerance)
-    delta = outcome.delta or 0.0
-    if delta < -tolerance.value - ROUNDING:
-        return replace(outcome, verdict="FAIL")
-    if delta > tolerance.value + ROUNDING:
-        return replace(outcome, verdict="PASS (+)")
-    return outcome
+def _judge_line(excerpt: Excerpt, system: System, cell: Cell, measured: Measured, obstacle: str) -> Outcome:
+    line = measured.line
+    outcome = Outcome(excerpt, system, cell, "N/A", obstacle, line, measured.difference)
+    if obstacle or cell.published is None:
+        return outcome
+    tolerance = TRAINING if _trained(line.rows[0]) else INFERENCE
+    result = _compare(line, cell, cell.published, tolerance)
+    return replace(
+        outcome,
+        verdict=result.verdict,
+        reason=result.reason,
+        tolerance=tolerance,
+        interval=result.interval,
+        seeds_needed=result.seeds_needed,
+    )
 
 
-def _tolerance(line: Line, cell: Cell) -> Tolerance:
-    if not _trained(line.rows[0]):
-        return Tolerance(INFERENCE, "inference: nothing is drawn at random, only precision and rounding differ")
-    deviation = line.deviation(*cell.column.key)
-    if deviation is None:
-        return Tolerance(TRAINING, "training, one seed: 0.005, its spread over seeds unknown")
-    reason = f"training: the larger of 0.005 and twice the deviation over {len(line.rows)} seeds"
-    return Tolerance(max(TRAINING, 2 * deviation), reason)
+def _compare(line: Line, cell: Cell, published: float, tolerance: Tolerance) -> Equivalence:
+    values = line.values(*cell.column.key)
+    if tolerance is INFERENCE:
+        return compare_fixed(statistics.fmean(values), published, tolerance.value)
+    return compare(values, published, tolerance.value)
 
 
 def _test_differences(outcomes: list[Outcome], load: Load) -> None:
