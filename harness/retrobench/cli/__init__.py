@@ -135,12 +135,11 @@ def run(
 ) -> None:
     """Train and measure objectives under one track."""
     from retrobench import leaderboard as board
-    from retrobench import runs
+    from retrobench.runs import Request, sweep
 
     _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
-    request = runs.Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap)
-    swept = runs.sweep(request)
+    swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap))
     _print(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 
