@@ -100,6 +100,23 @@ def test_a_field_of_a_later_version_counts_in_the_id() -> None:
     assert row(later={"watts": 3}).digest() != row().digest()
 
 
+FIRST = {"finetune in-batch": "a", "score": "s"}
+MEASURED_ROUNDS = [
+    ({"round": "in-batch"}, "in-batch"),
+    ({"selection": {"in-batch": 0.3, "mined": 0.2}}, "in-batch"),
+    ({"selection": {"in-batch": 0.3, "mined": 0.3}}, "mined"),  # the later of equal ones
+    ({"selection": {}, "artifacts": FIRST}, "in-batch"),
+    ({"selection": {}, "artifacts": {"finetune mined": "b", **FIRST}}, "mined"),
+    ({"selection": {}, "artifacts": {"finetune distilled": "c", **FIRST}}, "distilled"),
+    ({"selection": {}, "artifacts": {"score": "s"}}, ""),
+]
+
+
+@pytest.mark.parametrize(("changed", "measured"), MEASURED_ROUNDS)
+def test_a_row_knows_the_round_that_was_measured(changed: dict[str, Any], measured: str) -> None:
+    assert row(**changed).chosen == measured
+
+
 RAW_LINES = {
     "cut short": (b'{"track": "mi', "it is not JSON (Unterminated string"),
     "a list": (b"[1]", "it is not a JSON object"),

@@ -143,6 +143,6 @@ def test_a_run_killed_in_each_stage_resumes(tmp_path: Path, monkeypatch: pytest.
         assert content == unbroken_files[path], path
     (unbroken_row,) = whole.rows()
     (resumed_row,) = broken.rows()
-    for name in ("measures", "artifacts", "selection", "chosen", "identity"):
+    for name in ("measures", "artifacts", "selection", "content", "identity"):
         assert resumed_row[name] == unbroken_row[name]
     assert resumed_row["cost"]["pretrain"]["tokens"] == unbroken_row["cost"]["pretrain"]["tokens"]

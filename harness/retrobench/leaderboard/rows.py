@@ -38,7 +38,8 @@ class UnlikeError(RetrobenchError):
 
 
 SCHEMA = 1  # of rows; a reader refuses rows of another
-ORDERED = ("measures", "cost")  # fields whose keys have an order with a meaning
+ORDERED = ("measures", "cost", "selection")  # fields whose keys have an order with a meaning
+ROUNDS = ("in-batch", "mined", "distilled")  # in the order of training
 ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS
 ROUNDING = 1e-9  # between a measure and the mean of its values by query
 
@@ -84,13 +85,16 @@ class Row:
 
     @property
     def chosen(self) -> str:
-        """Return the round that was measured: the best on the validation questions, where several were compared."""
-        if self.round or not self.selection:
+        """Return the round that was measured: the best on the validation questions, or the last without them."""
+        if self.round:
             return self.round
-        return max(reversed(self.selection), key=lambda name: self.selection[name])
+        if self.selection:
+            return max(reversed(self.selection), key=lambda name: self.selection[name])
+        trained = [name for name in ROUNDS if f"finetune {name}" in self.artifacts]
+        return trained[-1] if trained else ""
 
     def to_json(self) -> str:
-        """Return one line of JSON. Keys are sorted, except in `measures` and `cost`."""
+        """Return one line of JSON. Keys are sorted, except in `measures`, `cost` and `selection`."""
         values = {name: getattr(self, name) for name in FIELDS} | self.later
         members = []
         for name in sorted(values):
