@@ -1,49 +1,29 @@
-"""Whole-word masks, corruption and the decoder's view: exact rules, and the statistics of the official collators."""
+"""Packing, whole-word masks within their budgets, and labels: the exact rules."""
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from masks import (
+    CONTINUES,
+    UNKNOWN,
+    VOCABULARY,
+    agrees,
+    labelled_positions,
+    mask_budget,
+    official_text,
+    passage,
+    seeded,
+)
 from torch import Tensor
 
-from retrobench import Passage, Vocabulary
-from retrobench.model.masking import Packed, _fill, corrupt, decoder_visibility, masked_batch, pack, whole_word_mask
-from retrobench.model.sampling import decoder_rows
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
-OFFICIAL: dict[str, Any] = json.loads((FIXTURES / "masks.json").read_text())
-STATISTICS: list[dict[str, Any]] = OFFICIAL["statistics"]
-
-# That of the fixture: ids below 999 are special or unused, 100 is [UNK], those from 1400 continue a word.
-VOCABULARY = Vocabulary(size=1600, pad=0, cls=101, sep=102, mask=103, special=frozenset(range(999)))
-UNKNOWN, CONTINUES = 100, 1400
+from retrobench import Passage
+from retrobench.model.masking import _fill, decoder_visibility, masked_batch, pack, whole_word_mask
 
 WORD_SIZES = [1, 1, 2, 3, 5, 9]  # in pieces; words of one piece are the most common
-
-# The means compared are of independent draws. One falls further than 5 standard errors from another of the same
-# distribution in 6 of 10 million cases; some 300 are compared below, so a failure means a fault.
-STANDARD_ERRORS = 5.0
-
-
-def passage(ids: list[int], title: int = 0) -> Passage:
-    """Build a passage whose first `title` ids are its title."""
-    tokens = np.array(ids, np.uint16)
-    starts = tokens < CONTINUES
-    return Passage(tokens[:title], starts[:title], tokens[title:], starts[title:])
-
-
-def official_text(name: str, copies: int = 1) -> Packed:
-    """Pack copies of a text of the fixture."""
-    ids = OFFICIAL["texts"][name]
-    return pack([passage(ids)] * copies, VOCABULARY, 512)
 
 
 def text_of_sizes(sizes: list[int]) -> Passage:
@@ -70,41 +50,6 @@ def random_sizes(seed: int, texts: int) -> list[list[int]]:
         words = drawn.randrange(1, 30)
         sizes.append(drawn.choices(WORD_SIZES, k=words))
     return sizes
-
-
-def mask_budget(length: int, ratio: float) -> int:
-    """Return how many tokens of a text may be masked; Python rounds halves to even."""
-    return min(512, max(1, round(length * ratio)))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def labelled_positions(packed: Packed, batch: dict[str, Tensor]) -> Tensor:
-    """Return which positions [B, L] of a batch are labelled."""
-    labelled = torch.zeros(packed.input_ids.numel(), dtype=torch.bool)
-    labelled[batch["masked_positions"]] = True
-    return labelled.view_as(packed.input_ids)
-
-
-def visibility(packed: Packed, ratio: float, pool: int = 256) -> Tensor:
-    lengths = packed.attention_mask.sum(1)
-    return decoder_visibility(packed.words, lengths, ratio, pool)
-
-
-def agrees(drawn: Tensor, mean: float, draws: int = OFFICIAL["draws"]) -> bool:
-    """Return whether the mean of draws [N] is within sampling error of `mean`, which `draws` other draws gave."""
-    values = drawn.double()
-    error = values.std().item() * (1 / len(values) + 1 / draws) ** 0.5
-    difference = abs(values.mean().item() - mean)
-    return bool(difference <= STANDARD_ERRORS * error + 1e-9)
-
-
-def assert_share(count: int, draws: int, share: float) -> None:
-    """Assert that `count` of `draws` is within the binomial's sampling error of a share."""
-    error = (share * (1 - share) / draws) ** 0.5
-    assert abs(count / draws - share) <= STANDARD_ERRORS * error
 
 
 def assert_filled(mask: Tensor, words: Tensor, sizes: list[int], budget: int) -> None:
@@ -308,184 +253,3 @@ def test_masks_repeat_from_the_generators_seed_alone() -> None:
     for name, tensor in first.items():
         assert torch.equal(tensor, again[name]), name
     assert not torch.equal(first["input_ids"], different["input_ids"])
-
-
-# Statistics
-
-
-for_each_text_and_ratio = pytest.mark.parametrize("row", STATISTICS, ids=lambda row: f"{row['text']}-{row['p']}")
-
-
-@for_each_text_and_ratio
-def test_labels_are_distributed_as_the_official_ones(row: dict[str, Any]) -> None:
-    length, ratio, budget = row["length"], row["p"], row["budget"]
-    packed = official_text(row["text"], copies=2000)
-    batch = masked_batch(packed, VOCABULARY, ratio, seeded(1))
-    labelled = labelled_positions(packed, batch)
-    assert packed.input_ids.shape[1] == length
-
-    counts = labelled.sum(1)
-    assert budget == mask_budget(length, ratio)
-    assert counts.max() <= budget
-    for collator in ("masked", "masked_bowdpr"):
-        official = row[collator]
-        assert agrees(counts, official["mean"]), collator
-        assert counts.min() <= official["min"]
-        assert counts.max() >= official["max"]
-
-    words = packed.words[0]
-    same_word = words[:, None] == words
-    pieces = torch.where(words >= 0, same_word.sum(1), 0)  # [L], of the word at each position
-    official_shares = row["masked_fraction_by_word_pieces"]
-    assert {0, *map(int, official_shares)} == {0, *pieces.tolist()}
-    for size, official_share in official_shares.items():
-        shares = labelled[:, pieces == int(size)].double().mean(1)
-        assert agrees(shares, official_share), f"words of {size} pieces"
-
-
-@for_each_text_and_ratio
-def test_the_decoder_sees_what_the_official_one_sees(row: dict[str, Any]) -> None:
-    length = row["length"]
-    draws = min(400, max(24, 6000 // length))
-    packed = official_text(row["text"], copies=draws)
-    torch.manual_seed(2)
-    visible = visibility(packed, row["p"])
-    assert visible.shape == (draws, length, length)
-
-    assert row["visible_diagonal"] == 0
-    assert not visible.diagonal(0, 1, 2).any()
-    assert row["visible_cls_column"] == 1
-    assert visible[:, 1:, 0].all()
-    assert row["visible_sep_column"] == 1
-    assert visible[:, :-1, -1].all()
-    shares = visible.double().mean((1, 2))
-    assert agrees(shares, row["visible_fraction"])
-
-    words = packed.words[0]
-    same_word = (words[:, None] == words) & (words >= 0)
-    siblings = same_word.fill_diagonal_(False)
-    assert bool(siblings.any()) == ("visible_sibling_pieces" in row)
-    if siblings.any():
-        sibling_shares = visible[:, siblings].double().mean(1)
-        assert agrees(sibling_shares, row["visible_sibling_pieces"])
-
-
-def test_corruption_shows_mask_random_and_own_word_8_1_1() -> None:
-    """Expect random ids of the whole vocabulary, a few of which are [MASK] or the word itself."""
-    count = 200_000
-    ids = torch.full((1, count), 1000)
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    shown = corrupt(ids, everywhere, VOCABULARY, seeded())
-    masked = shown == 103
-    unchanged = shown == 1000
-    swapped = shown[~masked & ~unchanged]
-    assert_share(int(masked.sum()), count, 0.8 + 0.1 / 1600)
-    assert_share(int(unchanged.sum()), count, 0.1 + 0.1 / 1600)
-    assert_share(len(swapped), count, 0.1 * 1598 / 1600)
-    special = swapped < 999  # among the replacements, as released
-    assert_share(int(special.sum()), len(swapped), 998 / 1598)
-    assert shown.min() >= 0
-    assert shown.max() < 1600
-
-
-@pytest.mark.parametrize(("outcome", "share"), [("mask_token", 0.8), ("unchanged", 0.1), ("other_id", 0.1)])
-def test_the_official_corruption_has_the_shares_8_1_1(outcome: str, share: float) -> None:
-    recorded = OFFICIAL["corruption"]["retromae"]
-    assert_share(recorded[outcome], recorded["selected"], share)
-
-
-def test_the_papers_corruption_shows_only_the_mask() -> None:
-    ids = torch.arange(1000, 1600)[None]
-    selected = torch.arange(600)[None] % 2 == 0
-    shown = corrupt(ids, selected, VOCABULARY, seeded(), style="mask")
-    assert torch.equal(shown, torch.where(selected, 103, ids))
-
-
-# The decoder's view
-
-
-def test_padding_sees_cls_alone_and_is_never_seen() -> None:
-    long_text = passage(OFFICIAL["texts"]["length_33"])
-    packed = pack([long_text, passage([1000]), passage([])], VOCABULARY, 64)
-    visible = visibility(packed, 0.5)
-    assert visible.any(2).all()  # a row that sees nothing would have no softmax
-    for row, length in enumerate(packed.attention_mask.sum(1).tolist()):
-        seen = visible[row]
-        of_padding = seen[length:]
-        assert not seen[:, length:].any()
-        assert of_padding[:, 0].all()
-        assert not of_padding[:, 1:].any()
-        assert not seen[0, 0]
-        assert seen[1:length, 0].all()
-        assert seen[: length - 1, length - 1].all()
-    assert visible[1, :3, :3].int().tolist() == [
-        [0, 0, 1],
-        [1, 0, 1],
-        [1, 0, 0],
-    ]
-
-
-def distinct_masks(packed: Packed, pool: int) -> int:
-    """Count the distinct masks of one text, leaving out each row's own position, which it always hides."""
-    torch.manual_seed(0)
-    visible = visibility(packed, 0.5, pool)[0]
-    not_own = ~torch.eye(len(visible), dtype=torch.bool)
-    masks: list[tuple[Tensor, Tensor]] = []  # a row of each mask, and the positions at which it shows the mask
-    for row, positions in zip(visible, not_own, strict=True):
-        for mask, mask_positions in masks:
-            both = positions & mask_positions
-            if torch.equal(row[both], mask[both]):
-                break
-        else:
-            masks.append((row, positions))
-    return len(masks)
-
-
-def test_rows_share_a_pool_of_masks() -> None:
-    packed = official_text("length_300")
-    assert distinct_masks(packed, pool=16) == 16
-    # 300 picks out of 256 leave (255 / 256) ** 300 = 31 % unpicked: 177 are expected, deviation under 8
-    assert abs(distinct_masks(packed, pool=256) - 177) < 5 * 8
-
-
-def test_the_view_is_drawn_from_the_default_generator() -> None:
-    packed = official_text("length_33", copies=2)
-    drawn = []
-    for seed in (3, 3, 4):
-        torch.manual_seed(seed)
-        drawn.append(visibility(packed, 0.5))
-    first, again, different = drawn
-    assert torch.equal(first, again)
-    assert not torch.equal(first, different)
-
-
-def test_the_view_depends_on_no_text_beside_it() -> None:
-    """Draw a text alone and in company: views may be drawn in any order, or by several threads."""
-    texts = [passage(OFFICIAL["texts"]["length_33"]), passage([1000, 1400, 1001] * 8)]
-    packed = pack(texts, VOCABULARY, 64)
-    words = packed.words.numpy()
-    lengths = packed.attention_mask.sum(1).numpy()
-    budgets = lengths // 2
-    picks = np.random.default_rng(0).integers(0, 26, words.shape)
-    seeds = np.array([5, 6], np.uint64)
-    both = decoder_rows(words, lengths, budgets, picks, seeds)
-    for text in range(2):
-        alone = slice(text, text + 1)
-        view = decoder_rows(words[alone], lengths[alone], budgets[alone], picks[alone], seeds[alone])
-        assert np.array_equal(view, both[alone])
-    reseeded = decoder_rows(words, lengths, budgets, picks, seeds + np.uint64(1))
-    assert not np.array_equal(both, reseeded)
-
-
-def test_masks_are_drawn_where_no_machine_code_can_be_kept() -> None:
-    """Forbid every cache folder, as in a read-only installation without a home."""
-    code = (
-        "import numpy, numba.core.caching as caching\n"
-        "caching.CacheImpl._locator_classes = []\n"
-        "from retrobench.model.sampling import decoder_rows\n"
-        "one = numpy.ones(1, numpy.int64)\n"
-        "words, picks = numpy.array([[-1, 0, -1]]), numpy.zeros((1, 3), numpy.int64)\n"
-        "rows = decoder_rows(words, one * 3, one, picks, one.astype(numpy.uint64))\n"
-        "assert rows.tolist() == [[[0, 0, 1], [1, 0, 1], [1, 0, 0]]]\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

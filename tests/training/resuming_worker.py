@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_training import INPUTS, SETTINGS, Interrupted, LeastSquares
 from torch import Tensor
+from trainings import INPUTS, SETTINGS, Interrupted, LeastSquares
 
 from retrobench.core import processes
 from retrobench.objective import Step

@@ -14,8 +14,8 @@ import resuming_worker
 import torch
 from processes import launch
 from resuming_worker import LENGTHS, SETTINGS_OF_PROCESSES
-from test_training import LeastSquares, checkpoint_names, fit
 from torch import Tensor
+from trainings import LeastSquares, checkpoint_names, fit
 
 from retrobench.core import files
 from retrobench.errors import RetrobenchError
