@@ -155,7 +155,7 @@ def test_bag_loss_equals_cross_entropy_with_a_dense_target(block: int) -> None:
 
 
 def test_a_loss_may_be_scaled(block: int) -> None:
-    """Assert that the backward scales the gradient made in the forward, as accumulation needs."""
+    """Assert that the backward scales the gradient made in the forward, as shards need."""
 
     def ours(bert: Backbone, states: Tensor) -> Tensor:
         return 0.25 * token_loss(bert, states, POSITIONS, IDS)

@@ -1,4 +1,4 @@
-"""Steps of the optimizer by hand: schedule, accumulation, clipping, decay, and steps that are not finite."""
+"""Steps of the optimizer by hand: schedule, shards, clipping, decay, and steps that are not finite."""
 
 from __future__ import annotations
 
