@@ -160,3 +160,11 @@ def test_of_several_processes_the_first_writes(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(processes, "leads", lambda: True)
     assert named == (keep_track(board, IDENTITY, TRACK), keep_plugin(board, source))
     assert len(files(board)) == 2
+
+
+def test_shipped_values_by_query_are_small() -> None:
+    shipped = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/per_query/*.json.gz"))
+    assert shipped
+    for file in shipped:
+        datasets = json.loads(gzip.decompress(file.read_bytes()))
+        assert file.stat().st_size <= 15_000 * len(datasets), file.name
