@@ -136,7 +136,9 @@ def test_a_file_runs_to_a_row_without_packaging(track: tiny.Tiny, capfd: pytest.
     request = Request(["first-words"], str(track.track), (0,), (), track.store, track.boards, (file,))
     (first,) = sweep(request).rows
     code = find_objective("first-words", discover([file])).code
-    assert first.plugin == {"distribution": str(file), "version": code[:16]}
+    assert first.objective_source == code
+    assert first.plugin["file"] == str(file)
+    assert (track.boards / "tiny" / first.plugin["kept"]).read_text() == MODULE
     assert first.command.endswith(f"--seed 0 --plugin {file}")
 
     # Equal settings with changed code need new training.
@@ -147,5 +149,6 @@ def test_a_file_runs_to_a_row_without_packaging(track: tiny.Tiny, capfd: pytest.
     (second,) = sweep(request).rows
     assert "pretrain first-words seed 0: new (code " in capfd.readouterr().err
     assert first.settings == second.settings == {"count": 8}
-    assert first.plugin["version"] != second.plugin["version"]
+    assert first.objective_source != second.objective_source
+    assert first.plugin["kept"] != second.plugin["kept"]
     assert first.artifacts["pretrain"] != second.artifacts["pretrain"]
