@@ -39,13 +39,21 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
     return track
 
 
+Results = list[subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture(scope="module")
-def shared(single: tiny.Tiny, tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
+def launched(single: tiny.Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[tiny.Tiny, Results]:
     """The same track, on which two processes have run every objective into the same leaderboard."""
     track = single._replace(store=tmp_path_factory.mktemp("shared"))
     results = launch([*MAIN, *options(track, *OBJECTIVES)])
     assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
-    return track
+    return track, results
+
+
+@pytest.fixture(scope="module")
+def shared(launched: tuple[tiny.Tiny, Results]) -> tiny.Tiny:
+    return launched[0]
 
 
 def rows_of(track: tiny.Tiny, processes: int) -> dict[str, dict[str, Any]]:
@@ -81,6 +89,21 @@ def test_rows_of_one_and_of_two_processes_share_a_line(single: tiny.Tiny, shared
     (comparison,) = compare(read(shared.boards / "tiny"))
     assert sorted(line.entrant for line in comparison.lines) == sorted(OBJECTIVES)
     assert [line.seeds for line in comparison.lines] == [[0]] * 5
+
+
+def test_two_processes_make_every_artifact_once(launched: tuple[tiny.Tiny, Results]) -> None:
+    track, (first, second) = launched
+    assert "retromae" in first.stdout
+    assert second.stdout == ""
+    assert "pretrain retromae seed 0: new" in first.stderr
+    assert "seed 0" not in second.stderr
+    assert len(track.finished("pretrain")) == 4
+    assert len(track.finished("finetune")) == 10
+    assert not list(track.store.glob("*/*.partial"))
+    count = len(track.rows())
+    rerun, _ = launch([*MAIN, *options(track, "retromae")])
+    assert "pretrain retromae seed 0: cached" in rerun.stderr
+    assert len(track.rows()) == count
 
 
 def test_two_killed_processes_resume_bit_for_bit(shared: tiny.Tiny, tmp_path: Path) -> None:
