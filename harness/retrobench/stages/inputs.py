@@ -33,8 +33,8 @@ class Base:
     revision: str  # of a hub model
     model: Source
     tokenizer: Source
-    positions: int  # longest input in tokens
-    width: int | None  # D; None where config.json has no hidden_size
+    positions: int  # longest input in tokens; 0 for random weights
+    width: int | None  # D; None for random weights, and where config.json has no hidden_size
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) 
         names |= dict.fromkeys(_datasets(experiment))
     collections = open_collections(names)
     overlap_check = OverlapCheck(collections, allow_overlap)
-    bases: dict[str, Base] = {}
+    bases: dict[tuple[str, bool], Base] = {}
     teachers: dict[str, Source] = {}
     opened = []
     for experiment in experiments:
@@ -68,15 +68,17 @@ def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) 
             opened.append(Inputs(collections, None, None))
             continue
         name = experiment.entrant.checkpoint or experiment.track.model.base
-        if name not in bases:
-            bases[name] = open_base(name)
-        _check_lengths(experiment, bases[name])
-        _check_search(experiment, bases[name])
+        random = _starts_random(experiment, experiment.neural)
+        if (name, random) not in bases:
+            bases[name, random] = open_base(name, random)
+        base = bases[name, random]
+        _check_lengths(experiment, base)
+        _check_search(experiment, base)
         teacher = experiment.track.distil.teacher
         if teacher and teacher not in teachers:
             teachers[teacher] = open_teacher(teacher)
         overlaps = overlap_check.check(experiment)  # last, because it reads every question
-        opened.append(Inputs(collections, bases[name], teachers.get(teacher), overlaps))
+        opened.append(Inputs(collections, base, teachers.get(teacher), overlaps))
     return opened
 
 
@@ -137,16 +139,18 @@ def _is_empty(rows: Iterable[object]) -> bool:
     return next(iter(rows), None) is None
 
 
-def open_base(name: str) -> Base:
+def open_base(name: str, random: bool = False) -> Base:
     """Return the base model of a folder or hub id. Its files are checked and hashed here, and nowhere else.
 
-    RetrobenchError for a folder without a trainable model.
+    Training from `random` weights needs the tokenizer alone. RetrobenchError for a folder without a trainable model.
     """
     folder = find(name)
     if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
-    _check_safetensors(f"The model folder {name!r}", folder)
-    positions, width = _read_config(name, folder)
+    positions, width = 0, None  # of random weights, by the track
+    if not random:
+        _check_safetensors(f"The model folder {name!r}", folder)
+        positions, width = _read_config(name, folder)
     hashes = {file.name: file_hash(file) for file in sorted(model_files(folder))}
     tokenizer_hashes = {file: hashes[file] for file in TOKENIZER_FILES if file in hashes}
     key = _key(hashes)
