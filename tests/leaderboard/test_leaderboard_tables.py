@@ -272,20 +272,24 @@ def test_the_readme_has_the_provenance_and_the_command_of_each_row(mini: Path) -
     assert "\n\nSQuAD as passages.\n\n" in text
     assert "| tokenise | pretrain | finetune |  search |" in text
     rows = [cells(line) for line in text.splitlines() if "json.gz" in line]
-    assert rows[0][:11] == [
+    assert rows[0][:15] == [
+        read(mini)[0].id[:8],
         "bert",
         "cls",
         "0",
         "in-batch 0.2000, mined 0.2500",
         "mined",
+        "0.2500",
         "-",
         "retrobench 0.1.0",
         "0.1.0",
         "f00dfeedf0",
+        "-",
+        "-",
         "1",
         "1",
     ]
-    seed, machine = rows[9][2], rows[9][9]
+    seed, machine = rows[9][3], rows[9][13]
     assert (seed, machine) == ("-", "2")
     assert "- Machine 2: cpu another\n" in text
     assert "\nretrobench run --objective mlm --seed 0\n" in text

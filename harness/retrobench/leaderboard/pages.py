@@ -88,7 +88,10 @@ def _details(board: Board) -> Iterator[str]:
         yield f"### {comparison.heading}"
         yield _costs(comparison).markdown()
     yield "## Rows"
-    yield "The provenance of each row, and its values by query."
+    yield (
+        "The provenance of each row, and its values by query. `retrobench show ROW` prints everything that a row "
+        "stands on. The keys of its encoder and its run name folders below `finetune` and `search` in the store."
+    )
     for comparison in comparisons:
         yield f"### {comparison.heading}"
         yield from _provenance(comparison.rows)
@@ -208,14 +211,25 @@ def _provenance(rows: Sequence[Row]) -> Iterator[str]:
 def _provenance_record(row: Row) -> dict[str, Any]:
     validation = ", ".join(f"{name} {value:.4f}" for name, value in row.selection.items())
     plugin = " ".join(map(str, row.plugin.values()))
+    measure, value = next(iter(next(iter(row.measures.values())).items()))
     return {
+        "row": row.id[:8],
         "entrant": row.entrant,
         "representation": row.representation,
         "seed": format_number(row.seed, "d"),
         "validation": validation or "-",
         "chosen": row.chosen or "-",
+        measure: f"{value:.4f}",
         "negatives": format_number(row.negatives or None, ",.0f"),
         "plugin": plugin or "-",
         "version": row.version,
         "commit": row.commit[:10],
+        "encoder": _key(row, "finetune"),
+        "run": _key(row, "search"),
     }
+
+
+def _key(row: Row, stage: str) -> str:
+    """Return the first digits of the key of the row's own encoder or run in the store."""
+    role = f"{stage} {row.chosen}" if stage == "finetune" else f"{stage} {next(iter(row.facts), '')}"
+    return row.artifacts.get(role, "-")[:8]
