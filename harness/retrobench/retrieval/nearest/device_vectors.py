@@ -56,6 +56,8 @@ class DeviceVectors:
         with warnings.catch_warnings():
             # torch calls the layout a beta once in each process. The tests compare its product with a dense one.
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            # torch 2.11 warns although the choice is explicit. The vectors' writer keeps the invariants.
+            warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
             shape = (end - begin, self.documents.words)
             return torch.sparse_csr_tensor(rows, columns, weights, shape, check_invariants=False)
 
