@@ -19,6 +19,7 @@ from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import clock
 from retrobench.leaderboard.pages import find_stale, main, render_readme, write_readme
 from retrobench.leaderboard.rows import Row, append, read
+from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.tables import FORMATS, render, show_track, summarise_run
 from retrobench.leaderboard.view import View
 
@@ -232,6 +233,9 @@ def test_a_users_rows_stand_beside_the_shipped_rows(
     assert "b retromae cls 3 0.4500 ± 0.0000 cd 1-2 0:03:35" in squeezed, "its seed 0 is still the shipped row"
     assert "* measured here; the other lines were shipped." in squeezed
     assert text.endswith(f"Rows: {own / 'toy' / 'rows.jsonl'}, {mini / 'rows.jsonl'}")
+    for folder in (own / "toy", mini):
+        name = read(folder)[0].id
+        assert str(folder / "rows.jsonl") in show_row(name, own), "a shipped row is shown beside a trial run too"
 
 
 def test_a_track_without_rows_says_how_to_get_one(tmp_path: Path) -> None:

@@ -223,8 +223,10 @@ def test_a_row_whose_values_by_query_were_changed_is_left_out(mini: Path, capsys
     check_that_only_line_2_is_left_out(mini, f"{Path(name).name} was changed since it was written", capsys)
 
 
-def test_a_row_without_its_values_by_query_stays(mini: Path) -> None:
-    (mini / documents(mini)[1]["per_query"]).unlink()
+@pytest.mark.parametrize("kind", ["per_query", "queries"])
+def test_rows_without_their_values_by_query_stay(kind: str, mini: Path) -> None:
+    for file in (mini / kind).iterdir():
+        file.unlink()
     assert [line.faults for line in inspect(mini / "rows.jsonl")] == [(), (), ()]
 
 

@@ -89,7 +89,7 @@ def resolve(track: Track) -> dict[str, dict[str, Any]]:
     for section in SECTIONS:
         record = getattr(track, section)
         if record is not None:
-            settings = _settings(record)
+            settings = _as_in_files(_settings(record))
             resolved[section] = {key: value for key, value in settings.items() if value is not None}
     return resolved
 
@@ -187,13 +187,18 @@ def _changes(section: str, recipe: Any, changed: Any) -> dict[str, Any]:
     """Return the changed settings of a section by key, in the command line's form."""
     if changed is None:
         return {} if recipe is None else {f"{section}.corpus": []}
-    old = {} if recipe is None else _settings(recipe)
+    old = {} if recipe is None else _as_in_files(_settings(recipe))
     changes: dict[str, Any] = {}
-    for key, value in _settings(changed).items():
+    for key, value in _as_in_files(_settings(changed)).items():
         if key in old and value == old[key]:
             continue
-        changes[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+        changes[f"{section}.{key}"] = value
     return changes
+
+
+def _as_in_files(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with lists in place of tuples, as TOML and JSON have them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
 def _settings(record: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 from retrobench.config import read_track, resolve
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.clusters import Clusters, read_clusters
-from retrobench.leaderboard.evidence import PerQuery, load_per_query, load_track
-from retrobench.leaderboard.folders import locate, nearest_files, track_folders, track_name
+from retrobench.leaderboard.evidence import PerQuery, has_values, load_per_query, load_track
+from retrobench.leaderboard.folders import folders_with_rows, locate, nearest_files, track_name
 from retrobench.leaderboard.lines import format_override
 from retrobench.leaderboard.rows import Row, read
 
@@ -48,7 +48,7 @@ class Board:
         folders: dict[str, Path] = {}
         own: set[str] = set()
         shipped = 0
-        for number, folder in enumerate(_folders_with_rows(name, leaderboard)):
+        for number, folder in enumerate(folders_with_rows(leaderboard).get(name, [])):
             for row in read(folder):
                 if row.id in rows:
                     continue
@@ -71,10 +71,7 @@ class Board:
     @property
     def has_values(self) -> bool:
         """Tell whether every row has its values by query."""
-        for row in self.rows:
-            if row.id not in self.folders or not (self.folders[row.id] / row.per_query).is_file():
-                return False
-        return True
+        return all(row.id in self.folders and has_values(self.folders[row.id], row) for row in self.rows)
 
     def load(self, row: Row) -> PerQuery:
         """Return a row's values by query."""
@@ -107,23 +104,11 @@ class Board:
 
 
 def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:
-    """Return the settings of a track's file in the types of a kept track; None without a usable file."""
+    """Return the settings of a track's file; None without a usable file."""
     if file is None or not file.is_file():
         return None
     try:
         track = read_track(file, track_name(file), [])
     except RetrobenchError:
         return None  # a run names its faults; rows are shown all the same
-    settings: dict[str, dict[str, Any]] = {}
-    for section, values in resolve(track).items():
-        settings[section] = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-    return settings
-
-
-def _folders_with_rows(name: str, leaderboard: Path | None) -> list[Path]:
-    """Return the nearest folder that has rows of the track, and the shipped one, each once."""
-    folders: dict[Path, Path] = {}
-    for folder in track_folders(leaderboard):
-        if (folder / name / "rows.jsonl").is_file():
-            folders.setdefault((folder / name).resolve(), folder / name)
-    return list(folders.values())
+    return resolve(track)

@@ -66,10 +66,14 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        changes = self.overrides if self.changed is None else ", ".join(self.changed)
-        how = f"with {changes}" if changes else "as it is"
-        content = "".join(f", {name} {digest[:8]}" for name, digest in self.content.items())
-        return f"Track {self.rows[0].track} {how}{content} (identity {self.rows[0].identity[:8]})"
+        row = self.rows[0]
+        changes = self.overrides
+        if self.changed is not None:
+            changes = ", ".join(self.changed)
+        parts = [f"with {changes}" if changes else "as it is"]
+        for name, digest in self.content.items():
+            parts.append(f"{name} {digest[:8]}")
+        return f"Track {row.track} {', '.join(parts)} (identity {row.identity[:8]})"
 
     @property
     def is_changed(self) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Load",
     "PerQuery",
+    "has_values",
     "keep_per_query",
     "keep_plugin",
     "keep_track",
@@ -43,6 +43,9 @@ PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Dataset id -> measure -> query id -> value, a fraction."""
 
 DIGITS = 16  # of a file's hash in its name
+
+# What reading a damaged file of values raises.
+DAMAGE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError)
 
 
 def keep_per_query(folder: Path, per_query: PerQuery) -> str:
@@ -64,26 +67,35 @@ def _keep(folder: Path, kind: str, document: Any) -> str:
     name = f"{kind}/{hashlib.sha256(content).hexdigest()[:DIGITS]}.json.gz"
     if not (folder / name).exists():
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / name, _compress(content))
+        atomic_write(folder / name, gzip.compress(content, mtime=0))  # equal values, equal bytes
     return name
-
-
-def _compress(content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # equal values, equal bytes
-        file.write(content)
-    return buffer.getvalue()
 
 
 Load = Callable[["Row"], PerQuery]
 
 
 def per_query_loader(folder: Path, rows: Iterable[Row]) -> Load | None:
-    """Return the function that loads a row's values by query; None where a row's file is missing."""
-    for row in rows:
-        if not (folder / row.per_query).is_file():
-            return None
-    return partial(load_per_query, folder)
+    """Return the function that loads a row's values by query; None where a file of them is missing."""
+    if all(has_values(folder, row) for row in rows):
+        return partial(load_per_query, folder)
+    return None
+
+
+def has_values(folder: Path, row: Row) -> bool:
+    """Tell whether the files of a row's values by query are there. Their content is not checked."""
+    return all(file.is_file() for file in _value_files(folder, row))
+
+
+def _value_files(folder: Path, row: Row) -> list[Path]:
+    """Return the file of a row's values, and the files of query ids that it names where it can be read."""
+    file = folder / row.per_query
+    if not file.is_file():
+        return [file]
+    try:
+        records = _load(file).values()
+        return [file, *(folder / record["queries"] for record in records)]
+    except DAMAGE:
+        return [file]  # reading it names the damage
 
 
 def load_per_query(folder: Path, row: Row) -> PerQuery:
@@ -95,7 +107,7 @@ def load_per_query(folder: Path, row: Row) -> PerQuery:
             per_query[dataset] = {}
             for measure, values in record["measures"].items():
                 per_query[dataset][measure] = dict(zip(query_ids, values, strict=True))
-    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise RetrobenchError(
             f"Cannot read {folder / row.per_query}, values of {row.entrant}: {error}. "
             f"Restore it, or rerun: {row.command}"
@@ -113,11 +125,14 @@ def _load(file: Path) -> Any:
 
 
 def keep_track(folder: Path, identity: str, track: Mapping[str, Any]) -> str:
-    """Write a resolved track beside the rows, and return the hash of its file."""
+    """Write a resolved track beside the rows, and return the hash of its file.
+
+    Its identity decides every byte, so a file that was changed is written anew.
+    """
     import tomli_w
 
     content = tomli_w.dumps(track).encode()
-    _write_new(_track_file(folder, identity), content)
+    _write_once(_track_file(folder, identity), content)
     return _hash(content)
 
 
@@ -131,7 +146,7 @@ def keep_plugin(folder: Path, source: Path) -> str:
     """Copy a plugin's file beside the rows, and return its path relative to `folder`."""
     content = source.read_bytes()
     name = f"plugins/{_hash(content)}.py"
-    _write_new(folder / name, content)
+    _write_once(folder / name, content)
     return name
 
 
@@ -147,7 +162,7 @@ def kept_faults(folder: Path, row: Row) -> Iterator[str]:
 
 def missing_files(folder: Path, row: Row) -> list[str]:
     """Return the kept files of a row that are not there, relative to `folder`."""
-    files = [folder / row.per_query, _track_file(folder, row.identity), _plugin_file(folder, row)]
+    files = [*_value_files(folder, row), _track_file(folder, row.identity), _plugin_file(folder, row)]
     missing = []
     for file in files:
         if file is not None and not file.is_file():
@@ -162,9 +177,9 @@ def _plugin_file(folder: Path, row: Row) -> Path | None:
     return folder / row.plugin["kept"]
 
 
-def _write_new(file: Path, content: bytes) -> None:
-    """Write a file that does not exist yet; of several processes rank 0 writes it."""
-    if processes.leads() and not file.exists():
+def _write_once(file: Path, content: bytes) -> None:
+    """Write a file unless it has this content; of several processes rank 0 writes it."""
+    if processes.leads() and not (file.exists() and file.read_bytes() == content):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, content)
 

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["check_writable", "locate", "nearest_files", "rows_folder", "track_folders", "track_name"]
+__all__ = [
+    "check_writable",
+    "folders_with_rows",
+    "locate",
+    "nearest_files",
+    "rows_folder",
+    "track_folders",
+    "track_name",
+]
 
 
 def track_folders(leaderboard: Path | None = None) -> list[Path]:
@@ -28,6 +36,16 @@ def nearest_files(name: str, leaderboard: Path | None = None) -> dict[str, Path]
         for file in folder.glob(f"*/{name}"):
             files.setdefault(file.parent.name, file)
     return files
+
+
+def folders_with_rows(leaderboard: Path | None = None) -> dict[str, list[Path]]:
+    """Return track -> every folder with rows of it, the nearest first and each once: a user's, then the shipped."""
+    folders: dict[str, dict[Path, Path]] = {}
+    for parent in track_folders(leaderboard):
+        for file in sorted(parent.glob("*/rows.jsonl")):
+            same_track = folders.setdefault(file.parent.name, {})
+            same_track.setdefault(file.parent.resolve(), file.parent)
+    return {track: list(same_track.values()) for track, same_track in folders.items()}
 
 
 def locate(track: str, leaderboard: Path | None = None) -> Path:

@@ -12,21 +12,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.folders import nearest_files, track_name
+from retrobench.leaderboard.folders import folders_with_rows, track_name
 from retrobench.leaderboard.rows import Inspected, Row, inspect
 
 __all__ = ["find_row", "inspect_tracks", "row_name"]
 
 
 def inspect_tracks(track: str = "", leaderboard: Path | None = None) -> dict[Path, list[Inspected]]:
-    """Return the inspected lines of a track's nearest rows by their folder; of every track without `track`."""
-    files = nearest_files("rows.jsonl", leaderboard)
+    """Return the inspected lines of a track, the user's and the shipped, by folder; of all tracks without `track`."""
+    folders = folders_with_rows(leaderboard)
     if track:
         name = track_name(Path(track)) if track.endswith(".toml") else track
-        if name not in files:
-            raise unknown("track with rows", name, files, "--leaderboard DIR adds another folder of tracks.")
-        files = {name: files[name]}
-    return {files[name].parent: inspect(files[name]) for name in sorted(files)}
+        if name not in folders:
+            raise unknown("track with rows", name, folders, "--leaderboard DIR adds another folder of tracks.")
+        folders = {name: folders[name]}
+    inspected = {}
+    for name in sorted(folders):
+        for folder in folders[name]:
+            inspected[folder] = inspect(folder / "rows.jsonl")
+    return inspected
 
 
 def row_name(row: Row) -> str:

@@ -16,7 +16,7 @@ Rank documents and score rankings.
 """
 
 from retrobench.scoring import ranking, replicability
-from retrobench.scoring.intervals import ALPHA, FEWEST_SEEDS, POWER
+from retrobench.scoring.intervals import ALPHA, FEWEST_SEEDS, POWER, critical_value
 from retrobench.scoring.measures import canonical, deepest
 from retrobench.scoring.rescoring import Rescored, rescore
 from retrobench.scoring.runfiles import read_run, write_run
@@ -37,6 +37,7 @@ __all__ = [
     "System",
     "canonical",
     "compare_systems",
+    "critical_value",
     "dataset_judgements",
     "deepest",
     "ranking",

@@ -139,16 +139,25 @@ def _draw(setting: Setting, generator: np.random.Generator) -> np.ndarray:
     clusters = _clusters(setting)
     scales = np.ones(LINES) if setting.values == "normal" else SKEWED_SCALES
     questions = _effects(setting, generator, (LINES, QUESTIONS))
-    variance = 1 / QUESTIONS
     if setting.clustered:
         shared = _effects(setting, generator, (LINES, int(clusters.max()) + 1))
         questions = np.sqrt(SHARED) * shared[:, clusters] + np.sqrt(1 - SHARED) * questions
-        sizes = np.bincount(clusters)
-        variance = SHARED * (sizes**2).sum() / QUESTIONS**2 + (1 - SHARED) / QUESTIONS
-    seed_variance = setting.ratio * setting.seeds * variance * (scales**2).mean() / (SEED_SCALES**2).mean()
-    seeds = SEED_SCALES[:, None] * np.sqrt(seed_variance) * generator.standard_normal((LINES, setting.seeds))
+    question_square = (scales**2).mean()
+    seed_square = (SEED_SCALES**2).mean()
+    seed_variance = setting.ratio * setting.seeds * _mean_variance(setting, clusters) * question_square / seed_square
+    seed_deviations = SEED_SCALES[:, None] * np.sqrt(seed_variance)  # [L, 1]
+    seeds = seed_deviations * generator.standard_normal((LINES, setting.seeds))
     interaction = generator.standard_normal((LINES, setting.seeds, QUESTIONS))
-    return np.asarray((scales[:, None] * questions)[:, None, :] + seeds[:, :, None] + interaction)
+    scaled = scales[:, None] * questions  # [L, Q]
+    return np.asarray(scaled[:, None, :] + seeds[:, :, None] + interaction)
+
+
+def _mean_variance(setting: Setting, clusters: np.ndarray) -> float:
+    """Return the variance of the mean over questions whose effects have variance 1."""
+    if not setting.clustered:
+        return 1 / QUESTIONS
+    sizes = np.bincount(clusters)
+    return float(SHARED * (sizes**2).sum() / QUESTIONS**2 + (1 - SHARED) / QUESTIONS)
 
 
 def _effects(setting: Setting, generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

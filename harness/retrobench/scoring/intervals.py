@@ -8,6 +8,7 @@ Games and Howell's studentized range gives shorter intervals, which cover too li
 simulates both, and leaderboards/README.md has the figures. A bootstrap of three seeds is too short as well: resampling
 S seeds shrinks their variance by (S - 1) / S.
 
+* critical_value       the quantile of |t|, for one pair or for all pairs together
 * half_width           of an interval
 * p_value              of a difference, corrected for the number of pairs
 * smallest_detectable  the smallest true difference that is shown with probability 0.8
@@ -20,7 +21,16 @@ import math
 
 from retrobench.scoring.components import Components
 
-__all__ = ["ALPHA", "FEWEST_SEEDS", "POWER", "half_width", "p_value", "seeds_wanted", "smallest_detectable"]
+__all__ = [
+    "ALPHA",
+    "FEWEST_SEEDS",
+    "POWER",
+    "critical_value",
+    "half_width",
+    "p_value",
+    "seeds_wanted",
+    "smallest_detectable",
+]
 
 ALPHA = 0.05
 POWER = 0.8

@@ -16,9 +16,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retrobench.scoring import ALPHA, critical_value
+
 __all__ = ["CONFIDENCE", "Equivalence", "Interval", "compare", "compare_fixed", "seed_interval"]
 
-CONFIDENCE = 0.95
+CONFIDENCE = 1 - ALPHA
 ROUNDING = 1e-9  # 0.3603 - 0.3553 is a little more than 0.005 in binary
 MOST_SEEDS = 1000
 
@@ -83,10 +85,7 @@ def _side(delta: float, tolerance: float) -> str:
 
 
 def _half_width(deviation: float, seeds: int) -> float:
-    from scipy.special import stdtrit
-
-    quantile = stdtrit(seeds - 1, (1 + CONFIDENCE) / 2)
-    return float(quantile * deviation / math.sqrt(seeds))
+    return critical_value(seeds - 1) * deviation / math.sqrt(seeds)
 
 
 def _uncertain(values: Sequence[float], delta: float, tolerance: float, interval: Interval) -> Equivalence:

@@ -189,7 +189,7 @@ def _by_key(track: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for section, values in track.items():
         for name, value in values.items():
-            settings[f"{section}.{name}"] = list(value) if isinstance(value, tuple) else value
+            settings[f"{section}.{name}"] = value
     settings.setdefault("adapt.corpus", [])
     return settings
 
