@@ -12,15 +12,28 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, entrants, facts, filled, mean, row
+from leaderboard_rows import (
+    BERT,
+    DATASET,
+    MLM,
+    RETROMAE,
+    TRACK,
+    around,
+    entrants,
+    facts,
+    filled,
+    mean,
+    row,
+    tracked,
+    write_track,
+)
 from scipy.stats import ttest_rel
 
-from retrobench.config import read_track, resolve
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import notes
 from retrobench.leaderboard.comparison import Comparison, compare
-from retrobench.leaderboard.evidence import PerQuery, keep_track, load_per_query, per_query_loader
+from retrobench.leaderboard.evidence import PerQuery, load_per_query, per_query_loader
 from retrobench.leaderboard.rows import Row, UnlikeError, append, read
 from retrobench.leaderboard.tables import compare_board, render, show_track
 
@@ -341,32 +354,12 @@ def test_rows_that_read_the_same_content_share_a_table() -> None:
     assert sorted(entrants_of(table)) == ["bert", "bm25", "mlm"]
 
 
-TRACK = """
-[model]
-base = "retrobench/base"
-[pretrain]
-steps = 10
-batch = 2
-learning_rate = 1e-3
-[finetune]
-epochs = 5
-batch = 2
-learning_rate = 1e-3
-[evaluate]
-datasets = ["d"]
-"""
-
-
 def test_a_changed_track_is_titled_by_its_changes(tmp_path: Path) -> None:
     """The rows stay, and the file of their track is edited."""
-    file = tmp_path / "toy" / "track.toml"
-    file.parent.mkdir()
-    file.write_text(TRACK)
-    track = read_track(file, "toy", [])
-    digest = keep_track(file.parent, track.identity, resolve(track))
-    append(file.parent, row(identity=track.identity, track_toml=digest), {})
+    file = write_track(tmp_path)
+    append(file.parent, tracked(file, row()), {})
     (unchanged,) = compare_board(Board.read(file.parent))
     assert unchanged.heading.startswith("Track mini as it is (")
-    file.write_text(TRACK.replace("steps = 10", "steps = 20"))
+    write_track(tmp_path, TRACK.replace("steps = 100", "steps = 200"))
     (changed,) = compare_board(Board.read(file.parent))
-    assert changed.heading.startswith("Track mini with pretrain.steps=10 (")
+    assert changed.heading.startswith("Track mini with pretrain.steps=100 (")
