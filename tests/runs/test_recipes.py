@@ -119,6 +119,13 @@ def test_facts_of_a_row(msmarco: Swept) -> None:
     assert {"qrels", "relevance_level", "missing", "self_hits_removed", "ties"} <= facts.keys()
 
 
+def test_a_row_holds_the_hash_of_the_given_negatives(msmarco: Swept) -> None:
+    for row in msmarco.rows:
+        digest = row.content["negatives msmarco-titled:train"]
+        assert len(digest) == 20
+        assert digest != row.content["msmarco-titled:train"]
+
+
 def test_negatives_are_the_listed_documents_that_are_not_relevant(recipe: RecipeTrack, msmarco: Swept) -> None:
     row = msmarco.rows[0]
     negatives = np.load(artifact(recipe, row, "negatives") / "candidates.npy")

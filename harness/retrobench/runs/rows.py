@@ -9,11 +9,11 @@ from typing import Any
 
 from retrobench import stages
 from retrobench.config import Baseline, Experiment, resolve
-from retrobench.core import KEY_LENGTH, processes, provenance, retrobench_version
+from retrobench.core import KEY_LENGTH, file_hash, processes, provenance, retrobench_version
 from retrobench.data import rules
 from retrobench.leaderboard import PerQuery, Row, keep_plugin, keep_track
 from retrobench.pipeline import Result
-from retrobench.store import Artifact
+from retrobench.store import Artifact, read_settings
 from retrobench.training import resolve_precision
 
 __all__ = ["artifacts", "row", "search_of"]
@@ -42,7 +42,7 @@ def row(
         identity=track.identity,
         track_toml=keep_track(folder, track.identity, resolve(track)),
         overrides=dict(track.overrides),
-        content=_content(experiment, inputs),
+        content=_content(experiment, inputs, by_role),
         entrant=_entrant_name(experiment, inputs),
         objective=entrant.kind,
         settings=entrant.settings,
@@ -153,7 +153,7 @@ def _training_facts(experiment: Experiment, inputs: stages.Inputs, dataset: str)
     return facts
 
 
-def _content(experiment: Experiment, inputs: stages.Inputs) -> dict[str, str]:
+def _content(experiment: Experiment, inputs: stages.Inputs, by_role: dict[str, Artifact]) -> dict[str, str]:
     """Return hashes of everything that the training read. `facts` hold those of the test."""
     if inputs.base is None:
         return {}
@@ -165,8 +165,13 @@ def _content(experiment: Experiment, inputs: stages.Inputs) -> dict[str, str]:
         content[f"{name} passages"] = inputs.collections[name].corpus.hash[:KEY_LENGTH]
     for name in filter(None, (track.finetune.queries, track.finetune.hard, track.evaluate.select)):
         content[name] = inputs.collections[name].hash[:KEY_LENGTH]
+    for role, artifact in by_role.items():
+        if artifact.stage == "negatives":  # hashed by their stage, which alone reads them
+            content[role] = read_settings(artifact.path)["negatives"][:KEY_LENGTH]
     if inputs.teacher is not None:
         content["teacher"] = inputs.teacher.key
+    if track.distil.scores:
+        content["distil.scores"] = file_hash(Path(track.distil.scores).expanduser())[:KEY_LENGTH]
     return content
 
 

@@ -4,6 +4,7 @@
 * Entry            a finished folder: recipe, files, cost and date.
 * entry_fault      the difference of a finished folder from its own record.
 * read_objective   the objective that trained the model of a finished folder.
+* read_settings    the settings of a finished folder.
 * to_json_values   settings as JSON values.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 from retrobench.core import KEY_LENGTH, duration, file_hash
 
-__all__ = ["Entry", "Recipe", "entry_fault", "read_objective", "to_json_values"]
+__all__ = ["Entry", "Recipe", "entry_fault", "read_objective", "read_settings", "to_json_values"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,14 @@ def read_objective(folder: Path) -> str:
         folder = folder.parents[1] / entry.recipe.sources[0]  # fine-tuning starts from its first source
         entry = Entry.read(folder)
     return ""
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings behind the key of a finished folder; none for any other folder."""
+    entry = Entry.read(folder)
+    if entry is None:
+        return {}
+    return entry.recipe.settings
 
 
 def _digest(document: Mapping[str, Any]) -> str:
