@@ -236,6 +236,8 @@ def test_a_users_rows_stand_beside_the_shipped_rows(
     for folder in (own / "toy", mini):
         name = read(folder)[0].id
         assert str(folder / "rows.jsonl") in show_row(name, own), "a shipped row is shown beside a trial run too"
+    assert str(own / "toy" / "rows.jsonl") in show_row("mini:retromae:0", own), "the name is the nearest row's"
+    assert str(mini / "rows.jsonl") in show_row("mini:bert:0", own), "the user's folder has no row of this name"
 
 
 def test_a_track_without_rows_says_how_to_get_one(tmp_path: Path) -> None:

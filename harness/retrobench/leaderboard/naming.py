@@ -40,15 +40,25 @@ def row_name(row: Row) -> str:
 
 
 def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspected]:
-    """Return the folder and the line of a row. RetrobenchError for an unknown name, and for one of several rows."""
+    """Return the folder and the line of a row. RetrobenchError for an unknown name, and for one of several rows.
+
+    The start of an id is searched in every folder. TRACK:ENTRANT:SEED names a row of the nearest folder: the user's
+    own row comes before a shipped one, so a shipped row of the same name is reached by its id.
+    """
     names: set[str] = set()
     matches: dict[str, tuple[Path, Inspected]] = {}
+    nearest: Path | None = None
     for folder, lines in inspect_tracks("", leaderboard).items():
         for line in lines:
             if line.row is None:
                 continue
-            names.add(row_name(line.row))
-            if name and (line.row.id.startswith(name) or row_name(line.row) == name):
+            full_name = row_name(line.row)
+            names.add(full_name)
+            if full_name == name and nearest is None:
+                nearest = folder
+            has_name = full_name == name and folder == nearest
+            has_id = name != "" and line.row.id.startswith(name)
+            if has_name or has_id:
                 matches.setdefault(line.row.id, (folder, line))
     if not matches:
         raise unknown("row", name, names, "Or give the first 8 digits of its id: `retrobench verify` prints them.")
