@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from processes import launch
 
+from retrobench.data import Exclusions
 from retrobench.retrieval.searcher import Searcher, retrieve
 from retrobench.retrieval.vectors import Terms, Writer
 from retrobench.scoring.runfiles import read_run
@@ -106,7 +107,7 @@ def test_two_processes_make_one_run_in_the_store(tmp_path: Path) -> None:
     assert ranking.self_hits > 0
     alone = tmp_path / "alone"
     alone.mkdir()
-    retrieve(alone, Searcher(queries, passages, 0.7), 40, "data", "x", drop_self=True)
+    retrieve(alone, Searcher(queries, passages, 0.7), 40, "data", "x", Exclusions(own=True))
     shared_files = contents(entry)
     del shared_files["entry.json"]
     assert {"run.trec", "rows.npy", "scores.npy"} < shared_files.keys()

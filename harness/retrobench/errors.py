@@ -33,7 +33,8 @@ class DivergedError(RetrobenchError):
 def unknown(kind: str, name: str, choices: Iterable[str], next_step: str = "") -> RetrobenchError:
     """Return the error for a name outside `choices`. It suggests the nearest choice."""
     names = sorted(choices)
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    matches = [choice for choice in names if choice.lower() == name.lower()]
+    matches += difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     message = f"Unknown {kind} {name!r}."
     if matches:
         message += f" Did you mean {matches[0]!r}?"

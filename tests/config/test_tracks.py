@@ -12,7 +12,7 @@ from retrobench.config import Distil, Experiment, Pretrain, Reading, Track
 from retrobench.config.discovery import discover
 from retrobench.config.reading import SECTIONS, read_entrant, read_track
 from retrobench.core.settings import types_of
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 
 BOARDS = Path(__file__).parents[2] / "leaderboards"
@@ -156,7 +156,7 @@ def test_groups_are_expanded_and_counted_once() -> None:
     track = read("beir", "evaluate.datasets=['beir/nfcorpus', 'beir/cqadupstack', 'beir/cqadupstack/tex']")
     bert = read_entrant("bert", discover(), [])
     experiment = Experiment(track, bert, 0)
-    assert experiment.datasets == ("beir/nfcorpus/test", *rules.FORUMS)
+    assert experiment.datasets == ("beir/nfcorpus/test", *groups.expand("beir/cqadupstack"))
 
 
 def test_epochs_are_counted_in_whole_batches() -> None:

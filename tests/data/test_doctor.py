@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from folders import DOCUMENTS, JUDGEMENTS, QUERIES, write_folder
 
-from retrobench.data import catalogue, doctor, load, rules
+from retrobench.data import catalogue, doctor, groups, load
 
 
 def levels_and_counts(report: doctor.CheckReport) -> dict[str, tuple[str, int]]:
@@ -192,7 +192,7 @@ def test_a_group_is_checked_member_by_member(tmp_path: Path, monkeypatch: pytest
             return sound, faulty
         return (name,)
 
-    monkeypatch.setattr(rules, "expand", expand)
+    monkeypatch.setattr(groups, "expand", expand)
     report = doctor.check("pair")
     first, second = report.checked
     assert first.dataset == sound

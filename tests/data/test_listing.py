@@ -11,7 +11,7 @@ import pytest
 from folders import write_folder
 
 from retrobench.data import build as builders
-from retrobench.data import catalogue, doctor, fetch_dataset, list_datasets, rules
+from retrobench.data import catalogue, doctor, fetch_dataset, groups, list_datasets
 from retrobench.errors import RetrobenchError
 
 
@@ -28,7 +28,7 @@ def listed() -> dict[str, dict[str, Any]]:
 
 def test_the_list_holds_groups_and_published_datasets() -> None:
     rows = listed()
-    assert rows["beir"]["members"] == list(rules.GROUPS["beir"])
+    assert rows["beir"]["members"] == list(groups.GROUPS["beir"].members)
     assert rows["beir/fiqa/test"]["documents"] == 57638
     assert rows["beir/arguana"]["queries"] == 1406
     assert rows["beir/arguana"]["rule"]["drop_self"] is True
@@ -90,7 +90,7 @@ def test_downloads_have_an_address_a_path_and_a_size() -> None:
 
 def test_shared_downloads_are_named_once_and_shipped_ones_never() -> None:
     archives: set[str] = set()
-    for forum in rules.expand("beir/cqadupstack"):
+    for forum in groups.expand("beir/cqadupstack"):
         for file in catalogue.files(forum):
             archives.add(file.url)
     assert len(archives) == 1

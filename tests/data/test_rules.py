@@ -7,7 +7,9 @@ import pytest
 
 from retrobench.core.settings import build_record
 from retrobench.data.catalogue import published
-from retrobench.data.rules import GROUPS, Rule, averages, expand, rule
+from retrobench.data.datasets import load
+from retrobench.data.groups import GROUPS, averages, expand, incomplete
+from retrobench.data.rules import Rule, rule
 from retrobench.errors import RetrobenchError
 from retrobench.scoring.measures import canonical
 
@@ -64,6 +66,76 @@ def test_measures_of_every_rule_can_be_computed() -> None:
     assert rule("a/folder").measures == ("nDCG@10", "Recall@100")
 
 
+def test_documents_are_excluded_in_bright_and_nowhere_else() -> None:
+    marked = {name for name in DATASET_IDS if rule(name).excluded_grade is not None}
+    assert marked == {name for name in DATASET_IDS if name.startswith("bright/")}
+    assert len(marked) == 20
+    assert {rule(name).excluded_grade for name in marked} == {-100}
+    assert rule("bright/biology-long").measures[0] == "Recall@1"
+    assert rule("bright/biology").measures[0] == "nDCG@10"
+
+
+def test_nano_beir_drops_nothing() -> None:
+    for name in expand("nano-beir"):
+        assert not rule(name).departures(), name
+    assert "no document is dropped" in rule("nano-beir/arguana").note
+
+
+@pytest.mark.parametrize(
+    "name", ["beir/trec-covid", "beir/webis-touche2020/v2", "beir/dbpedia-entity/test", "msmarco-passage/trec-dl-2019"]
+)
+def test_pooled_sets_show_the_share_of_judged_hits(name: str) -> None:
+    assert rule(name).measures[:2] == ("nDCG@10", "Judged@10")
+
+
+def test_every_rule_that_departs_from_the_default_names_its_source() -> None:
+    departing = [name for name in DATASET_IDS if rule(name).departures()]
+    assert len(departing) > 40
+    for name in departing:
+        assert rule(name).source.startswith("https://"), name
+
+
+def test_the_members_of_every_group_are_ir_datasets_ids() -> None:
+    sizes = {name: len(expand(name)) for name in GROUPS}
+    assert sizes == {
+        "beir/cqadupstack": 12,
+        "beir": 25,
+        "nano-beir": 13,
+        "bright": 12,
+        "bright-long": 8,
+        "lotte/search": 5,
+        "lotte/forum": 5,
+        "lotte": 12,
+        "msmarco-passage-v2": 3,
+    }
+    for name, group in GROUPS.items():
+        assert set(expand(name)) <= set(DATASET_IDS), name
+        assert group.source.startswith("https://"), name
+
+
+@pytest.mark.parametrize("name", ["nano-beir", "bright", "bright-long", "lotte/search", "msmarco-passage-v2"])
+def test_a_mean_needs_every_member(name: str) -> None:
+    scores = {member: {"nDCG@10": 0.1 * number} for number, member in enumerate(expand(name))}
+    title = GROUPS[name].average
+    assert averages(scores) == {title: {"nDCG@10": pytest.approx(0.05 * (len(scores) - 1))}}
+    assert incomplete(scores) == {}
+    missing = expand(name)[1]
+    del scores[missing]
+    assert averages(scores) == {}
+    assert incomplete(scores) == {name: [missing]}
+
+
+def test_lotte_has_no_mean_of_search_and_forum() -> None:
+    scores = {member: {"Success@5": 0.5} for member in expand("lotte")}
+    assert list(averages(scores)) == [GROUPS["lotte/search"].average, GROUPS["lotte/forum"].average]
+
+
+def test_the_corpus_with_the_name_of_a_group_is_loaded() -> None:
+    assert load("msmarco-passage-v2").has("docs")
+    with pytest.raises(RetrobenchError, match="'bright' is a group of datasets"):
+        load("bright")
+
+
 def test_a_level_below_1_is_refused() -> None:
     with pytest.raises(RetrobenchError, match="relevance_level is 0"):
         build_record(Rule, {"relevance_level": 0}, "dataset.toml")
@@ -73,8 +145,8 @@ def test_beir_is_13_sets_and_12_forums() -> None:
     forums = {name for name in DATASET_IDS if name.startswith("beir/cqadupstack/")}
     assert len(forums) == 12
     assert set(FORUMS) == forums
-    assert set(GROUPS["beir/cqadupstack"]) == forums
-    assert set(GROUPS["beir"]) == {*ZERO_SHOT, "beir/cqadupstack"}
+    assert set(GROUPS["beir/cqadupstack"].members) == forums
+    assert set(GROUPS["beir"].members) == {*ZERO_SHOT, "beir/cqadupstack"}
     names = expand("beir")
     assert len(names) == 25
     assert set(names) == ZERO_SHOT | forums

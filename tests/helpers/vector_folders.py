@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrobench.data import Exclusions
 from retrobench.retrieval.searcher import Advance, Searcher
 from retrobench.retrieval.vectors import Terms, Writer
 from retrobench.scoring import ranking
@@ -61,5 +62,5 @@ def ranked(
     """Return the ranking of `Searcher` for vectors with these ids."""
     for folder, names in ((queries, query_ids), (passages, ids)):
         (folder / "ids.json").write_text(json.dumps(list(names)))
-    blocks = Searcher(queries, passages, scale).blocks(depth, drop_self, advance)
+    blocks = Searcher(queries, passages, scale).blocks(depth, Exclusions(own=drop_self), advance)
     return ranking.join(list(blocks), len(query_ids))

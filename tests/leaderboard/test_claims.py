@@ -12,7 +12,7 @@ import pytest
 from retrobench.config import Experiment
 from retrobench.config.discovery import discover
 from retrobench.config.reading import read_entrant, read_track, resolve
-from retrobench.data.rules import GROUPS, MEANS
+from retrobench.data.groups import GROUPS
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System, read_tables
 from retrobench.leaderboard.folders import locate
 from retrobench.leaderboard.reproduce.recipes import claimed_recipe
@@ -143,7 +143,7 @@ DATASETS = {
     "TREC DL 2020 passage": "msmarco-titled:dl20",
     "AVERAGE": "AVERAGE (18 sets)",
     "Touche-2020": "beir/webis-touche2020/v2",
-    "CQADupStack": MEANS["beir/cqadupstack"],
+    "CQADupStack": GROUPS["beir/cqadupstack"].average,
     "FiQA-2018": "beir/fiqa/test",
     "DBPedia": "beir/dbpedia-entity/test",
     "NFCorpus": "beir/nfcorpus/test",
@@ -302,11 +302,11 @@ def test_there_are_claims_on_every_track() -> None:
 
 
 def test_the_public_sets_of_beir_are_all_in_its_tables() -> None:
-    public = {*GROUPS["beir"], MEANS["beir/cqadupstack"]} - {"beir/cqadupstack"}
+    public = {*GROUPS["beir"].members, GROUPS["beir/cqadupstack"].average} - {"beir/cqadupstack"}
     for table in ("retromae/table-1", "dupmae/table-3"):
         excerpt = TABLES[table].excerpts[0]
         datasets = {column.dataset for column in excerpt.columns if column.dataset.startswith("beir/")}
         assert datasets == public
-        assert set(GROUPS["beir/cqadupstack"]) < excerpt.datasets.keys()
+        assert set(GROUPS["beir/cqadupstack"].members) < excerpt.datasets.keys()
         refused = [dataset for dataset in excerpt.datasets.values() if dataset.reason]
         assert len(refused) == 5, "four licensed sets, and the mean of 18"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from leaderboard_rows import CLAIMS, TRACK, board, cells, measured, write_track
 
-from retrobench.data.rules import GROUPS, MEANS
+from retrobench.data.groups import GROUPS
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
 from retrobench.leaderboard.pages import find_stale, render_readme, write_readme
@@ -233,8 +233,8 @@ def test_unknown_tables_and_formats_are_refused_with_a_suggestion(tmp_path: Path
 
 
 def test_a_mean_over_14_sets_is_derived_and_never_stands_beside_one_over_18(tmp_path: Path) -> None:
-    names = [name for name in GROUPS["beir"] if name != "beir/cqadupstack"]
-    names.append(MEANS["beir/cqadupstack"])
+    names = [name for name in GROUPS["beir"].members if name != "beir/cqadupstack"]
+    names.append(GROUPS["beir/cqadupstack"].average)
     columns = ", ".join(f'"{name} nDCG@10"' for name in (*names, "AVERAGE (18 sets)"))
     values = ", ".join(f"0.{number}" for number in range(40, 54))
     text = f"""
@@ -253,7 +253,7 @@ rows = [
 """
     (tmp_path / "beirs").mkdir()
     (tmp_path / "beirs" / "claims.toml").write_text(text)
-    measures = {name: {"nDCG@10": 0.47} for name in (MEANS["beir"], *names)}
+    measures = {name: {"nDCG@10": 0.47} for name in (GROUPS["beir"].average, *names)}
     append(tmp_path / "beirs", measured(track="beirs", overrides={}, measures=measures, facts={}), {})
     report = reproduce("paper/table-1", "json", leaderboard=tmp_path)
     (part,) = json.loads(report.text)["parts"]

@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from retrobench import cli
-from retrobench.data import catalogue, rules
+from retrobench.data import catalogue, groups
 from retrobench.leaderboard.rows import Row, read
 from retrobench.runs import verification
 from retrobench.runs.sweep import Request, sweep
@@ -321,8 +321,8 @@ def test_a_kept_plugin_is_missing_or_changed(measured: Measured) -> None:
 
 
 def test_the_mean_of_a_group_is_no_dataset(measured: Measured) -> None:
-    forums = {name: {"nDCG@10": 0.5} for name in rules.expand("beir/cqadupstack")}
-    row = replace(measured.mlm, measures={**rules.averages(forums), **forums})
+    forums = {name: {"nDCG@10": 0.5} for name in groups.expand("beir/cqadupstack")}
+    row = replace(measured.mlm, measures={**groups.averages(forums), **forums})
     assert len(row.measures) == 13
     assert verification._measured(row) == list(forums)
 

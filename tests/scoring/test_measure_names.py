@@ -60,7 +60,7 @@ def test_the_deepest_cutoff() -> None:
 @pytest.mark.parametrize("name", ["MMR@10", "MRR", "nDCG", "MRR@", "MRR@0", "MRR@ten", "MRR@10@2", "Recall@-1", ""])
 def test_an_unknown_measure_is_refused(name: str) -> None:
     with pytest.raises(
-        RetrobenchError, match=r"^Unknown measure .* Known: MAP, MAP@10, MRR@10, .* nDCG@10\. ir_measures"
+        RetrobenchError, match=r"^Unknown measure .* Known: Judged@10, MAP, MAP@10, MRR@10, .* nDCG@10\. ir_measures"
     ):
         measure(["q"], np.zeros((1, 1), np.int32), ["a"], {"q": {"a": 1}}, [name])
     with pytest.raises(RetrobenchError, match="Unknown measure"):

@@ -10,7 +10,8 @@ import pytest
 
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import measures
-from retrobench.scoring.measures import check, measure, unanswerable
+from retrobench.scoring.judged import condensed, unanswerable
+from retrobench.scoring.measures import check, measure
 
 NAMES = ("nDCG@10", "MRR@10", "RR", "MRR@2", "Recall@2", "Recall@100", "Success@1", "Success@5", "MAP", "MAP@2")
 
@@ -332,3 +333,31 @@ def test_measure_compares_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measures._TREC, "Recall", "success")  # as if trec_eval computed another measure
     with pytest.raises(RetrobenchError, match=r"disagree on Recall@2 for 1 queries: q \(0\.500000, 1\.000000\)"):
         measure_one({"a": 1, "b": 1}, "ac", ("Recall@2",))
+
+
+def test_judged_is_the_share_of_hits_with_a_judgement_of_any_grade() -> None:
+    """As in ir_measures: a short list is divided by its length, and a judgement for another query is none."""
+    ids = ["a", "b", "c", "d", "e"]
+    qrels = {"q1": {"a": 1, "b": 0, "c": -2}, "q2": {"d": 1}, "q3": {"e": 1}, "q4": {"a": 1}}
+    hits = np.asarray([[3, 0, 2, 1], [0, 3, -1, -1], [-1, -1, -1, -1]], np.int32)
+    values = measure(["q1", "q2", "q3"], hits, ids, qrels, ["Judged@2", "Judged@10", "RR"])
+    assert values["Judged@2"] == {"q1": 0.5, "q2": 0.5, "q3": 0.0, "q4": 0.0}
+    assert values["Judged@10"] == {"q1": 0.75, "q2": 0.5, "q3": 0.0, "q4": 0.0}
+    assert values["RR"] == {"q1": 0.5, "q2": 0.5, "q3": 0.0, "q4": 0.0}
+    alone = measure(["q1"], hits[:1], ids, qrels, ["Judged@2"])
+    assert alone["Judged@2"] == {"q1": 0.5, "q2": 0.0, "q3": 0.0, "q4": 0.0}
+
+
+def test_a_condensed_list_keeps_the_hits_judged_for_its_query() -> None:
+    ids = ["a", "b", "c", "d"]
+    hits = np.asarray([[3, 0, 2, 1], [0, 3, -1, -1], [1, 2, 3, 0]], np.int32)
+    lists = condensed(["q1", "q2", "unjudged"], hits, ids, {"q1": {"a": 1, "b": 0, "gone": 1}, "q2": {"d": 1}})
+    assert lists.tolist() == [[0, 1, -1, -1], [3, -1, -1, -1], [-1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("grades", [(-2, -2), (-1, -1), (-100, -3)])
+def test_a_query_of_negative_grades_alone_counts_0(grades: tuple[int, int]) -> None:
+    """Unchanged, such grades end the process in trec_eval's code."""
+    qrels = {"q": dict(zip("ab", grades, strict=True))}
+    values = measure(["q"], np.asarray([[0, 1]], np.int32), ["a", "b"], qrels, ["nDCG@10", "RR", "MAP", "Recall@10"])
+    assert values == {name: {"q": 0.0} for name in ("nDCG@10", "RR", "MAP", "Recall@10")}

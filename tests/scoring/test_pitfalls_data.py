@@ -14,10 +14,11 @@ import works
 from pitfall_files import catalogued, claimed, collection, reproduced, score, write
 
 from retrobench.config.track import Evaluate, Finetune, Model, Pretrain, Reading, Titles, Track
-from retrobench.data import doctor, rules
+from retrobench.data import doctor, groups
 from retrobench.data.catalogue import published
 from retrobench.data.datasets import load
-from retrobench.data.rules import averages, expand, rule
+from retrobench.data.groups import averages, expand
+from retrobench.data.rules import rule
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.claims import read_tables
@@ -66,11 +67,11 @@ def test_pitfall_02_another_set_is_taken_for_the_dev_set(tmp_path: Path, monkeyp
 
 def beir() -> dict[str, dict[str, float]]:
     """Return values of every set of BEIR: 0.1, 0.2, ... 1.3 for the single ones, 0.01, ... 0.12 for the forums."""
-    single = [name for name in rules.GROUPS["beir"] if name != "beir/cqadupstack"]
+    single = [name for name in groups.GROUPS["beir"].members if name != "beir/cqadupstack"]
     values = {}
     for number, name in enumerate(single, 1):
         values[name] = {"nDCG@10": 0.1 * number}
-    for number, forum in enumerate(rules.GROUPS["beir/cqadupstack"], 1):
+    for number, forum in enumerate(groups.GROUPS["beir/cqadupstack"].members, 1):
         values[forum] = {"nDCG@10": 0.01 * number}
     return values
 

@@ -12,6 +12,7 @@ import pytest
 from pitfall_files import catalogued, collection, lay, write
 from vector_folders import ranked
 
+from retrobench.data import Exclusions
 from retrobench.data.rules import rule
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import ranking
@@ -126,8 +127,8 @@ def test_pitfall_17_the_callers_arrays_stay_unchanged() -> None:
     ids = ["a", "b", "c", "d"]
     rows = np.asarray([[0, 1, 2]], np.int32)
     scores = np.asarray([[3.0, 2.0, 1.0]], np.float32)
-    own = ranking.own_rows(["a"], ids)
-    settled = ranking.finish(rows, scores, ranking.precedence(ids), 2, own)
+    removals = ranking.Removals.of(["a"], ids, Exclusions(own=True))
+    settled = ranking.finish(rows, scores, ranking.precedence(ids), 2, removals)
     assert settled.rows.tolist() == [[1, 2]]
     assert rows.tolist() == [[0, 1, 2]]
     assert scores.tolist() == [[3.0, 2.0, 1.0]]

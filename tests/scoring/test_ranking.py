@@ -8,8 +8,21 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from retrobench.data import Exclusions
 from retrobench.scoring import ranking
-from retrobench.scoring.ranking import Ranking, count_ties, finish, join, order, own_rows, precedence, tied, top
+from retrobench.scoring.ranking import (
+    Ranking,
+    Removals,
+    count_ties,
+    finish,
+    join,
+    lengthened,
+    order,
+    own_rows,
+    precedence,
+    tied,
+    top,
+)
 
 # Prefixes of one another, digits of different lengths, one to four bytes a letter.
 ALPHABET = ["a", "b", "ab", "1", "10", "9", "Z", "_", "é", "ß", "日", "\uffff", "😀"]
@@ -150,7 +163,8 @@ def rank_candidates(
     candidate_scores = np.asarray(scores, np.float64)
     if own is None:
         return finish(candidates, candidate_scores, PRECEDENCES, depth)
-    return finish(candidates, candidate_scores, PRECEDENCES, depth, np.asarray(own))
+    none_excluded = np.empty((len(own), 0), np.int32)
+    return finish(candidates, candidate_scores, PRECEDENCES, depth, Removals(np.asarray(own), none_excluded))
 
 
 def ranked_ids(ranked: Ranking) -> list[list[str]]:
@@ -200,6 +214,29 @@ def test_a_list_of_the_own_document_alone_becomes_empty() -> None:
     assert ranked.rows.tolist() == [[-1]]
     assert ranked.scores.tolist() == [[-np.inf]]
     assert ranked.ties == 0
+
+
+def test_excluded_documents_leave_before_the_cut() -> None:
+    """The first list loses its three best hits, one of which is its own. The second loses nothing."""
+    exclusions = Exclusions(True, {"d1": frozenset({"d10", "d2", "absent"}), "other": frozenset({"d9"})})
+    removals = Removals.of(["d1", "q"], IDS, exclusions)
+    assert removals.most == 3
+    assert removals.slice(1, 2).most == 0
+    rows = np.asarray([[0, 1, 2, 3]] * 2)
+    scores = np.asarray([[4.0, 3.0, 2.0, 1.0]] * 2)
+    ranked = finish(rows, scores, PRECEDENCES, 1, removals)
+    assert ranked_ids(ranked) == [["d9"], ["d1"]]
+    assert ranked.scores.tolist() == [[1], [4]]
+    assert (ranked.self_hits, ranked.excluded) == (1, 0)
+    deeper = finish(rows, scores, PRECEDENCES, 3, removals)
+    assert ranked_ids(deeper) == [["d9"], ["d1", "d10", "d2"]]
+    assert (deeper.self_hits, deeper.excluded) == (1, 2)
+
+
+def test_a_ranking_is_lengthened_without_hits() -> None:
+    ranked = lengthened(rank_candidates([[0, 1]], [[2.0, 1.0]], 2), 4)
+    assert ranked.rows.tolist() == [[0, 1, -1, -1]]
+    assert ranked.scores.tolist() == [[2, 1, -np.inf, -np.inf]]
 
 
 def test_own_rows_are_equal_ids_and_nothing_less() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from retrobench.data import Exclusions
 from retrobench.scoring.replicability import (
     Rankings,
     compare_rankings,
@@ -110,4 +111,4 @@ def test_rankings_of_a_file_are_by_score(tmp_path: Path) -> None:
     file = tmp_path / "run"
     file.write_text("q1 Q0 low 1 0.1 x\nq1 Q0 high 2 0.9 x\nq1 Q0 q1 3 0.5 x\nq2 Q0 only 1 1 x\n")
     assert dict(Rankings.read(file)) == {"q1": ["high", "q1", "low"], "q2": ["only"]}
-    assert Rankings.read(file, drop_self=True)["q1"] == ["high", "low"]
+    assert Rankings.read(file, Exclusions(own=True))["q1"] == ["high", "low"]

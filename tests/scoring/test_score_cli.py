@@ -80,7 +80,11 @@ def test_in_a_process_of_its_own(files: Files) -> None:
         "queries": 2,
         "missing": 1,
         "self_hits_removed": 0,
+        "excluded_removed": 0,
         "ties": 0,
+        "dangling_documents": None,
+        "dangling_queries": None,
+        "rules": [],
         "measures": {"MRR@10": 0.5, "Success@1": 0.5},
     }
 

@@ -75,7 +75,11 @@ def test_facts_and_settings_of_the_stage(run: Path, tmp_path: Path) -> None:
         "queries": 3,
         "missing": 1,
         "self_hits_removed": 4,
+        "excluded_removed": 0,
         "ties": 0,
+        "dangling_documents": 0,
+        "dangling_queries": 1,
+        "rules": [],
         "documents": 3,
         "corpus": dataset.corpus_fingerprint(),
         "qrels": dataset.qrels_fingerprint(),
@@ -83,6 +87,8 @@ def test_facts_and_settings_of_the_stage(run: Path, tmp_path: Path) -> None:
     entry = scored.path / "entry.json"
     settings = json.loads(entry.read_text())["settings"]
     assert settings == {
+        "revision": 2,
+        "rules": [],
         "measures": ["nDCG@10", "MRR@10", "Recall@2"],
         "dataset": dataset.fingerprint(),
         "relevance_level": 1,

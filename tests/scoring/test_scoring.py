@@ -86,7 +86,11 @@ def test_the_score_object_is_in_order_and_unrounded(tmp_path: Path) -> None:
         "queries": 3,
         "missing": 1,
         "self_hits_removed": 0,
+        "excluded_removed": 0,
         "ties": 1,
+        "dangling_documents": None,
+        "dangling_queries": None,
+        "rules": [],
         "measures": {"MRR@10": 0.5 / 3, "nDCG@10": scored.measures["nDCG@10"]},
     }
     assert list(document) == list(expected)
@@ -193,7 +197,8 @@ def test_hits_in_memory_score_as_their_file_does(dataset: Dataset, tmp_path: Pat
     hits = score_hits("by hand", dataset, ["q1", "q3"], IDS, ranking_by_hand(), names)
     assert hits.values == file.values
     assert hits.measures == file.measures
-    assert hits.document() == {**file.document(), "run": "by hand", "self_hits_removed": 3}
+    counts = {"self_hits_removed": 3, "dangling_documents": 0, "dangling_queries": 1}
+    assert hits.document() == {**file.document(), "run": "by hand", **counts}
 
 
 def test_level_and_measures_of_hits_in_memory(dataset: Dataset) -> None:
@@ -297,3 +302,38 @@ def test_absent_and_conflicting_judgements_of_a_dataset_are_refused(lines: str, 
     write(folder / "qrels", f"query-id\tcorpus-id\tscore\n{lines}", "test.tsv")
     with pytest.raises(RetrobenchError, match=message):
         score_file(run, str(folder), None, [])
+
+
+def test_the_bounds_leave_unjudged_hits_out_before_the_cut(tmp_path: Path) -> None:
+    """q1 ranks three unjudged documents above the relevant one."""
+    lines = [f"q1 Q0 {document} 1 {9 - rank} t\n" for rank, document in enumerate(["x", "y", "z", "a"])]
+    run = write(tmp_path, "".join(lines), "run.trec")
+    qrels = write(tmp_path, "q1 0 a 1\n", "qrels.txt")
+    plain = score_file(run, None, qrels, ["MRR@2", "RR", "Judged@2"])
+    assert plain.left_out is None
+    assert "bounds" not in plain.document()
+    scored = score_file(run, None, qrels, ["MRR@2", "RR", "Judged@2"], bounds=True)
+    assert scored.measures == plain.measures == {"MRR@2": 0.0, "RR": 0.25, "Judged@2": 0.0}
+    assert scored.document()["bounds"] == {
+        "MRR@2": {"unjudged_irrelevant": 0.0, "unjudged_left_out": 1.0},
+        "RR": {"unjudged_irrelevant": 0.25, "unjudged_left_out": 1.0},
+    }
+    assert "left out of the rankings: MRR@2 1.0000, RR 1.0000" in scored.text()
+
+
+def test_graded_judgements_without_a_dataset_say_their_level(tmp_path: Path) -> None:
+    by_default = by_hand(tmp_path).text()
+    assert "grades reach 2" in by_default
+    assert "--relevance-level 2" in by_default
+    assert "grades reach" not in by_hand(tmp_path, level=2).text()
+
+
+def test_judgements_without_document_or_query_are_counted(dataset: Dataset) -> None:
+    """The corpus given lacks b and c, and the queries lack q2."""
+    ranking = Ranking(np.asarray([[0], [0]], np.int32), np.ones((2, 1), np.float32), self_hits=0, ties=0)
+    scored = score_hits("by hand", dataset, ["q1", "q3"], ["a"], ranking, ["RR"])
+    assert (scored.dangling_documents, scored.dangling_queries) == (2, 1)
+    assert scored.document()["dangling_documents"] == 2
+    text = scored.text()
+    assert "2 judgements name documents that the corpus lacks." in text
+    assert "1 judged queries have no text; each counts 0." in text

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from retrobench.data import Exclusions
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import trec
 from retrobench.scoring.ranking import Ranking
@@ -88,10 +89,17 @@ def test_own_documents_stay_by_default(tmp_path: Path) -> None:
 
 def test_own_documents_are_dropped_on_request(tmp_path: Path) -> None:
     run = write_and_read(tmp_path, OWN_HITS)
-    ranked = run.rank(drop_self=True)
+    ranked = run.rank(Exclusions(own=True))
     assert ranked_ids(run, ranked) == {"d1": ["d2"], "d2": ["d1", "d3"], "d4": ["d1"]}
     assert ranked.self_hits == 2
     assert ranked.ties == 0
+
+
+def test_excluded_documents_leave_their_query_alone(tmp_path: Path) -> None:
+    run = write_and_read(tmp_path, OWN_HITS)
+    ranked = run.rank(Exclusions(documents={"d2": frozenset({"d1", "d3", "absent"})}))
+    assert ranked_ids(run, ranked) == {"d1": ["d1", "d2"], "d2": ["d2"], "d4": ["d1"]}
+    assert (ranked.self_hits, ranked.excluded) == (0, 2)
 
 
 def test_rows_among_another_list_of_documents(tmp_path: Path) -> None:
@@ -324,3 +332,37 @@ def test_a_faulty_judgement_is_named_by_file_and_line(text: str | bytes, message
     file = write(tmp_path, text)
     with pytest.raises(RetrobenchError, match=rf"^{file}[, ] ?{message}"):
         read_qrels(file)
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_enters_no_id(tmp_path: Path) -> None:
+    run_file, qrels_file = tmp_path / "run", tmp_path / "qrels"
+    run_file.write_bytes(MARK + b"q1 Q0 d1 1 2 t\nq1 Q0 d2 2 1 t\n")
+    qrels_file.write_bytes(MARK + b"q1 0 d2 1\n")
+    assert read_run(run_file).queries == ["q1"]
+    assert read_qrels(qrels_file) == {"q1": {"d2": 1}}
+    zipped = tmp_path / "run.gz"
+    zipped.write_bytes(gzip.compress(run_file.read_bytes()))
+    assert read_run(zipped).queries == ["q1"]
+
+
+@pytest.mark.parametrize("line", [b"q1 Q0 d\x005 2 1 t\n", MARK + b"q2 Q0 d1 1 1 t\n"])
+def test_an_id_that_no_file_can_carry_is_named(line: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "run"
+    file.write_bytes(b"q1 Q0 d1 1 2 t\n" + line)
+    with pytest.raises(RetrobenchError, match=r"run, line 2: .* ids that no TREC file can carry"):
+        read_run(file)
+    qrels = tmp_path / "qrels"
+    columns = line.split()
+    qrels.write_bytes(b"q1 0 d1 1\n" + columns[0] + b" 0 " + columns[2] + b" 1\n")
+    with pytest.raises(RetrobenchError, match=r"qrels, line 2: .* ids that no TREC file can carry"):
+        read_qrels(qrels)
+
+
+def test_a_grade_that_is_too_large_is_named(tmp_path: Path) -> None:
+    qrels = tmp_path / "qrels"
+    qrels.write_text("q1 0 d1 1000\nq1 0 d2 1001\n")
+    with pytest.raises(RetrobenchError, match=r"qrels, line 2: 1001 is among the grades beyond 1,000"):
+        read_qrels(qrels)

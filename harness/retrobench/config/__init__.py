@@ -9,6 +9,7 @@ Tracks, entrants and experiments as frozen records.
 * fingerprint  a hash of a plugin's source.
 """
 
+from retrobench.config.baseline import BASELINES, Baseline, Bm25
 from retrobench.config.discovery import (
     InstalledObjective,
     check_objective_class,
@@ -18,7 +19,7 @@ from retrobench.config.discovery import (
     find_preset,
     parse_objective,
 )
-from retrobench.config.experiment import BASELINES, Baseline, Bm25, Entrant, Experiment
+from retrobench.config.experiment import Entrant, Experiment
 from retrobench.config.keys import TrackKey, track_keys
 from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track, resolve
 from retrobench.config.track import (

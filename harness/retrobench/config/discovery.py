@@ -30,6 +30,7 @@ from typing import Any, Literal, cast
 from pluggy import HookCaller, PluginManager
 
 from retrobench import objective as contract
+from retrobench.config.baseline import Bm25
 from retrobench.config.fingerprint import fingerprint
 from retrobench.core import build_record
 from retrobench.errors import RetrobenchError, unknown
@@ -322,8 +323,8 @@ def parse_objective(text: str) -> tuple[str, str | None]:
     return name, preset or None
 
 
-def find_preset(objective: type[Objective], name: str | None) -> dict[str, Any]:
-    """Return the settings of the preset `name`; None has none."""
+def find_preset(objective: type[Objective] | type[Bm25], name: str | None) -> dict[str, Any]:
+    """Return the settings of the preset `name` of an objective or a baseline; None has none."""
     if name is None:
         return {}
     if name not in objective.presets:

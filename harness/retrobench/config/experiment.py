@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
+from retrobench.config.baseline import Baseline
 from retrobench.config.track import Pretrain, Track
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Objective
 
-__all__ = ["BASELINES", "Baseline", "Bm25", "Entrant", "Experiment"]
-
-
-@dataclass(frozen=True)
-class Bm25:
-    """The lexical baseline of the bm25s library, Lucene's variant."""
-
-    k1: float = 1.5
-    b: float = 0.75
-
-
-BASELINES: Mapping[str, type[Bm25]] = MappingProxyType({"bm25": Bm25})
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A lexical baseline. It has rows beside the objectives, but trains and encodes nothing."""
-
-    name: str  # in tables
-    kind: str  # a key of BASELINES
-    bm25: Bm25 = Bm25()
-
-    distribution, version, code, checkpoint, file = "retrobench", "", "", "", None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return the settings by name."""
-        return asdict(self.bm25)
-
-    @property
-    def representation(self) -> str:
-        """Return the word for a table's column of representations."""
-        return self.kind
+__all__ = ["Entrant", "Experiment"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +83,7 @@ class Experiment:
         """Return the ids of the evaluated datasets, with each group replaced by its members."""
         members: list[str] = []
         for name in self.track.evaluate.datasets:
-            members += rules.expand(name)
+            members += groups.expand(name)
         return tuple(dict.fromkeys(members))
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from retrobench.config.baseline import BASELINES, Baseline
 from retrobench.config.discovery import (
     InstalledObjective,
     configure_objective,
@@ -14,7 +15,7 @@ from retrobench.config.discovery import (
     find_preset,
     parse_objective,
 )
-from retrobench.config.experiment import BASELINES, Baseline, Entrant
+from retrobench.config.experiment import Entrant
 from retrobench.config.track import (
     INTERVALS,
     Distil,
@@ -105,8 +106,9 @@ def read_entrant(text: str, installed: Iterable[InstalledObjective], overrides: 
     file = _override_entrant(file, texts.get("entrant", {}))
     if file.objective in BASELINES:
         record = BASELINES[file.objective]
-        settings |= from_text(record, objective_texts)
-        return Baseline(file.name, file.objective, build_record(record, settings, file.objective, "objective."))
+        settings = {**find_preset(record, file.preset or None), **settings, **from_text(record, objective_texts)}
+        baseline = build_record(record, settings, file.objective, "objective.")
+        return Baseline(_changed_name(file.name, objective_texts), file.objective, baseline)
     row = find_objective(file.objective, installed, BASELINES)
     assert row.objective is not None
     settings = {
@@ -118,8 +120,12 @@ def read_entrant(text: str, installed: Iterable[InstalledObjective], overrides: 
     representation = file.representation or objective.representation
     if representation not in REPRESENTATIONS:
         raise unknown("representation", representation, REPRESENTATIONS)
-    name = f"{file.name} (changed)" if objective_texts else file.name
+    name = _changed_name(file.name, objective_texts)
     return Entrant(name, objective, representation, file.checkpoint, row.distribution, row.version, row.code, row.file)
+
+
+def _changed_name(name: str, changes: Mapping[str, str]) -> str:
+    return f"{name} (changed)" if changes else name
 
 
 def _entrant_file(text: str) -> tuple[_EntrantFile, dict[str, Any]]:

@@ -15,7 +15,7 @@ __all__ = ["commit", "hardware", "libraries", "retrobench_version"]
 
 LIBRARIES = (
     "torch", "transformers", "accelerate", "sentence-transformers", "ir_datasets", "ranx", "pytrec_eval-terrier",
-    "faiss-cpu", "faiss-gpu", "bm25s", "numpy",
+    "faiss-cpu", "faiss-gpu", "bm25s", "PyStemmer", "numpy",
 )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 Collections: documents, queries and judgements, and their texts as tokens.
 
 * datasets    load a dataset by its id
+* identifiers the ids and grades that a TREC file can carry
 * collection  a dataset with the hashes of its documents, queries and judgements
 * overlap     questions that two datasets share
-* rules       the rule by which each dataset is scored, and the groups of datasets
+* rules       the rule by which each dataset is scored
+* groups      the groups of datasets, and their averages
 * clusters    queries that depend on each other
 * catalogue   ir_datasets: its records and its downloads
 * folder      collections in folders: BEIR's layout, TSV, `dataset.toml`
@@ -18,28 +20,42 @@ Collections: documents, queries and judgements, and their texts as tokens.
 A process that reads the shipped collection calls `register()` first: importing this room changes nothing.
 """
 
-from retrobench.data import build, catalogue, doctor, rules
+from retrobench.data import build, catalogue, doctor, groups, rules
 from retrobench.data.build import BUILDERS
 from retrobench.data.catalogue import quiet_ir_datasets
 from retrobench.data.clusters import query_clusters
 from retrobench.data.collection import Collection, Corpus, open_collections
-from retrobench.data.datasets import Dataset, Document, FolderDataset, digest, load
+from retrobench.data.datasets import Dataset, Document, Exclusions, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, register, shipped_folder
 from retrobench.data.fetching import fetch_dataset, is_local
+from retrobench.data.identifiers import LARGEST_GRADE, TOO_LARGE, UNFIT, fits_trec
 from retrobench.data.listing import list_datasets
 from retrobench.data.overlap import Overlap, Questions, find_overlap, read_questions
-from retrobench.data.tokens import TokenChunk, TokenisedTexts, by_length, vocabulary, write_chunks, write_tokens
+from retrobench.data.tokens import (
+    TextRow,
+    TokenChunk,
+    TokenisedTexts,
+    by_length,
+    vocabulary,
+    write_chunks,
+    write_tokens,
+)
 
 __all__ = [
     "BUILDERS",
+    "LARGEST_GRADE",
     "MODELS",
+    "TOO_LARGE",
+    "UNFIT",
     "Collection",
     "Corpus",
     "Dataset",
     "Document",
+    "Exclusions",
     "FolderDataset",
     "Overlap",
     "Questions",
+    "TextRow",
     "TokenChunk",
     "TokenisedTexts",
     "build",
@@ -49,6 +65,8 @@ __all__ = [
     "doctor",
     "fetch_dataset",
     "find_overlap",
+    "fits_trec",
+    "groups",
     "is_local",
     "list_datasets",
     "load",

@@ -2,6 +2,7 @@
 ir_datasets, limited to one downloading process at a time, with one-line errors for missing files.
 
 * entry(id)           return ir_datasets' own record of a dataset
+* has_documents(id)   tell whether an id names documents
 * reach(id, entity)   return the dataset, after downloading the entity's files
 * files(id)           return the downloads behind an id, with address, path and size
 * published(id)       return the counts that ir_datasets records
@@ -29,6 +30,7 @@ __all__ = [
     "corpus_id",
     "entry",
     "files",
+    "has_documents",
     "home",
     "ids",
     "published",
@@ -84,6 +86,14 @@ def entry(dataset_id: str) -> Any:
             "Call retrobench.data.register() first."
         )
     return ir_datasets.load(dataset_id)
+
+
+def has_documents(dataset_id: str) -> bool:
+    """Tell whether ir_datasets has documents under an id."""
+    try:
+        return bool(entry(dataset_id).has("docs"))
+    except KeyError:
+        return False
 
 
 def ids() -> list[str]:

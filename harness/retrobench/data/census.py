@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from retrobench.data.identifiers import LARGEST_GRADE, fits_trec
 from retrobench.data.tables import Judgement
 
 __all__ = ["SHOWN", "DocumentCensus", "JudgementCensus", "Occurrences", "QueryCensus"]
@@ -92,6 +93,10 @@ class JudgementCensus:
         """Count the judgements with a lower grade."""
         return sum(rows for grade, rows in self.by_grade.items() if grade < level)
 
+    def rows_beyond_range(self) -> int:
+        """Count the judgements with a grade that is too large, above or below 0."""
+        return sum(rows for grade, rows in self.by_grade.items() if abs(grade) > LARGEST_GRADE)
+
     def pairs_with(self, document_ids: set[str]) -> int:
         """Count the judged pairs whose document is in a set."""
         if not document_ids:
@@ -115,7 +120,7 @@ class QueryCensus:
             self.rows += 1
             if query.id in self.texts:
                 self.repeated.add(query.id)
-            if not _fits(query.id):
+            if not fits_trec(query.id):
                 self.unfit.add(repr(query.id))
             if not query.text.strip():
                 self.empty.add(query.id)
@@ -151,7 +156,7 @@ class DocumentCensus:
         self.titled += bool(title)
         self.id_hashes.append(hash(document.id))
         self.absent.discard(document.id)
-        if not _fits(document.id):
+        if not fits_trec(document.id):
             self.unfit.add(repr(document.id))
         if title or text:
             self.text_hashes.append(hash((document.title, document.text)))
@@ -171,10 +176,6 @@ class DocumentCensus:
     def repeated_texts(self) -> int:
         """Count the documents, empty ones aside, whose title and text an earlier document had."""
         return _repetitions(self.text_hashes)
-
-
-def _fits(identifier: str) -> bool:
-    return identifier.split() == [identifier]
 
 
 def _repetitions(hashes: array[int]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from retrobench.data.datasets import Dataset, digest, load
+from retrobench.data.identifiers import checked_ids
 
 __all__ = ["Collection", "Corpus", "open_collections"]
 
@@ -33,7 +34,7 @@ class Corpus:
 
         def rows() -> Iterator[list[str]]:
             nonlocal count
-            for document in self.dataset.documents():
+            for document in checked_ids(self.dataset.documents(), self.dataset.id, "document"):
                 count += 1
                 yield [document.id, document.title, document.text]
 
@@ -67,6 +68,10 @@ class Collection:
     def hash(self) -> str:
         """Return the SHA-256 over documents, queries and judgements."""
         return digest([self.corpus.hash, self.queries_hash, self.qrels_hash])
+
+    def check(self) -> None:
+        """Read all documents, queries and judgements. RetrobenchError for an id or a grade that tools cannot read."""
+        _ = self.hash
 
 
 def open_collections(dataset_ids: Iterable[str]) -> dict[str, Collection]:

@@ -17,15 +17,16 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrobench.data import catalogue, folder, rules
+from retrobench.data import catalogue, folder, groups, rules
 from retrobench.data.embedded import SHIPPED
+from retrobench.data.identifiers import LARGEST_GRADE, TOO_LARGE, checked_ids
 from retrobench.data.tables import IdPair, Judgement
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["Dataset", "Document", "Query", "digest", "load", "local_root"]
+__all__ = ["Dataset", "Document", "Exclusions", "Query", "digest", "load", "local_root"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,24 @@ class Query:
 
     id: str
     text: str
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """The documents that a dataset's rule removes from a query's ranking before it is cut."""
+
+    own: bool = False  # the document with the query's id
+    documents: Mapping[str, frozenset[str]] = field(default_factory=dict)  # query id -> ids of excluded documents
+
+    def __bool__(self) -> bool:
+        return self.own or bool(self.documents)
+
+    def settings(self) -> dict[str, object]:
+        """Return the exclusions as settings of a cache key."""
+        settings: dict[str, object] = {"drop_self": self.own}
+        if self.documents:
+            settings["excluded"] = digest([query, sorted(documents)] for query, documents in self.documents.items())
+        return settings
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,11 @@ class Dataset(ABC):
         """Return the name of the corpus variant, empty where it has none."""
         return ""
 
+    @property
+    def language(self) -> str:
+        """Return the language of the documents in two letters, such as `en`; empty where it is unknown."""
+        return "en"
+
     def negatives(self) -> Iterator[IdPair]:
         """Yield query id and document id of documents listed as not relevant, in the source's order."""
         raise RetrobenchError(f"Dataset {self.id!r} has no negatives of its own.")
@@ -93,10 +117,16 @@ class Dataset(ABC):
     def qrels(self) -> dict[str, dict[str, int]]:
         """Return the judgements as query id -> document id -> grade.
 
-        Raise RetrobenchError for a pair judged twice with different grades: tools differ in the grade they use.
+        Raise RetrobenchError for a pair judged twice with different grades, since tools differ in the grade they use,
+        and for a grade that is too large.
         """
         qrels: dict[str, dict[str, int]] = {}
         for query_id, document_id, grade in self.judgements():
+            if abs(grade) > LARGEST_GRADE:
+                raise RetrobenchError(
+                    f"{self.id} has {TOO_LARGE}: {grade} for query {query_id!r} and document {document_id!r}. "
+                    "Mend its judgements."
+                )
             grades = qrels.setdefault(query_id, {})
             first_grade = grades.setdefault(document_id, grade)
             if first_grade != grade:
@@ -106,17 +136,37 @@ class Dataset(ABC):
                 )
         return qrels
 
+    def exclusions(self) -> Exclusions:
+        """Return the documents that the rule removes from the queries' rankings."""
+        grade = self.rule.excluded_grade
+        if grade is None:
+            return Exclusions(self.rule.drop_self)
+        documents: dict[str, frozenset[str]] = {}
+        for query_id, grades in self.qrels().items():
+            excluded = [document_id for document_id in grades if grades[document_id] == grade]
+            if excluded:
+                documents[query_id] = frozenset(excluded)
+        return Exclusions(self.rule.drop_self, documents)
+
     def query_count(self) -> int:
         """Return the number of queries."""
         return sum(1 for _ in self.queries())
 
     def corpus_fingerprint(self) -> str:
-        """Return the SHA-256 over ids, titles and texts of the documents in order, as 64 hexadecimal digits."""
-        return digest([document.id, document.title, document.text] for document in self.documents())
+        """Return the SHA-256 over ids, titles and texts of the documents in order, as 64 hexadecimal digits.
+
+        Raise RetrobenchError for an id that no TREC file can carry.
+        """
+        documents = checked_ids(self.documents(), self.id, "document")
+        return digest([document.id, document.title, document.text] for document in documents)
 
     def queries_fingerprint(self) -> str:
-        """Return the SHA-256 over the ids and texts of the queries in order."""
-        return digest([query.id, query.text] for query in self.queries())
+        """Return the SHA-256 over the ids and texts of the queries in order.
+
+        Raise RetrobenchError for an id that no TREC file can carry.
+        """
+        queries = checked_ids(self.queries(), self.id, "query")
+        return digest([query.id, query.text] for query in queries)
 
     def qrels_fingerprint(self) -> str:
         """Return the SHA-256 over the judgements, by query in the source's order and by document id."""
@@ -179,6 +229,11 @@ class CatalogueDataset(Dataset):
         """Return the id under which ir_datasets lists the documents."""
         return catalogue.corpus_id(self.id)
 
+    @property
+    def language(self) -> str:
+        """Return the language that ir_datasets records."""
+        return str(catalogue.entry(self.id).docs_lang() or "")
+
     def has(self, entity: str) -> bool:
         """Tell whether ir_datasets has the entity."""
         return bool(catalogue.entry(self.id).has(entity))
@@ -229,6 +284,11 @@ class FolderDataset(Dataset):
         return folder.describe(self.folder, self.split).rule
 
     @property
+    def language(self) -> str:
+        """Return the language in the folder's dataset.toml, by default English."""
+        return folder.describe(self.folder, self.split).language
+
+    @property
     def title(self) -> str:
         """Return the title in the folder's dataset.toml."""
         return folder.describe(self.folder, self.split).title
@@ -251,14 +311,14 @@ def load(dataset_id: str) -> Dataset:
     """Return the dataset with an id, without reading or downloading anything yet.
 
     An id of ir_datasets takes precedence over a folder of that name; `./NAME` names the folder. The parent id of a
-    BEIR set means the split that papers report (`rules.expand`). A relative folder is searched in the working
+    BEIR set means the split that papers report (`groups.expand`). A relative folder is searched in the working
     directory, then under `local_root()`. Raise RetrobenchError for an unknown id, and for the shipped collection before
     `retrobench.data.register()`.
     """
-    if dataset_id in rules.GROUPS:
-        members = ", ".join(rules.GROUPS[dataset_id])
+    if dataset_id in groups.GROUPS and not catalogue.has_documents(dataset_id):
+        members = ", ".join(groups.GROUPS[dataset_id].members)
         raise RetrobenchError(f"{dataset_id!r} is a group of datasets, each with its own documents: {members}.")
-    (catalogue_id,) = rules.expand(dataset_id)
+    catalogue_id = groups.SPLITS.get(dataset_id, dataset_id)
     with contextlib.suppress(KeyError):
         catalogue.entry(catalogue_id)
         return CatalogueDataset(catalogue_id)

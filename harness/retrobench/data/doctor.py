@@ -3,7 +3,6 @@ Check datasets: counts, hashes, repetitions, and judgements that name no documen
 
 * check           read a dataset, or each member of a group, and return a `CheckReport`
 * CheckReport     the findings as text or JSON, with an exit code
-* special_rules   return in words how a rule departs from the default
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from retrobench.core import Column, Table, bar
-from retrobench.data import catalogue, folder, rules
+from retrobench.data import catalogue, folder, groups, rules
 from retrobench.data.census import DocumentCensus, JudgementCensus, QueryCensus
 from retrobench.data.collection import Collection, open_collections
 from retrobench.data.datasets import CatalogueDataset, Dataset, Document, FolderDataset, digest, load, qrels_digest
@@ -23,7 +22,7 @@ from retrobench.data.findings import DatasetFinding, about_overlap, by_level, de
 from retrobench.data.overlap import Questions, find_overlap, read_questions
 from retrobench.data.tables import FaultyFile
 
-__all__ = ["CheckReport", "CheckedDataset", "DatasetPart", "check", "special_rules"]
+__all__ = ["CheckReport", "CheckedDataset", "DatasetPart", "check"]
 
 LARGE = 500_000  # documents; from this number on, reading them draws a bar
 BAR_STEP = 10_000  # documents between two updates of the bar
@@ -139,7 +138,7 @@ def check(dataset_id: str, against: str | None = None) -> CheckReport:
     A question that the dataset shares with the training dataset `against` is a fault. Raise RetrobenchError where a
     dataset is unknown or cannot be downloaded.
     """
-    members = rules.expand(dataset_id)
+    members = groups.expand(dataset_id)
     checked = [_check(load(member)) for member in members]
     if against:
         collections = open_collections([*members, against])
@@ -262,18 +261,8 @@ def _bar_for_many(dataset: Dataset) -> Iterator[Callable[[Iterable[Document]], I
         yield watched
 
 
-def special_rules(rule: rules.Rule) -> list[str]:
-    """Return in words how a rule departs from the default."""
-    words = []
-    if rule.drop_self:
-        words.append("a query's own document is dropped")
-    if rule.relevance_level > 1:
-        words.append(f"relevant from grade {rule.relevance_level}")
-    return words
-
-
 def _rule_in_words(rule: rules.Rule) -> str:
-    words = [*special_rules(rule), ", ".join(rule.measures)]
+    words = [*rule.departures(), ", ".join(rule.measures)]
     if rule.note:
         words.append(rule.note)
     return "; ".join(words)

@@ -8,7 +8,7 @@ Download datasets of ir_datasets, or build collections, so that later commands n
 
 from __future__ import annotations
 
-from retrobench.data import catalogue, rules
+from retrobench.data import catalogue, groups
 from retrobench.data.datasets import Dataset, FolderDataset, load, local_root
 from retrobench.data.embedded import SHIPPED
 
@@ -26,7 +26,7 @@ def fetch_dataset(dataset_id: str) -> str:
     if dataset_id in BUILDERS:
         return BUILDERS[dataset_id](local_root() / dataset_id)
     lines = []
-    for member in rules.expand(dataset_id):
+    for member in groups.expand(dataset_id):
         lines.append(_fetch(load(member)))
     return "\n".join(lines)
 

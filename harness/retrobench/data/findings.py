@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from retrobench.data.census import SHOWN, DocumentCensus, JudgementCensus, Occurrences, QueryCensus
+from retrobench.data.identifiers import TOO_LARGE, UNFIT
 from retrobench.data.overlap import Overlap
 from retrobench.data.rules import Rule
 
@@ -128,7 +129,12 @@ def _about_judgements(judgements: JudgementCensus, rule: Rule) -> Iterator[Datas
     if count := judgements.repeated:
         text = f"{count:,} judgements repeat a pair with the same grade"
         yield DatasetFinding("remark", "repeated-judgements", count, text)
-    if count := judgements.rows_below(0):
+    if count := judgements.rows_beyond_range():
+        yield DatasetFinding("fault", "too-large-grades", count, f"{count:,} judgements have {TOO_LARGE}")
+    if count := judgements.by_grade.get(rule.excluded_grade, 0) if rule.excluded_grade is not None else 0:
+        text = f"{count:,} judgements exclude a document from its query's ranking (grade {rule.excluded_grade})"
+        yield DatasetFinding("remark", "excluded-documents", count, text)
+    elif count := judgements.rows_below(0):
         text = f"{count:,} judgements have a grade below 0: it counts as 0"
         yield DatasetFinding("remark", "negative-grades", count, text)
     if count := judgements.queries_below(1):
@@ -188,8 +194,7 @@ def _shared_ids(documents: DocumentCensus, queries: QueryCensus, rule: Rule) -> 
 
 def _unfit_ids(unfit: Occurrences, name: str) -> Iterator[DatasetFinding]:
     if unfit.count:
-        text = f"{name} ids are empty or hold white space, which no TREC file can carry"
-        yield _with_examples(unfit, "fault", f"unfit-{name}-ids", text)
+        yield _with_examples(unfit, "fault", f"unfit-{name}-ids", f"{name} {UNFIT}")
 
 
 def _with_examples(occurrences: Occurrences, level: Literal["fault", "remark"], kind: str, text: str) -> DatasetFinding:

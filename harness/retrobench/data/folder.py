@@ -10,8 +10,8 @@ A collection in a folder: BEIR's layout, or tab-separated text, each file gzippe
 
 Only the corpus is required. Two files for one purpose are an error. `tables` reads the files.
 
-`dataset.toml` holds `title`, which names the corpus variant, and the fields of `rules.Rule`. A table
-`[splits.SPLIT]` sets fields for one split.
+`dataset.toml` holds `title`, which names the corpus variant, `language`, by default `en`, and the fields of
+`rules.Rule`. A table `[splits.SPLIT]` sets fields for one split.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Description:
 
     title: str
     rule: Rule
+    language: str = "en"  # of the documents, in two letters
 
 
 def checked(folder: Path) -> Path:
@@ -118,14 +119,15 @@ def describe(folder: Path, split: str) -> Description:
     file = folder / "dataset.toml"
     settings = read_toml(file) if file.is_file() else {}
     title = settings.pop("title", "")
+    language = settings.pop("language", "en")
     by_split = settings.pop("splits", {})
     split_settings = None
     if isinstance(by_split, dict):
         split_settings = by_split.get(split, {})
-    if not isinstance(title, str) or not isinstance(split_settings, dict):
-        raise RetrobenchError(f"{file}: title must be a text, and splits a table like [splits.{split}].")
+    if not isinstance(title, str) or not isinstance(language, str) or not isinstance(split_settings, dict):
+        raise RetrobenchError(f"{file}: title and language must be texts, and splits a table like [splits.{split}].")
     rule = build_record(Rule, {"note": title, **settings, **split_settings}, str(file))
-    return Description(title, rule)
+    return Description(title, rule, language)
 
 
 def _corpus_file(folder: Path) -> Path:

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from retrobench.core import Column, Table
-from retrobench.data import catalogue, folder, rules
+from retrobench.data import catalogue, folder, groups, rules
 from retrobench.data.datasets import load, local_root
-from retrobench.data.doctor import special_rules
 from retrobench.data.embedded import SHIPPED
 from retrobench.data.fetching import entities
 from retrobench.errors import RetrobenchError
@@ -70,7 +69,7 @@ class ListedDataset:
         if self.fault:
             return self.fault
         if self.rule:
-            return "; ".join(special_rules(self.rule))
+            return "; ".join(self.rule.departures())
         if self.members:
             return f"{len(self.members)} members"
         return f"`retrobench data fetch {self.id}` makes it"
@@ -94,9 +93,9 @@ def list_datasets(as_json: bool) -> str:
 
 
 def _groups() -> Iterator[ListedDataset]:
-    for name in reversed(list(rules.GROUPS)):
+    for name in reversed(list(groups.GROUPS)):
         files: dict[str, catalogue.DownloadFile] = {}  # by URL, because members share archives
-        for member in rules.expand(name):
+        for member in groups.expand(name):
             for file in catalogue.files(member):
                 files[file.url] = file
         yield ListedDataset(
@@ -104,7 +103,7 @@ def _groups() -> Iterator[ListedDataset]:
             kind="group",
             bytes=_total_bytes(files.values()),
             at_hand=all(file.at_hand for file in files.values()),
-            members=rules.GROUPS[name],
+            members=groups.GROUPS[name].members,
         )
 
 
@@ -114,7 +113,7 @@ def _total_bytes(files: Iterable[catalogue.DownloadFile]) -> int:
 
 
 def _published() -> Iterator[ListedDataset]:
-    for name in dict.fromkeys([*rules.expand("beir"), *MSMARCO]):
+    for name in dict.fromkeys([*groups.expand("beir"), *MSMARCO]):
         counts = catalogue.published(name)
         files = catalogue.files(name, *entities(name))
         at_hand = None

@@ -122,7 +122,7 @@ def _lines(file: Path) -> Iterator[Line]:
     with _opened(file) as lines:
         for number in itertools.count(1):
             try:
-                line = next(lines, b"").decode()
+                line = next(lines, b"").decode("utf-8-sig" if number == 1 else "utf-8")  # a mark begins no id
             except UnicodeDecodeError as error:
                 raise FaultyFile(file, number, f"byte {error.start + 1} is not UTF-8") from None
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -204,7 +204,8 @@ def _check_repetition(file: Path, hashes: set[int]) -> None:
 
 
 def _beir_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
-    rows = csv.reader((line for _, line in lines), delimiter="\t")
+    # A quote character is a part of an id, as it is in corpus.jsonl.
+    rows = csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE)
     header = next(rows, [])
     if len(header) == 3 and _is_grade(header[2:]):
         raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id, score")

@@ -18,8 +18,8 @@ from typing import Any
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
+from retrobench.leaderboard.footnotes import data_notes
 from retrobench.leaderboard.lines import OWN, Line, find_namesakes
-from retrobench.leaderboard.overlaps import overlap_notes
 
 __all__ = [
     "Block",
@@ -151,7 +151,7 @@ def notes(comparison: Comparison) -> list[str]:
     """Return the sentences under a comparison: its numbers, its test, and the differences the test did not show."""
     if not comparison.columns:
         return []
-    sentences = [_about_means(comparison), *overlap_notes(comparison)]
+    sentences = [_about_means(comparison), *data_notes(comparison)]
     if comparison.superseded:
         sentences.append(f"Rows left out because a later one has the same entrant and seed: {comparison.superseded}.")
     for entrant, names in find_namesakes(comparison.lines).items():

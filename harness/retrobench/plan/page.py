@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retrobench.config import Baseline, Experiment, Track, discover, read_entrant, read_track
 from retrobench.core import Column, Table
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import locate, track_name
 from retrobench.plan import advice, costs, machines
@@ -154,7 +154,8 @@ class _Page:
         collections = {collection.corpus: collection for collection in self.needs.tested}
         test_sets = 0
         for name in self.experiment.track.evaluate.datasets:
-            test_sets += len(rules.GROUPS.get(name, (name,)))
+            members = groups.GROUPS[name].members if name in groups.GROUPS else (name,)
+            test_sets += len(members)
         documents = sum(collection.documents for collection in collections.values())
         corpora = format_plural(len(collections), "collection")
         sets = format_plural(test_sets, "set")

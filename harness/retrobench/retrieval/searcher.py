@@ -3,35 +3,41 @@ The search of queries among passages, both in folders of vectors.
 
 * Searcher       queries and passages, ranked block by block
 * retrieve       rank all queries, and write the run to a folder
-* search_facts   how the run in a folder was made
+* search_facts, write_search_facts   how the run in a folder was made
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retrobench.core import bar, processes, say
+from retrobench.data import Exclusions
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import nearest
 from retrobench.retrieval.nearest import EXACT, Approximate, UnsoundError, VectorSet
 from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import ranking, write_run
 
-__all__ = ["Searcher", "retrieve", "search_facts"]
+__all__ = ["Searcher", "retrieve", "search_facts", "write_search_facts"]
 
 _FACTS = "search.json"  # beside the run
 
 Advance = Callable[[int], None]  # called with the number of finished queries
 
 
-def retrieve(folder: Path, searcher: Searcher, depth: int, dataset_id: str, tag: str, drop_self: bool = False) -> None:
+NOTHING = Exclusions()
+
+
+def retrieve(
+    folder: Path, searcher: Searcher, depth: int, dataset_id: str, tag: str, exclusions: Exclusions = NOTHING
+) -> None:
     """Rank all queries, and write the run and the facts about its search to `folder`. Only rank 0 writes."""
     with bar(f"search {dataset_id}", len(searcher.query_ids), "queries") as advance:
-        blocks = list(searcher.blocks(depth, drop_self, advance))
+        blocks = list(searcher.blocks(depth, exclusions, advance))
     ranked = ranking.join(blocks, len(searcher.query_ids))
     if not processes.leads():
         return
@@ -40,11 +46,19 @@ def retrieve(folder: Path, searcher: Searcher, depth: int, dataset_id: str, tag:
     if "index" in facts:
         listed = ", ".join(f"{name} {value}" for name, value in facts.items())
         say(f"search {dataset_id}: {listed}")
+    write_search_facts(folder, facts)
+
+
+def write_search_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write how the run in a folder was made."""
     (folder / _FACTS).write_text(json.dumps(facts) + "\n")
 
 
 def search_facts(folder: Path) -> dict[str, Any]:
-    """Return how `retrieve` made the run in a folder: the stored type of the vectors, an index and its recall."""
+    """Return how the run in a folder was made.
+
+    Of vectors: their stored type, an index and its recall. Of BM25: the stemmer and the stop words.
+    """
     file = folder / _FACTS
     if not file.exists():
         return {}
@@ -68,23 +82,20 @@ class Searcher:
         if index != EXACT and self.ids:
             self.index = Approximate(self.passages, index)
 
-    def blocks(self, depth: int, drop_self: bool = False, advance: Advance | None = None) -> Iterator[ranking.Ranking]:
+    def blocks(
+        self, depth: int, exclusions: Exclusions = NOTHING, advance: Advance | None = None
+    ) -> Iterator[ranking.Ranking]:
         """Yield the best `depth` passages of each query by inner product, in the total order of `ranking`.
 
         Without an index, each process of a run searches a part of the passages, and every process gets the whole
-        result: all of them must call. `drop_self` leaves out the passage with the query's own id. `advance(n)` is
-        called after each block of n queries.
+        result: all of them must call. `exclusions` leaves out passages. `advance(n)` is called after each block of n
+        queries.
         """
-        own_rows = None
-        if drop_self:
-            own_rows = ranking.own_rows(self.query_ids, self.ids)
-        block_own_rows = None
+        removals = ranking.Removals.of(self.query_ids, self.ids, exclusions)
         begin = 0
-        for rows, scores in self._candidates(depth + drop_self):
+        for rows, scores in self._candidates(depth + removals.most):
             end = begin + len(rows)
-            if own_rows is not None:
-                block_own_rows = own_rows[begin:end]
-            yield ranking.finish(rows, scores, self.tie_ranks, depth, block_own_rows)
+            yield ranking.finish(rows, scores, self.tie_ranks, depth, removals.slice(begin, end))
             begin = end
             if advance:
                 advance(len(rows))

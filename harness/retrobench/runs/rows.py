@@ -10,7 +10,7 @@ from typing import Any
 from retrobench import stages
 from retrobench.config import Baseline, Experiment, resolve
 from retrobench.core import KEY_LENGTH, file_hash, processes, provenance, retrobench_version
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.leaderboard import PerQuery, Row, keep_plugin, keep_track
 from retrobench.pipeline import Result
 from retrobench.store import Artifact, read_settings
@@ -36,7 +36,7 @@ def row(
     reading = _reading(experiment)
     measures = {name: stages.scores(scored) for name, scored in result.scores.items()}
     # Tables are ordered by the first mean, so the mean over the widest group comes first.
-    averages = dict(reversed(rules.averages(measures).items()))
+    averages = dict(reversed(groups.averages(measures).items()))
     new_row = Row(
         track=track.name,
         identity=track.identity,

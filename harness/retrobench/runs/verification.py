@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrobench.core import Column, Table, bar
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Inspected, PerQuery, Row, inspect_tracks, load_per_query, missing_files, row_name
 from retrobench.runs.checks import Datasets, Entries, Finding, absence, difference
@@ -143,7 +143,7 @@ class _Verifier:
 
 def _measured(row: Row) -> list[str]:
     """Return the datasets that the row measures, without the means of groups."""
-    means = rules.averages(row.measures)
+    means = groups.averages(row.measures)
     return [name for name in row.measures if name not in means]
 
 

@@ -33,6 +33,8 @@ def beir_means(run: Run, ranking: Ranking, grades: Grades, names: Sequence[str],
     `ranking` indexes the documents of `run`. BEIR sorts the hits again, by their scores.
     """
     measures = {name: parse(name) for name in names}
+    known = (*BY_TREC_EVAL, *BY_BEIR)
+    measures = {name: measure for name, measure in measures.items() if measure.kind in known}
     measures = {name: measure for name, measure in measures.items() if measure.least_grade(level) == 1}
     if not measures:
         return {}
@@ -46,7 +48,9 @@ def beir_means(run: Run, ranking: Ranking, grades: Grades, names: Sequence[str],
         for query in block:
             row = row_of_query.get(query)
             results[query] = {} if row is None else _hits(run, ranking, row, depth)
-        qrels = {query: dict(grades[query]) for query in block}
+        qrels = {}
+        for query in block:  # grades below 0 count as 0; below -1 they can end the process in trec_eval's code
+            qrels[query] = {document: max(grade, 0) for document, grade in grades[query].items()}
         for name, mean in _evaluate(qrels, results, measures, depth).items():
             sums[name] += mean * len(block)
     return {name: total / len(judged_queries) for name, total in sums.items()}

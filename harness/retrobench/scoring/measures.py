@@ -6,7 +6,8 @@ Compute measures of a ranking by ranx, and check them against trec_eval's own co
 * measure(...)      every query's values
 * check(...)        raises where the two engines differ
 
-For binary measures a grade is relevant from the relevance level on. nDCG uses the grades, with linear gain.
+For binary measures a grade is relevant from the relevance level on. nDCG uses the grades, with linear gain. Judged@k is
+ir_measures' own measure, which neither engine has: the share of the first k hits with a judgement of any grade.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from retrobench.errors import RetrobenchError, unknown
+from retrobench.scoring.judged import judged_documents
 
-__all__ = ["Measure", "canonical", "check", "deepest", "judged_documents", "measure", "parse", "unanswerable"]
+__all__ = ["Measure", "canonical", "check", "deepest", "measure", "parse"]
 
 
 _RANX = {"nDCG": "ndcg", "MRR": "mrr", "RR": "mrr", "Recall": "recall", "Success": "hit_rate", "MAP": "map"}
@@ -35,7 +37,9 @@ _TREC = {
 _TREC_WITH_CUTOFF = ("ndcg_cut", "recall", "success")
 _ALIASES = {"AP": "MAP", "R": "Recall"}  # ir_measures' names
 _CUTOFF_OPTIONAL = ("RR", "MAP")  # without a cutoff they read the whole ranking
-_CHOICES = (*(f"{kind}@10" for kind in _RANX), *_CUTOFF_OPTIONAL, "RR(rel=2)@10")
+_JUDGED = "Judged"
+_KINDS = (*_RANX, _JUDGED)
+_CHOICES = (*(f"{kind}@10" for kind in _KINDS), *_CUTOFF_OPTIONAL, "RR(rel=2)@10")
 _NAME = re.compile(r"(?P<kind>[A-Za-z]+)(?:\((?P<option>[^()]*)\))?(?:@(?P<cutoff>[1-9]\d*))?")
 _LEVEL = re.compile(r"rel=(?P<level>[1-9]\d*)")
 _LINEAR_GAIN = re.compile(r"dcg=(['\"])log2\1")
@@ -87,7 +91,7 @@ def parse(name: str) -> Measure:
     if match is None:
         raise _unknown_measure(name)
     kind = _ALIASES.get(match["kind"], match["kind"])
-    if kind not in _RANX:
+    if kind not in _KINDS:
         raise _unknown_measure(name)
     if match["cutoff"] is None and kind not in _CUTOFF_OPTIONAL:
         raise _unknown_measure(name)
@@ -109,6 +113,8 @@ def _parse_option(name: str, kind: str, option: str | None) -> int | None:
             raise _wrong_option(name, kind, "dcg='log2', linear gain")
         return None
     match = _LEVEL.fullmatch(option)
+    if kind == _JUDGED:
+        raise _wrong_option(name, kind, "no option")
     if match is None:
         raise _wrong_option(name, kind, "rel=N, the least relevant grade")
     return int(match["level"])
@@ -149,16 +155,6 @@ def deepest(names: Sequence[str]) -> int | None:
     return largest
 
 
-def unanswerable(qrels: Mapping[str, Mapping[str, int]], level: int = 1) -> list[str]:
-    """Return the judged queries without a document of that grade or above; they count 0 in every mean."""
-    queries = []
-    for query, grades in qrels.items():
-        highest = max(grades.values(), default=0)
-        if highest < level:
-            queries.append(query)
-    return queries
-
-
 def measure(
     queries: Sequence[str],
     hits: np.ndarray,
@@ -186,20 +182,39 @@ def measure(
         block_hits = _judged_hits(query_ids, row_of_query, hits, judged_index)
         grades = {query: dict(qrels[query]) for query in query_ids}
         block = _Block(block_hits, grades, judged)
-        block_values = _by_ranx(block, measures, level)
-        reference = _by_trec_eval(block, measures, level)
-        check(query_ids, block_values, reference)
+        block_values = _measure_block(block, measures, level)
         for name in measures:
             values[name].update(zip(query_ids, block_values[name].tolist(), strict=True))
     return values
 
 
-def judged_documents(qrels: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return each document that is judged for any query, in the order of the judgements."""
-    documents: dict[str, None] = {}
-    for grades in qrels.values():
-        documents.update(dict.fromkeys(grades))
-    return list(documents)
+def _measure_block(block: _Block, measures: Mapping[str, Measure], level: int) -> dict[str, np.ndarray]:
+    """Return each measure's values, [Q]. Both engines compute all measures but Judged."""
+    values = {}
+    of_engines = {}
+    for name, parsed in measures.items():
+        if parsed.kind == _JUDGED:
+            values[name] = _judged_shares(block, parsed.depth(block.hits.shape[1]))
+        else:
+            of_engines[name] = parsed
+    if of_engines:
+        by_ranx = _by_ranx(block, of_engines, level)
+        check(list(block.grades), by_ranx, _by_trec_eval(block, of_engines, level))
+        values |= by_ranx
+    return values
+
+
+def _judged_shares(block: _Block, depth: int) -> np.ndarray:
+    """Return the share of each query's first `depth` hits that are judged for the query, [Q]."""
+    index_of = _positions(block.judged)
+    shares = np.zeros(len(block.grades))
+    for query, grades in enumerate(block.grades.values()):
+        hits = block.hits[query, :depth]
+        hits = hits[hits != _LIST_END]
+        if len(hits):
+            judged = [index_of[document] for document in grades]
+            shares[query] = np.isin(hits, judged).mean()
+    return shares
 
 
 def _judged_index(ids: Sequence[str], judged: Sequence[str]) -> np.ndarray:
@@ -296,7 +311,11 @@ def _evaluate(
     import pytrec_eval
 
     names = {name: _trec_name(measure) for name, measure in measures.items()}
-    evaluator = pytrec_eval.RelevanceEvaluator(block.grades, set(names.values()), relevance_level=least_grade)
+    # A query whose grades are all below -1 ends the process in trec_eval's code. All measures take such a grade for 0.
+    grades = {}
+    for query, by_document in block.grades.items():
+        grades[query] = {document: max(grade, 0) for document, grade in by_document.items()}
+    evaluator = pytrec_eval.RelevanceEvaluator(grades, set(names.values()), relevance_level=least_grade)
     by_query = evaluator.evaluate(run)
     values = {}
     for name, trec_name in names.items():

@@ -3,19 +3,35 @@ One total order for every engine: score descending, then document id descending 
 
 * precedence(ids)        the order of documents with equal scores
 * top, order             the best of all scores, and chosen documents, in the total order
-* finish -> Ranking      candidates of an engine or a file: ordered, own documents removed, cut
+* Removals               the documents that the dataset's rule removes from each query's ranking
+* finish -> Ranking      candidates of an engine or a file: ordered, rid of removals, cut
 * join                   blocks of queries as one ranking
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Ranking", "count_ties", "finish", "join", "order", "own_rows", "precedence", "tied", "top"]
+from retrobench.data import Exclusions
+
+__all__ = [
+    "Ranking",
+    "Removals",
+    "count_ties",
+    "finish",
+    "join",
+    "lengthened",
+    "order",
+    "own_rows",
+    "padded",
+    "precedence",
+    "tied",
+    "top",
+]
 
 _MANY = 10_000  # ids from which on loading pyarrow pays: it sorts in less memory
 
@@ -26,14 +42,60 @@ class Ranking:
     Hold the ranked documents of each query.
 
     `rows` [Q, k] int32 index the document ids; -1 marks the end of a list. `scores` [Q, k] float32 descend; -inf
-    marks the end of a list. `self_hits` counts own documents removed from the first k. `ties` counts hits whose
-    float32 score equals the score of the hit right above. Their ids alone decided their rank.
+    marks the end of a list. `self_hits` counts own documents removed from the first k, `excluded` the documents that
+    the judgements exclude. `ties` counts hits whose float32 score equals the score of the hit right above. Their ids
+    alone decided their rank.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     self_hits: int
     ties: int
+    excluded: int = 0
+
+
+@dataclass(frozen=True)
+class Removals:
+    """Hold the rows that each query's ranking loses; -1 is no row.
+
+    `own` [Q] is the document with the query's id. `excluded` [Q, m] are documents that the judgements exclude.
+    """
+
+    own: np.ndarray
+    excluded: np.ndarray
+
+    @classmethod
+    def of(cls, queries: Sequence[str], ids: Sequence[str], exclusions: Exclusions) -> Removals:
+        """Return the rows of `ids` that the exclusions of a dataset name."""
+        own = np.full(len(queries), -1, np.int32)
+        if exclusions.own:
+            own = own_rows(queries, ids)
+        excluded_rows: list[list[int]] = [[] for _ in queries]
+        if exclusions.documents:
+            row_of_id = {identifier: row for row, identifier in enumerate(ids)}
+            for query, rows in zip(queries, excluded_rows, strict=True):
+                documents = exclusions.documents.get(query, ())
+                rows += [row_of_id[document] for document in documents if document in row_of_id]
+        return cls(own, padded(excluded_rows))
+
+    @property
+    def most(self) -> int:
+        """Return the largest number of documents that a ranking may lose: candidates must be as much deeper."""
+        lost = (self.own >= 0).astype(int) + (self.excluded >= 0).sum(1)
+        return int(lost.max(initial=0))
+
+    def slice(self, begin: int, end: int) -> Removals:
+        """Return the removals of the queries `begin` to `end`."""
+        return Removals(self.own[begin:end], self.excluded[begin:end])
+
+
+def padded(lists: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return lists of rows as an array [Q, m] int32, with -1 behind the shorter lists."""
+    longest = max(map(len, lists), default=0)
+    rows = np.full((len(lists), longest), -1, np.int32)
+    for position, values in enumerate(lists):
+        rows[position, : len(values)] = values
+    return rows
 
 
 def precedence(ids: Sequence[str]) -> np.ndarray:
@@ -121,13 +183,13 @@ def own_rows(queries: Sequence[str], ids: Sequence[str]) -> np.ndarray:
 
 
 def finish(
-    rows: np.ndarray, scores: np.ndarray, precedences: np.ndarray, depth: int, own: np.ndarray | None = None
+    rows: np.ndarray, scores: np.ndarray, precedences: np.ndarray, depth: int, removals: Removals | None = None
 ) -> Ranking:
     """
     Make a ranking of the candidates `rows` [Q, m] with their `scores` [Q, m]; -1 is no candidate, as in faiss.
 
-    Candidates are sorted as float32, lose each query's `own` row [Q] if given, and are cut at `depth`. With `own`,
-    pass candidates one deeper than the cut. Raises ValueError for a candidate with a non-finite score.
+    Candidates are sorted as float32, lose their query's `removals`, and are cut at `depth`. Pass candidates deeper
+    than the cut by `removals.most`. Raises ValueError for a candidate with a non-finite score.
     """
     absent = rows < 0
     with np.errstate(over="ignore"):
@@ -136,27 +198,30 @@ def finish(
     if not sound.all():
         raise ValueError("a candidate's score is not finite as a 32-bit number")
     rows, scores = order(rows, scores, precedences)
-    self_hits = 0
-    if own is not None:
-        own_hits = (rows == own[:, None]) & (rows >= 0)
+    self_hits = excluded = 0
+    if removals is not None:
+        present = rows >= 0
+        own_hits = (rows == removals.own[:, None]) & present
+        excluded_hits = np.zeros_like(own_hits)
+        for query in np.flatnonzero((removals.excluded >= 0).any(1)):
+            excluded_hits[query] = np.isin(rows[query], removals.excluded[query])
+        excluded_hits &= present & ~own_hits
         self_hits = int(own_hits[:, :depth].sum())
-        rows, scores = _remove(own_hits, rows, scores)
+        excluded = int(excluded_hits[:, :depth].sum())
+        rows, scores = _remove(own_hits | excluded_hits, rows, scores)
     rows = np.ascontiguousarray(rows[:, :depth], np.int32)
     scores = np.ascontiguousarray(scores[:, :depth])
-    return Ranking(rows, scores, self_hits, count_ties(rows, scores))
+    return Ranking(rows, scores, self_hits, count_ties(rows, scores), excluded)
 
 
 def _remove(marked: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Remove the marked hits from lists [Q, m] and move later hits up; a list has one marked hit at most."""
-    rows = rows.copy()
-    scores = scores.copy()
+    """Remove the marked hits from lists [Q, m] and move later hits up."""
+    rows = np.where(marked, -1, rows)
+    scores = np.where(marked, np.float32(-np.inf), scores)
     changed = np.flatnonzero(marked.any(1))
-    unmarked = ~marked[changed]
-    shape = (len(changed), rows.shape[1] - 1)
-    rows[changed, :-1] = rows[changed][unmarked].reshape(shape)
-    scores[changed, :-1] = scores[changed][unmarked].reshape(shape)
-    rows[changed, -1] = -1
-    scores[changed, -1] = -np.inf
+    unmarked_first = np.argsort(marked[changed], axis=1, kind="stable")
+    rows[changed] = np.take_along_axis(rows[changed], unmarked_first, 1)
+    scores[changed] = np.take_along_axis(scores[changed], unmarked_first, 1)
     return rows, scores
 
 
@@ -165,6 +230,14 @@ def count_ties(rows: np.ndarray, scores: np.ndarray) -> int:
     equal = scores[:, 1:] == scores[:, :-1]
     present = rows[:, 1:] >= 0
     return int(np.count_nonzero(equal & present))
+
+
+def lengthened(ranking: Ranking, depth: int) -> Ranking:
+    """Return a ranking whose arrays have `depth` columns, the added ones without hits."""
+    missing = ((0, 0), (0, depth - ranking.rows.shape[1]))
+    rows = np.pad(ranking.rows, missing, constant_values=-1)
+    scores = np.pad(ranking.scores, missing, constant_values=-np.inf)
+    return replace(ranking, rows=rows, scores=scores)
 
 
 def join(blocks: Sequence[Ranking], queries: int) -> Ranking:
@@ -178,4 +251,5 @@ def join(blocks: Sequence[Ranking], queries: int) -> Ranking:
         scores=np.concatenate([block.scores for block in blocks]),
         self_hits=sum(block.self_hits for block in blocks),
         ties=sum(block.ties for block in blocks),
+        excluded=sum(block.excluded for block in blocks),
     )

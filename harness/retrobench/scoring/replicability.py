@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrobench.data import Exclusions
 from retrobench.scoring import trec
 from retrobench.scoring.ranking import Ranking
 
@@ -53,10 +54,10 @@ class Rankings(Mapping[str, list[str]]):
     positions: Mapping[str, int]  # of the queries
 
     @classmethod
-    def read(cls, file: Path, drop_self: bool = False) -> Rankings:
-        """Read a run file; `drop_self` removes each query's own document."""
+    def read(cls, file: Path, exclusions: Exclusions | None = None) -> Rankings:
+        """Read a run file, without the documents that `exclusions` name."""
         run = trec.read_run(file)
-        return cls(run, run.rank(drop_self), {query: position for position, query in enumerate(run.queries)})
+        return cls(run, run.rank(exclusions), {query: position for position, query in enumerate(run.queries)})
 
     def __getitem__(self, query: str) -> list[str]:
         rows = self.ranking.rows[self.positions[query]]

@@ -29,7 +29,7 @@ class Rescored(NamedTuple):
 def rescore(run: Path, judgements: Judgements, names: Sequence[str]) -> Rescored:
     """Return the scores of a run file. RetrobenchError for a faulty file, and where ranx and trec_eval disagree."""
     parsed = trec.read_run(run)
-    ranking = parsed.rank(judgements.drops_self)
+    ranking = parsed.rank(judgements.exclusions)
     scored = score_run(str(run), parsed, ranking, judgements, names)
     spelling = {name: canonical(name, judgements.level) for name in names}
     means = {name: scored.measures[spelling[name]] for name in names}

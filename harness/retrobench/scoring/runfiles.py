@@ -20,6 +20,7 @@ def write_run(folder: Path, queries: Sequence[str], ids: Sequence[str], ranking:
         "queries": list(queries),
         "documents": list(ids),
         "self_hits": ranking.self_hits,
+        "excluded": ranking.excluded,
     }
     (folder / "names.json").write_text(json.dumps(names))
     np.save(folder / "rows.npy", ranking.rows)
@@ -52,5 +53,6 @@ def read_run(folder: Path) -> tuple[list[str], list[str], Ranking]:
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     scores = np.load(folder / "scores.npy", mmap_mode="r")
     self_hits = names.get("self_hits", 0)
-    ranking = Ranking(rows, scores, self_hits, count_ties(rows, scores))
+    excluded = names.get("excluded", 0)
+    ranking = Ranking(rows, scores, self_hits, count_ties(rows, scores), excluded)
     return names["queries"], names["documents"], ranking

@@ -13,21 +13,28 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retrobench.core import Column, Table
-from retrobench.data import Dataset, load
+from retrobench.data import Dataset, Exclusions, load
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import trec
-from retrobench.scoring.measures import canonical, deepest, judged_documents, measure, unanswerable
+from retrobench.scoring.judged import condensed, judged_documents, unanswerable
+from retrobench.scoring.measures import canonical, deepest, measure, parse
 from retrobench.scoring.ranking import Ranking
 
 __all__ = ["DEFAULT", "Judgements", "Scored", "dataset_judgements", "score_file", "score_hits", "score_run"]
 
+DEFAULT_LEVEL = "the default"
+# The counts of a score object, in the order of `--json`.
+COUNTS = (
+    *("relevance_level", "queries", "missing", "self_hits_removed", "excluded_removed", "ties"),
+    *("dangling_documents", "dangling_queries"),
+)
 SHORT = 10  # hits; a shorter list holds all documents of a toy collection
 # The measures if neither the user nor the dataset names any.
 DEFAULT = ("nDCG@10", "MRR@10", "RR", "Recall@100", "Recall@1000", "Success@10", "MAP")
@@ -44,6 +51,7 @@ class Scored:
     queries: int  # judged
     missing: int  # judged queries without a hit
     self_hits_removed: int
+    excluded_removed: int  # hits that the judgements exclude
     ties: int  # hits whose rank their id alone decided
     measures: dict[str, float]
     values: dict[str, dict[str, float]]  # measure -> query -> value
@@ -52,8 +60,13 @@ class Scored:
     constant: int = 0  # the run's queries with two hits or more and a single score
     length: int = 0  # hits in the longest list
     reason: str = ""  # the source of the relevance level
-    drops_self: bool = False  # whether the dataset's rule removes own documents
+    exclusions: Exclusions = field(default_factory=Exclusions)
+    rules: tuple[str, ...] = ()  # how the dataset's rule departs from the default, in words
     note: str = ""  # a caveat about the dataset
+    highest_grade: int = 1
+    dangling_documents: int | None = None  # judgements whose document the corpus lacks; None: the corpus is unknown
+    dangling_queries: int | None = None  # judged queries without text
+    left_out: dict[str, float] | None = None  # the measures where unjudged hits are left out, if these were requested
 
     def document(self, per_query: bool = False) -> dict[str, Any]:
         """Return the score object of `--json`, with unrounded values."""
@@ -62,8 +75,12 @@ class Scored:
             score["dataset"] = self.dataset
         else:
             score["qrels"] = self.qrels
-        for name in ("relevance_level", "queries", "missing", "self_hits_removed", "ties", "measures"):
+        for name in COUNTS:
             score[name] = getattr(self, name)
+        score["rules"] = list(self.rules)
+        score["measures"] = self.measures
+        if self.left_out is not None:
+            score["bounds"] = self._bounds()
         if per_query:
             score["per_query"] = self.per_query()
         return score
@@ -76,6 +93,21 @@ class Scored:
                 values_of_query.setdefault(query, {})[measure_name] = value
         return values_of_query
 
+    def _bounds(self) -> dict[str, dict[str, float]]:
+        """Return measure -> its values where unjudged hits are irrelevant, and where they are left out."""
+        assert self.left_out is not None
+        bounds = {}
+        for name, value in self.left_out.items():
+            bounds[name] = {"unjudged_irrelevant": self.measures[name], "unjudged_left_out": value}
+        return bounds
+
+    def bounds_in_words(self) -> list[str]:
+        """Return a sentence on the measures without unjudged hits, if these were requested."""
+        if self.left_out is None:
+            return []
+        values = ", ".join(f"{name} {value:.4f}" for name, value in self.left_out.items())
+        return [f"With unjudged hits left out of the rankings: {values} (no upper bound)."]
+
     def json(self, per_query: bool = False) -> str:
         """Return the score object as JSON."""
         return json.dumps(self.document(per_query), indent=2, ensure_ascii=False)
@@ -87,6 +119,7 @@ class Scored:
         rows += self._facts()
         listing = Table([Column(""), Column("")], rows)
         lines = [f"{self.run} on {self.dataset or self.qrels}", "", listing.text()]
+        lines += self.bounds_in_words()
         for warning in self._warnings():
             lines.append(f"Warning: {warning}")
         if per_query:
@@ -95,7 +128,7 @@ class Scored:
 
     def _facts(self) -> list[tuple[str, str]]:
         rule = "no rule asks for it"
-        if self.drops_self:
+        if self.exclusions.own:
             rule = "the dataset's rule"
         facts = [
             ("queries", f"{self.queries}, all that are judged: the mean is over them"),
@@ -107,12 +140,28 @@ class Scored:
             ("relevance level", f"{self.relevance_level} ({self.reason}); nDCG keeps grades, linear gain"),
             ("cross-checked", "ranx = trec_eval on every query"),
         ]
+        if self.exclusions.documents:
+            facts.append(("excluded removed", f"{self.excluded_removed} (the dataset's rule)"))
         if self.note:
             facts.append(("note", self.note))
         return facts
 
+    def dangling(self) -> list[str]:
+        """Return a sentence each on judged documents and on judged queries that do not exist."""
+        sentences = []
+        if self.dangling_documents:
+            sentences.append(f"{self.dangling_documents:,} judgements name documents that the corpus lacks.")
+        if self.dangling_queries:
+            sentences.append(f"{self.dangling_queries:,} judged queries have no text; each counts 0.")
+        return sentences
+
     def _warnings(self) -> list[str]:
-        warnings = []
+        warnings = self.dangling()
+        if self.highest_grade > 1 and self.reason == DEFAULT_LEVEL:
+            warnings.append(
+                f"grades reach {self.highest_grade}, and all measures but nDCG count grade 1 as relevant. "
+                "TREC DL counts from 2: --relevance-level 2."
+            )
         if self.missing:
             warnings.append(f"the run has no hit for {self.missing} of {self.queries} judged queries; each counts 0.")
         deeper = self._deeper_measures()
@@ -152,7 +201,8 @@ class Judgements:
     grades: Mapping[str, Mapping[str, int]]
     level: int
     reason: str
-    drops_self: bool = False
+    exclusions: Exclusions = field(default_factory=Exclusions)
+    rules: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -164,24 +214,38 @@ def score_hits(
     ranking: Ranking,
     names: Sequence[str],
     level: int | None = None,
+    bounds: bool = False,
 ) -> Scored:
     """
     Score a ranking of `ids` for `queries` under the dataset's rule, by the rule's measures if `names` is empty.
 
-    `ranking` must be without own documents if the rule removes them. `level` replaces the rule's relevance level.
+    `queries` and `ids` are all of the dataset. `ranking` must be without the documents that the rule removes. `level`
+    replaces the rule's relevance level. With `bounds`, the measures are computed without unjudged hits too.
     """
     judgements = dataset_judgements(dataset, level)
-    return _score(label, judgements, queries, ids, ranking, names or dataset.rule.measures)
+    scored = _score(label, judgements, queries, ids, ranking, names or dataset.rule.measures, bounds)
+    documents = set(ids)
+    dangling_documents = 0
+    for grades in judgements.grades.values():
+        dangling_documents += sum(document not in documents for document in grades)
+    dangling_queries = len(judgements.grades.keys() - set(queries))
+    return replace(scored, dangling_documents=dangling_documents, dangling_queries=dangling_queries)
 
 
 def score_file(
-    run: Path, dataset: str | None, qrels: Path | None, measures: Sequence[str], level: int | None = None
+    run: Path,
+    dataset: str | None,
+    qrels: Path | None,
+    measures: Sequence[str],
+    level: int | None = None,
+    bounds: bool = False,
 ) -> Scored:
     """
     Score a TREC run file against a dataset, with its rule, or against a file of judgements.
 
     Without `measures` the dataset's own are computed, or `DEFAULT`. Without `level` the relevance level is the rule's,
-    or 1. Raises RetrobenchError for a faulty file, and unless exactly one of `dataset` and `qrels` is given.
+    or 1. With `bounds`, the measures are computed without unjudged hits too. Raises RetrobenchError for a faulty file,
+    and unless exactly one of `dataset` and `qrels` is given.
     """
     if (dataset is None) == (qrels is None):
         raise RetrobenchError("Give either --dataset ID or --qrels FILE: judgements come from exactly one place.")
@@ -196,15 +260,22 @@ def score_file(
     for name in names:
         canonical(name)  # report an unknown measure before reading millions of lines
     parsed = trec.read_run(run)
-    return score_run(str(run), parsed, parsed.rank(judgements.drops_self), judgements, names)
+    return score_run(str(run), parsed, parsed.rank(judgements.exclusions), judgements, names, bounds)
 
 
-def score_run(label: str, run: trec.Run, ranking: Ranking, judgements: Judgements, names: Sequence[str]) -> Scored:
+def score_run(
+    label: str,
+    run: trec.Run,
+    ranking: Ranking,
+    judgements: Judgements,
+    names: Sequence[str],
+    bounds: bool = False,
+) -> Scored:
     """Score the `ranking` of a TREC run. RetrobenchError for a run without a judged query."""
     _require_common_queries(label, run.queries, judgements)
     documents = judged_documents(judgements.grades)
     hits = replace(ranking, rows=run.rows_among(documents, ranking.rows))
-    return _score(label, judgements, run.queries, documents, hits, names)
+    return _score(label, judgements, run.queries, documents, hits, names, bounds)
 
 
 def dataset_judgements(dataset: Dataset, level: int | None = None) -> Judgements:
@@ -222,14 +293,15 @@ def dataset_judgements(dataset: Dataset, level: int | None = None) -> Judgements
         grades=grades,
         level=level or rule.relevance_level,
         reason=reason,
-        drops_self=rule.drop_self,
+        exclusions=dataset.exclusions(),
+        rules=tuple(rule.departures()),
         note=rule.note,
     )
 
 
 def _file_judgements(path: Path, level: int | None) -> Judgements:
     grades = trec.read_qrels(path)
-    reason = "the default"
+    reason = DEFAULT_LEVEL
     if level is not None:
         reason = "--relevance-level"
     return Judgements(dataset=None, qrels=str(path), grades=grades, level=level or 1, reason=reason)
@@ -252,15 +324,18 @@ def _score(
     ids: Sequence[str],
     ranking: Ranking,
     names: Sequence[str],
+    bounds: bool,
 ) -> Scored:
     hits = np.asarray(ranking.rows[:, : deepest(names)])
     values = measure(queries, hits, ids, judgements.grades, names, judgements.level)
+    left_out = None
+    if bounds:
+        judged_hits = condensed(queries, ranking.rows, ids, judgements.grades)
+        judged_values = measure(queries, judged_hits, ids, judgements.grades, names, judgements.level)
+        left_out = {name: mean for name, mean in _means(judged_values).items() if parse(name).kind != "Judged"}
     present = ranking.rows != -1
     judged_queries = judgements.grades.keys()
     answered_queries = set(itertools.compress(queries, present.any(1)))
-    means = {}
-    for name, by_query in values.items():
-        means[name] = float(np.mean(list(by_query.values())))
     return Scored(
         run=label,
         dataset=judgements.dataset,
@@ -269,17 +344,26 @@ def _score(
         queries=len(judged_queries),
         missing=len(judged_queries - answered_queries),
         self_hits_removed=ranking.self_hits,
+        excluded_removed=ranking.excluded,
         ties=ranking.ties,
-        measures=means,
+        measures=_means(values),
         values=values,
         unjudged=len(set(queries) - judged_queries),
         unanswerable=len(unanswerable(judgements.grades, judgements.level)),
         constant=_count_constant(ranking),
         length=int(present.sum(1).max(initial=0)),
         reason=judgements.reason,
-        drops_self=judgements.drops_self,
+        exclusions=judgements.exclusions,
+        rules=judgements.rules,
         note=judgements.note,
+        highest_grade=max(max(grades.values(), default=0) for grades in judgements.grades.values()),
+        left_out=left_out,
     )
+
+
+def _means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each measure over all queries."""
+    return {name: float(np.mean(list(by_query.values()))) for name, by_query in values.items()}
 
 
 def _count_constant(ranking: Ranking) -> int:

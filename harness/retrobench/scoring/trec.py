@@ -4,8 +4,8 @@ Read TREC's files: runs of millions of lines as arrays, and judgements.
 * read_run(path) -> Run        six columns: query, Q0, document, rank, score, tag
 * read_qrels(path) -> dict     four columns: query, 0, document, grade; or BEIR's three with tabs and a header
 
-Any blanks separate columns. A file may be gzipped, whatever its name. Leading lines that begin with # are skipped
-(ir_metadata). A faulty line raises RetrobenchError with file and line number.
+Any blanks separate columns. A file may be gzipped, whatever its name. A byte order mark at its beginning and leading
+lines that begin with # are skipped (ir_metadata). A faulty line raises RetrobenchError with file and line number.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import IO, Any, NoReturn, cast
 
 import numpy as np
 
+from retrobench.data import LARGEST_GRADE, TOO_LARGE, UNFIT, Exclusions, fits_trec
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import ranking
-from retrobench.scoring.ranking import Ranking
+from retrobench.scoring.ranking import Ranking, Removals
 
 __all__ = ["Run", "read_qrels", "read_run"]
 
@@ -39,6 +40,7 @@ _JUDGEMENTS = (
 _GRADE = re.compile(rb"[-+]?\d+")
 _NUMBER = re.compile(rb"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _GZIP_MAGIC = b"\x1f\x8b"
+_MARK = "\ufeff".encode()  # a byte order mark
 
 _Line = tuple[int, list[bytes]]  # its number and columns
 
@@ -58,19 +60,38 @@ class Run:
     rows: np.ndarray
     scores: np.ndarray
 
-    def rank(self, drop_self: bool = False) -> Ranking:
-        """Return the ranking by score, whatever the order of the file; its rows index `documents`."""
+    def rank(self, exclusions: Exclusions | None = None) -> Ranking:
+        """Return the ranking by score, whatever the order of the file, without the documents that a rule excludes.
+
+        Its rows index `documents`.
+        """
         tied = ranking.tied(self.rows, self.scores)
         precedences = np.zeros(len(self.documents), np.int32)
         precedences[tied] = ranking.precedence(self.documents.take(tied).to_pylist())
-        own_rows = None
-        if drop_self:
-            own_rows = self._own_rows()
+        removals = None
+        if exclusions:
+            removals = self._removals(exclusions)
         depth = self.rows.shape[1]
-        return ranking.finish(self.rows, self.scores, precedences, depth, own_rows)
+        return ranking.finish(self.rows, self.scores, precedences, depth, removals)
 
-    def _own_rows(self) -> np.ndarray:
-        """Return the row of each query's own document, [Q]; -1 for a query without."""
+    def _removals(self, exclusions: Exclusions) -> Removals:
+        own_lines = np.full(len(self.queries), -1, np.int32)
+        if exclusions.own:
+            own_lines = self._own_lines()
+        excluded_lines: list[list[int]] = [[] for _ in self.queries]
+        for position, query in enumerate(self.queries):
+            excluded_documents = exclusions.documents.get(query)
+            if not excluded_documents:
+                continue
+            lines = self.rows[position]
+            lines = lines[lines >= 0]
+            for line, document in zip(lines.tolist(), self.documents.take(lines).to_pylist(), strict=True):
+                if document in excluded_documents:
+                    excluded_lines[position].append(line)
+        return Removals(own_lines, ranking.padded(excluded_lines))
+
+    def _own_lines(self) -> np.ndarray:
+        """Return the line of each query's own document, [Q]; -1 for a query without."""
         import pyarrow as pa
         from pyarrow import compute
 
@@ -100,7 +121,6 @@ def read_run(path: Path) -> Run:
     Raises RetrobenchError for a faulty line, a score that is non-finite in 32 bits, a document that a query names
     twice, and a file without a hit.
     """
-    from pyarrow import ArrowInvalid
 
     with _open(path) as file:
         first_line = _first_line(file)
@@ -108,7 +128,7 @@ def read_run(path: Path) -> Run:
             raise RetrobenchError(f"{path} holds no hit at all; for each, a run has a line with {_LAYOUT}.")
         try:
             table = _parse(_SingleSpaced(file, first_line))
-        except ArrowInvalid as error:
+        except ValueError as error:  # ArrowInvalid is one
             _raise_faulty_line(path, str(error))
     with np.errstate(over="ignore"):
         scores = table["score"].to_numpy().astype(np.float32)
@@ -185,10 +205,12 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     """Open a file, gzipped or not, for reading bytes."""
     try:
         with path.open("rb") as file:
+            content: Any = file
             if file.peek(2)[:2] == _GZIP_MAGIC:
-                yield cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-            else:
-                yield file
+                content = gzip.GzipFile(fileobj=file)
+            if content.peek(3)[:3] == _MARK:
+                content.read(3)
+            yield cast("IO[bytes]", content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RetrobenchError(f"{path} is a broken gzip file ({error}); fetch or write it again.") from None
     except OSError as error:
@@ -214,10 +236,12 @@ class _SingleSpaced:
         self.unread = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, at most `size`; none at the end."""
+        """Return the next bytes, at most `size`; none at the end. ValueError for bytes that no id can hold."""
         if not self.unread:
             lines = self.first_line + self.file.read(_CHUNK) + self.file.readline()
             self.first_line = b""
+            if b"\0" in lines or _MARK in lines:
+                raise ValueError(f"it has {UNFIT}")
             self.unread = memoryview(_single_spaced(lines))
         chunk = self.unread[:size]
         self.unread = self.unread[size:]
@@ -266,7 +290,14 @@ def _raise_faulty_line(path: Path, reason: str) -> NoReturn:
             )
         if not _is_utf8(columns):
             raise RetrobenchError(f"{path}, line {number}: UTF-8 was expected.")
+        for column in (columns[0], columns[2]):
+            _check_id(path, number, column.decode())
     raise RetrobenchError(f"{path} cannot be read as a run ({reason}); a line has {_LAYOUT}.")
+
+
+def _check_id(path: Path, number: int, identifier: str) -> None:
+    if not fits_trec(identifier):
+        raise RetrobenchError(f"{path}, line {number}: {identifier!r} is among the {UNFIT}.")
 
 
 def _is_utf8(columns: Sequence[bytes]) -> bool:
@@ -296,7 +327,8 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """
     Read query id -> document id -> grade. Grades below 0 are kept; measures interpret them.
 
-    Raises RetrobenchError for a faulty line, a grade that is no whole number, two grades of a pair, and an empty file.
+    Raises RetrobenchError for a faulty line, a grade that is too large or no whole number, two grades of a pair, and an
+    empty file.
     """
     lines = _read_lines(path)
     first_line = next(lines, None)
@@ -334,4 +366,8 @@ def _parse_judgement(path: Path, number: int, columns: list[bytes], width: int) 
     query = columns[0].decode()
     document = columns[-2].decode()
     grade = int(columns[-1])
+    for identifier in (query, document):
+        _check_id(path, number, identifier)
+    if abs(grade) > LARGEST_GRADE:
+        raise RetrobenchError(f"{path}, line {number}: {grade} is among the {TOO_LARGE}.")
     return query, document, grade

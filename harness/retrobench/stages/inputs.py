@@ -125,6 +125,8 @@ def _check_collections(experiment: Experiment, collections: Mapping[str, Collect
     for name in (*judged, *experiment.corpora):
         if not collections[name].corpus.count:
             raise RetrobenchError(f"Dataset {name!r} holds no documents; there is nothing to run on. Check its files.")
+    for name in judged:
+        collections[name].check()
     if not trains:
         return
     hard = track.finetune.hard
@@ -149,7 +151,7 @@ def open_base(name: str, random: bool = False) -> Base:
         raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
     positions, width = 0, None  # of random weights, by the track
     if not random:
-        _check_safetensors(f"The model folder {name!r}", folder)
+        _check_safetensors(f"The model folder {name!r}", name, folder)
         positions, width = _read_config(name, folder)
     hashes = {file.name: file_hash(file) for file in sorted(model_files(folder))}
     tokenizer_hashes = {file: hashes[file] for file in TOKENIZER_FILES if file in hashes}
@@ -246,15 +248,15 @@ def open_teacher(name: str) -> Source:
         ) from error
     if labels != 1:
         raise RetrobenchError(f"The teacher {name!r} gives {labels} numbers for a pair; give a cross-encoder with one.")
-    _check_safetensors(f"The teacher {name!r}", folder)
+    _check_safetensors(f"The teacher {name!r}", name, folder)
     return Source("teacher", tree_hash(model_files(folder)), folder)
 
 
-def _check_safetensors(title: str, folder: Path) -> None:
+def _check_safetensors(title: str, name: str, folder: Path) -> None:
     if not list(folder.glob("*.safetensors")):
         raise RetrobenchError(
             f"{title} holds no safetensors, and nothing pickled is loaded. "
-            "Convert it with transformers' save_pretrained first."
+            f"`retrobench convert {name} --to FOLDER` makes them; give that folder."
         )
 
 

@@ -14,6 +14,8 @@ from retrobench.store import Artifact
 
 __all__ = ["facts", "per_query", "score", "scores"]
 
+REVISION = 2  # increased when equal settings begin to give other facts
+
 
 def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
     """Return the scores of a run, in three files.
@@ -24,7 +26,8 @@ def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
     experiment = work.experiment
     collection = work.inputs.collections[dataset_id]
     names = experiment.track.evaluate.measures
-    level = collection.dataset.rule.relevance_level
+    rule = collection.dataset.rule
+    level = rule.relevance_level
 
     def make(folder: Path) -> dict[str, float]:
         query_ids, document_ids, ranked = read_run(run.path)
@@ -49,7 +52,13 @@ def score(work: Work, dataset_id: str, run: Artifact) -> Artifact:
         _write(folder / "facts.json", facts, 1)
         return {"queries": float(scored.queries)}
 
-    recipe = {"measures": list(names), "dataset": collection.hash, "relevance_level": level}
+    recipe = {
+        "revision": REVISION,
+        "measures": list(names),
+        "dataset": collection.hash,
+        "relevance_level": level,
+        "rules": rule.departures(),
+    }
     label = f"score {experiment.entrant.name} on {collection.id}"
     return work.store.ensure("score", recipe, [run], make, dataset=collection.id, label=label)
 

@@ -20,17 +20,17 @@ def search(work: Work, dataset_id: str, queries: Artifact, passages: Artifact, d
     name = experiment.entrant.name
     scale = experiment.track.representation.scale
     index = experiment.track.evaluate.index
-    drop_self = work.inputs.collections[dataset_id].dataset.rule.drop_self
+    exclusions = work.inputs.collections[dataset_id].dataset.exclusions()
 
     def make(folder: Path) -> dict[str, float]:
         searcher = Searcher(queries.path, passages.path, scale=scale, index=index)
-        retrieve(folder, searcher, depth, dataset_id, name, drop_self)
+        retrieve(folder, searcher, depth, dataset_id, name, exclusions)
         query_count = float(len(searcher.query_ids))
         document_count = float(len(searcher.ids))
         return {"queries": query_count, "documents": document_count}
 
     engine = EXACT if index == EXACT else f"faiss {index}"
-    recipe = {"depth": depth, "scale": scale, "engine": engine, "drop_self": drop_self}
+    recipe = {"depth": depth, "scale": scale, "engine": engine, **exclusions.settings()}
     return work.store.ensure(
         "search",
         recipe,

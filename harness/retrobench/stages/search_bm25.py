@@ -2,94 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from retrobench.config import Baseline
+from retrobench.config import Baseline, Bm25
 from retrobench.core import bar
+from retrobench.data import Dataset
+from retrobench.retrieval import write_search_facts
 from retrobench.scoring import ranking, write_run
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
 
-if TYPE_CHECKING:
-    import bm25s
-
 __all__ = ["search_bm25"]
+
+REVISION = 2  # increased when equal settings begin to give another run
 
 
 def search_bm25(work: Work, dataset_id: str) -> Artifact:
-    """Return a run of BM25 over title and text, without English stop words and without stemming."""
+    """Return a run of BM25 over title and text. A list ends where scores reach 0: no document without a query's word.
+
+    Facts about the run name the stemmer and the stop words, which the baseline's settings may leave to the language.
+    """
     experiment = work.experiment
     collection = work.inputs.collections[dataset_id]
+    dataset = collection.dataset
     baseline = experiment.entrant
     assert isinstance(baseline, Baseline)
+    settings = baseline.bm25.for_language(dataset.language)
     titles = bool(experiment.track.test_reading.titles)
     depth = experiment.track.evaluate.depth
-    drop_self = collection.dataset.rule.drop_self
+    exclusions = dataset.exclusions()
     label = f"search {baseline.name} on {collection.id}"
 
     def make(folder: Path) -> dict[str, float]:
-        documents = list(collection.dataset.documents())
-        queries = list(collection.dataset.queries())
-        document_ids = [document.id for document in documents]
+        document_ids, texts = _read_documents(dataset, titles)
+        queries = list(dataset.queries())
         query_ids = [query.id for query in queries]
         precedence = ranking.precedence(document_ids)
-        own_rows = np.full(len(query_ids), -1)
-        if drop_self:
-            own_rows = ranking.own_rows(query_ids, document_ids)
-        texts = []
-        for document in documents:
-            text = document.text
-            if titles:
-                text = f"{document.title} {text}".strip()
-            texts.append(text)
-        index = _index(texts, baseline)
-        query_texts = [query.text for query in queries]
-        query_words = _split_words(query_texts)
-        blocks = []
+        removals = ranking.Removals.of(query_ids, document_ids, exclusions)
+        length = min(depth, len(document_ids))
+        lists = []
         with bar(label, len(queries), "queries") as advance:
-            for words, own_row in zip(query_words, own_rows, strict=True):
-                scores = _score(index, words, len(documents))
-                rows, top_scores = ranking.top(scores[None], depth + drop_self, precedence)
-                blocks.append(ranking.finish(rows, top_scores, precedence, depth, own_row[None]))
+            for number, scores in enumerate(_scores(settings, texts, [query.text for query in queries])):
+                hits = np.flatnonzero(scores > 0).astype(np.int32)
+                rows, top_scores = ranking.top(scores[None, hits], depth + removals.most, precedence[hits])
+                own_removals = removals.slice(number, number + 1)
+                lists.append(ranking.finish(hits[rows], top_scores, precedence, length, own_removals))
                 advance(1)
-        ranked = ranking.join(blocks, len(query_ids))
+        ranked = ranking.join([ranking.lengthened(ranked_list, length) for ranked_list in lists], len(query_ids))
         write_run(folder, query_ids, document_ids, ranked, "bm25")
-        return {"queries": float(len(queries)), "documents": float(len(documents))}
+        write_search_facts(folder, {"stemmer": settings.stemmer, "stop_words": settings.stop_words})
+        return {"queries": float(len(queries)), "documents": float(len(document_ids))}
 
     recipe = {
-        **baseline.settings,
+        "revision": REVISION,
+        **asdict(settings),
         "dataset": collection.hash,
         "depth": depth,
         "titles": titles,
-        "drop_self": drop_self,
+        **exclusions.settings(),
     }
+    if settings.stemmer != "none":
+        recipe["PyStemmer"] = version("PyStemmer")  # Snowball 3 stems 2 in 1,000 English words otherwise than 2
     return work.store.ensure("search", recipe, [], make, dataset=collection.id, label=label)
 
 
-def _index(texts: list[str], baseline: Baseline) -> bm25s.BM25:
+def _read_documents(dataset: Dataset, titles: bool) -> tuple[list[str], list[str]]:
+    """Return the ids and texts of all documents, each title before its text."""
+    ids = []
+    texts = []
+    for document in dataset.documents():
+        text = document.text
+        if titles:
+            text = f"{document.title} {text}".strip()
+        ids.append(document.id)
+        texts.append(text)
+    return ids, texts
+
+
+def _scores(settings: Bm25, texts: list[str], queries: list[str]) -> Iterator[np.ndarray]:
+    """Yield the scores of all texts for each query, float32 [N]."""
     import bm25s
 
-    index = bm25s.BM25(k1=baseline.bm25.k1, b=baseline.bm25.b, method="lucene")
-    document_words = bm25s.tokenize(texts, stopwords="en", show_progress=False)
-    index.index(document_words, show_progress=False)
-    return index
+    words = _word_options(settings)
+    index = bm25s.BM25(k1=settings.k1, b=settings.b, method="lucene")
+    index.index(bm25s.tokenize(texts, **words), show_progress=False)
+    for query_words in bm25s.tokenize(queries, return_ids=False, **words):
+        token_ids = index.get_tokens_ids(query_words)
+        if len(token_ids):
+            yield index.get_scores_from_ids(token_ids)
+        else:
+            yield np.zeros(len(texts), np.float32)
 
 
-def _split_words(texts: list[str]) -> list[list[str]]:
-    """Return the words of each text."""
-    import bm25s
+def _word_options(settings: Bm25) -> dict[str, Any]:
+    """Return the options of bm25s' tokenizer."""
+    options: dict[str, Any] = {"stopwords": None, "stemmer": None, "show_progress": False}
+    if settings.stop_words != "none":
+        options["stopwords"] = settings.stop_words
+    if settings.stemmer != "none":
+        from Stemmer import Stemmer
 
-    words: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-    return words
-
-
-def _score(index: bm25s.BM25, words: list[str], count: int) -> np.ndarray:
-    """Return the scores of the `count` documents for a query, float32 [N]."""
-    token_ids = index.get_tokens_ids(words)
-    if not len(token_ids):
-        return np.zeros(count, np.float32)
-    scores: np.ndarray = index.get_scores_from_ids(token_ids)
-    return scores
+        options["stemmer"] = Stemmer(settings.stemmer)
+    return options

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt, System
 from retrobench.leaderboard.reproduce.recipes import fixed_texts
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome
@@ -86,5 +86,5 @@ def _published(system: System, columns: Sequence[ClaimedColumn]) -> list[float]:
 def _measured_mean(system: System, outcomes: Iterable[Outcome], measure: str) -> float | None:
     for outcome in outcomes:
         if outcome.system is system and outcome.line:
-            return outcome.line.mean(rules.MEANS["beir"], measure)
+            return outcome.line.mean(groups.GROUPS["beir"].average, measure)
     return None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench.core import Column, Table
+from retrobench.data import Exclusions
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.cells import Block, Section, format_number
 from retrobench.leaderboard.tables import lay_out
@@ -107,13 +108,13 @@ def _document(files: RunFiles) -> dict[str, Any]:
         **judgements,
         "queries": ours.queries,
         "measures": measures,
-        "rankings": _compare_files(against, run, ours.drops_self),
+        "rankings": _compare_files(against, run, ours.exclusions),
     }
 
 
-def _compare_files(against: Path, run: Path, drop_self: bool) -> dict[str, Any]:
+def _compare_files(against: Path, run: Path, exclusions: Exclusions) -> dict[str, Any]:
     agreement = replicability.compare_rankings(
-        replicability.Rankings.read(against, drop_self), replicability.Rankings.read(run, drop_self)
+        replicability.Rankings.read(against, exclusions), replicability.Rankings.read(run, exclusions)
     )
     return {
         "kendall_tau_union": agreement.tau,
