@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "pickled": (
         "mean",
         convert,
-        r"Model '.*model' holds no safetensors, and nothing pickled is loaded\. Convert it with",
+        r"Model '.*model' holds no safetensors, and nothing pickled is loaded\. `retrobench convert",
     ),
     "pickled dense": ("two", dense_of_pickles, r"Model '.*model \(2_Dense\)' holds no safetensors"),
     "no weights": ("mean", lambda f: (f / "model.safetensors").unlink(), "holds no safetensors"),

@@ -14,13 +14,14 @@ import pytest
 import tiny
 from sentence_transformers import SentenceTransformer
 
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.data.datasets import Document, load
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import encoders
 from retrobench.retrieval.encoders import PublishedEncoder
+from retrobench.retrieval.encoders.encoder import join_title
 from retrobench.retrieval.vectors import Vectors
-from retrobench.runs.evaluation import Choices, Evaluated, _join_title, evaluate
+from retrobench.runs.evaluation import Choices, Evaluated, evaluate
 from retrobench.scoring import Scored
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@5", "Success@5")
@@ -167,9 +168,9 @@ def test_own_documents_are_dropped_by_the_datasets_rule(own: Path, tmp_path: Pat
 
 
 def test_title_and_text_are_joined_by_a_space() -> None:
-    assert _join_title(Document("1", "Title", "text ")) == "Title text"
-    assert _join_title(Document("1", "Title", "")) == "Title"
-    assert _join_title(Document("1", "", " text ")) == " text "
+    assert join_title(Document("1", "Title", "text ")) == "Title text"
+    assert join_title(Document("1", "Title", "")) == "Title"
+    assert join_title(Document("1", "", " text ")) == " text "
 
 
 def test_the_document_is_that_of_the_interface(root: Path, tmp_path: Path) -> None:
@@ -225,8 +226,7 @@ def test_without_measures_each_dataset_has_its_own(root: Path, tmp_path: Path) -
 def test_a_complete_group_has_its_mean(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = str(root / "data")
     twin = f"{root / 'twin'}:val"
-    monkeypatch.setattr(rules, "GROUPS", {"pair": (data, twin)})
-    monkeypatch.setattr(rules, "MEANS", {"pair": "pair (mean of 2)"})
+    monkeypatch.setattr(groups, "GROUPS", {"pair": groups.Group((data, twin), "pair (mean of 2)")})
     evaluated = run(root, tmp_path, ["pair"])
     assert list(evaluated.scored) == [data, twin]
     data_score = evaluated.scored[data].measures["nDCG@10"]

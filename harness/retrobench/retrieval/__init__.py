@@ -4,6 +4,8 @@ Vectors: embed texts, store the vectors, search them.
 * embedding        embed texts window by window
 * window_vectors   collect the vectors of a window, and write them
 * tokenised        embed tokenised texts by a trained encoder
+* trained          an encoder that was trained here, read as it was scored
+* adapters         a trained encoder behind beir's and MTEB's interfaces
 * encoders         embed texts by any published encoder
 * vectors          a collection's vectors on disk
 * nearest          exact and approximate search
@@ -11,7 +13,10 @@ Vectors: embed texts, store the vectors, search them.
 """
 
 from retrobench.retrieval import embedding
+from retrobench.retrieval.adapters import BeirModel, MtebModel
 from retrobench.retrieval.encoders import (
+    MODEL_FILES,
+    TITLES,
     Choices,
     Kind,
     PublishedEncoder,
@@ -19,33 +24,45 @@ from retrobench.retrieval.encoders import (
     check_published,
     find,
     load_published,
+    read_json,
 )
 from retrobench.retrieval.nearest import EXACT, Engine, VectorSet, check_index, choose_engine, merge, search
-from retrobench.retrieval.searcher import Searcher, retrieve, search_facts
+from retrobench.retrieval.searcher import Searcher, retrieve, search_facts, write_search_facts
 from retrobench.retrieval.tokenised import write_vectors
+from retrobench.retrieval.trained import TrainedEncoder, check_trained, is_trained, load_trained
 from retrobench.retrieval.vectors import DTYPES, Vectors, Writer
 
 __all__ = [
     "DTYPES",
     "EXACT",
+    "MODEL_FILES",
+    "TITLES",
+    "BeirModel",
     "Choices",
     "Engine",
     "Kind",
+    "MtebModel",
     "PublishedEncoder",
     "Searcher",
     "Settings",
+    "TrainedEncoder",
     "VectorSet",
     "Vectors",
     "Writer",
     "check_index",
     "check_published",
+    "check_trained",
     "choose_engine",
     "embedding",
     "find",
+    "is_trained",
     "load_published",
+    "load_trained",
     "merge",
+    "read_json",
     "retrieve",
     "search",
     "search_facts",
+    "write_search_facts",
     "write_vectors",
 ]

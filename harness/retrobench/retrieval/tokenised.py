@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from retrobench.retrieval.embedding import Embedded, Embedder
 from retrobench.retrieval.encoders import Kind
 from retrobench.retrieval.vectors import Writer
 
-__all__ = ["Texts", "write_vectors"]
+__all__ = ["Texts", "write_tokenised", "write_vectors"]
 
 
 def write_vectors(
@@ -36,9 +36,37 @@ def write_vectors(
     facts: Mapping[str, Any] | None = None,
     label: str = "encode",
 ) -> dict[str, float]:
+    """Embed `source` and write its vectors to `folder`, as `write_tokenised`, with a progress bar named `label`."""
+    with bar(label, len(source), "texts") as advance:
+        return write_tokenised(
+            folder,
+            model,
+            vocabulary,
+            source,
+            kind=kind,
+            max_length=max_length,
+            advance=advance,
+            halved=halved,
+            facts=facts,
+        )
+
+
+def write_tokenised(
+    folder: Path,
+    model: Encoder,
+    vocabulary: Vocabulary,
+    source: TokenisedTexts,
+    *,
+    kind: Kind,
+    max_length: int,
+    advance: Callable[[int], None],
+    halved: bool = False,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
     """Embed `source` and write its vectors to `folder`, the windows shared by all ranks. Return the cost.
 
-    With `halved` the model computes in bfloat16. `facts` go into the manifest, `label` into the progress bar.
+    With `halved` the model computes in bfloat16. `facts` go into the manifest. `advance(n)` is called with the number
+    of finished texts, those of an earlier attempt among them.
     """
     device = embedding.choose_device()
     model.to(device).eval()
@@ -65,9 +93,9 @@ def write_vectors(
 
     with (
         Writer(folder, rows, model.width, model.words, model.sizes.stored, embedding.WINDOW, facts) as writer,
-        bar(label, rows, "texts", writer.done) as advance,
         model.reading(halved),
     ):
+        advance(writer.done)
         embedding.fill(writer, Embedder(load, embed, refuse, device, halved), advance)
         if processes.leads():
             ids_file = source.folder / "ids.json"

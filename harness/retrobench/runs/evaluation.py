@@ -1,5 +1,5 @@
 """
-Scores of a published encoder on any dataset, with the settings of its publication.
+Scores of an encoder on any dataset, with the settings of its publication or of its training here.
 
 * evaluate    return scores by dataset and means of complete groups.
 * Evaluated   the scores, as JSON and as text.
@@ -9,24 +9,29 @@ Scores of a published encoder on any dataset, with the settings of its publicati
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from retrobench.core import Column, Table, bar, say
-from retrobench.data import Collection, Corpus, Dataset, Document, open_collections, rules
+from retrobench.data import Collection, Corpus, Dataset, groups, open_collections
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import (
     EXACT,
+    TITLES,
     Choices,
     Kind,
     PublishedEncoder,
     Searcher,
     Settings,
+    TrainedEncoder,
     check_index,
     check_published,
+    check_trained,
+    is_trained,
     load_published,
+    load_trained,
     retrieve,
     search_facts,
 )
@@ -36,7 +41,6 @@ from retrobench.store import Artifact, Store, default_root
 __all__ = ["Choices", "Evaluated", "evaluate"]
 
 DEPTH = 1000  # documents per query in every stored run, so that most measures need no second search
-TITLES = "joined to the text by a space"  # BEIR's convention
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ class Evaluated:
 
     def _settings(self) -> Table:
         columns = [Column("setting"), Column("value"), Column("from")]
-        return Table(columns, [*self.settings.lines(), ("titles", TITLES, "default")])
+        lines = self.settings.lines()
+        if "titles" not in self.settings.values():
+            lines.append(("titles", TITLES, "default"))
+        return Table(columns, lines)
 
     def _scores(self) -> Table:
         """Return a row for each dataset and mean. The cell of an absent measure is empty."""
@@ -101,7 +108,13 @@ class Evaluated:
         return Table(columns, rows)
 
     def _notes(self) -> list[str]:
-        notes = [f"{name}: {scored.note}" for name, scored in self.scored.items() if scored.note]
+        notes = []
+        for name, scored in self.scored.items():
+            rules = [f"{rule}." for rule in scored.rules]
+            sentences = [*rules, *scored.dangling(), *scored.bounds_in_words(), scored.note]
+            notes += [f"{name}: {sentence}" for sentence in sentences if sentence]
+        for group, missing in groups.incomplete(self.scored).items():
+            notes.append(f"{group}: no mean, because {len(missing)} members are missing: {', '.join(missing)}")
         for name, search in self._approximate_searches().items():
             facts = ", ".join(f"{fact} {value}" for fact, value in search.items())
             notes.append(f"{name}: approximate search, {facts}")
@@ -119,12 +132,16 @@ def evaluate(
     choices: Choices,
     store: Path | None = None,
     index: str = EXACT,
+    bounds: bool = False,
 ) -> Evaluated:
     """
-    Score the encoder `model`, a folder or hub id, on datasets and groups of datasets (`rules.expand`).
+    Score the encoder `model`, a folder or hub id, on datasets and groups of datasets (`groups.expand`).
+
+    A folder that `run` fine-tuned is read as its row was scored; any other model as its files say.
 
     Without `measures`, each dataset's rule names them. `index` is "exact" or a factory string of faiss. The store keeps
-    vectors and runs under the model's files, its settings and the texts.
+    vectors and runs under the model's files, its settings and the texts. With `bounds`, the measures are computed
+    without unjudged hits too.
 
     RetrobenchError for an unknown dataset, measure or choice, and for an empty dataset, before the model is loaded. For
     an unusable model before anything is written.
@@ -132,15 +149,23 @@ def evaluate(
     for name in measures:
         canonical(name)
     check_index(index)
-    check_published(model, choices)
+    folder = Path(model).expanduser()
+    if is_trained(folder):
+        check_trained(folder, choices)
+    else:
+        check_published(model, choices)
     members: list[str] = []
     for name in datasets:
-        members += rules.expand(name)
+        members += groups.expand(name)
     collections = open_collections(dict.fromkeys(members))
     for collection in collections.values():
-        _check_dataset(collection.dataset)
-    encoder = load_published(model, choices)
+        _check_dataset(collection)
+    encoder = _load(model, folder, choices)
     if index != EXACT:
+        if encoder.settings.values().get("terms"):
+            raise RetrobenchError(
+                f"--index is {index!r}, which is for dense vectors, and {model} has terms. Leave it out."
+            )
         check_index(index, encoder.width)
     for name, value, source in encoder.settings.lines():
         say(f"{name}: {value} ({source})")
@@ -155,26 +180,35 @@ def evaluate(
         searched[name] = search_facts(run.path)
         query_ids, document_ids, ranked = read_run(run.path)
         file = str(run.path / "run.trec")
-        scored[name] = score_hits(file, dataset, query_ids, document_ids, ranked, dataset_measures)
-    averages = rules.averages({name: result.measures for name, result in scored.items()})
+        scored[name] = score_hits(file, dataset, query_ids, document_ids, ranked, dataset_measures, bounds=bounds)
+    averages = groups.averages({name: result.measures for name, result in scored.items()})
     return Evaluated(model, encoder.key, encoder.settings, scored, averages, searched)
 
 
-def _check_dataset(dataset: Dataset) -> None:
-    """Download and open the dataset, so that a fault is reported before hours of work on other datasets."""
+def _load(model: str, folder: Path, choices: Choices) -> PublishedEncoder | TrainedEncoder:
+    """Load an encoder: as it was trained here, or as its publication says."""
+    if is_trained(folder):
+        return load_trained(folder, choices)
+    return load_published(model, choices)
+
+
+def _check_dataset(collection: Collection) -> None:
+    """Download and read the dataset, so that a fault is reported before hours of work on other datasets."""
+    dataset = collection.dataset
     contents = {"judgements": dataset.judgements(), "queries": dataset.queries(), "documents": dataset.documents()}
     for name, rows in contents.items():
         if next(iter(rows), None) is None:
             raise RetrobenchError(
                 f"Dataset {dataset.id!r} holds no {name}; there is nothing to score. Check its files."
             )
+    collection.check()
 
 
 @dataclass(frozen=True)
 class _Runner:
     """An encoder, and the store of its vectors and runs."""
 
-    encoder: PublishedEncoder
+    encoder: PublishedEncoder | TrainedEncoder
     store: Store
     index: str
     passages: dict[Corpus, Artifact] = field(default_factory=dict)  # vectors; a corpus may have several query sets
@@ -182,58 +216,37 @@ class _Runner:
     def search(self, collection: Collection, depth: int) -> Artifact:
         """Return a run of the best `depth` documents of every query."""
         dataset = collection.dataset
-        drop_self = dataset.rule.drop_self
+        exclusions = dataset.exclusions()
         corpus = collection.corpus
         if corpus not in self.passages:
-            self.passages[corpus] = self._embed(_Texts(dataset, "passage"), corpus.count, corpus.hash)
+            self.passages[corpus] = self._embed(dataset, "passage", corpus.count, corpus.hash)
         passages = self.passages[corpus]
-        queries = self._embed(_Texts(dataset, "query"), dataset.query_count(), collection.queries_hash)
+        queries = self._embed(dataset, "query", dataset.query_count(), collection.queries_hash)
 
         def make(folder: Path) -> dict[str, float]:
-            searcher = Searcher(queries.path, passages.path, index=self.index)
-            retrieve(folder, searcher, depth, dataset.id, Path(self.encoder.name).name, drop_self)
+            searcher = Searcher(queries.path, passages.path, self.encoder.scale, self.index)
+            retrieve(folder, searcher, depth, dataset.id, Path(self.encoder.name).name, exclusions)
             return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
         engine = EXACT if self.index == EXACT else f"faiss {self.index}"
         return self.store.ensure(
             "retrieve",
-            {"depth": depth, "drop_self": drop_self, "engine": engine},
+            {"depth": depth, "engine": engine, "scale": self.encoder.scale, **exclusions.settings()},
             [queries, passages],
             make,
             together=self.index == EXACT,
             label=f"search {dataset.id}",
         )
 
-    def _embed(self, texts: _Texts, count: int, text_hash: str) -> Artifact:
-        """Return the vectors of `count` texts."""
-        plural = "queries" if texts.kind == "query" else "passages"
-        label = f"embed {texts.dataset.id} ({plural})"
+    def _embed(self, dataset: Dataset, kind: Kind, count: int, text_hash: str) -> Artifact:
+        """Return the vectors of the `count` queries or documents of a dataset."""
+        plural = "queries" if kind == "query" else "passages"
+        label = f"embed {dataset.id} ({plural})"
+        texts: Iterable[Any] = self.encoder.texts(dataset, kind)
 
         def make(folder: Path) -> dict[str, float]:
             with bar(label, count, "texts") as advance:
-                return self.encoder.write(folder, texts, count, texts.kind, advance, {"texts": text_hash})
+                return self.encoder.write(folder, texts, count, kind, advance, {"texts": text_hash})
 
-        recipe = {**self.encoder.recipe(texts.kind), "texts": text_hash, "titles": TITLES}
+        recipe = {**self.encoder.recipe(kind), "texts": text_hash}
         return self.store.ensure("embed", recipe, [], make, resumes=True, together=True, label=label)
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """Ids and texts, iterable more than once."""
-
-    dataset: Dataset
-    kind: Kind
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        if self.kind == "query":
-            for query in self.dataset.queries():
-                yield query.id, query.text
-            return
-        for document in self.dataset.documents():
-            yield document.id, _join_title(document)
-
-
-def _join_title(document: Document) -> str:
-    if not document.title:
-        return document.text
-    return f"{document.title} {document.text}".strip()

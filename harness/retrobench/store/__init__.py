@@ -5,7 +5,16 @@ A persistent cache of finished stages: keys are arguments, entries are directori
 * entries   the record in a finished entry.
 """
 
-from retrobench.store.entries import entry_fault, read_objective, read_settings
+from retrobench.store.entries import entry_fault, read_objective, read_settings, read_stage
 from retrobench.store.store import Artifact, Source, Store, default_root
 
-__all__ = ["Artifact", "Source", "Store", "default_root", "entry_fault", "read_objective", "read_settings"]
+__all__ = [
+    "Artifact",
+    "Source",
+    "Store",
+    "default_root",
+    "entry_fault",
+    "read_objective",
+    "read_settings",
+    "read_stage",
+]

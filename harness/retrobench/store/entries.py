@@ -5,6 +5,7 @@
 * entry_fault      the difference of a finished folder from its own record.
 * read_objective   the objective that trained the model of a finished folder.
 * read_settings    the settings of a finished folder.
+* read_stage       the stage of a finished folder.
 * to_json_values   settings as JSON values.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 from retrobench.core import KEY_LENGTH, duration, file_hash
 
-__all__ = ["Entry", "Recipe", "entry_fault", "read_objective", "read_settings", "to_json_values"]
+__all__ = ["Entry", "Recipe", "entry_fault", "read_objective", "read_settings", "read_stage", "to_json_values"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if entry is None:
         return {}
     return entry.recipe.settings
+
+
+def read_stage(folder: Path) -> str:
+    """Return the stage that made a finished folder; empty for any other folder."""
+    entry = Entry.read(folder)
+    if entry is None:
+        return ""
+    return entry.recipe.stage
 
 
 def _digest(document: Mapping[str, Any]) -> str:

@@ -8,13 +8,15 @@ Any published encoder, run by sentence-transformers exactly as the model's own f
 * Choices                  the command line's replacements for them
 """
 
-from retrobench.retrieval.encoders.encoder import Kind, PublishedEncoder, check_published, load_published
-from retrobench.retrieval.encoders.files import find
+from retrobench.retrieval.encoders.encoder import TITLES, Kind, PublishedEncoder, check_published, load_published
+from retrobench.retrieval.encoders.files import MODEL_FILES, find, read_json
 from retrobench.retrieval.encoders.settings import POOLING, SIMILARITIES, Choices, Setting, Settings
 
 __all__ = [
+    "MODEL_FILES",
     "POOLING",
     "SIMILARITIES",
+    "TITLES",
     "Choices",
     "Kind",
     "PublishedEncoder",
@@ -23,4 +25,5 @@ __all__ = [
     "check_published",
     "find",
     "load_published",
+    "read_json",
 ]

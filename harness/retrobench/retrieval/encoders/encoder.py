@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from retrobench.core import processes
+from retrobench.data import Dataset, Document
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import embedding
 from retrobench.retrieval.embedding import Embedded, Embedder, Window
@@ -22,9 +23,34 @@ from retrobench.retrieval.vectors import Writer
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Kind", "PublishedEncoder", "check_published", "load_published"]
+__all__ = ["TITLES", "Kind", "PublishedEncoder", "check_published", "join_title", "load_published"]
 
 Kind = Literal["query", "passage"]
+
+TITLES = "joined to the text by a space"  # BEIR's convention
+
+
+@dataclass(frozen=True)
+class JoinedTexts:
+    """Ids and texts of a dataset, iterable more than once."""
+
+    dataset: Dataset
+    kind: Kind
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        if self.kind == "query":
+            for query in self.dataset.queries():
+                yield query.id, query.text
+            return
+        for document in self.dataset.documents():
+            yield document.id, join_title(document)
+
+
+def join_title(document: Document) -> str:
+    """Return a document's title and text with a space between them."""
+    if not document.title:
+        return document.text
+    return f"{document.title} {document.text}".strip()
 
 
 @dataclass(frozen=True)
@@ -36,11 +62,20 @@ class PublishedEncoder:
     settings: Settings
     model: SentenceTransformer
 
+    scale = 1.0  # of the terms' product, which a published encoder does not have
+
+    def texts(self, dataset: Dataset, kind: Kind) -> Iterable[tuple[str, str]]:
+        """Return id and text of a dataset's queries or documents, a title and a space before its text.
+
+        The result can be iterated more than once.
+        """
+        return JoinedTexts(dataset, kind)
+
     def recipe(self, kind: Kind) -> dict[str, Any]:
         """Return all settings that the vectors of queries or passages depend on, beside the texts."""
         values = self.settings.values()
         prefixes = {"query": values.pop("query_prefix"), "passage": values.pop("passage_prefix")}
-        recipe = {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values}
+        recipe = {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values, "titles": TITLES}
         return recipe | {"windows": embedding.WINDOW, "revision": embedding.REVISION}
 
     def forward(self, kind: Kind) -> Forward:

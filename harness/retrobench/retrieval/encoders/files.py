@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from retrobench.core import tree_hash
 from retrobench.data import MODELS, shipped_folder
 from retrobench.errors import RetrobenchError
 
-__all__ = ["Files", "find", "read_json"]
+__all__ = ["MODEL_FILES", "Files", "find", "read_json"]
 
-PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 IGNORED = ("onnx/*", "openvino/*")  # copies of the model for engines that are not used here
 
 
@@ -66,7 +66,7 @@ class Files:
         """Return a hash of all files that are loaded."""
         files = set[Path]()
         for folder in {self.folder, *self.folders()}:
-            for pattern in PATTERNS:
+            for pattern in MODEL_FILES:
                 files.update(folder.glob(pattern))
         return tree_hash(files)
 
@@ -108,7 +108,7 @@ class Files:
         if (pickled or "model_type" in config) and not list(folder.glob("*.safetensors")):
             raise RetrobenchError(
                 f"Model {name!r} holds no safetensors, and nothing pickled is loaded. "
-                "Convert it with save_pretrained first, and give the folder that it writes."
+                f"`retrobench convert {self.name} --to FOLDER` makes them; give that folder."
             )
         if self.modules is None and "model_type" not in config:
             raise RetrobenchError(
@@ -122,8 +122,11 @@ def _class_name(module_type: str) -> str:
     return class_name
 
 
-def find(name: str) -> Path:
-    """Return the folder `name`, else the hub's snapshot, which is downloaded unless HF_HUB_OFFLINE is set."""
+def find(name: str, patterns: Sequence[str] = MODEL_FILES) -> Path:
+    """Return the folder `name`, else the hub's snapshot, which is downloaded unless HF_HUB_OFFLINE is set.
+
+    `patterns` choose the files that are downloaded.
+    """
     if name in MODELS:
         return shipped_folder(MODELS[name])
     folder = Path(name).expanduser()
@@ -132,7 +135,7 @@ def find(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(IGNORED)))
+        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(IGNORED)))
     except Exception as error:  # a wrong id, a lack of network and of permission raise unrelated types
         reason = type(error).__name__
         if str(error):
