@@ -296,7 +296,7 @@ BASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "family": (change_family, "Unknown backbone family of base 'distilbert'. Did you mean 'bert'? Known: bert, modern"),
     "pickled": (
         pickle_weights,
-        "The model folder 'base' holds no safetensors, and nothing pickled is loaded. Convert it",
+        "The model folder 'base' holds no safetensors, and nothing pickled is loaded. `retrobench convert",
     ),
     "no config": (lambda base: (base / "config.json").unlink(), "The model folder 'base' holds no config.json with"),
     "no tokenizer": (lambda base: (base / "tokenizer.json").unlink(), "The model folder 'base' holds no tokenizer; a"),

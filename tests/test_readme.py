@@ -127,6 +127,16 @@ def test_the_objective_of_the_guide_keeps_the_contract(folder: Path) -> None:
     assert process.returncode == 0, process.stderr
 
 
+def test_the_python_of_the_readme_runs(folder: Path, run: Callable[..., str]) -> None:
+    run("run", "--objective", "mlm", "--track", "my-track.toml")
+    encoder = next(path for path in (folder / "store" / "finetune").iterdir() if (path / "entry.json").exists())
+    shutil.copytree(encoder, folder / "trained-encoder")
+    (program,) = PYTHON.findall(text("README.md"))
+    process = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert {"d1", "d2"} == set(re.findall(r"'(d\d)'", process.stdout))
+
+
 REPRESENTATIONS = {"words": "bm25", "[CLS]": "cls", "[CLS] and terms": "cls+terms"}
 
 

@@ -8,6 +8,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * show          print everything that a row stands on.
 * score         score a TREC run.
 * evaluate      score a published encoder.
+* convert       turn a pickled checkpoint into safetensors.
 * reproduce     compare the papers' tables with rows.
 * plan          print the needs of a track.
 * bench         measure speed and memory beside peers.
@@ -29,6 +30,7 @@ from retrobench.cli.options import (
     BaselineName,
     BenchLeaderboard,
     Benchmarks,
+    Bounds,
     Caption,
     ClaimedTable,
     Conflicts,
@@ -70,6 +72,7 @@ from retrobench.cli.options import (
     Similarity,
     Smoke,
     Store,
+    Target,
     TheirBaseline,
     TheirRun,
     Track,
@@ -202,14 +205,15 @@ def evaluate(
     dtype: Dtype = None,
     index: Index = None,
     store: Store = None,
+    bounds: Bounds = False,
     json: OneJson = False,
 ) -> None:
-    """Score an encoder with the settings of its publication."""
+    """Score an encoder with the settings of its publication, or of its training by `run`."""
     from retrobench import runs
 
     _prepare(encodes=True)
     choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
-    evaluated = runs.evaluate(model, dataset, measure, choices, store, index or "exact")
+    evaluated = runs.evaluate(model, dataset, measure, choices, store, index or "exact", bounds)
     _print(evaluated.json() if json else evaluated.text())
 
 
@@ -221,14 +225,24 @@ def score(
     qrels: Qrels = None,
     relevance_level: Level = None,
     per_query: PerQuery = False,
+    bounds: Bounds = False,
     json: OneJson = False,
 ) -> None:
     """Score a TREC run file."""
     from retrobench.scoring import score_file
 
     _prepare()
-    scored = score_file(run, dataset, qrels, measure, relevance_level)
+    scored = score_file(run, dataset, qrels, measure, relevance_level, bounds)
     _print(scored.json(per_query) if json else scored.text(per_query))
+
+
+@app.command()
+def convert(model: Model, to: Target) -> None:
+    """Turn a pickled checkpoint into safetensors, which alone are loaded."""
+    from retrobench import runs
+
+    _prepare(encodes=True)
+    _print(runs.convert(model, to).text())
 
 
 @app.command()

@@ -12,6 +12,7 @@ __all__ = ["GROUPS", "Grouped"]
 GROUPS = {
     "Compare objectives": ("run", "leaderboard", "reproduce"),
     "Trust a number": ("verify", "show", "score", "evaluate"),
+    "Make a model": ("convert",),
     "Objectives": ("objectives",),
     "Data, tracks, store": ("data",),
     "Machine": ("plan", "bench"),

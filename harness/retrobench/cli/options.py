@@ -11,6 +11,7 @@ __all__ = [
     "AsJson",
     "BenchLeaderboard",
     "Benchmarks",
+    "Bounds",
     "ClaimedTable",
     "Datasets",
     "Device",
@@ -45,6 +46,7 @@ __all__ = [
     "Similarity",
     "Smoke",
     "Store",
+    "Target",
     "Track",
     "Verified",
 ]
@@ -152,10 +154,12 @@ Index = Annotated[
         metavar="FACTORY", help="exact, or a factory string of faiss for an approximate index, such as IVF64,Flat."
     ),
 ]
+Target = Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write, which must be new.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run file, gzipped or not.")]
 Judged = Annotated[str | None, typer.Option("--dataset", metavar="ID", help="The dataset of the judgements and rules.")]
 Qrels = Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements in TREC's format.")]
 Level = Annotated[int | None, typer.Option(metavar="N", min=1, help="The least relevant grade.")]
+Bounds = Annotated[bool, typer.Option("--bounds", help="Compute the measures without unjudged hits too.")]
 PerQuery = Annotated[bool, typer.Option("--per-query", help="Print the values of every query too.")]
 OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OneId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id or a folder PATH[:SPLIT].")]
