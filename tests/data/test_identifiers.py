@@ -56,7 +56,7 @@ def test_any_other_id_is_an_id(identifier: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("grade", [1001, -1001, 2**40])
 def test_a_grade_that_is_too_large_is_refused(grade: int, tmp_path: Path) -> None:
     folder = write(tmp_path, grade=grade)
-    with pytest.raises(RetrobenchError, match=rf"has grades beyond 1,000, .*: {grade} for query 'q1'"):
+    with pytest.raises(RetrobenchError, match=rf"has grades beyond 1,000 .*: {grade} for query 'q1'"):
         read(folder)
     kinds = {finding.kind for finding in doctor.check(str(folder)).checked[0].findings}
     assert "too-large-grades" in kinds

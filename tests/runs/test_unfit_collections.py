@@ -48,7 +48,7 @@ def spoil_grade(data: Path) -> None:
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "document": (spoil_document, r"has document ids that no TREC file can carry .*: 'd\\x00005'"),
     "query": (spoil_query, r"has query ids that no TREC file can carry .*: 'q70\\u2028'"),
-    "grade": (spoil_grade, r"has grades beyond 1,000, .*: 1001 for query"),
+    "grade": (spoil_grade, r"has grades beyond 1,000 .*: 1001 for query"),
 }
 
 

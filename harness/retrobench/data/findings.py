@@ -131,9 +131,12 @@ def _about_judgements(judgements: JudgementCensus, rule: Rule) -> Iterator[Datas
         yield DatasetFinding("remark", "repeated-judgements", count, text)
     if count := judgements.rows_beyond_range():
         yield DatasetFinding("fault", "too-large-grades", count, f"{count:,} judgements have {TOO_LARGE}")
-    if count := judgements.by_grade.get(rule.excluded_grade, 0) if rule.excluded_grade is not None else 0:
-        text = f"{count:,} judgements exclude a document from its query's ranking (grade {rule.excluded_grade})"
-        yield DatasetFinding("remark", "excluded-documents", count, text)
+    excluded = 0
+    if rule.excluded_grade is not None:
+        excluded = judgements.by_grade.get(rule.excluded_grade, 0)
+    if excluded:
+        text = f"{excluded:,} judgements exclude a document from its query's ranking (grade {rule.excluded_grade})"
+        yield DatasetFinding("remark", "excluded-documents", excluded, text)
     elif count := judgements.rows_below(0):
         text = f"{count:,} judgements have a grade below 0: it counts as 0"
         yield DatasetFinding("remark", "negative-grades", count, text)

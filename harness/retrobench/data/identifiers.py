@@ -10,7 +10,7 @@ from retrobench.errors import RetrobenchError
 
 __all__ = ["LARGEST_GRADE", "TOO_LARGE", "UNFIT", "checked_ids", "fits_trec"]
 
-# trec_eval's code reserves memory by grade: a grade of ten digits ends the process.
+# trec_eval's code reserves 8 bytes for each grade up to the largest: a grade of ten digits ends the process.
 LARGEST_GRADE = 1000
 
 # White space separates the columns of a TREC file, NUL ends a string of trec_eval's, and nobody sees a byte order mark.
@@ -20,7 +20,7 @@ UNFIT = (
     "ids that no TREC file can carry (empty, or with white space, a control character, a byte order mark or a lone "
     "surrogate)"
 )
-TOO_LARGE = f"grades beyond {LARGEST_GRADE:,}, for which scoring tools run out of memory"
+TOO_LARGE = f"grades beyond {LARGEST_GRADE:,} (trec_eval reserves memory by the size of a grade)"
 
 
 class _HasId(Protocol):

@@ -112,9 +112,9 @@ def _parse_option(name: str, kind: str, option: str | None) -> int | None:
         if not _LINEAR_GAIN.fullmatch(option):
             raise _wrong_option(name, kind, "dcg='log2', linear gain")
         return None
-    match = _LEVEL.fullmatch(option)
     if kind == _JUDGED:
         raise _wrong_option(name, kind, "no option")
+    match = _LEVEL.fullmatch(option)
     if match is None:
         raise _wrong_option(name, kind, "rel=N, the least relevant grade")
     return int(match["level"])
@@ -191,15 +191,15 @@ def measure(
 def _measure_block(block: _Block, measures: Mapping[str, Measure], level: int) -> dict[str, np.ndarray]:
     """Return each measure's values, [Q]. Both engines compute all measures but Judged."""
     values = {}
-    of_engines = {}
+    engine_measures = {}
     for name, parsed in measures.items():
         if parsed.kind == _JUDGED:
             values[name] = _judged_shares(block, parsed.depth(block.hits.shape[1]))
         else:
-            of_engines[name] = parsed
-    if of_engines:
-        by_ranx = _by_ranx(block, of_engines, level)
-        check(list(block.grades), by_ranx, _by_trec_eval(block, of_engines, level))
+            engine_measures[name] = parsed
+    if engine_measures:
+        by_ranx = _by_ranx(block, engine_measures, level)
+        check(list(block.grades), by_ranx, _by_trec_eval(block, engine_measures, level))
         values |= by_ranx
     return values
 
