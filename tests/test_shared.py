@@ -38,6 +38,7 @@ if count > 1:
 STORED = """
 import sys
 from pathlib import Path
+from retrobench.data import Exclusions
 from retrobench.retrieval.nearest import merging
 from retrobench.retrieval.searcher import Searcher, retrieve
 from retrobench.store import Store
@@ -46,7 +47,7 @@ def watched(queries, documents, *more):
     counts.append(len(documents))
     return search(queries, documents, *more)
 merging.search = watched
-make = lambda folder: retrieve(folder, Searcher(root / "q", root / "p", 0.7), 40, "data", "x", True)
+make = lambda folder: retrieve(folder, Searcher(root / "q", root / "p", 0.7), 40, "data", "x", Exclusions(own=True))
 Store(root / "store").ensure("search", {}, [], make, together=True)
 print(*counts)
 """

@@ -27,7 +27,7 @@ from sentence_transformers import CrossEncoder
 from test_resume import FORKING, IMPORTS, Kill, contents, killed
 from torch import nn
 
-from retrobench.data import rules
+from retrobench.data import groups
 from retrobench.data.datasets import load
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.leaderboard.rows import Row, read
@@ -239,8 +239,8 @@ def beir(recipe: RecipeTrack) -> Swept:
     """Train one round without titles, and test with titles, longer texts and a group's mean."""
     longer = ("evaluate.passage_length=60", "evaluate.query_length=20")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rules, "GROUPS", {"beir": ("msmarco-titled:dev", "msmarco-titled:dl19")})
-        patch.setattr(rules, "MEANS", {"beir": "beir (mean of 2 tiny sets)"})
+        group = groups.Group(("msmarco-titled:dev", "msmarco-titled:dl19"), "beir (mean of 2 tiny sets)")
+        patch.setattr(groups, "GROUPS", {"beir": group})
         return recipe.run("beir", "retromae", "bm25", more=longer)
 
 
