@@ -137,10 +137,10 @@ def run(
     allow_overlap: AllowOverlap = False,
 ) -> None:
     """Train and measure objectives under one track."""
+    _prepare(encodes=True, trains=True)
     from retrobench import leaderboard as board
     from retrobench.runs import Request, sweep
 
-    _prepare(encodes=True, trains=True)
     overrides += [f"evaluate.index={index}"] if index else []
     swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap))
     _print(board.summarise_run(swept.rows, swept.folder, swept.paths))
@@ -209,9 +209,9 @@ def evaluate(
     json: OneJson = False,
 ) -> None:
     """Score an encoder with the settings of its publication, or of its training by `run`."""
+    _prepare(encodes=True)
     from retrobench import runs
 
-    _prepare(encodes=True)
     choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
     evaluated = runs.evaluate(model, dataset, measure, choices, store, index or "exact", bounds)
     _print(evaluated.json() if json else evaluated.text())
@@ -241,7 +241,6 @@ def convert(model: Model, to: Target) -> None:
     """Turn a pickled checkpoint into safetensors, which alone are loaded."""
     from retrobench import runs
 
-    _prepare(encodes=True)
     _print(runs.convert(model, to).text())
 
 
@@ -356,9 +355,11 @@ def _list(installed: Sequence[InstalledObjective], fields: Sequence[str]) -> Tab
 
 
 def _prepare(encodes: bool = False, trains: bool = False) -> None:
-    """Set up this process to read datasets, and to encode texts or train."""
+    """Set up this process to read datasets, and to encode texts or train. Call it before torch is loaded."""
     from retrobench import core, data
 
+    if encodes:
+        core.sleep_when_busy()
     data.register()
     data.quiet_ir_datasets()
     if encodes:

@@ -2,6 +2,7 @@
 The base of all rooms. Nothing in it depends on retrieval.
 
 * files        hashes of files, and atomic writes.
+* machine_load whether other processes keep this machine busy.
 * memory       peak memory of this process, and settings of the allocator.
 * processes    rank, world size and agreement among the processes of an experiment.
 * processor    facts about the processor.
@@ -14,6 +15,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 
 from retrobench.core import processes, provenance
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
+from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
 from retrobench.core.processor import computes_bf16, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say
@@ -48,6 +50,7 @@ __all__ = [
     "read_toml",
     "retrobench_version",
     "say",
+    "sleep_when_busy",
     "sync",
     "tree_hash",
     "try_build_record",
