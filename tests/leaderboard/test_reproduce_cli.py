@@ -52,8 +52,9 @@ def test_rows_of_the_mini_track_are_refused_by_their_identity(tmp_path: Path) ->
     process = run_reproduce("retromae/table-2", "--rows", rows, folder=tmp_path)
     assert (process.returncode, process.stdout) == (3, "")
     assert process.stderr.count("\n") == 1
+    first = json.loads(rows.read_text().partition("\n")[0])["entrant"]
     assert process.stderr.startswith(
-        f"Error: {rows}:1: the row of bm25, track mini, was measured on retrobench/squad/test"
+        f"Error: {rows}:1: the row of {first}, track mini, was measured on retrobench/squad/test"
     )
     assert "retromae/table-2 is about msmarco-titled:dev" in process.stderr
 

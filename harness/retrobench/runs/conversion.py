@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import move, say, sync
+from retrobench.core import move, quiet_transformers, say, sync
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import MODEL_FILES, find, read_json
 
@@ -58,6 +58,7 @@ def convert(model: str, target: Path) -> Converted:
     config.json. RetrobenchError for a model without pickled weights, for a pickle of other content, and for weights
     of another shape; then `target` is not written.
     """
+    quiet_transformers()
     if target.exists():
         raise RetrobenchError(f"{target} exists already. Name a new folder with --to.")
     source = find(model, (*MODEL_FILES, "*.bin"))

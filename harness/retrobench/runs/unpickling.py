@@ -10,6 +10,7 @@ of the package. Only tensors are unpickled, by torch's restricted unpickler; oth
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ REFUSED = 3  # the exit code
 WRAPPERS = ("state_dict", "model")  # the keys under which trainers keep the weights
 # The names in checkpoints of TensorFlow's BERT; transformers renames them while it loads.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+# A function or a class in a message of torch's restricted unpickler.
+FORBIDDEN = re.compile(r"(?:GLOBAL|global) (?P<name>[\w.]+)")
 PARALLEL = "module."  # DataParallel's prefix
 
 
@@ -49,13 +52,23 @@ def renamed(name: str) -> str:
     return name
 
 
+def reason(error: Exception) -> str:
+    """Return an error in one line. torch's own advice, to unpickle everything, is left out."""
+    refused = FORBIDDEN.search(str(error))
+    if refused:
+        return f"it holds {refused['name']}, which is no tensor"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of tensors"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def main() -> None:
     """Rewrite the file that the command line names, and compare the result with it."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     try:
         tensors = read(source)
     except (pickle.UnpicklingError, ValueError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        print((str(error) or type(error).__name__).splitlines()[0], file=sys.stderr)
+        print(reason(error), file=sys.stderr)
         sys.exit(REFUSED)
     # Tied tensors share their memory, which safetensors refuses. Each is written once under each of its names.
     separate = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
