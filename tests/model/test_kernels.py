@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retrobench.core.threads import in_threads
+from retrobench.model.heads import _maxima_gradients_on_device
 from retrobench.model.kernels import cross_entropy, softmax, token_maxima, token_maxima_gradients
 
 
@@ -65,6 +66,10 @@ def test_gradients_of_maxima_equal_the_dense_product(threads: int) -> None:
     expected_words = torch.einsum("blv,bld->vd", d_logits, rows)
     torch.testing.assert_close(d_rows, expected_rows, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(d_words, expected_words, rtol=1e-5, atol=1e-5)
+    # The dense product of a GPU, on the same numbers.
+    device_rows, device_words = _maxima_gradients_on_device(d_maxima, tokens, rows, matrix)
+    torch.testing.assert_close(device_rows, expected_rows, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(device_words, expected_words, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("biased", [False, True])

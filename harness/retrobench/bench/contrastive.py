@@ -167,7 +167,7 @@ class _OurStep:
         batch = len(round_.rows) // BATCHES
         settings = Finetune(steps=10**6, batch=batch, learning_rate=1e-5)
         encoder = make_encoder(make_backbone(sizes, device))
-        model = Contrastive(encoder, 1.0)
+        model = Contrastive(encoder, 1.0).to(device)  # its count of rivals is a buffer
         batches = Batches(round_.lengths, batch, settings.bucket, seed=0)
         loop = Loop(model, batches, round_.collate, settings, seed=0, couples=True)
         self.steps = Steps(loop)
@@ -243,7 +243,7 @@ def _compare_steps(sizes: Scale, device: str) -> str:
     loss, _ = padded.loss(rows)
     peer = StepResult(loss, compute_gradients(padded.encoder, loss))
     encoder = make_encoder(make_backbone(sizes, device))
-    model = Contrastive(encoder, 1.0).train()
+    model = Contrastive(encoder, 1.0).train().to(device)
     round_.gradient_cache = 4 * PASSAGE  # splits even these few texts into several groups
     batch = round_.collate(rows, torch.Generator().manual_seed(0))
     batch = map_tensors(batch, lambda tensor: tensor.to(device))

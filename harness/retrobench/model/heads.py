@@ -128,8 +128,12 @@ def _cross_entropy(logits: Tensor, bias: Tensor | None, ids: Tensor) -> tuple[Te
     d_logits = logits.sub_(peaks).exp_()  # in place: the block stays in the cache
     sums = d_logits.sum(1, keepdim=True)
     loss = (sums.log() + peaks - target_logits).sum()
-    minus_one = torch.full_like(targets, -1.0, dtype=d_logits.dtype)
-    d_logits.div_(sums).scatter_add_(1, targets, minus_one)
+    d_logits.div_(sums)
+    if d_logits.is_cpu:
+        d_logits.scatter_add_(1, targets, torch.full_like(targets, -1.0, dtype=d_logits.dtype))
+    else:
+        columns = torch.arange(d_logits.shape[1], device=d_logits.device)
+        d_logits.sub_((columns == targets).to(d_logits.dtype))  # torch's deterministic scatter sorts on a GPU
     return loss, d_logits, d_logits.sum(0)
 
 
@@ -191,11 +195,11 @@ def _maxima_gradients_on_device(d_pooled: Tensor, tokens: Tensor, rows: Tensor, 
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
         block_rows = rows[block]
-        texts, length, _ = block_rows.shape
-        d_logits = torch.zeros(texts, length, len(words), dtype=rows.dtype, device=rows.device)  # [block, L, V]
-        block_tokens = tokens[block, None].long()  # [block, 1, V]
-        slopes = d_pooled[block, None].to(rows.dtype)
-        d_logits.scatter_(1, block_tokens, slopes)
+        length = block_rows.shape[1]
+        slopes = d_pooled[block, None].to(rows.dtype)  # [block, 1, V]
+        positions = torch.arange(length, dtype=tokens.dtype, device=rows.device)[:, None]
+        # A comparison: torch's deterministic scatter sorts on a GPU.
+        d_logits = torch.where(positions == tokens[block, None], slopes, slopes.new_zeros(()))  # [block, L, V]
         d_rows[block] = d_logits @ words
         flat_rows = block_rows.flatten(0, 1)
         d_weight += d_logits.flatten(0, 1).T @ flat_rows

@@ -102,19 +102,29 @@ def whole_word_mask(
     most_words = words.shape[1]
     if words.is_cpu:
         most_words = max(1, int(words.max()) + 1)
-    sizes = torch.zeros(texts, most_words + 1, dtype=torch.int32, device=words.device)
-    sizes.scatter_add_(1, words + 1, torch.ones_like(words, dtype=torch.int32))  # bin 0 counts tokens outside words
+    sizes = _word_sizes(words, most_words)
     budgets = _budgets(lengths, ratio).to(torch.int32)
     keys = torch.rand(texts, copies, most_words, generator=generator, device=words.device)
     order = keys.argsort(dim=-1)
-    repeated_sizes = sizes[:, None, 1:].expand(-1, copies, -1)
+    repeated_sizes = sizes[:, None].expand(-1, copies, -1)
     shuffled = repeated_sizes.gather(2, order)
     selected = _fill(shuffled, budgets[:, None, None])
-    masked_words = torch.zeros_like(shuffled, dtype=torch.bool)
-    masked_words.scatter_(2, order, selected)
+    masked_words = selected.gather(2, order.argsort(dim=-1))  # back in the order of the text
     word_of_token = words.clamp(min=0)[:, None].expand(-1, copies, -1)
     masked_tokens = masked_words.gather(2, word_of_token)
     return masked_tokens & (words >= 0)[:, None]
+
+
+def _word_sizes(words: Tensor, most_words: int) -> Tensor:
+    """Return the tokens of each word, [B, W] int32, from the word of each token, -1 for tokens outside words.
+
+    The words of a text ascend, so a search for their ends counts them. torch's deterministic scatter would sort.
+    """
+    behind = torch.where(words < 0, most_words, words)
+    behind[:, 0] = -1  # [CLS]
+    numbers = torch.arange(most_words, device=words.device).expand(len(words), -1).contiguous()
+    ends = torch.searchsorted(behind, numbers, right=True)
+    return torch.diff(ends, dim=1, prepend=torch.ones_like(ends[:, :1])).to(torch.int32)
 
 
 def _budgets(lengths: Tensor, ratio: float) -> Tensor:

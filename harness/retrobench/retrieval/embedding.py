@@ -5,7 +5,9 @@ Texts to vectors on disk: windows sorted by length, batches by tokens, no waitin
 * Embedded          the vectors of a batch
 * Embedder          how a model embeds windows, and on which device
 * fill              embed and write the windows of a `vectors.Writer`
+* recipe            the settings of every embedding's cache key
 * choose_device     the device of this process
+* send              copy a batch to the device without waiting for it
 * token_budget      the tokens of a batch on a device
 
 A window alone determines its batches, and one thread computes a batch. So vectors depend neither on the number of
@@ -30,7 +32,18 @@ from retrobench.core import processes
 from retrobench.retrieval.vectors import Writer
 from retrobench.retrieval.window_vectors import Embedded, Refuse, WindowVectors
 
-__all__ = ["REVISION", "WINDOW", "Embedded", "Embedder", "Window", "choose_device", "fill", "token_budget"]
+__all__ = [
+    "REVISION",
+    "WINDOW",
+    "Embedded",
+    "Embedder",
+    "Window",
+    "choose_device",
+    "fill",
+    "recipe",
+    "send",
+    "token_budget",
+]
 
 REVISION = 2  # raise it when a change gives other bits for the same model and texts
 WINDOW = 8192  # texts sorted by length together, and held in memory at a time
@@ -67,6 +80,25 @@ def choose_device() -> torch.device:
         return torch.device("cpu")
     local_rank = int(os.environ.get("LOCAL_RANK") or 0)
     return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def recipe() -> dict[str, str | int]:
+    """Return the settings of a cache key that every embedding shares.
+
+    A GPU stands in it: windows of one entry that two kinds of devices embedded would not be of one rounding.
+    """
+    settings: dict[str, str | int] = {"windows": WINDOW, "revision": REVISION}
+    device = choose_device().type
+    if device != "cpu":
+        settings["device"] = device
+    return settings
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a CPU's tensor on the device. A copy to a GPU from pinned memory does not wait for its other work."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def token_budget(device: torch.device) -> int:

@@ -77,9 +77,7 @@ def write_tokenised(
 
     def embed(batch: tuple[Tensor, Tensor]) -> Embedded:
         ids, mask = batch
-        ids = ids.to(device, non_blocking=True)
-        mask = mask.to(device, non_blocking=True)
-        vectors = model(ids, mask)
+        vectors = model(embedding.send(ids, device), embedding.send(mask, device))
         if vectors.terms is None or kind == "query":
             return Embedded(vectors.dense, vectors.terms)
         largest = keep_largest(vectors.terms, model.sizes.terms)

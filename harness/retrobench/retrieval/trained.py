@@ -143,8 +143,7 @@ class TrainedEncoder:
             "titles": self.reading.titles,
             "max_length": length,
             "precision": self.precision,
-            "windows": embedding.WINDOW,
-            "revision": embedding.REVISION,
+            **embedding.recipe(),
         }
 
     def texts(self, dataset: Dataset, kind: Kind) -> Iterable[TextRow]:

@@ -34,8 +34,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
         **asdict(track.representation),
         "max_length": max_length,
         "precision": precision,
-        "windows": embedding.WINDOW,
-        "revision": embedding.REVISION,
+        **embedding.recipe(),
     }
     manifest = {"model": encoder.key, "texts": texts.key, **recipe}
 

@@ -76,7 +76,7 @@ class PublishedEncoder:
         values = self.settings.values()
         prefixes = {"query": values.pop("query_prefix"), "passage": values.pop("passage_prefix")}
         recipe = {"model": self.key, "kind": kind, "prefix": prefixes[kind], **values, "titles": TITLES}
-        return recipe | {"windows": embedding.WINDOW, "revision": embedding.REVISION}
+        return recipe | embedding.recipe()
 
     def forward(self, kind: Kind) -> Forward:
         """Return the way of queries or passages through the model."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from retrobench.data import by_length
 from retrobench.model import bfloat16_layers, first_token_only
+from retrobench.retrieval import embedding
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -92,7 +93,7 @@ class Forward:
         features = dict(batch)
         for name, value in batch.items():
             if torch.is_tensor(value):
-                features[name] = value.to(self.model.device)
+                features[name] = embedding.send(value, self.model.device)
         return features
 
     def _is_plain(self) -> bool:
