@@ -2,6 +2,7 @@
 Tracks, entrants and experiments as frozen records.
 
 * track        a record for each section of a track's file.
+* baseline     the lexical baseline and its presets.
 * experiment   an entrant under a track, with a seed.
 * reading      records from TOML files and from the command line.
 * keys         every key of a track, with type, default and meaning.

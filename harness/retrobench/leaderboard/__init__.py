@@ -11,6 +11,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * lines        an entrant over its seeds
 * comparison   rows that may share a table
 * differences  intervals of differences, as a table and sentences
+* footnotes    sentences on data, BM25 and training under a table
 * cells        compared rows as tables and sentences
 * view         the choices of a reader of tables
 * tables       text, Markdown, CSV, JSON, LaTeX

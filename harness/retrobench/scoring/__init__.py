@@ -4,6 +4,7 @@ Rank documents and score rankings.
 * ranking        one total order for every engine
 * trec           TREC runs and judgements as arrays
 * runfiles       a ranking in a folder
+* judged         judged documents, and rankings of them alone
 * measures       measures by ranx, checked against trec_eval
 * score          the scores of a run against judgements
 * components     the variance of a difference over seeds and questions
