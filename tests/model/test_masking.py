@@ -21,7 +21,15 @@ from masks import (
 from torch import Tensor
 
 from retrobench import Passage
-from retrobench.model.masking import _fill, _word_sizes, decoder_visibility, masked_batch, pack, whole_word_mask
+from retrobench.model.masking import (
+    _fill,
+    _word_sizes,
+    _word_sizes_by_search,
+    decoder_visibility,
+    masked_batch,
+    pack,
+    whole_word_mask,
+)
 
 WORD_SIZES = [1, 1, 2, 3, 5, 9]  # in pieces; words of one piece are the most common
 
@@ -258,7 +266,8 @@ def test_masks_repeat_from_the_generators_seed_alone() -> None:
 def test_word_sizes_count_the_tokens_of_each_word() -> None:
     """[CLS], [SEP] and padding belong to no word; the second text has no word at all."""
     words = torch.tensor([[-1, 0, 1, 1, 1, 2, -1], [-1, -1, -1, -1, -1, -1, -1], [-1, 0, 0, 0, 0, 0, -1]])
-    sizes = _word_sizes(words, 4)
-    assert sizes.tolist() == [[1, 3, 1, 0], [0, 0, 0, 0], [5, 0, 0, 0]]
-    assert sizes.dtype == torch.int32
+    for count in (_word_sizes, _word_sizes_by_search):
+        sizes = count(words, 4)
+        assert sizes.tolist() == [[1, 3, 1, 0], [0, 0, 0, 0], [5, 0, 0, 0]]
+        assert sizes.dtype == torch.int32
     assert words[0].tolist() == [-1, 0, 1, 1, 1, 2, -1]

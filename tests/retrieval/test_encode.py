@@ -19,6 +19,7 @@ import torch
 from processes import launch
 
 from retrobench.config.track import Representations
+from retrobench.core import bar
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
 from retrobench.model.encoder import Embeddings, Encoder
 from retrobench.model.loading import load_backbone
@@ -66,7 +67,8 @@ def make(root: Path, folder: Path) -> dict[str, float]:
     assert model.projection is not None
     torch.nn.init.normal_(model.projection.weight)
     source = TokenisedTexts.open(root / "texts")
-    return write_vectors(folder, model, vocabulary, source, kind="passage", max_length=40)
+    with bar("encode", len(source), "texts") as advance:
+        return write_vectors(folder, model, vocabulary, source, kind="passage", max_length=40, advance=advance)
 
 
 def main(root: Path, killed: str = "") -> None:

@@ -7,7 +7,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * verify        check rows against everything that they stand on.
 * show          print everything that a row stands on.
 * score         score a TREC run.
-* evaluate      score a published encoder.
+* evaluate      score an encoder, published or trained here.
 * convert       turn a pickled checkpoint into safetensors.
 * reproduce     compare the papers' tables with rows.
 * plan          print the needs of a track.

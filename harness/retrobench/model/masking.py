@@ -109,17 +109,30 @@ def whole_word_mask(
     repeated_sizes = sizes[:, None].expand(-1, copies, -1)
     shuffled = repeated_sizes.gather(2, order)
     selected = _fill(shuffled, budgets[:, None, None])
-    masked_words = selected.gather(2, order.argsort(dim=-1))  # back in the order of the text
+    masked_words = _unshuffled(selected, order)
     word_of_token = words.clamp(min=0)[:, None].expand(-1, copies, -1)
     masked_tokens = masked_words.gather(2, word_of_token)
     return masked_tokens & (words >= 0)[:, None]
 
 
 def _word_sizes(words: Tensor, most_words: int) -> Tensor:
-    """Return the tokens of each word, [B, W] int32, from the word of each token, -1 for tokens outside words.
+    """Return the tokens of each word, [B, W] int32, from the word of each token, -1 for tokens outside words."""
+    if not words.is_cpu:
+        return _word_sizes_by_search(words, most_words)
+    sizes = torch.zeros(len(words), most_words + 1, dtype=torch.int32)
+    sizes.scatter_add_(1, words + 1, torch.ones_like(words, dtype=torch.int32))  # bin 0 counts tokens outside words
+    return sizes[:, 1:]
 
-    The words of a text ascend, so a search for their ends counts them. torch's deterministic scatter would sort.
-    """
+
+def _unshuffled(selected: Tensor, order: Tensor) -> Tensor:
+    """Return the words' selection [B, K, W] in the order of the text, from the shuffled `order`."""
+    if not selected.is_cpu:
+        return selected.gather(2, order.argsort(dim=-1))  # torch's deterministic scatter sorts on a GPU
+    return torch.zeros_like(selected).scatter_(2, order, selected)
+
+
+def _word_sizes_by_search(words: Tensor, most_words: int) -> Tensor:
+    """Return `_word_sizes` without a scatter: the words of a text ascend, so a search for their ends counts them."""
     behind = torch.where(words < 0, most_words, words)
     behind[:, 0] = -1  # [CLS]
     numbers = torch.arange(most_words, device=words.device).expand(len(words), -1).contiguous()

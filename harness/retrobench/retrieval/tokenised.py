@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.core import bar, gpu_memory, processes
+from retrobench.core import gpu_memory, processes
 from retrobench.data import TokenisedTexts, by_length
 from retrobench.errors import RetrobenchError
 from retrobench.model import Encoder, keep_largest
@@ -21,7 +21,7 @@ from retrobench.retrieval.embedding import Embedded, Embedder
 from retrobench.retrieval.encoders import Kind
 from retrobench.retrieval.vectors import Writer
 
-__all__ = ["Texts", "write_tokenised", "write_vectors"]
+__all__ = ["Texts", "write_vectors"]
 
 
 def write_vectors(
@@ -34,34 +34,7 @@ def write_vectors(
     max_length: int,
     halved: bool = False,
     facts: Mapping[str, Any] | None = None,
-    label: str = "encode",
-) -> dict[str, float]:
-    """Embed `source` and write its vectors to `folder`, as `write_tokenised`, with a progress bar named `label`."""
-    with bar(label, len(source), "texts") as advance:
-        return write_tokenised(
-            folder,
-            model,
-            vocabulary,
-            source,
-            kind=kind,
-            max_length=max_length,
-            advance=advance,
-            halved=halved,
-            facts=facts,
-        )
-
-
-def write_tokenised(
-    folder: Path,
-    model: Encoder,
-    vocabulary: Vocabulary,
-    source: TokenisedTexts,
-    *,
-    kind: Kind,
-    max_length: int,
-    advance: Callable[[int], None],
-    halved: bool = False,
-    facts: Mapping[str, Any] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, float]:
     """Embed `source` and write its vectors to `folder`, the windows shared by all ranks. Return the cost.
 

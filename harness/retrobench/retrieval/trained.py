@@ -31,7 +31,7 @@ from retrobench.retrieval import embedding, nearest
 from retrobench.retrieval.encoders import MODEL_FILES, Choices, Kind
 from retrobench.retrieval.encoders.settings import Setting, Settings
 from retrobench.retrieval.nearest import VectorSet
-from retrobench.retrieval.tokenised import write_tokenised
+from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import ranking
 from retrobench.store import read_settings, read_stage
@@ -40,6 +40,7 @@ __all__ = ["EncodedTexts", "TrainedEncoder", "check_trained", "is_trained", "loa
 
 RECORD = "entry.json"  # where the encoder's settings stand
 PRECISIONS = {"bfloat16": "bf16", "float32": "fp32"}  # of --dtype
+DTYPES = {precision: dtype for dtype, precision in PRECISIONS.items()}
 
 Text = str | tuple[str, str] | Mapping[str, str]  # a text; or a title and a text, as a pair or by name
 
@@ -122,7 +123,7 @@ class TrainedEncoder:
             "passage_prefix": "",
             "max_length": self.reading.passage_length,
             "similarity": "dot",
-            "dtype": {precision: dtype for dtype, precision in PRECISIONS.items()}[self.precision],
+            "dtype": DTYPES[self.precision],
             "query_length": self.reading.query_length,
             "titles": str(self.reading.titles),
             "terms": self.sizes.terms if self.model.words else 0,
@@ -156,7 +157,7 @@ class TrainedEncoder:
 
     def _document_rows(self, dataset: Dataset) -> Iterator[TextRow]:
         for document in dataset.documents():
-            yield document.id, document.title if self.reading.titles else "", document.text
+            yield document.id, document.title, document.text
 
     def write(
         self,
@@ -169,8 +170,11 @@ class TrainedEncoder:
     ) -> dict[str, float]:
         """Embed `total` texts into `folder`, as `vectors.Vectors` reads it. All ranks share the windows.
 
-        `advance(n)` is called with the number of finished texts; `facts` go into the manifest.
+        `advance(n)` is called with the number of finished texts; `facts` go into the manifest. Titles are left out
+        where the encoder reads none.
         """
+        if not self.reading.titles:
+            texts = ((text_id, "", text) for text_id, _, text in texts)
         with tempfile.TemporaryDirectory() as tokens:
             separated = self.reading.titles == "[SEP]"
             write_tokens(Path(tokens), texts, load_tokenizer(self.folder), separated=separated)
@@ -180,7 +184,7 @@ class TrainedEncoder:
                     f"{total:,} texts ({kind}) were announced and {len(source):,} read. Fetch or mend the collection."
                 )
             recipe = self.recipe(kind)
-            return write_tokenised(
+            return write_vectors(
                 folder,
                 self.model,
                 self.vocabulary,
@@ -223,8 +227,6 @@ class TrainedEncoder:
         if not texts:
             raise RetrobenchError(f"There is no {kind} to encode.")
         rows = [(text_id, *_split(text)) for text_id, text in texts.items()]
-        if not self.reading.titles:
-            rows = [(text_id, "", text) for text_id, _, text in rows]
         with tempfile.TemporaryDirectory() as folder:
             self.write(Path(folder), rows, len(rows), kind, lambda count: None)
             stored = Vectors.open(Path(folder))

@@ -8,6 +8,7 @@ Turn a pickled checkpoint, as older releases hold it, into safetensors.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -191,9 +192,9 @@ def _check(model: str, folder: Path, target: Path) -> Converted:
 
     RetrobenchError without config.json, and for another shape or a missing tensor.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: list[tuple[int, ...]] = []
     for file in folder.rglob("*.safetensors"):
-        shapes |= {name: shape for name, (shape, _) in _shapes(file).items()}
+        shapes += [shape for shape, _ in _shapes(file).values()]
     report = _loading_report(model, folder)
     mismatched = [str(entry[0]) for entry in report["mismatched_keys"]]
     missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
@@ -204,15 +205,8 @@ def _check(model: str, folder: Path, target: Path) -> Converted:
             f"{len(missing)} missing). Fetch the model again. Nothing was written."
         )
     ignored = sorted(report["unexpected_keys"])
-    parameters = sum(_product(shape) for shape in shapes.values())
+    parameters = sum(math.prod(shape) for shape in shapes)
     return Converted(model, target, len(shapes), parameters, tuple(ignored))
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product
 
 
 def _loading_report(model: str, folder: Path) -> dict[str, Any]:

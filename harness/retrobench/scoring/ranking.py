@@ -199,7 +199,7 @@ def finish(
         raise ValueError("a candidate's score is not finite as a 32-bit number")
     rows, scores = order(rows, scores, precedences)
     self_hits = excluded = 0
-    if removals is not None:
+    if removals is not None and removals.most:
         present = rows >= 0
         own_hits = (rows == removals.own[:, None]) & present
         excluded_hits = np.zeros_like(own_hits)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from retrobench.config import Reading
+from retrobench.core import bar
 from retrobench.data import TokenisedTexts
 from retrobench.model import load_encoder
 from retrobench.retrieval import Kind, embedding, write_vectors
@@ -41,17 +42,19 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     def make(folder: Path) -> dict[str, float]:
         model, vocabulary = load_encoder(encoder.path, entrant.representation, track.representation)
         source = TokenisedTexts.open(texts.path)
-        return write_vectors(
-            folder,
-            model,
-            vocabulary,
-            source,
-            kind=kind,
-            max_length=max_length,
-            halved=precision == "bf16",
-            facts=manifest,
-            label=label,
-        )
+        halved = precision == "bf16"
+        with bar(label, len(source), "texts") as advance:
+            return write_vectors(
+                folder,
+                model,
+                vocabulary,
+                source,
+                kind=kind,
+                max_length=max_length,
+                halved=halved,
+                facts=manifest,
+                advance=advance,
+            )
 
     return work.store.ensure(
         "encode", recipe, [encoder, texts], make, detail=plural, resumes=True, together=True, label=label
