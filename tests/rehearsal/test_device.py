@@ -187,7 +187,7 @@ def test_operations_without_a_deterministic_algorithm_raise(name: str) -> None:
 
 SORTS: dict[str, Callable[[Tensor], object]] = {
     "scatter": lambda rows: rows.scatter(0, INDEX.cuda(), rows),
-    "scatter_add_": lambda rows: rows.clone().scatter_add_(0, INDEX.cuda(), rows),
+    "scatter_add": lambda rows: rows.scatter_add(0, INDEX.cuda(), rows),
     "_index_put_impl_": lambda rows: rows.index_put_((INDEX[0, :1].cuda(),), rows[:1]),
 }
 
