@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pretend_steps as steps
+import pretend_steps
 from pretend_imports import around_import
 
 __all__ = ["install_with_torch"]
@@ -42,7 +42,8 @@ class Properties:
 def install_with_torch() -> None:
     """Bring the device into this process when it imports torch, and a step's rule when it imports the training loop."""
     around_import("torch", _install, before=_load_library)
-    around_import("retrobench.training.loop", steps.watch)
+    around_import("retrobench.training.loop", pretend_steps.watch)
+    around_import("transformers.models.modernbert.modeling_modernbert", pretend_steps.allow)
 
 
 def _load_library() -> None:
@@ -83,7 +84,7 @@ def _native_functions(rehearsal: Any) -> Mapping[str, Callable[..., Any]]:
         "_cuda_setDevice": lambda index: None,
         "_cuda_getCurrentRawStream": lambda index: 0,
         "_cuda_isInBadFork": lambda: False,
-        "_cuda_synchronize": lambda: steps.wait("torch.cuda.synchronize"),
+        "_cuda_synchronize": lambda: pretend_steps.wait("torch.cuda.synchronize"),
         "_cuda_set_sync_debug_mode": rehearsal.set_sync_mode,
         "_cuda_get_sync_debug_mode": rehearsal.sync_mode,
         "_cuda_emptyCache": lambda: None,
@@ -115,7 +116,7 @@ class Event:
     def wait(self, stream: Any = None) -> None: ...
 
     def synchronize(self) -> None:
-        steps.wait("an event's synchronize")
+        pretend_steps.wait("an event's synchronize")
 
     def query(self) -> bool:
         return True
@@ -137,7 +138,7 @@ class Stream:
         return event or Event()
 
     def synchronize(self) -> None:
-        steps.wait("a stream's synchronize")
+        pretend_steps.wait("a stream's synchronize")
 
     def query(self) -> bool:
         return True

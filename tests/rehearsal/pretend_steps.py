@@ -1,67 +1,56 @@
 """
-No step of a training waits for the device, save where the loop's docstring announces it.
+No optimizer step waits for the device or sorts on it.
 
-* watch         make `Loop.step` raise at a wait
-* wait          say that the host waits by a function of Python's
-* ANNOUNCED     the functions that may wait within a step
+* strict        a context in which a wait raises, and so does a scatter that sorts
+* watch         make every step of the training loop strict
+* allow         except ModernBERT's masks, as the loop's docstring announces
+* wait          raise in a strict context, for the functions of Python's that wait
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
-__all__ = ["ANNOUNCED", "wait", "watch"]
+__all__ = ["allow", "strict", "wait", "watch"]
 
-IGNORES, RAISES = 0, 2  # modes of torch.cuda.set_sync_debug_mode
-
-ANNOUNCED = (("transformers.models.modernbert.modeling_modernbert", "create_bidirectional_mask"),)
-
-_watched = 0
+_is_strict = False
 
 
 def wait(reason: str) -> None:
-    """Raise within a step. A card's `set_sync_debug_mode` does not see these waits."""
-    if _watched:
+    """Raise in a strict context. A card's own `set_sync_debug_mode` does not see these waits."""
+    if _is_strict:
         raise RuntimeError(f"called a synchronizing CUDA operation: {reason}")
 
 
-def watch(loop_module: Any) -> None:
-    """Make every step of the training loop raise where it waits for the device."""
-    loop = loop_module.Loop
-    take_step = loop.step
-
-    @functools.wraps(take_step)
-    def step(self: Any, number: int) -> Any:
-        with _mode(RAISES):
-            return take_step(self, number)
-
-    loop.step = step
-    for module_name, function_name in ANNOUNCED:
-        module = import_module(module_name)
-        setattr(module, function_name, _allowed(getattr(module, function_name)))
-
-
-def _allowed(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def waiting_function(*arguments: Any, **options: Any) -> Any:
-        with _mode(IGNORES):
-            return function(*arguments, **options)
-
-    return waiting_function
-
-
 @contextmanager
-def _mode(mode: int) -> Iterator[None]:
+def strict(forbidden: bool = True) -> Iterator[None]:
+    """Raise at a wait and at a scatter that sorts, within the context; with False allow both again."""
     import torch
 
+    global _is_strict
     rehearsal = torch.ops.rehearsal
-    earlier = rehearsal.sync_mode()
-    rehearsal.set_sync_mode(mode)
+    earlier = _is_strict
+    earlier_mode = rehearsal.sync_mode()
+    _is_strict = forbidden
+    rehearsal.forbid_sorting(forbidden)
+    torch.cuda.set_sync_debug_mode("error" if forbidden else "default")
     try:
         yield
     finally:
-        rehearsal.set_sync_mode(earlier)
+        _is_strict = earlier
+        rehearsal.forbid_sorting(earlier)
+        rehearsal.set_sync_mode(earlier_mode)
+
+
+def watch(loop_module: Any) -> None:
+    """Make every step of the training loop strict. `loop_module` is `retrobench.training.loop`."""
+    loop_module.Loop.step = strict()(loop_module.Loop.step)
+
+
+def allow(modernbert_module: Any) -> None:
+    """Let ModernBERT wait as it makes its masks: it looks for padding. `modernbert_module` holds its model."""
+    for name in ("create_bidirectional_mask", "create_bidirectional_sliding_window_mask"):
+        make_mask = getattr(modernbert_module, name)
+        setattr(modernbert_module, name, strict(False)(make_mask))

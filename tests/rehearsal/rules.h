@@ -30,6 +30,9 @@ struct Operation {
 void set_sync_mode(int64_t mode);
 int64_t sync_mode();
 
+// Whether a deterministic scatter, which sorts its indices on a card, raises.
+void forbid_sorting(bool forbidden);
+
 // Say that the host waits for the device.
 void wait(const std::string& reason);
 

@@ -93,7 +93,7 @@ namespace rehearsal {
 TORCH_LIBRARY(rehearsal, library) {
   library.def("set_sync_mode(int mode) -> ()", &set_sync_mode);
   library.def("sync_mode() -> int", &sync_mode);
-  library.def("wait(str reason) -> ()", [](std::string reason) { wait(reason); });
+  library.def("forbid_sorting(bool forbidden) -> ()", &forbid_sorting);
   library.def("default_generator() -> Generator?", [] { return default_generator(); });
   library.def("reset_peak() -> ()", &reset_peak);
   library.def("usage() -> int[]", [] { return std::vector<int64_t>{usage().current, usage().peak}; });

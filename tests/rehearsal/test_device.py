@@ -6,21 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
+from pretend_steps import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench.training import deterministic
-
-
-@pytest.fixture
-def waits_raise() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
 
 
 def on_device(*shape: int) -> Tensor:
@@ -109,14 +103,24 @@ def test_a_wait_raises_or_warns(name: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_other_work_does_not_wait(waits_raise: None) -> None:
-    rows = torch.ones(3, 4).pin_memory().to("cuda", non_blocking=True)
-    rows[rows > 0] = 2.0  # filled by the mask
-    rows.masked_fill_(rows > 3, 0.0)
-    rows.repeat_interleave(torch.full((3,), 2, device="cuda"), 0, output_size=6)
-    rows[:, torch.arange(2, device="cuda")] += 1
-    copy = rows.to("cpu", non_blocking=True)
+def test_other_work_does_not_wait() -> None:
+    with strict():
+        rows = torch.ones(3, 4).pin_memory().to("cuda", non_blocking=True)
+        rows[rows > 0] = 2.0  # filled by the mask
+        rows.masked_fill_(rows > 3, 0.0)
+        rows.repeat_interleave(torch.full((3,), 2, device="cuda"), 0, output_size=6)
+        rows[:, torch.arange(2, device="cuda")] += 1
+        copy = rows.to("cpu", non_blocking=True)
     assert copy.is_pinned()
+
+
+def test_a_step_may_not_synchronise() -> None:
+    torch.cuda.synchronize()
+    with strict():
+        with pytest.raises(RuntimeError, match="synchronize"):
+            torch.cuda.synchronize()
+        with strict(False):
+            torch.cuda.Event().synchronize()  # type: ignore[no-untyped-call]
 
 
 MIXTURES: dict[str, Callable[[Tensor], object]] = {
@@ -166,15 +170,15 @@ def test_generators_belong_to_their_device() -> None:
         torch.randn(3, generator=generator)
 
 
-INDEX = torch.zeros(3, 4, dtype=torch.int64)
+INDEX = torch.zeros(3, 4, dtype=torch.int64, device="cuda")
 UNREPEATABLE: dict[str, Callable[[Tensor], object]] = {
     "cumsum": lambda rows: rows.cumsum(0),
     "histc": lambda rows: rows.histc(),
     "kthvalue": lambda rows: rows.kthvalue(1),
     "median": lambda rows: rows.median(0),
-    "put_": lambda rows: rows.clone().put_(INDEX.cuda(), rows),
-    "bincount": lambda rows: INDEX.cuda().flatten().bincount(rows.flatten()),
-    "scatter_reduce": lambda rows: rows.scatter_reduce(0, INDEX.cuda(), rows, "prod"),
+    "put_": lambda rows: rows.clone().put_(INDEX, rows),
+    "bincount": lambda rows: INDEX.flatten().bincount(rows.flatten()),
+    "scatter_reduce": lambda rows: rows.scatter_reduce(0, INDEX, rows, "prod"),
 }
 
 
@@ -186,26 +190,30 @@ def test_operations_without_a_deterministic_algorithm_raise(name: str) -> None:
 
 
 SORTS: dict[str, Callable[[Tensor], object]] = {
-    "scatter": lambda rows: rows.scatter(0, INDEX.cuda(), rows),
-    "scatter_add": lambda rows: rows.scatter_add(0, INDEX.cuda(), rows),
-    "_index_put_impl_": lambda rows: rows.index_put_((INDEX[0, :1].cuda(),), rows[:1]),
+    "scatter": lambda rows: rows.scatter(0, INDEX, rows),
+    "scatter_add": lambda rows: rows.scatter_add(0, INDEX, rows),
+    "_index_put_impl_": lambda rows: rows.index_put_((INDEX[0, :1],), rows[:1]),
 }
 
 
 @pytest.mark.parametrize("name", SORTS)
-def test_sorting_scatters_raise(name: str) -> None:
-    SORTS[name](on_device(3, 4))
-    with deterministic(), pytest.raises(RuntimeError, match=f"{name} sorts"):
-        SORTS[name](on_device(3, 4))
+def test_sorting_scatters_raise_where_they_are_forbidden(name: str) -> None:
+    rows = on_device(3, 4)
+    with deterministic():
+        SORTS[name](rows)
+        with strict(), pytest.raises(RuntimeError, match=f"{name} sorts"):
+            SORTS[name](rows)
+    with strict():
+        SORTS[name](rows)  # another algorithm
 
 
 def test_deterministic_operations_stay() -> None:
     rows = on_device(3, 4).requires_grad_()
-    with deterministic():
-        rows.gather(1, INDEX.cuda()).sum().backward()  # type: ignore[no-untyped-call]
-        rows.detach().scatter(1, INDEX.cuda(), 1.0)
-        rows.index_select(0, INDEX[0].cuda()).sum().backward()  # type: ignore[no-untyped-call]
-        INDEX.cuda().cumsum(0)
+    with deterministic(), strict():
+        rows.gather(1, INDEX).sum().backward()  # type: ignore[no-untyped-call]
+        rows.index_select(0, INDEX[0]).sum().backward()  # type: ignore[no-untyped-call]
+        rows.detach().scatter(1, INDEX, 1.0)
+        INDEX.cumsum(0)
     assert rows.grad is not None
     assert rows.grad.sum() == 12 + 16
 
@@ -274,8 +282,7 @@ def test_sparse_rows_meet_dense_columns() -> None:
 
 
 @pytest.mark.parametrize("finite", [True, False])
-def test_scaled_gradients_step_without_a_wait(finite: bool, waits_raise: None) -> None:
-    torch.cuda.set_sync_debug_mode("default")
+def test_scaled_gradients_step_without_a_wait(finite: bool) -> None:
     weight = nn.Parameter(on_device(4))
     before = weight.detach().clone()
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
@@ -283,11 +290,10 @@ def test_scaled_gradients_step_without_a_wait(finite: bool, waits_raise: None) -
     numbers = on_device(4)
     if not finite:
         numbers[0] = float("inf")
-    scaler.scale(torch.zeros((), device="cuda"))  # makes the scale's tensor, by a copy
-    torch.cuda.set_sync_debug_mode("error")
-    scaler.scale((weight * numbers).sum()).backward()  # type: ignore[no-untyped-call]
-    scaler.step(optimizer)
-    scaler.update()
-    torch.cuda.set_sync_debug_mode("default")
+    scaler.scale(weight)  # copies the scale to the device
+    with strict():
+        scaler.scale((weight * numbers).sum()).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
     assert torch.equal(weight, before) is not finite
     assert scaler.get_scale() == (8.0 if finite else 4.0)

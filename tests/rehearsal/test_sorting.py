@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from retrobench.model.backbones import Backbone
-from retrobench.model.encoder import Embeddings
+from retrobench.model.encoder import Embeddings, Encoder
 from retrobench.model.heads import pooled_logits, token_loss
 from retrobench.model.masking import decoder_visibility, whole_word_mask
 from retrobench.training import deterministic
@@ -23,7 +23,9 @@ from retrobench.training import deterministic
 @pytest.fixture(autouse=True)
 def as_in_training() -> Iterator[None]:
     with deterministic():
+        torch.ops.rehearsal.forbid_sorting(True)
         yield
+        torch.ops.rehearsal.forbid_sorting(False)
 
 
 def random_words(texts: int, length: int) -> tuple[Tensor, Tensor]:
@@ -106,12 +108,11 @@ def test_similarities_of_terms_are_those_of_the_cpu() -> None:
     queries = torch.rand(4, WORDS)
     dense = torch.rand(4, SIZES.dense)
 
-    def loss_on(module: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
+    def loss_on(module: Encoder, device: str) -> Callable[[Tensor], Tensor]:
         def loss(documents: Tensor) -> Tensor:
             query_side = Embeddings(dense.to(device), queries.to(device))
             document_side = Embeddings(dense.to(device), documents)
-            similarity: Tensor = module.similarity(query_side, document_side)
-            return similarity.square().sum()
+            return module.similarity(query_side, document_side).square().sum()
 
         return loss
 
