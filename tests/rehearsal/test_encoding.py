@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.models.bert import modeling_bert
 from transformers.models.roberta import modeling_roberta
 
-from retrobench.model import Encoder, pack
+from retrobench.model import Encoder
 from retrobench.retrieval import embedding
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.vectors import Vectors
