@@ -32,6 +32,7 @@ __all__ = ["LONGEST", "Sides", "cases", "make_tokenizer", "ndcg", "spell"]
 LONGEST = 150
 LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999}
 NDCG = 0.002  # the greatest difference allowed
+SECOND_RANK = 0.37  # what a query loses by falling to the second rank; a single query may, however few there are
 SAMPLE = 64  # passages that are compared
 CUT = 0.7  # share of a passage's tokens that stand in its query
 SPREAD = 0.05  # of the random weights; with BERT's own 0.02 all vectors are nearly equal
@@ -160,7 +161,8 @@ class Sides:
         peer_documents = self._encode_peer(texts, halved=False)
         ours = ndcg(our_queries, our_documents)
         peer = ndcg(peer_queries, peer_documents)
-        if not abs(ours - peer) <= NDCG:
+        allowed = max(NDCG, SECOND_RANK / len(queries))
+        if not abs(ours - peer) <= allowed:
             raise UnequalError(f"nDCG@10 is {ours:.4f} in bf16 and {peer:.4f} in fp32. Nothing was timed.")
         return f"nDCG@10 {ours:.4f} in bf16, {peer:.4f} in fp32"
 
