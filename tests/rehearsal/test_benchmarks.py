@@ -8,7 +8,6 @@ from retrobench.bench import BENCHMARKS, feeds
 from retrobench.bench.frame import Setting
 from retrobench.bench.worker import load
 
-
 # `scale` holds the host's memory against a limit, and the pretend device lives in it.
 NAMES = sorted(BENCHMARKS.keys() - {"scale"})
 

@@ -1,8 +1,8 @@
 """
 No forward waits for its device, and none mixes devices: model and batch are on the device "meta".
 
-Its tensors hold no numbers. So reading one raises, and so does an operation whose result's shape depends on numbers. The
-rehearsal (`make rehearse`) also sees copies, optimizer steps and operations that sort.
+Its tensors hold no numbers. So reading one raises, and so does an operation whose result's shape depends on numbers.
+The rehearsal (`make rehearse`) also sees copies, optimizer steps and operations that sort.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_a_forward_that_waits_or_mixes_is_seen() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_pre_training(name: str, base: Base) -> None:
     objective: Any = PRESETS[name]
-    passages = [base.texts[row] for row in ROWS]
+    passages = [base.texts[row] for row in ROWS.tolist()]
     batch: dict[str, Tensor] = objective.collate(passages, base.vocabulary, MAX_LENGTH, torch.Generator())
     model = objective.wrap(base.backbone()).to("meta").train()
     assert_trains(model, model(0.5, **on_meta(batch)))
