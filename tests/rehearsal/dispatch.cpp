@@ -136,6 +136,9 @@ class Call {
       if (argument.name() == "half_to_float") {
         value = false;  // the argument is float32 already
       }
+      if (computes_ && argument.name() == "dtype" && is_half(value)) {
+        value = at::kFloat;
+      }
     }
   }
 
@@ -176,6 +179,8 @@ class Call {
     return host_generator(generator);
   }
 
+  static bool is_half(const c10::IValue& dtype) { return dtype.isInt() && dtype.toScalarType() == at::kHalf; }
+
   // Return whether torch gives results in float16 for these arguments. They are computed in float32 here.
   bool rounds_results() const {
     if (!computes_) {
@@ -183,8 +188,11 @@ class Call {
     }
     const auto dtype = operation_.argument("dtype");
     const auto half_to_float = operation_.argument("half_to_float");
-    if (!dtype.isNone() || (half_to_float.isBool() && half_to_float.toBool())) {
+    if (half_to_float.isBool() && half_to_float.toBool()) {
       return false;
+    }
+    if (!dtype.isNone()) {
+      return is_half(dtype);
     }
     at::native::ResultTypeState state{};
     for (const auto* side : {&operation_.device, &operation_.host}) {

@@ -230,8 +230,11 @@ def test_float16_is_computed_in_float32() -> None:
     assert (rows + torch.ones(512, device="cuda")).dtype == torch.float32
     assert rows.softmax(-1, dtype=torch.float32).dtype == torch.float32
     assert rows.sum().dtype == torch.float16
+    assert rows.float().sum(0, dtype=torch.float16).dtype == torch.float16
     rows.zero_().add_(1).mul_(3)
-    assert float(rows.mean()) == 3
+    assert float(rows.mean(dtype=torch.float16)) == 3
+    torch._foreach_mul_([rows], 2.0)
+    assert torch.add(rows, 1, out=torch.empty(0, device="cuda", dtype=torch.float16)).tolist() == [[7.0] * 512] * 512
 
 
 def test_a_product_has_one_dtype() -> None:
