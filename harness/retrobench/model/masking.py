@@ -148,14 +148,15 @@ def _budgets(lengths: Tensor, ratio: float) -> Tensor:
 def _fill(sizes: Tensor, room: Tensor) -> Tensor:
     """Take sizes [..., W] greedily in order while they fit into `room` [..., 1], and skip sizes that do not fit.
 
-    Each round ends at a word that exceeds the room, so the room is then smaller than that word. Rounds are therefore
-    fewer than the tokens of the longest word. A GPU runs a fixed number, since a check for the end would stall it.
+    Each round ends at a word that exceeds the room, so the room is then smaller than that word. The words that end
+    rounds therefore have different sizes. A GPU runs as many rounds as any text could need, since a check for the end
+    would stall it.
     """
     selected = torch.zeros_like(sizes, dtype=torch.bool)
     waiting = sizes > 0
-    rounds = 8
-    if sizes.is_cpu:
-        rounds = sizes.shape[-1] + 1
+    rounds = sizes.shape[-1] + 1
+    if not sizes.is_cpu:
+        rounds = _most_rounds(sizes.shape[-1])  # a device has one word for each token here, most of them empty
     for _ in range(rounds):
         waiting_sizes = sizes * waiting
         filled = waiting_sizes.cumsum(-1, dtype=torch.int32)
@@ -167,6 +168,17 @@ def _fill(sizes: Tensor, room: Tensor) -> Tensor:
         if sizes.is_cpu and not bool(waiting.any()):
             break
     return selected
+
+
+def _most_rounds(tokens: int) -> int:
+    """Return how many rounds of `_fill` a text of this many tokens can need.
+
+    Each round takes a token at least, and n rounds end at words of n - 1 different sizes, which are 2 to n at best.
+    """
+    rounds = 1
+    while (rounds + 1) * (rounds + 4) // 2 - 1 <= tokens:
+        rounds += 1
+    return rounds
 
 
 def corrupt(
