@@ -72,7 +72,7 @@ class Loop:
         """Make optimizer step `number`, counted from 0.
 
         Returns each forward's losses with the rows that it read, and the gradient's norm before clipping. No operation
-        waits for the device, except ModernBERT's mask.
+        waits for the device.
         """
         for group in self.adam.param_groups:
             group["lr"] = self.settings.rate(number)
