@@ -27,11 +27,13 @@ from retrobench.model import Backbone
 from retrobench.plan import arithmetic
 from retrobench.retrieval import Choices, PublishedEncoder, Vectors, load_published, write_vectors
 
-__all__ = ["LONGEST", "Sides", "cases", "make_tokenizer", "ndcg", "spell"]
+__all__ = ["LONGEST", "Sides", "cases", "make_tokenizer", "ndcg", "ranks", "require_few_slips", "spell"]
 
 LONGEST = 150
 LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999}
-NDCG = 0.002  # the greatest difference allowed
+# Share of queries whose relevant document may stand at another rank. bfloat16 swaps near ties, and a swap at the top
+# moves the nDCG of 256 queries by 0.0014, so a bound on nDCG would allow one swap or two.
+SLIPS = 0.04
 SAMPLE = 64  # passages that are compared
 CUT = 0.7  # share of a passage's tokens that stand in its query
 SPREAD = 0.05  # of the random weights; with BERT's own 0.02 all vectors are nearly equal
@@ -158,11 +160,7 @@ class Sides:
         query_texts = [spell(ids) for ids in queries]
         peer_queries = self._encode_peer(query_texts, halved=False)
         peer_documents = self._encode_peer(texts, halved=False)
-        ours = ndcg(our_queries, our_documents)
-        peer = ndcg(peer_queries, peer_documents)
-        if not abs(ours - peer) <= NDCG:
-            raise UnequalError(f"nDCG@10 is {ours:.4f} in bf16 and {peer:.4f} in fp32. Nothing was timed.")
-        return f"nDCG@10 {ours:.4f} in bf16, {peer:.4f} in fp32"
+        return require_few_slips(ranks(our_queries, our_documents), ranks(peer_queries, peer_documents))
 
     def _encode_tokens(self, name: str, halved: bool) -> Path:
         """Encode a folder of tokens as a run does; return the folder of its vectors."""
@@ -189,16 +187,31 @@ class Sides:
         return folder
 
 
-def ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
-    """Return nDCG@10 by cosine, where document i alone is relevant to query i."""
+def ranks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Return the rank [Q] by cosine of document i for query i, from 1."""
     unit_queries = F.normalize(torch.from_numpy(queries))
     unit_documents = F.normalize(torch.from_numpy(documents))
     scores = unit_queries @ unit_documents.T
     relevant_scores = scores.diagonal()[:, None]
-    ranks = (scores > relevant_scores).sum(1)
-    gains = 1 / torch.log2(ranks + 2.0)
-    values = torch.where(ranks < 10, gains, 0.0)
-    return float(values.mean())
+    better = (scores > relevant_scores).sum(1)
+    return better.numpy() + 1
+
+
+def ndcg(relevant_ranks: np.ndarray) -> float:
+    """Return nDCG@10, where each query has one relevant document at these ranks [Q]."""
+    gains = 1 / np.log2(relevant_ranks + 1.0)
+    return float(np.where(relevant_ranks <= 10, gains, 0.0).mean())
+
+
+def require_few_slips(ours: np.ndarray, peer: np.ndarray) -> str:
+    """Require equal ranks [Q] in bf16 and in fp32, save for the share `SLIPS` of queries; return the comparison."""
+    slips = np.abs(ours - peer)
+    count = int((slips > 0).sum())
+    scores = f"nDCG@10 {ndcg(ours):.4f} in bf16, {ndcg(peer):.4f} in fp32"
+    compared = f"{scores}; {count} of {len(slips)} queries slip, by {slips.max()} ranks at most"
+    if count > SLIPS * len(slips):
+        raise UnequalError(f"{compared}: more than {SLIPS:.0%} of the queries. Nothing was timed.")
+    return compared
 
 
 def _require_alike(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str:
