@@ -6,20 +6,22 @@ import json
 import math
 import os
 import re
+import signal
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from retrobench.bench import BENCHMARKS, bench
+from retrobench.bench import BENCHMARKS, bench, process, worker
 from retrobench.bench.ceilings import Ceilings
 from retrobench.bench.frame import (
     Case,
     Floor,
     Measured,
-    Setting,
     StepResult,
     Timed,
     UnequalError,
@@ -28,6 +30,8 @@ from retrobench.bench.frame import (
     require_close_gradients,
     require_equal_steps,
 )
+from retrobench.bench.run import run_benchmark
+from retrobench.bench.setting import Setting
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.performance import Aim, BenchmarkResult
@@ -78,7 +82,7 @@ def dying(setting):
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write three benchmarks that worker processes import beside the real ones."""
+    """Write benchmarks that worker processes import beside the real ones."""
     folder = tmp_path / "more"
     folder.mkdir()
     for name in ("good", "unequal", "dying"):
@@ -151,18 +155,53 @@ def test_a_run_shows_its_results_and_names_failures(made_up: Path, capfd: pytest
     assert not boards.exists()
 
 
-def test_results_of_benchmarks_that_ended_well_are_appended(made_up: Path) -> None:
+def test_every_result_is_appended_as_it_comes(made_up: Path) -> None:
     boards = made_up / "boards"
     folder = boards / "performance"
     folder.mkdir(parents=True)
     performance.append(folder, [make_result()])
-    benched = bench(["good", "dying"], device="cpu", leaderboard=boards)
+    benched = bench(["good", "dying"], device="cpu", leaderboard=boards, rounds=2)
     assert benched.exit_code == 1
     assert "good, first: twice as much" in benched.text
-    earlier, first, second = performance.read(folder)
-    assert (earlier.benchmark, earlier.case, earlier.says) == ("retromae", "step alone", "")
-    assert (first.benchmark, first.case, first.says) == ("good", "first", "twice as much")
-    assert (second.benchmark, second.case, second.says) == ("good", "second", "")
+    kept = [(result.benchmark, result.case, result.says) for result in performance.read(folder)]
+    assert kept == [
+        ("retromae", "step alone", ""),
+        ("good", "first", "twice as much"),
+        ("good", "second", ""),
+        ("dying", "first", ""),
+    ]
+    assert performance.read(folder)[1].rounds == 2
+
+
+def test_nothing_begins_after_the_deadline(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = Setting("cpu", smoke=True, deadline=time.time() - 1)
+    assert worker.main(["merge:cases", "merge", json.dumps(asdict(setting))]) == 0
+    names = [json.loads(line)["not_reached"] for line in capsys.readouterr().out.splitlines()]
+    assert len(names) == 2
+    run = run_benchmark("merge", setting, lambda result: None)
+    assert (run.not_reached, run.results, run.failed) == (["merge"], [], False)
+
+
+def test_no_round_begins_after_the_deadline() -> None:
+    deadline = time.time() + 0.2
+
+    def ours() -> float:
+        time.sleep(0.2)
+        return 1.0
+
+    case = make_case(ours, peer=lambda: 1.0, peer_name="b", rounds=9)
+    measured = measure(case, Setting("cpu", deadline=deadline), CEILINGS.seconds)
+    assert measured.rounds == 1
+
+
+def test_a_worker_that_hangs_is_stopped_after_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging.py").write_text('import time; print("{}", flush=True); time.sleep(600)')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(process, "GRACE", 3.0)
+    hanging = process.Worker("hanging", [], "cpu", time.time())
+    assert list(hanging.run()) == [{}]
+    assert hanging.stopped
+    assert hanging.exit_code == -signal.SIGKILL
 
 
 def test_unknown_names_and_absent_devices_are_one_line(tmp_path: Path) -> None:

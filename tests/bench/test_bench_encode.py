@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from retrobench.bench import encode, memory, scale
-from retrobench.bench.frame import Setting, UnequalError
+from retrobench.bench.frame import UnequalError
 from retrobench.bench.models import Scale
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.retrieval.tokenised import Texts

@@ -12,17 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrobench.bench.frame import (
-    Case,
-    Floor,
-    Setting,
-    StepResult,
-    Tolerances,
-    compute_gradients,
-    require_equal_steps,
-)
+from retrobench.bench.frame import Case, Floor, StepResult, Tolerances, compute_gradients, require_equal_steps
 from retrobench.bench.loops import Steps
 from retrobench.bench.models import BASE, Scale, make_backbone, make_encoder
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import Finetune, Reading
 from retrobench.model import Embeddings, pack

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from retrobench.bench.frame import Case, Floor, Setting, UnequalError
+from retrobench.bench.frame import Case, Floor, UnequalError
 from retrobench.bench.models import Scale, make_bert, make_encoder
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages, write_untitled
 from retrobench.data import TokenisedTexts
 from retrobench.model import Backbone
