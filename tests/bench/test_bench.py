@@ -28,6 +28,7 @@ from retrobench.bench.frame import (
     require_close_gradients,
     require_equal_steps,
 )
+from retrobench.config import ResolvedPrecision
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.performance import Aim, BenchmarkResult
@@ -233,8 +234,8 @@ def _timed_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_timed_in_bf16")
 def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None:
-    def ours(halved: bool) -> StepResult:
-        if halved:
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        if precision == "bf16":
             return erroneous_step(1e-3)
         return erroneous_step(1e-7)
 
@@ -245,8 +246,8 @@ def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None
 @pytest.mark.usefixtures("_timed_in_bf16")
 @pytest.mark.parametrize(("fp32_error", "bf16_error"), [(1e-5, 1e-3), (1e-7, 1e-1)])
 def test_steps_that_differ_in_either_precision_are_unequal(fp32_error: float, bf16_error: float) -> None:
-    def ours(halved: bool) -> StepResult:
-        if halved:
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        if precision == "bf16":
             return erroneous_step(bf16_error)
         return erroneous_step(fp32_error)
 

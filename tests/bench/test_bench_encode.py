@@ -13,6 +13,7 @@ from retrobench.bench import encode, memory, scale
 from retrobench.bench.frame import Setting, UnequalError
 from retrobench.bench.models import Scale
 from retrobench.bench.texts import VOCABULARY, draw_lengths
+from retrobench.config import ResolvedPrecision
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.retrieval.tokenised import Texts
 
@@ -39,13 +40,13 @@ def test_both_sides_read_the_same_tokens(sides: encode.Sides) -> None:
 
 def test_equal_sides_pass_and_different_sides_are_refused(sides: encode.Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sides.ours() == TEXTS
-    assert sides.theirs(True) == TEXTS
+    assert sides.theirs("bf16") == TEXTS
     assert sides.published() == TEXTS
     assert sides.compare_published().startswith("cosine >= 1.0000000 in fp32")
     encode_peer = sides._encode_peer
 
-    def reverse(texts: list[str], halved: bool) -> np.ndarray:
-        vectors = encode_peer(texts, halved)
+    def reverse(texts: list[str], precision: ResolvedPrecision) -> np.ndarray:
+        vectors = encode_peer(texts, precision)
         return vectors[::-1].copy()
 
     monkeypatch.setattr(sides, "_encode_peer", reverse)
