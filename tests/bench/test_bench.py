@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmark_results import make_result
 
 from retrobench.bench import BENCHMARKS, bench, process, worker
 from retrobench.bench.ceilings import Ceilings
@@ -32,13 +33,12 @@ from retrobench.bench.frame import (
 )
 from retrobench.bench.run import run_benchmark
 from retrobench.bench.setting import Setting
+from retrobench.config import ResolvedPrecision
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.performance import Aim, BenchmarkResult
 
 CEILINGS = Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
 CPU = Setting("cpu")
-PERFORMANCE = Path(__file__).parents[2] / "leaderboards" / "performance"
 KEYS = {
     "benchmark",
     "case",
@@ -104,28 +104,6 @@ def make_case(
 
 def measure_on_cpu(case: Case) -> Measured:
     return measure(case, CPU, CEILINGS.seconds)
-
-
-def make_result(**fields: Any) -> BenchmarkResult:
-    defaults: dict[str, Any] = {
-        "benchmark": "retromae",
-        "case": "step alone",
-        "device": "cpu",
-        "ours": 8.0,
-        "peer": 2.0,
-        "peer_name": "another",
-        "unit": "tokens/s",
-        "ratio": 4.0,
-        "floor_share": 0.6,
-        "memory": None,
-        "equal": "all",
-        "versions": {},
-        "commit": "abc",
-        "command": "retrobench bench",
-        "date": "now",
-        "hardware": {},
-    }
-    return BenchmarkResult(**{**defaults, **fields})
 
 
 # Whole runs
@@ -272,8 +250,8 @@ def _timed_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_timed_in_bf16")
 def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None:
-    def ours(halved: bool) -> StepResult:
-        if halved:
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        if precision == "bf16":
             return erroneous_step(1e-3)
         return erroneous_step(1e-7)
 
@@ -284,8 +262,8 @@ def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None
 @pytest.mark.usefixtures("_timed_in_bf16")
 @pytest.mark.parametrize(("fp32_error", "bf16_error"), [(1e-5, 1e-3), (1e-7, 1e-1)])
 def test_steps_that_differ_in_either_precision_are_unequal(fp32_error: float, bf16_error: float) -> None:
-    def ours(halved: bool) -> StepResult:
-        if halved:
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        if precision == "bf16":
             return erroneous_step(bf16_error)
         return erroneous_step(fp32_error)
 
@@ -324,81 +302,3 @@ def test_ratios_are_above_one_where_ours_is_better() -> None:
     assert slower.ratio == pytest.approx(0.5)
     assert slower.floor_share == pytest.approx(1.25)
     assert bounded.floor_share == pytest.approx(4.0 * 10.0 / 200.0)
-
-
-# Rendering
-
-AIMS = """
-[[aim]]
-benchmark = "retromae"
-case = "step alone"
-device = "cpu"
-ratio = 4.5
-
-[[aim]]
-benchmark = "retromae"
-case = "step alone"
-device = "cuda"
-ratio = 2.2
-floor_share = 0.5
-"""
-
-
-def test_the_page_shows_aims_met_missed_and_not_measured(tmp_path: Path) -> None:
-    (tmp_path / performance.AIMS).write_text(AIMS)
-    results = [
-        make_result(ratio=4.0),
-        make_result(ratio=5.0, says="five times", rounds=3, spread=(4.7, 5.25)),
-        make_result(case="other", ratio=None),
-    ]
-    performance.append(tmp_path, results)
-    cpu, gpu = performance.render_page(tmp_path).split("## GPU")
-    for cell in ("5x (4.7 to 5.25 in 3)", "4.5x |", "five times"):
-        assert cell in cpu
-    assert "missed" not in cpu
-    assert re.search(r"retromae +\| step alone .*not measured.*2.2x and 50 % of the floor", gpu)
-    assert "Compared" not in gpu
-
-
-def test_an_aim_is_met_by_a_large_enough_ratio() -> None:
-    aim = Aim("a", "b", "cpu", 4.5)
-    assert aim.met(make_result(ratio=5.0))
-    assert not aim.met(make_result(ratio=4.0))
-    assert not aim.met(make_result(ratio=None))
-
-
-def test_a_faulty_line_is_refused(tmp_path: Path) -> None:
-    performance.append(tmp_path, [make_result()])
-    results = tmp_path / performance.RESULTS
-    with results.open("a") as file:
-        file.write('{"benchmark": "retromae"}\n')
-    with pytest.raises(RetrobenchError, match=r"results.jsonl:2") as raised:
-        performance.read(tmp_path)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_removed_case_leaves_the_page() -> None:
-    newer = "b" * 40
-    results = [
-        make_result(case="old"),
-        make_result(case="both", ratio=2.0),
-        make_result(benchmark="another", case="old"),
-        make_result(case="both", ratio=3.0, commit=newer),
-        make_result(case="new", commit=newer),
-    ]
-    latest = performance.latest(results)
-    assert set(latest) == {
-        ("retromae", "both", "cpu"),
-        ("retromae", "new", "cpu"),
-        ("another", "old", "cpu"),
-    }
-    assert latest["retromae", "both", "cpu"].ratio == 3.0
-
-
-def test_every_aim_of_a_processor_names_a_measured_case() -> None:
-    """A misspelt case would stand as not measured for ever."""
-    results = performance.latest(performance.read(PERFORMANCE))
-    aims = [aim for aim in performance.read_aims(PERFORMANCE) if aim.device == "cpu"]
-    assert aims
-    for aim in aims:
-        assert (aim.benchmark, aim.case, aim.device) in results

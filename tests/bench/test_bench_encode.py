@@ -14,6 +14,7 @@ from retrobench.bench.frame import UnequalError
 from retrobench.bench.models import Scale
 from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths
+from retrobench.config import ResolvedPrecision
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.retrieval.tokenised import Texts
 
@@ -40,13 +41,13 @@ def test_both_sides_read_the_same_tokens(sides: encode.Sides) -> None:
 
 def test_equal_sides_pass_and_different_sides_are_refused(sides: encode.Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sides.ours() == TEXTS
-    assert sides.theirs(True) == TEXTS
+    assert sides.theirs("bf16") == TEXTS
     assert sides.published() == TEXTS
     assert sides.compare_published().startswith("cosine >= 1.0000000 in fp32")
     encode_peer = sides._encode_peer
 
-    def reverse(texts: list[str], halved: bool) -> np.ndarray:
-        vectors = encode_peer(texts, halved)
+    def reverse(texts: list[str], precision: ResolvedPrecision) -> np.ndarray:
+        vectors = encode_peer(texts, precision)
         return vectors[::-1].copy()
 
     monkeypatch.setattr(sides, "_encode_peer", reverse)
@@ -75,11 +76,11 @@ def test_few_queries_may_slip() -> None:
     peer = np.ones(200, np.int64)
     ours = peer.copy()
     ours[:8] = 3
-    compared = encode.require_few_slips(ours, peer)
+    compared = encode.require_few_slips(ours, peer, "bf16")
     assert compared == "nDCG@10 0.9800 in bf16, 1.0000 in fp32; 8 of 200 queries slip, by 2 ranks at most"
     ours[8] = 2
     with pytest.raises(UnequalError, match=r"9 of 200 queries slip, .*more than 4%"):
-        encode.require_few_slips(ours, peer)
+        encode.require_few_slips(ours, peer, "bf16")
 
 
 def test_the_peak_counts_memory_freed_at_once() -> None:

@@ -100,7 +100,7 @@ def test_a_step_trains_and_reads_its_losses_where_released(reads: bool, logged: 
         ids = [1000 + number, 1401, 1100 + number, 1200]
         texts.append(make_passage(ids))
     batch = collators.bow(texts, VOCABULARY, 32, random.Random(0))
-    trainer = Trainer(load_released("bow"), halved=False, reads=reads)
+    trainer = Trainer(load_released("bow"), "fp32", reads=reads)
     losses = []
     for _ in range(5):
         loss = trainer.step(batch)

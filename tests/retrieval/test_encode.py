@@ -18,7 +18,7 @@ import tiny
 import torch
 from processes import launch
 
-from retrobench.config.track import Representations
+from retrobench.config import Representations, ResolvedPrecision
 from retrobench.core import bar
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
 from retrobench.model.encoder import Embeddings, Encoder
@@ -169,10 +169,14 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(usual_threads)
 
 
-@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["query", "passage"])
 def test_threads_change_no_bit(
-    kind: Literal["query", "passage"], halved: bool, root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+    kind: Literal["query", "passage"],
+    precision: ResolvedPrecision,
+    root: Path,
+    two_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One thread computes a batch, so its bits do not depend on the other batches under way."""
     monkeypatch.setitem(embedding.TOKENS, "cpu", 128)
@@ -192,7 +196,7 @@ def test_threads_change_no_bit(
         torch.set_num_threads(threads)
         folder = root / name
         folder.mkdir()
-        write_vectors(folder, model, vocabulary, source, kind=kind, max_length=40, halved=halved)
+        write_vectors(folder, model, vocabulary, source, kind=kind, max_length=40, precision=precision)
         assert torch.get_num_threads() == threads
         assert settings_seen == {1}
     assert get_ident() in threads_seen

@@ -14,6 +14,7 @@ from retrobench.retrieval.nearest import Plan, VectorSet, bounds, scanning, torc
 from retrobench.retrieval.nearest.bounds import ErrorBound
 from retrobench.retrieval.nearest.numba_buffer import NumbaBuffer
 from retrobench.retrieval.nearest.torch_buffer import TorchBuffer
+from retrobench.retrieval.nearest.torch_engine import TorchEngine
 from retrobench.retrieval.vectors import Terms
 
 
@@ -165,3 +166,13 @@ def test_a_search_in_steps_equals_the_compiled_one(first: str, small_steps: None
     by_torch = search_all(queries, documents, 5, tie_ranks, 1.0, Plan(device="cpu"))
     by_numba = search_all(queries, documents, 5, tie_ranks)
     assert_same(by_torch, by_numba)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_only_emulates_bf16_starts_in_32_bits(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = VectorSet(np.eye(4, dtype=np.float32))
+    engine = TorchEngine(documents, np.arange(4, dtype=np.int32), 1.0, Plan(device="cpu"))
+    assert engine.bfloat16_pays(200), "the engine of the tests computes bfloat16 on any processor"
+    engine.vectors.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert engine.bfloat16_pays(200) is native

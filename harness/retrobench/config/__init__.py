@@ -37,6 +37,7 @@ from retrobench.config.track import (
     Pretrain,
     Reading,
     Representations,
+    ResolvedPrecision,
     Titles,
     Track,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Pretrain",
     "Reading",
     "Representations",
+    "ResolvedPrecision",
     "Titles",
     "Track",
     "TrackKey",

@@ -29,6 +29,7 @@ __all__ = [
     "Pretrain",
     "Reading",
     "Representations",
+    "ResolvedPrecision",
     "Titles",
     "Track",
 ]
@@ -37,7 +38,8 @@ DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # NumPy types 
 
 INTERVALS = ("checkpoint_every", "log_every")  # keys of a training that change no result
 
-Precision = Literal["auto", "bf16", "fp32"]
+ResolvedPrecision = Literal["bf16", "fp16", "fp32"]  # of matrix products
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Titles = bool | Literal["[SEP]"]  # no titles, titles and a space before the texts, or titles and the separator
 
 Count = Annotated[int, Ge(0)]
@@ -83,7 +85,8 @@ class Optimisation:
     # Equal parts of a batch. Random draws belong to a part, and each process takes as many parts as the others.
     shards: Positive = 1
     bucket: Count = 32  # batches whose examples are sorted by length together; 0 shuffles, as the papers did
-    precision: Precision = "auto"  # of the training; auto: bf16 where the device computes it, else fp32
+    # Of the training. auto: bf16 where the device computes it, fp16 on older GPUs, else fp32. fp16 needs a GPU.
+    precision: Precision = "auto"
     checkpoint_every: Positive = 100  # optimizer steps between checkpoints
     log_every: Positive = 10  # optimizer steps between lines of log.jsonl
     epochs: Share = 0.0  # passes over the examples, instead of steps

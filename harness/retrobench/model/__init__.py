@@ -10,6 +10,7 @@ Neural networks. Plugins may import from this package, and from `retrobench`.
 * encoder     the representations cls, mean, terms and cls+terms
 * layers      faster forwards of an encoder's layers, for reading
 * kernels     compiled loops for the processor
+* precision   the precision of matrix products
 * internals   private parts of torch and transformers, with their fallbacks
 """
 
@@ -20,6 +21,7 @@ from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
 from retrobench.model.masking import decoder_visibility, masked_batch, pack, special_ids
+from retrobench.model.precision import autocast
 
 __all__ = [
     "FAMILIES",
@@ -28,6 +30,7 @@ __all__ = [
     "Encoder",
     "EnhancedDecoder",
     "Pretraining",
+    "autocast",
     "bag_loss",
     "bag_of_words",
     "bfloat16_layers",

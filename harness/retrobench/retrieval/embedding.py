@@ -28,7 +28,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from retrobench.config import ResolvedPrecision
 from retrobench.core import processes
+from retrobench.model import autocast
 from retrobench.retrieval.vectors import Writer
 from retrobench.retrieval.window_vectors import Embedded, Refuse, WindowVectors
 
@@ -65,13 +67,13 @@ class Window(Protocol):
 
 @dataclass(frozen=True)
 class Embedder:
-    """How texts are read, embedded and refused. With `halved`, the model computes under autocast to bfloat16."""
+    """How texts are read, embedded and refused. `precision` is that of matrix products under autocast."""
 
     load: Callable[[int, int], Window]  # (first row, last row) -> their texts
     embed: Callable[[Any], Embedded]
     refuse: Refuse
     device: torch.device
-    halved: bool = False
+    precision: ResolvedPrecision = "fp32"
 
 
 def choose_device() -> torch.device:
@@ -141,11 +143,8 @@ def fill(writer: Writer, embedder: Embedder, advance: Callable[[int], None]) -> 
 
 
 def _embed_batches(embedder: Embedder, window: Window, batches: _SharedBatches, vectors: WindowVectors) -> None:
-    # One autocast around all batches, so that weights are halved once.
-    with (
-        torch.inference_mode(),
-        torch.autocast(embedder.device.type, torch.bfloat16, enabled=embedder.halved),
-    ):
+    # One autocast around all batches, so that weights are rounded once.
+    with torch.inference_mode(), autocast(embedder.device.type, embedder.precision):
         for rows in batches:
             vectors.add(rows, embedder.embed(window.batch(rows)))
 

@@ -42,7 +42,6 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     def make(folder: Path) -> dict[str, float]:
         model, vocabulary = load_encoder(encoder.path, entrant.representation, track.representation)
         source = TokenisedTexts.open(texts.path)
-        halved = precision == "bf16"
         with bar(label, len(source), "texts") as advance:
             return write_vectors(
                 folder,
@@ -51,7 +50,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
                 source,
                 kind=kind,
                 max_length=max_length,
-                halved=halved,
+                precision=precision,
                 facts=manifest,
                 advance=advance,
             )

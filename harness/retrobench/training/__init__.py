@@ -5,6 +5,7 @@ Training: one loop for pre-training and fine-tuning.
 * batches        the rows of each batch, and batches made ahead
 * ledger         the log of losses, and the check that they are finite
 * determinism    torch's deterministic algorithms
+* loss_scale     dynamic loss scaling, for float16
 * machine        precision and compilation on this machine
 * checkpoints    checkpoints, and resuming from them
 * examples       training queries with positives and negatives, and their batches

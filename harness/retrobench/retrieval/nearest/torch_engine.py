@@ -37,7 +37,9 @@ class TorchEngine(Engine):
         return _TorchQueries(self, queries)
 
     def bfloat16_pays(self, queries: int) -> bool:
-        return True
+        if self.vectors.device.type != "cuda":
+            return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # emulated, it is slower than float32
 
     def search(self, queries: VectorSet, depth: int) -> TopK:
         with _plain_products():
