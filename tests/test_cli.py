@@ -112,7 +112,7 @@ def test_commands_that_read_datasets_prepare_their_process() -> None:
     for name, node in command_functions().items():
         if "prepare(" not in ast.unparse(node):
             unprepared.add(name)
-    assert unprepared == {"_root", "objectives", "leaderboard", "show", "bench", "convert"}
+    assert unprepared == {"_root", "objectives", "leaderboard", "show", "bench", "accept", "convert"}
 
 
 def test_only_the_first_of_several_processes_prints() -> None:

@@ -12,6 +12,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * reproduce     compare the papers' tables with rows.
 * plan          print the needs of a track.
 * bench         measure speed and memory beside peers.
+* accept        check a device, and measure it.
 * data          list, prefetch and check datasets.
 """
 
@@ -25,6 +26,7 @@ import typer
 from retrobench.cli.data_commands import data
 from retrobench.cli.groups import Grouped
 from retrobench.cli.options import (
+    AcceptLeaderboard,
     AllowOverlap,
     AsJson,
     BaselineName,
@@ -49,6 +51,7 @@ from retrobench.cli.options import (
     Length,
     Level,
     Measures,
+    Minutes,
     Model,
     Objectives,
     OneJson,
@@ -301,6 +304,18 @@ def bench(
     benched = bench.bench(name or (), device, smoke, json, leaderboard, rounds, deadline)
     show_result(benched.text)
     raise typer.Exit(benched.exit_code)
+
+
+@app.command()
+def accept(
+    device: Device = None, minutes: Minutes = 9.0, json: ResultFile = None, leaderboard: AcceptLeaderboard = None
+) -> None:
+    """Check that a device computes as a processor does, and how fast. Exit 1 at a fault."""
+    from retrobench import bench
+
+    accepted = bench.accept(device, minutes, json, leaderboard)
+    show_result(accepted.text)
+    raise typer.Exit(accepted.exit_code)
 
 
 def _as_json(installed: Sequence[InstalledObjective]) -> str:

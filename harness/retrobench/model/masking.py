@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +14,18 @@ from torch import Tensor
 
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["Packed", "corrupt", "decoder_visibility", "masked_batch", "pack", "special_ids", "whole_word_mask"]
+__all__ = [
+    "Packed",
+    "corrupt",
+    "decoder_visibility",
+    "drawn_on_cpu",
+    "masked_batch",
+    "pack",
+    "special_ids",
+    "whole_word_mask",
+]
+
+_drawn_on_cpu: ContextVar[bool] = ContextVar("drawn_on_cpu", default=False)
 
 MOST_MASKED = 512  # most masked tokens of a text, as in the released collators (transformers' max_predictions)
 
@@ -220,6 +233,16 @@ def masked_batch(
     }
 
 
+@contextmanager
+def drawn_on_cpu() -> Iterator[None]:
+    """Let a CPU draw the masks of every device within the context, so that devices can be compared."""
+    token = _drawn_on_cpu.set(True)
+    try:
+        yield
+    finally:
+        _drawn_on_cpu.reset(token)
+
+
 def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) -> Tensor:
     """Draw which tokens each position of RetroMAE's enhanced decoder sees, [B, L, L] bool (section 3.3; data.py).
 
@@ -227,6 +250,8 @@ def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) 
     position. Rows of padding see [CLS] alone, which keeps their softmax finite. The tensors' device draws, from its
     default generator.
     """
+    if _drawn_on_cpu.get() and not words.is_cpu:
+        return decoder_visibility(words.cpu(), lengths.cpu(), ratio, pool).to(words.device)
     picks = torch.rand(words.shape, device=words.device) * lengths.clamp(max=pool)[:, None]
     if words.is_cpu:
         return _decoder_visibility_cpu(words, lengths, ratio, picks.long())
