@@ -52,6 +52,13 @@ def test_an_aim_is_met_by_a_large_enough_ratio() -> None:
     assert not aim.met(make_result(ratio=None))
 
 
+def test_an_aim_may_be_a_rate() -> None:
+    aim = Aim("a", "b", "cuda", ratio=3, rate=3490)
+    assert str(aim) == "3x and 3,490 a second"
+    assert aim.met(make_result(ratio=3.0, ours=3490.0))
+    assert not aim.met(make_result(ratio=3.0, ours=3489.0))
+
+
 def test_a_faulty_line_is_refused(tmp_path: Path) -> None:
     performance.append(tmp_path, [make_result()])
     results = tmp_path / performance.RESULTS
