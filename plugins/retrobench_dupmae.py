@@ -79,7 +79,7 @@ class DupMAE:
         from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
-        return Pretraining(backbone, self.step, decoder=decoder)
+        return Pretraining(backbone, self.step, fresh={"decoder": decoder})
 
     def step(
         self,

@@ -58,7 +58,7 @@ class RetroMAE:
         from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
-        return Pretraining(backbone, self.step, decoder=decoder)
+        return Pretraining(backbone, self.step, fresh={"decoder": decoder})
 
     def step(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench import Step
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench.model.masking import masked_batch, pack
 from retrobench.testing import check_objective
 from retrobench_mlm import MaskedLanguageModelling
@@ -110,7 +110,7 @@ def without_the_backbone(self: Any, model: Any, progress: float, **batch: Tensor
 
 
 def with_a_layer(self: Any, backbone: Backbone) -> nn.Module:
-    return Pretraining(backbone, self.step, added=nn.Linear(2, 2))
+    return Pretraining(backbone, self.step, fresh={"added": nn.Linear(2, 2)})
 
 
 def unlearnable(model: Pretraining, out: Step) -> Step:

@@ -21,7 +21,7 @@ from retrobench.bench.models import Scale, Workload
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.steps import Released, Trainer, copy_weights
 from retrobench.bench.setting import Setting
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench_retromae import RetroMAE
 
 MASKS: dict[str, Any] = json.loads((FIXTURE / "masks.json").read_text())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, ElectraConfig, ElectraForMaskedLM
 
 from retrobench.errors import RetrobenchError
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.loading import load_backbone
 from retrobench.model.masking import Packed, decoder_visibility, pack

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
 
 from retrobench import Passage, Vocabulary
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench_bow_mae import BowPrediction
 from retrobench_dupmae import DupMAE
 from retrobench_mlm import MaskedLanguageModelling
