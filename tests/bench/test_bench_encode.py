@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrobench.bench import encode, memory, scale
-from retrobench.bench.frame import Setting, UnequalError
+from retrobench.bench.frame import Case, Setting, UnequalError
 from retrobench.bench.models import Scale
 from retrobench.bench.texts import VOCABULARY, draw_lengths
 from retrobench.config import ResolvedPrecision
@@ -52,6 +52,20 @@ def test_equal_sides_pass_and_different_sides_are_refused(sides: encode.Sides, m
     monkeypatch.setattr(sides, "_encode_peer", reverse)
     with pytest.raises(UnequalError, match=r"cosine is -?\d\.\d+, of at least 0\.9999"):
         sides.compare_published()
+
+
+def test_kernels_of_attention_are_compared_on_new_shapes_first(sides: encode.Sides) -> None:
+    case = Case(name="", unit="passages/s", ours=sides.ours, check=sides.compare_vectors)
+    compared = list(encode.attention_cases(sides, case))
+    assert [(case.name.removeprefix("attention auto, against "), case.warmups) for case in compared] == [
+        ("cudnn on new shapes", 0),
+        ("cudnn", 1),
+        ("math", 1),
+    ]
+    for case in compared:
+        assert case.check().startswith("cosine >= 1.0000000 in bf16"), "a processor has one kernel"
+        assert case.peer is not None
+        assert case.ours() == case.peer() == TEXTS
 
 
 def test_ndcg_of_one_relevant_document() -> None:
