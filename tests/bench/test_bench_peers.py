@@ -17,10 +17,10 @@ from transformers import BertConfig, BertForMaskedLM
 
 from retrobench import Passage, Vocabulary
 from retrobench.bench.feeds import Feed
-from retrobench.bench.frame import Setting
 from retrobench.bench.models import Scale, Workload
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.steps import Released, Trainer, copy_weights
+from retrobench.bench.setting import Setting
 from retrobench.model.backbones import Backbone, Pretraining
 from retrobench_retromae import RetroMAE
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
 
 from retrobench import Passage, Vocabulary
 from retrobench.model.backbones import Backbone, Pretraining
@@ -17,7 +20,12 @@ from retrobench_retromae import RetroMAE
 VOCABULARY = Vocabulary(size=1600, pad=0, cls=101, sep=102, mask=103, special=frozenset(range(999)))
 
 
-CONFIG = BertConfig(vocab_size=1600, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+SHAPE: dict[str, Any] = {"vocab_size": 1600, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SHAPE |= {"intermediate_size": 64, "pad_token_id": 0}
+MODELS = {
+    "bert": BertForMaskedLM(BertConfig(**SHAPE)),
+    "modernbert": ModernBertForMaskedLM(ModernBertConfig(**SHAPE)),
+}
 
 
 def passages() -> list[Passage]:
@@ -33,14 +41,17 @@ def passages() -> list[Passage]:
     return drawn
 
 
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("kind", [MaskedLanguageModelling, BowPrediction, RetroMAE, DupMAE], ids=lambda kind: kind.name)
 def test_a_step_asks_its_device_nothing(
-    kind: type[MaskedLanguageModelling | BowPrediction | RetroMAE | DupMAE], monkeypatch: pytest.MonkeyPatch
+    kind: type[MaskedLanguageModelling | BowPrediction | RetroMAE | DupMAE],
+    family: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     objective = kind()
     batch = objective.collate(passages(), VOCABULARY, 32, torch.Generator().manual_seed(0))
     batch_on_meta = {name: value.to("meta") for name, value in batch.items()}
-    backbone = Backbone(BertForMaskedLM(CONFIG))
+    backbone = Backbone(deepcopy(MODELS[family]))
     model = objective.wrap(backbone).to("meta").train()
     assert isinstance(model, Pretraining)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # it knows no such device

@@ -9,7 +9,8 @@ from functools import partial
 
 import torch
 
-from retrobench.bench.frame import Floor, Setting, half_precision
+from retrobench.bench.frame import Floor, half_precision
+from retrobench.bench.setting import Setting
 
 __all__ = ["Ceilings", "measure_ceilings"]
 

@@ -1,4 +1,10 @@
-"""A contrastive step beside the padded step of retrieval toolkits: 64 queries, 16 passages each, all of them shared."""
+"""
+A contrastive step beside the padded step of retrieval toolkits: 64 queries, 16 passages each, all of them shared.
+
+* cases         our step beside the padded step
+* compare_steps check that both compute equal losses and gradients, on one device or on two
+* our_steps     steps of our loop on small batches
+"""
 
 from __future__ import annotations
 
@@ -15,7 +21,6 @@ from torch.nn import functional as F
 from retrobench.bench.frame import (
     Case,
     Floor,
-    Setting,
     StepResult,
     Tolerances,
     compute_gradients,
@@ -24,6 +29,7 @@ from retrobench.bench.frame import (
 )
 from retrobench.bench.loops import Steps
 from retrobench.bench.models import BASE, Scale, make_backbone, make_encoder
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import Finetune, Reading, ResolvedPrecision
 from retrobench.model import Embeddings, autocast, pack
@@ -41,7 +47,7 @@ from retrobench.training import (
     resolve_precision,
 )
 
-__all__ = ["cases"]
+__all__ = ["cases", "compare_steps", "our_steps"]
 
 QUERY = 32  # tokens of the longest query, as in the papers' recipes
 PASSAGE = 144  # tokens of the longest passage
@@ -183,7 +189,7 @@ class _OurStep:
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield our step beside the padded step, in the toolkits' default precision and in ours."""
     sizes = setting.choose(smoke=SMALL, cpu=CPU, cuda=BASE)
-    check = cache(partial(_compare_steps, sizes, setting.device))
+    check = cache(partial(compare_steps, setting.device, setting.device, sizes))
     queries, negatives = QUERIES, NEGATIVES
     if setting.smoke:
         queries, negatives = CHECKED_QUERIES, CHECKED_NEGATIVES
@@ -242,13 +248,22 @@ def _training_flops(lengths: np.ndarray, sizes: Scale) -> float:
     return flops
 
 
-def _compare_steps(sizes: Scale, device: str) -> str:
-    """UnequalError unless both sides compute equal losses and gradients, without dropout."""
+def our_steps(device: str) -> Steps:
+    """Return steps of our loop on small batches."""
+    round_ = _make_round(CHECKED_QUERIES, CHECKED_NEGATIVES)
+    return _OurStep(round_, SMALL, device).steps
+
+
+def compare_steps(device: str, peer_device: str, sizes: Scale = SMALL) -> str:
+    """Compare our step on a device with the padded step on the peer's, both without dropout.
+
+    Returns the differences; UnequalError where losses or gradients differ.
+    """
     # Large weights tell texts apart: as models are initialised all vectors are alike, and gradients cancel out.
     sizes = replace(sizes, dropout=0.0, spread=0.2)
     round_ = _make_round(CHECKED_QUERIES, CHECKED_NEGATIVES)
     rows = np.arange(CHECKED_QUERIES)
-    padded = _PaddedStep(round_, sizes, device, "fp32")
+    padded = _PaddedStep(round_, sizes, peer_device, "fp32")
     loss, _ = padded.loss(rows)
     peer = StepResult(loss, compute_gradients(padded.encoder, loss))
     encoder = make_encoder(make_backbone(sizes, device))
@@ -262,6 +277,8 @@ def _compare_steps(sizes: Scale, device: str) -> str:
         with autocast(device, precision):
             loss = model(0.0, [shard]).losses["contrastive"]
         scale = loss_scale(precision)
-        return StepResult(loss, compute_gradients(model.encoder, scale * loss), scale)
+        gradients = compute_gradients(model.encoder, scale * loss)
+        on_peer_device = {name: gradient.to(peer_device) for name, gradient in gradients.items()}
+        return StepResult(loss, on_peer_device, scale)
 
     return require_equal_steps(ours, peer, ROUNDING)

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrobench.bench.frame import (
-    Case,
-    Floor,
-    Setting,
-    StepResult,
-    compute_gradients,
-    loss_scale,
-    require_equal_steps,
-)
+from retrobench.bench.frame import Case, Floor, StepResult, compute_gradients, loss_scale, require_equal_steps
 from retrobench.bench.models import Scale, default_scale, installed_objective, make_pretraining
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_passages
 from retrobench.config import ResolvedPrecision
 from retrobench.model import Backbone, autocast, bag_loss, pooled_logits, token_loss

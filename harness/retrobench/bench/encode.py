@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from retrobench.bench.frame import Case, Floor, Setting, UnequalError, half_precision
+from retrobench.bench.frame import Case, Floor, Timed, UnequalError, half_precision
 from retrobench.bench.models import Scale, make_bert, make_encoder
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages, write_untitled
 from retrobench.config import Attention, ResolvedPrecision
 from retrobench.data import TokenisedTexts
@@ -28,11 +29,23 @@ from retrobench.model import Backbone, autocast
 from retrobench.plan import arithmetic
 from retrobench.retrieval import Choices, PublishedEncoder, Vectors, load_published, write_vectors
 
-__all__ = ["LONGEST", "Sides", "attention_cases", "cases", "make_tokenizer", "ndcg", "spell"]
+__all__ = [
+    "LONGEST",
+    "Sides",
+    "attention_cases",
+    "cases",
+    "make_tokenizer",
+    "ndcg",
+    "ranks",
+    "require_few_slips",
+    "spell",
+]
 
 LONGEST = 150
 LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
-NDCG = 0.002  # the greatest difference allowed
+# Share of queries whose relevant document may stand at another rank. Half precision swaps near ties. A swap at the top
+# moves the nDCG of 256 queries by 0.0014, so a bound on nDCG would allow one swap or two.
+SLIPS = 0.04
 SAMPLE = 64  # passages that are compared
 KERNELS: tuple[Attention, ...] = ("cudnn", "math")  # of attention, beside ours
 CUT = 0.7  # share of a passage's tokens that stand in its query
@@ -98,7 +111,14 @@ def attention_cases(sides: Sides, case: Case) -> Iterator[Case]:
             peer_name=f"ours, attention={kernel}",
         )
         if kernel == "cudnn":
-            yield replace(compared, name=f"{compared.name} on new shapes", rounds=1, warmups=0)
+            yield replace(
+                compared,
+                name=f"{compared.name} on new shapes",
+                ours=cache(partial(sides.time_attention, "auto")),
+                peer=cache(partial(sides.time_attention, kernel)),
+                rounds=1,
+                warmups=0,
+            )
         yield compared
 
 
@@ -114,6 +134,7 @@ class Sides:
 
     def __init__(self, folder: Path, sizes: Scale, setting: Setting) -> None:
         self.folder = folder
+        self.setting = setting
         self.device = setting.device
         self.half = half_precision()
         self.calls = 0
@@ -147,6 +168,12 @@ class Sides:
         """Run a round of the stage, in half precision, with a kernel of attention."""
         self._encode_tokens("tokens", self.half, attention)
         return float(len(self.texts))
+
+    def time_attention(self, attention: Attention) -> Timed:
+        """Run and time a round. Its shapes are new to a kernel only once, so a case keeps the result."""
+        start = self.setting.start()
+        texts = self.attend(attention)
+        return Timed(texts, self.setting.seconds(start))
 
     def published(self) -> float:
         """Run a round of `evaluate`."""
@@ -194,11 +221,9 @@ class Sides:
         query_texts = [spell(ids) for ids in queries]
         peer_queries = self._encode_peer(query_texts, "fp32")
         peer_documents = self._encode_peer(texts, "fp32")
-        ours = ndcg(our_queries, our_documents)
-        peer = ndcg(peer_queries, peer_documents)
-        if not abs(ours - peer) <= NDCG:
-            raise UnequalError(f"nDCG@10 is {ours:.4f} in {self.half} and {peer:.4f} in fp32. Nothing was timed.")
-        return f"nDCG@10 {ours:.4f} in {self.half}, {peer:.4f} in fp32"
+        our_ranks = ranks(our_queries, our_documents)
+        peer_ranks = ranks(peer_queries, peer_documents)
+        return require_few_slips(our_ranks, peer_ranks, self.half)
 
     def _encode_tokens(self, name: str, precision: ResolvedPrecision, attention: Attention = "auto") -> Path:
         """Encode a folder of tokens as a run does; return the folder of its vectors."""
@@ -234,16 +259,31 @@ class Sides:
         return folder
 
 
-def ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
-    """Return nDCG@10 by cosine, where document i alone is relevant to query i."""
+def ranks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Return the rank [Q] by cosine of document i for query i, from 1."""
     unit_queries = F.normalize(torch.from_numpy(queries))
     unit_documents = F.normalize(torch.from_numpy(documents))
     scores = unit_queries @ unit_documents.T
     relevant_scores = scores.diagonal()[:, None]
-    ranks = (scores > relevant_scores).sum(1)
-    gains = 1 / torch.log2(ranks + 2.0)
-    values = torch.where(ranks < 10, gains, 0.0)
-    return float(values.mean())
+    better = (scores > relevant_scores).sum(1)
+    return better.numpy() + 1
+
+
+def ndcg(relevant_ranks: np.ndarray) -> float:
+    """Return nDCG@10, where each query has one relevant document at these ranks [Q]."""
+    gains = 1 / np.log2(relevant_ranks + 1.0)
+    return float(np.where(relevant_ranks <= 10, gains, 0.0).mean())
+
+
+def require_few_slips(ours: np.ndarray, peer: np.ndarray, half: ResolvedPrecision) -> str:
+    """Require equal ranks [Q] in half precision and in fp32, save for few queries, and return the comparison."""
+    slips = np.abs(ours - peer)
+    count = int((slips > 0).sum())
+    scores = f"nDCG@10 {ndcg(ours):.4f} in {half}, {ndcg(peer):.4f} in fp32"
+    compared = f"{scores}; {count} of {len(slips)} queries slip, by {slips.max()} ranks at most"
+    if count > SLIPS * len(slips):
+        raise UnequalError(f"{compared}: more than {SLIPS:.0%} of the queries. Nothing was timed.")
+    return compared
 
 
 def _require_alike(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str:

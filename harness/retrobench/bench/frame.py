@@ -1,7 +1,6 @@
 """
 How a case is measured: its sides are compared, then timed in turn; their memory is taken in a round of its own.
 
-* Setting                   device and size of a run
 * Case, Floor               two sides that do equal work, the check that they do, and the least work there is
 * Timed                     returned by a side that measures its own time
 * measure                   run a case; returns a `Measured`
@@ -18,7 +17,6 @@ How a case is measured: its sides are compared, then timed in turn; their memory
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
@@ -27,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from retrobench.bench.memory import measure_peak
+from retrobench.bench.setting import Setting
 from retrobench.config import ResolvedPrecision
 from retrobench.errors import RetrobenchError
 from retrobench.training import resolve_precision
@@ -35,7 +34,6 @@ __all__ = [
     "Case",
     "Floor",
     "Measured",
-    "Setting",
     "StepResult",
     "Timed",
     "Tolerances",
@@ -59,36 +57,6 @@ class UnequalError(RetrobenchError):
     """Raised where the two sides of a case differ."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The device to measure on, and whether only equality is checked, on small data."""
-
-    device: Literal["cpu", "cuda"]
-    smoke: bool = False
-
-    @property
-    def cuda(self) -> bool:
-        return self.device == "cuda"
-
-    def choose(self, *, smoke: _T, cpu: _T, cuda: _T) -> _T:
-        """Return the value for this setting; a smoke run has a single value for both devices."""
-        if self.smoke:
-            return smoke
-        if self.cuda:
-            return cuda
-        return cpu
-
-    def start(self) -> float:
-        """Return the time once the device has finished its work; the argument of `seconds`."""
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def seconds(self, start: float) -> float:
-        """Return the seconds from `start` until the device has finished its work."""
-        return self.start() - start
 
 
 @dataclass(frozen=True)
@@ -194,14 +162,14 @@ def measure(case: Case, setting: Setting, floor_seconds: Callable[[Floor], float
 
 def _time_in_turn(case: Case, sides: Mapping[str, Side], setting: Setting) -> dict[str, list[float]]:
     """Return the rate or the seconds of every round of each side."""
-    warmups, rounds = case.warmups, case.rounds
-    if setting.smoke:
-        warmups, rounds = 0, 1
+    warmups = 0 if setting.smoke else case.warmups
     for _ in range(warmups):
         for side in sides.values():
             side()
     values: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
+    for number in range(setting.count_rounds(case.rounds)):
+        if number and setting.is_over():
+            break
         for name, side in sides.items():
             timed = _time_round(side, setting)
             if case.kind == "seconds":

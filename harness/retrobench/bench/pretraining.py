@@ -18,20 +18,12 @@ import torch
 from torch import Tensor
 
 from retrobench.bench.feeds import Feed, convert_batch
-from retrobench.bench.frame import (
-    Case,
-    Floor,
-    Setting,
-    StepResult,
-    Timed,
-    compute_gradients,
-    loss_scale,
-    require_equal_steps,
-)
+from retrobench.bench.frame import Case, Floor, StepResult, Timed, compute_gradients, loss_scale, require_equal_steps
 from retrobench.bench.loops import pretraining_steps, repeat_batches
 from retrobench.bench.methods import BOW, ENHANCED, Method
 from retrobench.bench.models import Workload, default_scale, make_pretraining
 from retrobench.bench.peers.steps import Trainer, copy_weights
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, count_tokens
 from retrobench.config import ResolvedPrecision
 from retrobench.model import autocast

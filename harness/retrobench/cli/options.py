@@ -181,4 +181,12 @@ Benchmarks = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The device, by default the first GPU.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Check equality on small data, and time nothing.")]
+Rounds = Annotated[int, typer.Option(min=0, metavar="N", help="The rounds of each side; 0 leaves them to the case.")]
+Deadline = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="The time after which no case or round begins.")
+]
+Minutes = Annotated[float, typer.Option(min=0, metavar="N", help="The time; what it is too short for is named.")]
+AcceptLeaderboard = Annotated[
+    Path | None, typer.Option("--leaderboard", metavar="DIR", help="Append the benchmarks to this folder of results.")
+]
 ResultFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")]

@@ -20,7 +20,7 @@ from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
-from retrobench.model.masking import decoder_visibility, masked_batch, pack, special_ids
+from retrobench.model.masking import decoder_visibility, drawn_on_cpu, masked_batch, pack, special_ids
 from retrobench.model.precision import autocast
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "bag_of_words",
     "bfloat16_layers",
     "decoder_visibility",
+    "drawn_on_cpu",
     "first_token_only",
     "keep_largest",
     "load_backbone",

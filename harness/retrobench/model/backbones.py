@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from retrobench.errors import unknown
@@ -12,6 +13,8 @@ from retrobench.model.internals import attention_of, initialise
 from retrobench.objective import Step
 
 __all__ = ["FAMILIES", "Backbone", "Pretraining"]
+
+Mask = Tensor | dict[str, Tensor]  # for all layers, or for each type of layer
 
 
 class _Bert:
@@ -29,13 +32,16 @@ class _Bert:
     def layers(self, lm: Any) -> Iterable[nn.Module]:
         return cast("Iterable[nn.Module]", lm.base_model.encoder.layer)
 
-    def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
-        """Return the mask to give the model: [B, L], or [B, 1, L, L] bool.
+    def mask(self, lm: Any, attention_mask: Tensor) -> Mask:
+        """Return the mask to give the model: [B, L], or on a GPU its own of every layer, [B, 1, L, L] bool.
 
         transformers reads a mask [B, L] to see whether it hides anything. On a GPU that read would wait for the device.
         """
         if attention_mask.device.type == "cpu" or attention_of(lm) != "sdpa":
             return attention_mask
+        return self._device_mask(lm, attention_mask)
+
+    def _device_mask(self, lm: Any, attention_mask: Tensor) -> Mask:
         texts, length = attention_mask.shape
         return attention_mask.bool()[:, None, None, :].expand(texts, 1, length, length)
 
@@ -64,8 +70,15 @@ class _ModernBert(_Bert):
     def layers(self, lm: Any) -> Iterable[nn.Module]:
         return cast("Iterable[nn.Module]", lm.base_model.layers)
 
-    def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
-        return attention_mask  # a mask [B, 1, L, L] would replace the windows of the local layers
+    def _device_mask(self, lm: Any, attention_mask: Tensor) -> Mask:
+        """Return a mask for each type of layer. A token of a local layer sees the tokens of its window alone."""
+        length = attention_mask.shape[1]
+        positions = torch.arange(length, device=attention_mask.device)
+        distances = (positions[:, None] - positions).abs()  # [L, L]
+        near = distances <= lm.config.sliding_window
+        keys = attention_mask.bool()[:, None, None, :]
+        # Both are whole tensors: a mask of other strides would be compiled anew.
+        return {"full_attention": keys & (distances >= 0), "sliding_attention": keys & near}
 
 
 FAMILIES: dict[str, _Bert] = {

@@ -75,7 +75,7 @@ class Loop:
 
         Returns each forward's losses with the rows that it read, and the gradient's norm before clipping. Where
         `loss_scale` scales losses, a step with a non-finite gradient leaves the weights as they are. No operation waits
-        for the device, except ModernBERT's mask.
+        for the device.
         """
         for group in self.adam.param_groups:
             group["lr"] = self.settings.rate(number)
