@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrobench.bench import encode, memory, scale
-from retrobench.bench.frame import UnequalError
+from retrobench.bench.frame import Case, Timed, UnequalError
 from retrobench.bench.models import Scale
 from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths
@@ -53,6 +53,26 @@ def test_equal_sides_pass_and_different_sides_are_refused(sides: encode.Sides, m
     monkeypatch.setattr(sides, "_encode_peer", reverse)
     with pytest.raises(UnequalError, match=r"cosine is -?\d\.\d+, of at least 0\.9999"):
         sides.compare_published()
+
+
+def test_kernels_of_attention_are_compared_on_new_shapes_first(sides: encode.Sides) -> None:
+    case = Case(name="", unit="passages/s", ours=sides.ours, check=sides.compare_vectors)
+    compared = list(encode.attention_cases(sides, case))
+    assert [(case.name.removeprefix("attention auto, against "), case.warmups) for case in compared] == [
+        ("cudnn on new shapes", 0),
+        ("cudnn", 1),
+        ("math", 1),
+    ]
+    for case in compared:
+        assert case.check().startswith("cosine >= 1.0000000 in bf16"), "a processor has one kernel"
+        assert case.peer is not None
+        for side in (case.ours, case.peer):
+            units = side()
+            if "new shapes" in case.name:
+                assert isinstance(units, Timed)
+                assert side() is units, "its shapes are new once"
+                units = units.units
+            assert units == TEXTS
 
 
 def test_ranks_and_ndcg_of_one_relevant_document() -> None:

@@ -17,8 +17,9 @@ import pytest
 import tiny
 import torch
 from processes import launch
+from torch.nn.attention import SDPBackend
 
-from retrobench.config import Representations, ResolvedPrecision
+from retrobench.config import Attention, Representations, ResolvedPrecision
 from retrobench.core import bar
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
 from retrobench.model.encoder import Embeddings, Encoder
@@ -238,3 +239,47 @@ def test_a_gpu_stands_in_the_key_of_embeddings(monkeypatch: pytest.MonkeyPatch) 
     assert embedding.recipe() == {"windows": 8192, "revision": embedding.REVISION}
     monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cuda", 1))
     assert embedding.recipe()["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("choice", "enabled", "first"),
+    [
+        ("auto", {"flash", "mem_efficient", "math"}, SDPBackend.FLASH_ATTENTION),
+        ("cudnn", {"cudnn", "flash", "mem_efficient", "math"}, SDPBackend.CUDNN_ATTENTION),
+        ("efficient", {"mem_efficient", "math"}, SDPBackend.EFFICIENT_ATTENTION),
+        ("math", {"math"}, SDPBackend.MATH),
+    ],
+)
+def test_kernels_of_attention_are_chosen_on_a_gpu(choice: Attention, enabled: set[str], first: SDPBackend) -> None:
+    before = enabled_kernels()
+    with embedding.attention_kernels(torch.device("cpu"), choice):
+        assert enabled_kernels() == before
+    with embedding.attention_kernels(torch.device("cuda"), choice):
+        assert enabled_kernels() == enabled
+        assert torch._C._get_sdp_priority_order()[0] == first.value
+    assert enabled_kernels() == before
+
+
+def enabled_kernels() -> set[str]:
+    """Return the names of the kernels of attention that torch may use on a GPU."""
+    names = ("cudnn", "flash", "mem_efficient", "math")
+    return {name for name in names if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()}
+
+
+def test_a_gpus_kernel_of_attention_stands_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = embedding.recipe("cudnn")
+    assert on_cpu == embedding.recipe() == {"windows": 8192, "revision": 2}
+    monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cuda"))
+    assert embedding.recipe("cudnn") == {**on_cpu, "device": "cuda", "attention": "cudnn"}
+
+
+def test_a_kernel_of_attention_changes_no_bit_on_a_processor(root: Path) -> None:
+    model, vocabulary = encoder(root / "base")
+    source = TokenisedTexts.open(root / "texts")
+    for name, attention in CHOICES.items():
+        (root / name).mkdir()
+        write_vectors(root / name, model, vocabulary, source, kind="passage", max_length=40, attention=attention)
+    assert contents(root / "automatic") == contents(root / "by cuDNN") == contents(root / "by hand")
+
+
+CHOICES: dict[str, Attention] = {"automatic": "auto", "by cuDNN": "cudnn", "by hand": "math"}

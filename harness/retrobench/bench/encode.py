@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,27 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from retrobench.bench.frame import Case, Floor, UnequalError, half_precision
+from retrobench.bench.frame import Case, Floor, Timed, UnequalError, half_precision
 from retrobench.bench.models import Scale, make_bert, make_encoder
 from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages, write_untitled
-from retrobench.config import ResolvedPrecision
+from retrobench.config import Attention, ResolvedPrecision
 from retrobench.data import TokenisedTexts
 from retrobench.model import Backbone, autocast
 from retrobench.plan import arithmetic
 from retrobench.retrieval import Choices, PublishedEncoder, Vectors, load_published, write_vectors
 
-__all__ = ["LONGEST", "Sides", "cases", "make_tokenizer", "ndcg", "ranks", "require_few_slips", "spell"]
+__all__ = [
+    "LONGEST",
+    "Sides",
+    "attention_cases",
+    "cases",
+    "make_tokenizer",
+    "ndcg",
+    "ranks",
+    "require_few_slips",
+    "spell",
+]
 
 LONGEST = 150
 LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
@@ -37,6 +47,7 @@ LEAST_COSINES = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
 # moves the nDCG of 256 queries by 0.0014, so a bound on nDCG would allow one swap or two.
 SLIPS = 0.04
 SAMPLE = 64  # passages that are compared
+KERNELS: tuple[Attention, ...] = ("cudnn", "math")  # of attention, beside ours
 CUT = 0.7  # share of a passage's tokens that stand in its query
 SPREAD = 0.05  # of the random weights; with BERT's own 0.02 all vectors are nearly equal
 
@@ -81,6 +92,34 @@ def cases(setting: Setting) -> Iterator[Case]:
             rounds=3,
             warmups=0,  # both have been at work
         )
+        if setting.cuda:
+            yield from attention_cases(sides, case)
+
+
+def attention_cases(sides: Sides, case: Case) -> Iterator[Case]:
+    """Yield encoding with other kernels of attention beside ours, the memory-efficient one.
+
+    cuDNN plans for each new shape of batch, so it is measured on new shapes first. Our side has seen them all by then.
+    """
+    for kernel in KERNELS:
+        compared = replace(
+            case,
+            name=f"attention auto, against {kernel}",
+            ours=partial(sides.attend, "auto"),
+            check=partial(sides.compare_kernels, kernel),
+            peer=partial(sides.attend, kernel),
+            peer_name=f"ours, attention={kernel}",
+        )
+        if kernel == "cudnn":
+            yield replace(
+                compared,
+                name=f"{compared.name} on new shapes",
+                ours=cache(partial(sides.time_attention, "auto")),
+                peer=cache(partial(sides.time_attention, kernel)),
+                rounds=1,
+                warmups=0,
+            )
+        yield compared
 
 
 def _flops(sizes: Scale) -> float:
@@ -95,6 +134,7 @@ class Sides:
 
     def __init__(self, folder: Path, sizes: Scale, setting: Setting) -> None:
         self.folder = folder
+        self.setting = setting
         self.device = setting.device
         self.half = half_precision()
         self.calls = 0
@@ -124,6 +164,17 @@ class Sides:
         self._encode_tokens("tokens", self.half)
         return float(len(self.texts))
 
+    def attend(self, attention: Attention) -> float:
+        """Run a round of the stage, in half precision, with a kernel of attention."""
+        self._encode_tokens("tokens", self.half, attention)
+        return float(len(self.texts))
+
+    def time_attention(self, attention: Attention) -> Timed:
+        """Run and time a round. Its shapes are new to a kernel only once, so a case keeps the result."""
+        start = self.setting.start()
+        texts = self.attend(attention)
+        return Timed(texts, self.setting.seconds(start))
+
     def published(self) -> float:
         """Run a round of `evaluate`."""
         pairs = [(str(row), text) for row, text in enumerate(self.texts)]
@@ -152,6 +203,12 @@ class Sides:
         theirs = self._encode_peer(texts, "fp32")
         return _require_alike(ours, theirs, "fp32")
 
+    def compare_kernels(self, attention: Attention) -> str:
+        """Compare the vectors of two kernels of attention. The few texts have shapes that no round has."""
+        ours = self._read_vectors("sample", self.half)
+        theirs = self._read_vectors("sample", self.half, attention)
+        return _require_alike(ours, theirs, self.half)
+
     def compare_rankings(self) -> str:
         """Compare nDCG@10 with shortened passages as queries: ours in half precision, the peer in fp32."""
         texts = self.texts[: 4 * SAMPLE]
@@ -168,16 +225,25 @@ class Sides:
         peer_ranks = ranks(peer_queries, peer_documents)
         return require_few_slips(our_ranks, peer_ranks, self.half)
 
-    def _encode_tokens(self, name: str, precision: ResolvedPrecision) -> Path:
+    def _encode_tokens(self, name: str, precision: ResolvedPrecision, attention: Attention = "auto") -> Path:
         """Encode a folder of tokens as a run does; return the folder of its vectors."""
         texts = TokenisedTexts.open(self.folder / name)
         folder = self._make_folder()
-        write_vectors(folder, self.model, VOCABULARY, texts, kind="passage", max_length=LONGEST, precision=precision)
+        write_vectors(
+            folder,
+            self.model,
+            VOCABULARY,
+            texts,
+            kind="passage",
+            max_length=LONGEST,
+            precision=precision,
+            attention=attention,
+        )
         return folder
 
-    def _read_vectors(self, name: str, precision: ResolvedPrecision) -> np.ndarray:
+    def _read_vectors(self, name: str, precision: ResolvedPrecision, attention: Attention = "auto") -> np.ndarray:
         """Encode a folder of tokens; return its vectors."""
-        vectors = Vectors.open(self._encode_tokens(name, precision))
+        vectors = Vectors.open(self._encode_tokens(name, precision, attention))
         return vectors.dense(0, len(vectors))
 
     def _encode_peer(self, texts: list[str], precision: ResolvedPrecision) -> np.ndarray:

@@ -27,6 +27,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     entrant = work.experiment.neural
     max_length = reading.query_length if kind == "query" else reading.passage_length
     precision = resolve_precision(track.finetune.precision)
+    attention = track.evaluate.performance.attention
     plural = "queries" if kind == "query" else "passages"
     label = f"encode {entrant.name} ({plural})"
     recipe = {
@@ -35,7 +36,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
         **asdict(track.representation),
         "max_length": max_length,
         "precision": precision,
-        **embedding.recipe(),
+        **embedding.recipe(attention),
     }
     manifest = {"model": encoder.key, "texts": texts.key, **recipe}
 
@@ -51,6 +52,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
                 kind=kind,
                 max_length=max_length,
                 precision=precision,
+                attention=attention,
                 facts=manifest,
                 advance=advance,
             )

@@ -3,7 +3,7 @@ The log of losses, and the check that they are finite.
 
 In fp16 a gradient that overflows ends no training: that step was skipped, and its loss scale halved (`loss_scale`). Its
 `gradient_norm` in the log is null. Training ends where a loss is not finite, which no scale mends, or where the scale
-falls below 1. A scale that large enough gradients halve at every step falls from 2^16 below 1 within 17 steps.
+falls below 1. If every step overflows, the scale falls from 2^16 below 1 in 17 steps.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """
 Dynamic loss scaling, for training in float16.
 
-Gradients below 6e-8 are 0 in float16, and above 65,504 they overflow. So the loss is multiplied by a scale, and the
-gradients, whose sums are float32, are divided by it before the optimizer reads them. The scale begins at 2^16. A step
-whose gradient overflows leaves the weights as they are and halves the scale. 2,000 steps without an overflow double it.
+Gradients below 3e-8 are 0 in float16, and above 65,504 they overflow. So the loss is multiplied by a scale. The
+weights' gradients, which are float32, are divided by it before the optimizer reads them. The scale begins at 2^16. A
+step whose gradient overflows leaves the weights as they are and halves the scale. 2,000 steps without an overflow
+double it.
 
-Processes agree on every step without a word: an infinity or NaN of one process is in the sum of all processes'
-gradients, which each checks, so all skip the same steps and have equal scales. The scale does not change within a step,
-so the gradients of its shards can be added.
+All processes skip the same steps, so their scales stay equal. Each checks the sum of all processes' gradients, and an
+infinity or NaN of one process is in that sum. The scale does not change within a step, so the gradients of the step's
+shards are added before they are divided.
 """
 
 from __future__ import annotations
