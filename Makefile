@@ -1,6 +1,7 @@
 # From a bare Python 3.11 or newer, every target makes what it needs:
 #   make run      the main job: DupMAE on the embedded collection, to a row in a table
 #   make test     the tests, offline once installed
+#   make rehearse the tests of what runs on a GPU, on a pretend device that computes on the host; needs a C++ compiler
 #   make check    formatting, lint, types, and that the rendered tables are current
 #   make test-lowest, make test-newest
 #                 the tests on the lowest dependencies that pyproject.toml allows, and on the newest that PyPI has
@@ -16,7 +17,7 @@ INSTALLED := $(VENV)/installed
 # Not ./leaderboards: the rows of a trial run are nobody's published results.
 ROWS := out/leaderboards
 
-.PHONY: run test check check-published test-lowest test-newest clean
+.PHONY: run test rehearse check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -25,6 +26,9 @@ run: $(INSTALLED)
 # A file's tests stay together, and each process keeps to one thread.
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+rehearse: $(INSTALLED)
+	$(BIN)/python tests/rehearsal/rehearse.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check

@@ -236,6 +236,7 @@ def test_an_error_in_one_thread_ends_them_all(
 
 def test_a_gpu_stands_in_the_key_of_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window begun on a CPU is never finished on a GPU, whose rounding differs."""
+    monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cpu"))
     assert embedding.recipe() == {"windows": 8192, "revision": embedding.REVISION}
     monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cuda", 1))
     assert embedding.recipe()["device"] == "cuda"

@@ -138,7 +138,7 @@ def test_a_shorter_length_changes_only_longer_texts(models: dict[str, Path]) -> 
 
 
 def test_the_order_of_texts_is_kept_across_batches(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "TOKENS", {"cpu": 30})
+    monkeypatch.setattr(embedding, "TOKENS", {"cpu": 30, "cuda": 30})
     encoder = load_once(models["silent"])
     texts, alone = [], []
     for number in range(20):

@@ -86,7 +86,7 @@ def test_encoding_in_batches_equals_one_by_one(
 ) -> None:
     """Assert that padding and company change only rounding, and that every row stands in its place."""
     monkeypatch.setattr(embedding, "WINDOW", window)
-    monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens})
+    monkeypatch.setattr(embedding, "TOKENS", {"cpu": tokens, "cuda": tokens})
     built = encoder(tokenizer, representation)
     weights, texts = artifacts(built, tokenizer, tmp_path)
     source = TokenisedTexts.open(texts.path)

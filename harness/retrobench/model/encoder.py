@@ -126,9 +126,7 @@ class Encoder(nn.Module):
             if queries.dense is not None and documents.dense is not None:
                 scores.append(queries.dense.float() @ documents.dense.float().T)
             if queries.terms is not None and documents.terms is not None:
-                largest = keep_largest(documents.terms.float(), self.sizes.terms)
-                zeros = torch.zeros_like(documents.terms, dtype=torch.float32)
-                document_terms = zeros.scatter(1, largest.indices, largest.values)
+                document_terms = _without_smaller(documents.terms.float(), self.sizes.terms)
                 scores.append(self.sizes.scale * (queries.terms.float() @ document_terms.T))
         return torch.stack(scores).sum(0)
 
@@ -152,6 +150,16 @@ class Encoder(nn.Module):
 def keep_largest(terms: Tensor, count: int) -> torch.return_types.topk:
     """Return the `count` largest weights of each row [B, V] and their columns."""
     return terms.topk(min(count, terms.shape[1]), dim=1)
+
+
+def _without_smaller(terms: Tensor, count: int) -> Tensor:
+    """Return weights [N, V] with all but the `count` largest of each row set to 0.
+
+    A mask selects them, since torch's deterministic scatter of weights sorts on a GPU, in both passes.
+    """
+    columns = keep_largest(terms.detach(), count).indices
+    is_largest = torch.zeros_like(terms, dtype=torch.bool).scatter(1, columns, True)
+    return torch.where(is_largest, terms, 0.0)
 
 
 def _write_sentence_transformers(folder: Path, encoder: Encoder, max_length: int) -> None:

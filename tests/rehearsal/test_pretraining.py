@@ -1,0 +1,103 @@
+"""Every preset of every built-in objective on every family: equal to the CPU, and trained by strict steps."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bases import MAX_LENGTH, Base, make
+from sides import assert_close, gradients, moved, without_dropout
+from torch import Tensor
+
+from retrobench import model as retrobench_model
+from retrobench.config import configure_objective, discover
+from retrobench.config.track import Optimisation
+from retrobench.objective import Objective
+from retrobench.training import Batches, deterministic, train
+
+FAMILIES = ("bert", "roberta", "modernbert")
+BATCH = 6
+
+
+def presets() -> Iterator[tuple[str, Objective]]:
+    """Yield every pre-training objective with its defaults and with each preset."""
+    for row in discover():
+        assert row.objective is not None, row
+        if row.objective.pretrains:
+            yield row.name, configure_objective(row.objective, {})
+            for name, settings in row.objective.presets.items():
+                yield f"{row.name}:{name}", configure_objective(row.objective, settings)
+
+
+PRESETS = dict(presets())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return make(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def collate(objective: Any, base: Base, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    passages = [base.texts[row] for row in rows]
+    batch: dict[str, Tensor] = objective.collate(passages, base.vocabulary, MAX_LENGTH, generator)
+    return batch
+
+
+@pytest.fixture
+def equal_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU draw the decoder's masks: a device draws others, by another algorithm."""
+    draw = retrobench_model.decoder_visibility
+
+    def draw_on_cpu(words: Tensor, lengths: Tensor, ratio: float, pool: int) -> Tensor:
+        return draw(words.cpu(), lengths.cpu(), ratio, pool).to(words.device)
+
+    monkeypatch.setattr(retrobench_model, "decoder_visibility", draw_on_cpu)
+
+
+def test_there_are_presets_of_every_objective() -> None:
+    names = {name.partition(":")[0] for name in PRESETS}
+    assert {"mlm", "retromae", "bow-mae", "dupmae"} <= names
+    assert len(PRESETS) >= 13
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_masks: None) -> None:
+    objective = PRESETS[name]
+    torch.manual_seed(0)
+    on_cpu = without_dropout(objective.wrap(base.backbone())).train()
+    on_device = copy.deepcopy(on_cpu).cuda()
+    batch = collate(objective, base, np.arange(BATCH), torch.Generator().manual_seed(0))
+    with deterministic():
+        torch.manual_seed(1)
+        expected = gradients(on_cpu, on_cpu(0.5, **batch))
+        torch.manual_seed(1)
+        actual = gradients(on_device, on_device(0.5, **moved(batch)))
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_steps_neither_wait_nor_sort(name: str, precision: Any, base: Base, tmp_path: Path) -> None:
+    """Dropout and masks are drawn on the device. The device is strict within `Loop.step`."""
+    objective = PRESETS[name]
+    torch.manual_seed(0)
+    model = objective.wrap(base.backbone())
+    settings = Optimisation(2, batch=BATCH, learning_rate=1e-3, precision=precision, shards=2, log_every=1)
+    batches = Batches(base.texts.lengths, settings.batch, settings.bucket, seed=0, shards=settings.shards)
+
+    def names(rows: np.ndarray) -> list[str]:
+        return [base.texts.ids[row] for row in rows]
+
+    def collate_rows(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        return collate(objective, base, rows, generator)
+
+    train(model, batches, collate_rows, settings, tmp_path, 0, names, name)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1]
+    assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
