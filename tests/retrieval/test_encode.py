@@ -268,6 +268,7 @@ def enabled_kernels() -> set[str]:
 
 
 def test_a_gpus_kernel_of_attention_stands_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cpu"))
     on_cpu = embedding.recipe("cudnn")
     assert on_cpu == embedding.recipe() == {"windows": 8192, "revision": 2}
     monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cuda"))
