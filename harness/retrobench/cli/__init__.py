@@ -2,7 +2,7 @@
 The commands. Each parses, makes one call and prints, and imports heavy libraries only when it runs.
 
 * run           train and measure objectives under one track.
-* objectives    list the installed objectives and their faults.
+* objectives    list the installed objectives and their faults, or check one.
 * leaderboard   print the rows of a track.
 * verify        check rows against everything that they stand on.
 * show          print everything that a row stands on.
@@ -19,12 +19,13 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from retrobench.cli.data_commands import data
 from retrobench.cli.groups import Grouped
+from retrobench.cli.objective_commands import objectives
 from retrobench.cli.options import (
     AcceptLeaderboard,
     AllowOverlap,
@@ -83,19 +84,9 @@ from retrobench.cli.options import (
     Verified,
 )
 from retrobench.cli.process import prepare, show_result
-from retrobench.core import Column, Table
 from retrobench.errors import RetrobenchError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
-    from retrobench.config import InstalledObjective
-
 __all__ = ["main"]
-
-LISTED_FIELDS = ("name", "distribution", "version", "paper", "status", "reason")  # of an installed objective
 
 # Rich takes half of the time limit of --help.
 app = typer.Typer(
@@ -106,6 +97,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(objectives, name="objectives")
 app.add_typer(data, name="data")
 
 
@@ -148,15 +140,6 @@ def run(
     overrides += [f"evaluate.index={index}"] if index else []
     swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
-
-
-@app.command()
-def objectives(plugin: Plugins, json: AsJson = False) -> None:
-    """List the installed objectives and their faults."""
-    from retrobench.config import discover
-
-    installed = discover(plugin)
-    show_result(_as_json(installed) if json else _table(installed))
 
 
 @app.command()
@@ -316,27 +299,6 @@ def accept(
     accepted = bench.accept(device, minutes, json, leaderboard)
     show_result(accepted.text)
     raise typer.Exit(accepted.exit_code)
-
-
-def _as_json(installed: Sequence[InstalledObjective]) -> str:
-    import json
-
-    return json.dumps(_list(installed, LISTED_FIELDS).records(), indent=2, ensure_ascii=False)
-
-
-def _table(installed: Sequence[InstalledObjective]) -> RenderableType:
-    """Return the objectives as a table. The column of reasons is dropped where it is empty."""
-    fields: Sequence[str] = LISTED_FIELDS
-    if not any(row.reason for row in installed):
-        fields = fields[:-1]
-    return _list(installed, fields).fitted()
-
-
-def _list(installed: Sequence[InstalledObjective], fields: Sequence[str]) -> Table:
-    rows = []
-    for row in installed:
-        rows.append([getattr(row, name) or None for name in fields])
-    return Table([Column(name) for name in fields], rows)
 
 
 def main() -> None:

@@ -123,6 +123,7 @@ ShownColumns = Annotated[
 ]
 Label = Annotated[str, typer.Option(metavar="NAME", help="The label of a LaTeX table.")]
 Caption = Annotated[str, typer.Option(metavar="TEXT", help="The caption of a LaTeX table.")]
+ObjectiveOrFile = Annotated[str, typer.Argument(metavar="NAME|FILE", help="An objective, or a plugin file PATH.py.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
 Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]

@@ -11,10 +11,12 @@ Training: one loop for pre-training and fine-tuning.
 * examples       training queries with positives and negatives, and their batches
 * contrastive    the loss of fine-tuning
 * gathering      the tensors of all processes, with gradients
+* contract       checks of the values that an objective returns
 """
 
 from retrobench.training.batches import Batches, Shard, map_tensors, seeded
 from retrobench.training.checkpoints import discard
+from retrobench.training.contract import check_batch, check_module, check_step
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.determinism import deterministic
 from retrobench.training.examples import (
@@ -40,6 +42,9 @@ __all__ = [
     "Shard",
     "TextGroup",
     "TextGroups",
+    "check_batch",
+    "check_module",
+    "check_step",
     "deterministic",
     "discard",
     "grouped",
