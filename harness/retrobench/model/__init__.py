@@ -21,6 +21,7 @@ from retrobench.model.backbones import FAMILIES, Backbone
 from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
+from retrobench.model.internals import has_int8_product, int8_product
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
 from retrobench.model.masking import decoder_visibility, drawn_on_cpu, masked_batch, pack, special_ids
@@ -42,6 +43,8 @@ __all__ = [
     "decoder_visibility",
     "drawn_on_cpu",
     "first_token_only",
+    "has_int8_product",
+    "int8_product",
     "keep_largest",
     "load_backbone",
     "load_encoder",
