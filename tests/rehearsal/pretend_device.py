@@ -3,8 +3,8 @@ The pretend device in a Python process: `torch.cuda` speaks of one card, whose w
 
 * install_with_torch    bring the device into this process when it imports torch
 
-`$RETROBENCH_REHEARSAL` names the built library. `$RETROBENCH_REHEARSAL_COMPILER` may name a backend of torch.compile,
-such as "eager"; without it modules stay uncompiled, since Inductor writes kernels for a real card.
+`$RETROBENCH_REHEARSAL` names the built library. A module is compiled only with a named backend, such as "aot_eager",
+since torch's default one writes kernels for a real card.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ def install_with_torch() -> None:
     """Bring the device into this process when it imports torch, and a step's rule when it imports the training loop."""
     around_import("torch", _install, before=_load_library)
     around_import("retrobench.training.loop", pretend_steps.watch)
-    around_import("transformers.models.modernbert.modeling_modernbert", pretend_steps.allow)
 
 
 def _load_library() -> None:
@@ -60,14 +59,14 @@ def _install(torch: Any) -> None:
     cuda._cudart = Runtime
     cuda._get_device_properties = lambda index: Properties()
     cuda._exchange_device = lambda index: min(index, 0)
-    cuda._maybe_exchange_device = cuda._exchange_device
+    cuda._maybe_exchange_device = lambda index: min(index, 0)  # torch's tracer tells the two apart
     cuda.default_generators = (torch.ops.rehearsal.default_generator(),)
     cuda.current_stream = Stream
     cuda.default_stream = Stream
     for module in (cuda, cuda.streams):
         module.Event = Event
         module.Stream = Stream
-    torch.nn.Module.compile = _compile_by(torch.nn.Module.compile)
+    torch.nn.Module.compile = _with_named_backend(torch.nn.Module.compile)
 
 
 def _native_functions(rehearsal: Any) -> Mapping[str, Callable[..., Any]]:
@@ -148,13 +147,12 @@ class Stream:
     def __exit__(self, *error: Any) -> None: ...
 
 
-def _compile_by(compile_module: Callable[..., None]) -> Callable[..., None]:
-    """Return `torch.nn.Module.compile` with the backend that the environment names."""
+def _with_named_backend(compile_module: Callable[..., None]) -> Callable[..., None]:
+    """Return `torch.nn.Module.compile` that does nothing without a backend."""
 
     @functools.wraps(compile_module)
     def compile_for_rehearsal(module: Any, *arguments: Any, **options: Any) -> None:
-        backend = os.environ.get("RETROBENCH_REHEARSAL_COMPILER")
-        if backend is not None:
-            compile_module(module, *arguments, **{**options, "backend": backend})
+        if "backend" in options:
+            compile_module(module, *arguments, **options)
 
     return compile_for_rehearsal

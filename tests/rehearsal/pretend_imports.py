@@ -19,20 +19,24 @@ def around_import(name: str, after: Callable[[Any], None], before: Callable[[], 
 
 
 class _Finder(MetaPathFinder):
-    """Finds one module, once."""
+    """Finds one module, until it is imported."""
 
     def __init__(self, name: str, after: Callable[[Any], None], before: Callable[[], None] | None) -> None:
         self.name = name
         self.after = after
         self.before = before
+        self.is_asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name:
+        if fullname != self.name or self.is_asking:
             return None
-        sys.meta_path.remove(self)  # so that the next finder is asked
-        spec = find_spec(fullname)
+        self.is_asking = True  # so that the other finders answer
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self.is_asking = False
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, self)
         return spec
@@ -52,6 +56,7 @@ class _Loader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        sys.meta_path.remove(self.finder)
         if self.finder.before is not None:
             self.finder.before()
         self.loader.exec_module(module)

@@ -16,12 +16,15 @@ SUITES = (
     "tests/training",
     "tests/retrieval",
     "tests/stages",
+    "tests/runs/test_resume.py",
+    "tests/runs/test_recipes.py",
     "tests/test_pipeline.py",
 )
 
 _PROCESSES = "several processes on GPUs speak through NCCL, which needs cards"
 _ON_CPU = "it names the CPU as its device"
-_THREADS = "only a CPU embeds in several threads"
+_THREADS = "only a CPU embeds and searches in several threads"
+_FILES = "it tests files or a library of the host, and nothing of it runs on a device"
 _SLOW = "an operation for each number takes minutes here; the same search in small blocks runs"
 
 LEFT_OUT = {
@@ -32,6 +35,12 @@ LEFT_OUT = {
     "tests/training/test_training.py::test_first_losses_at_a_fixed_seed[dupmae]": (
         "the device draws the decoder's masks by another algorithm"
     ),
+    "tests/training/test_no_waiting.py::*": "it computes on the device meta",
+    "tests/retrieval/test_approximate.py::*": _FILES,
+    "tests/retrieval/test_run_file.py::*": _FILES,
+    "tests/retrieval/test_vectors.py::*": _FILES,
+    "tests/stages/test_search_bm25.py::*": _FILES,
+    "tests/retrieval/test_nearest.py::test_threads_change_nothing*": _THREADS,
     "tests/retrieval/test_nearest.py::*[*torch*]": _ON_CPU,
     "tests/retrieval/test_nearest.py::*[*one by one]": _SLOW,
     "tests/retrieval/test_encode.py::test_threads_change_no_bit*": _THREADS,

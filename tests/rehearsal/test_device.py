@@ -297,3 +297,9 @@ def test_scaled_gradients_step_without_a_wait(finite: bool) -> None:
         scaler.update()
     assert torch.equal(weight, before) is not finite
     assert scaler.get_scale() == (8.0 if finite else 4.0)
+
+
+def test_a_process_that_first_looks_for_torch_has_the_card() -> None:
+    code = "from importlib.util import find_spec; find_spec('torch'); import torch; print(torch.ones(1).cuda().device)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "cuda:0", result.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
 from sides import assert_close, gradients, moved, without_dropout
-from torch import Tensor
+from torch import Tensor, nn
+from trainings import log
 
 from retrobench import model as retrobench_model
 from retrobench.config import configure_objective, discover
@@ -81,11 +81,8 @@ def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_
     assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", PRESETS)
-def test_steps_neither_wait_nor_sort(name: str, precision: Any, base: Base, tmp_path: Path) -> None:
-    """Dropout and masks are drawn on the device. The device is strict within `Loop.step`."""
-    objective = PRESETS[name]
+def train_two_steps(objective: Any, base: Base, folder: Path, precision: Any) -> list[dict[str, float]]:
+    """Train in two shards, and return the log. The device is strict within `Loop.step`."""
     torch.manual_seed(0)
     model = objective.wrap(base.backbone())
     settings = Optimisation(2, batch=BATCH, learning_rate=1e-3, precision=precision, shards=2, log_every=1)
@@ -97,7 +94,30 @@ def test_steps_neither_wait_nor_sort(name: str, precision: Any, base: Base, tmp_
     def collate_rows(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         return collate(objective, base, rows, generator)
 
-    train(model, batches, collate_rows, settings, tmp_path, 0, names, name)
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [0, 1]
+    train(model, batches, collate_rows, settings, folder, 0, names, "pretrain")
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
+    return log(folder)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_steps_neither_wait_nor_sort(name: str, precision: str, base: Base, tmp_path: Path) -> None:
+    """Dropout and masks are drawn on the device."""
+    lines = train_two_steps(PRESETS[name], base, tmp_path, precision)
+    assert [line["step"] for line in lines] == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer hides it from everyone else
+def test_compiled_layers_neither_wait_nor_sort(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile as on a GPU, but by the tracer's plain backend."""
+    compiled = []
+    compile_module = nn.Module.compile
+
+    def compile_layer(layer: nn.Module, **options: Any) -> None:
+        compiled.append(layer)
+        compile_module(layer, backend="aot_eager", **options)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_layer)
+    lines = train_two_steps(PRESETS["retromae"], base, tmp_path, "bf16")
+    assert [line["step"] for line in lines] == [0, 1]
+    assert len(compiled) == 2, "layers are compiled by default"
