@@ -13,6 +13,8 @@ from retrobench import hookimpl
 class Bert:
     """The base model goes to fine-tuning untouched."""
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "bert"
     paper: ClassVar[str] = "Devlin et al., NAACL 2019, arXiv:1810.04805"
     pretrains: ClassVar[bool] = False

@@ -32,6 +32,8 @@ class BowPrediction:
     projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"
     truncation: Literal["random", "head"] = "random"
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "bow-mae"
     paper: ClassVar[str] = "Ma et al., SIGIR 2024, arXiv:2401.11248"
     pretrains: ClassVar[bool] = True

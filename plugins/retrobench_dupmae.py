@@ -37,6 +37,8 @@ class DupMAE:
     # Equation 6 has one linear map; "tied_embedding" ties it to the word matrix.
     projection: Literal["mlm_head", "tied_embedding"] = "mlm_head"
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "dupmae"
     paper: ClassVar[str] = "Liu et al., ACL 2023, arXiv:2305.02564"
     pretrains: ClassVar[bool] = True
@@ -79,7 +81,7 @@ class DupMAE:
         from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
-        return Pretraining(backbone, self.step, decoder=decoder)
+        return Pretraining(backbone, self.step, fresh={"decoder": decoder})
 
     def step(
         self,

@@ -23,6 +23,8 @@ class MaskedLanguageModelling:
     # As in the objectives that this control is compared with; BERT's own ratio was 0.15.
     mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "mlm"
     paper: ClassVar[str] = "Devlin et al., NAACL 2019, arXiv:1810.04805, section 3.1"
     pretrains: ClassVar[bool] = True

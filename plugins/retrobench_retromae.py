@@ -30,6 +30,8 @@ class RetroMAE:
     corruption: Literal["80/10/10", "mask"] = "80/10/10"
     decoder_reduction: Literal["mean", "sum"] = "mean"  # equation 6 sums over a text's tokens; the code averages
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "retromae"
     paper: ClassVar[str] = "Xiao et al., EMNLP 2022, arXiv:2205.12035"
     pretrains: ClassVar[bool] = True
@@ -58,7 +60,7 @@ class RetroMAE:
         from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
-        return Pretraining(backbone, self.step, decoder=decoder)
+        return Pretraining(backbone, self.step, fresh={"decoder": decoder})
 
     def step(
         self,

@@ -322,6 +322,7 @@ from retrobench_mlm import MaskedLanguageModelling
 
 @dataclass(frozen=True)
 class Coupled(MaskedLanguageModelling):
+    contract: ClassVar[int] = 1
     name: ClassVar[str] = "coupled"
     couples_batch: ClassVar[bool] = True
 
@@ -338,6 +339,45 @@ def test_shards_for_an_objective_that_couples_its_batch(refuse: Refuse) -> None:
         "pretrain.shards must be 1, got 2: coupled compares the examples of a batch, "
         "so the batch stays whole (track tiny)."
     )
+
+
+RETURNS = {
+    "no Step": (
+        "return dict(super().step(model, progress, **batch).losses)",
+        "forward() must give a Step with losses, ",
+    ),
+    "a number": ("return Step({'mlm': 1.0}, {})", "'mlm' must be a tensor without dimensions, not a float."),
+    "no losses": ("return Step({}, {})", "forward() must give a Step with losses, and it has none."),
+}
+
+
+BROKEN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrobench import Step, hookimpl
+from retrobench_mlm import MaskedLanguageModelling
+
+@dataclass(frozen=True)
+class Broken(MaskedLanguageModelling):
+    name: ClassVar[str] = "broken"
+
+    def step(self, model, progress, **batch):
+        {body}
+
+@hookimpl
+def retrobench_objectives():
+    return [Broken]
+"""
+
+
+@pytest.mark.parametrize("kind", RETURNS)
+def test_an_objective_that_breaks_the_contract_at_work(kind: str, refuse: Refuse) -> None:
+    body, text = RETURNS[kind]
+    Path("broken.py").write_text(BROKEN.format(body=body))
+    line = refuse("--plugin", "broken.py", objectives=["broken"], stages=["tokenise"])
+    assert line.startswith(f"broken: {text}")
+    assert line.endswith("`retrobench objectives check broken` tries it.")
 
 
 def test_a_folder_where_the_rows_should_be_is_refused_before_the_training(refuse: Refuse, track: tiny.Tiny) -> None:

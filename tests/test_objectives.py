@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from retrobench.config.discovery import configure_objective, discover
 from retrobench.config.track import Optimisation
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench.model.masking import pack
 from retrobench.testing import check_objective
 from retrobench.training import Batches, train
@@ -95,7 +95,7 @@ def test_three_steps_and_an_export_on_every_family(name: str, base: Base, tmp_pa
     exported = AutoModel.from_pretrained(export).eval()
     exported_lm = AutoModelForMaskedLM.from_pretrained(export).eval()
     with torch.no_grad():
-        hidden = backbone.hidden(**inputs)
+        hidden = backbone.hidden(packed.input_ids, packed.attention_mask)
         logits = backbone.logits(hidden)
         assert torch.equal(exported(**inputs).last_hidden_state, hidden)
         assert torch.equal(exported_lm(**inputs).logits, logits)

@@ -43,6 +43,8 @@ class FirstWords:
 
     count: int = 8
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "first-words"
     paper: ClassVar[str] = "unpublished"
     pretrains: ClassVar[bool] = True

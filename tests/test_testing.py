@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench import Step
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench.model.masking import masked_batch, pack
-from retrobench.testing import check_objective
+from retrobench.testing import check_objective, check_target
 from retrobench_mlm import MaskedLanguageModelling
 
 
@@ -110,7 +112,7 @@ def without_the_backbone(self: Any, model: Any, progress: float, **batch: Tensor
 
 
 def with_a_layer(self: Any, backbone: Backbone) -> nn.Module:
-    return Pretraining(backbone, self.step, added=nn.Linear(2, 2))
+    return Pretraining(backbone, self.step, fresh={"added": nn.Linear(2, 2)})
 
 
 def unlearnable(model: Pretraining, out: Step) -> Step:
@@ -157,12 +159,12 @@ BREAKS = [
     (broken(collate=from_the_default_generator), "collate() must draw from its generator alone; differs at one seed:"),
     (broken(collate=too_long), "mlm: collate() made 40 tokens of at most 24."),
     (broken(collate=divides_by_length), "mlm: collate() raised ZeroDivisionError: division by zero"),
-    (collated(with_a_number), "mlm: collate() must give a dict of tensors by name."),
+    (collated(with_a_number), "mlm: collate() must give a dict of tensors by name, not a int as 'count'."),
     (collated(without_a_mask), "mlm: collate() gives no 'attention_mask'"),
     (collated(with_an_unknown_tensor), "mlm: forward() at progress 0 raised TypeError:"),
     # step()
     (broken(step=mean_of_nothing), "mlm: 'mlm' is nan at progress 0.5."),
-    (stepped(without_losses), "mlm: forward() must give a Step with losses."),
+    (stepped(without_losses), "mlm: forward() must give a Step with losses, and it has none."),
     (stepped(one_dimension), "mlm: 'mlm' must be a tensor without dimensions"),
     (stepped(detached), "mlm: the losses depend on no parameter."),
     (stepped(at_random), "mlm: two forwards from one state and one seed differ"),
@@ -205,3 +207,48 @@ def test_checking_restores_the_random_generators() -> None:
     with pytest.raises(AssertionError):
         check_objective(stepped(at_random))
     assert states() == original_states
+
+
+def test_the_report_shows_batch_and_losses_on_every_family() -> None:
+    checked = check_target("mlm")
+    assert checked.exit_code == 0
+    heading, *lines = checked.text.splitlines()
+    assert heading.startswith("mlm (retrobench ")
+    assert [line.split()[:2] for line in lines] == [["bert", "ok"], ["roberta", "ok"], ["modernbert", "ok"]]
+    for line in lines:
+        assert re.search(r"losses mlm 4\.\d{4}; batch input_ids \[8, 17\], attention_mask \[8, 17\]", line)
+    assert "nothing to pre-train" in check_target("bert").text
+
+
+FAULTY = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrobench import hookimpl
+from retrobench_mlm import MaskedLanguageModelling
+
+@dataclass(frozen=True)
+class Faulty(MaskedLanguageModelling):
+    {docstring}
+    name: ClassVar[str] = "faulty"
+
+    def step(self, model, progress, **batch):
+        return dict(super().step(model, progress, **batch).losses)
+
+@hookimpl
+def retrobench_objectives():
+    return [Faulty]
+"""
+
+
+def test_a_file_is_checked_and_its_fault_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "faulty.py"
+    file.write_text(FAULTY.format(docstring='"""Gives no Step."""'))
+    checked = check_target(str(file))
+    assert checked.exit_code == 1
+    _, *lines = checked.text.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert "FAULT  faulty: forward() must give a Step with losses, not a dict." in line
+    file.write_text("def broken(:")
+    assert "FAULT  SyntaxError" in check_target(str(file)).text

@@ -56,6 +56,7 @@ class Objective(Protocol):
     drawn in `forward` on the batch's device are reproducible. State between steps belongs in buffers of the module.
     """
 
+    contract: ClassVar[int]  # the version of this contract that the class keeps, 1
     name: ClassVar[str]  # on the command line
     paper: ClassVar[str]  # the citation
     pretrains: ClassVar[bool]  # False: the base model is used unchanged; `collate` and `wrap` are omitted
@@ -66,7 +67,11 @@ class Objective(Protocol):
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """Return a batch on the CPU. Draw every random choice from `generator`, and keep the work cheap."""
+        """Return a batch on the CPU, with the `attention_mask` [B, L] by which tokens are counted.
+
+        Passages are whole documents. The number of rows B is free, but equal in every call for equally many passages.
+        Draw every random choice from `generator`, and keep the work cheap.
+        """
 
     def wrap(self, backbone: Backbone) -> torch.nn.Module:
         """Return a module that holds `backbone` and whose `forward(progress, **batch)` returns a `Step`.

@@ -6,20 +6,23 @@ import json
 import math
 import os
 import re
+import signal
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmark_results import make_result
 
-from retrobench.bench import BENCHMARKS, bench
+from retrobench.bench import BENCHMARKS, bench, process, worker
 from retrobench.bench.ceilings import Ceilings
 from retrobench.bench.frame import (
     Case,
     Floor,
     Measured,
-    Setting,
     StepResult,
     Timed,
     UnequalError,
@@ -28,13 +31,14 @@ from retrobench.bench.frame import (
     require_close_gradients,
     require_equal_steps,
 )
+from retrobench.bench.run import run_benchmark
+from retrobench.bench.setting import Setting
+from retrobench.config import ResolvedPrecision
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.performance import Aim, BenchmarkResult
 
 CEILINGS = Ceilings({"fp32": 100.0, "bf16": 200.0}, 50.0)
 CPU = Setting("cpu")
-PERFORMANCE = Path(__file__).parents[2] / "leaderboards" / "performance"
 KEYS = {
     "benchmark",
     "case",
@@ -78,7 +82,7 @@ def dying(setting):
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write three benchmarks that worker processes import beside the real ones."""
+    """Write benchmarks that worker processes import beside the real ones."""
     folder = tmp_path / "more"
     folder.mkdir()
     for name in ("good", "unequal", "dying"):
@@ -100,28 +104,6 @@ def make_case(
 
 def measure_on_cpu(case: Case) -> Measured:
     return measure(case, CPU, CEILINGS.seconds)
-
-
-def make_result(**fields: Any) -> BenchmarkResult:
-    defaults: dict[str, Any] = {
-        "benchmark": "retromae",
-        "case": "step alone",
-        "device": "cpu",
-        "ours": 8.0,
-        "peer": 2.0,
-        "peer_name": "another",
-        "unit": "tokens/s",
-        "ratio": 4.0,
-        "floor_share": 0.6,
-        "memory": None,
-        "equal": "all",
-        "versions": {},
-        "commit": "abc",
-        "command": "retrobench bench",
-        "date": "now",
-        "hardware": {},
-    }
-    return BenchmarkResult(**{**defaults, **fields})
 
 
 # Whole runs
@@ -151,18 +133,53 @@ def test_a_run_shows_its_results_and_names_failures(made_up: Path, capfd: pytest
     assert not boards.exists()
 
 
-def test_results_of_benchmarks_that_ended_well_are_appended(made_up: Path) -> None:
+def test_every_result_is_appended_as_it_comes(made_up: Path) -> None:
     boards = made_up / "boards"
     folder = boards / "performance"
     folder.mkdir(parents=True)
     performance.append(folder, [make_result()])
-    benched = bench(["good", "dying"], device="cpu", leaderboard=boards)
+    benched = bench(["good", "dying"], device="cpu", leaderboard=boards, rounds=2)
     assert benched.exit_code == 1
     assert "good, first: twice as much" in benched.text
-    earlier, first, second = performance.read(folder)
-    assert (earlier.benchmark, earlier.case, earlier.says) == ("retromae", "step alone", "")
-    assert (first.benchmark, first.case, first.says) == ("good", "first", "twice as much")
-    assert (second.benchmark, second.case, second.says) == ("good", "second", "")
+    kept = [(result.benchmark, result.case, result.says) for result in performance.read(folder)]
+    assert kept == [
+        ("retromae", "step alone", ""),
+        ("good", "first", "twice as much"),
+        ("good", "second", ""),
+        ("dying", "first", ""),
+    ]
+    assert performance.read(folder)[1].rounds == 2
+
+
+def test_nothing_begins_after_the_deadline(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = Setting("cpu", smoke=True, deadline=time.time() - 1)
+    assert worker.main(["merge:cases", "merge", json.dumps(asdict(setting))]) == 0
+    names = [json.loads(line)["not_reached"] for line in capsys.readouterr().out.splitlines()]
+    assert len(names) == 2
+    run = run_benchmark("merge", setting, lambda result: None)
+    assert (run.not_reached, run.results, run.failed) == (["merge"], [], False)
+
+
+def test_no_round_begins_after_the_deadline() -> None:
+    deadline = time.time() + 0.2
+
+    def ours() -> float:
+        time.sleep(0.2)
+        return 1.0
+
+    case = make_case(ours, peer=lambda: 1.0, peer_name="b", rounds=9)
+    measured = measure(case, Setting("cpu", deadline=deadline), CEILINGS.seconds)
+    assert measured.rounds == 1
+
+
+def test_a_worker_that_hangs_is_stopped_after_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging.py").write_text('import time; print("{}", flush=True); time.sleep(600)')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(process, "GRACE", 3.0)
+    hanging = process.Worker("hanging", [], "cpu", time.time())
+    assert list(hanging.run()) == [{}]
+    assert hanging.stopped
+    assert hanging.exit_code == -signal.SIGKILL
 
 
 def test_unknown_names_and_absent_devices_are_one_line(tmp_path: Path) -> None:
@@ -233,8 +250,8 @@ def _timed_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_timed_in_bf16")
 def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None:
-    def ours(halved: bool) -> StepResult:
-        if halved:
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        if precision == "bf16":
             return erroneous_step(1e-3)
         return erroneous_step(1e-7)
 
@@ -245,8 +262,8 @@ def test_steps_are_compared_in_fp32_and_in_the_precision_that_is_timed() -> None
 @pytest.mark.usefixtures("_timed_in_bf16")
 @pytest.mark.parametrize(("fp32_error", "bf16_error"), [(1e-5, 1e-3), (1e-7, 1e-1)])
 def test_steps_that_differ_in_either_precision_are_unequal(fp32_error: float, bf16_error: float) -> None:
-    def ours(halved: bool) -> StepResult:
-        if halved:
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        if precision == "bf16":
             return erroneous_step(bf16_error)
         return erroneous_step(fp32_error)
 
@@ -285,81 +302,3 @@ def test_ratios_are_above_one_where_ours_is_better() -> None:
     assert slower.ratio == pytest.approx(0.5)
     assert slower.floor_share == pytest.approx(1.25)
     assert bounded.floor_share == pytest.approx(4.0 * 10.0 / 200.0)
-
-
-# Rendering
-
-AIMS = """
-[[aim]]
-benchmark = "retromae"
-case = "step alone"
-device = "cpu"
-ratio = 4.5
-
-[[aim]]
-benchmark = "retromae"
-case = "step alone"
-device = "cuda"
-ratio = 2.2
-floor_share = 0.5
-"""
-
-
-def test_the_page_shows_aims_met_missed_and_not_measured(tmp_path: Path) -> None:
-    (tmp_path / performance.AIMS).write_text(AIMS)
-    results = [
-        make_result(ratio=4.0),
-        make_result(ratio=5.0, says="five times", rounds=3, spread=(4.7, 5.25)),
-        make_result(case="other", ratio=None),
-    ]
-    performance.append(tmp_path, results)
-    cpu, gpu = performance.render_page(tmp_path).split("## GPU")
-    for cell in ("5x (4.7 to 5.25 in 3)", "4.5x |", "five times"):
-        assert cell in cpu
-    assert "missed" not in cpu
-    assert re.search(r"retromae +\| step alone .*not measured.*2.2x and 50 % of the floor", gpu)
-    assert "Compared" not in gpu
-
-
-def test_an_aim_is_met_by_a_large_enough_ratio() -> None:
-    aim = Aim("a", "b", "cpu", 4.5)
-    assert aim.met(make_result(ratio=5.0))
-    assert not aim.met(make_result(ratio=4.0))
-    assert not aim.met(make_result(ratio=None))
-
-
-def test_a_faulty_line_is_refused(tmp_path: Path) -> None:
-    performance.append(tmp_path, [make_result()])
-    results = tmp_path / performance.RESULTS
-    with results.open("a") as file:
-        file.write('{"benchmark": "retromae"}\n')
-    with pytest.raises(RetrobenchError, match=r"results.jsonl:2") as raised:
-        performance.read(tmp_path)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_removed_case_leaves_the_page() -> None:
-    newer = "b" * 40
-    results = [
-        make_result(case="old"),
-        make_result(case="both", ratio=2.0),
-        make_result(benchmark="another", case="old"),
-        make_result(case="both", ratio=3.0, commit=newer),
-        make_result(case="new", commit=newer),
-    ]
-    latest = performance.latest(results)
-    assert set(latest) == {
-        ("retromae", "both", "cpu"),
-        ("retromae", "new", "cpu"),
-        ("another", "old", "cpu"),
-    }
-    assert latest["retromae", "both", "cpu"].ratio == 3.0
-
-
-def test_every_aim_of_a_processor_names_a_measured_case() -> None:
-    """A misspelt case would stand as not measured for ever."""
-    results = performance.latest(performance.read(PERFORMANCE))
-    aims = [aim for aim in performance.read_aims(PERFORMANCE) if aim.device == "cpu"]
-    assert aims
-    for aim in aims:
-        assert (aim.benchmark, aim.case, aim.device) in results

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from retrobench.bench import encode, memory, scale
-from retrobench.bench.frame import Setting, UnequalError
+from retrobench.bench.frame import Case, Timed, UnequalError
 from retrobench.bench.models import Scale
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths
+from retrobench.config import ResolvedPrecision
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.retrieval.tokenised import Texts
 
@@ -39,13 +41,13 @@ def test_both_sides_read_the_same_tokens(sides: encode.Sides) -> None:
 
 def test_equal_sides_pass_and_different_sides_are_refused(sides: encode.Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sides.ours() == TEXTS
-    assert sides.theirs(True) == TEXTS
+    assert sides.theirs("bf16") == TEXTS
     assert sides.published() == TEXTS
     assert sides.compare_published().startswith("cosine >= 1.0000000 in fp32")
     encode_peer = sides._encode_peer
 
-    def reverse(texts: list[str], halved: bool) -> np.ndarray:
-        vectors = encode_peer(texts, halved)
+    def reverse(texts: list[str], precision: ResolvedPrecision) -> np.ndarray:
+        vectors = encode_peer(texts, precision)
         return vectors[::-1].copy()
 
     monkeypatch.setattr(sides, "_encode_peer", reverse)
@@ -53,18 +55,52 @@ def test_equal_sides_pass_and_different_sides_are_refused(sides: encode.Sides, m
         sides.compare_published()
 
 
-def test_ndcg_of_one_relevant_document() -> None:
+def test_kernels_of_attention_are_compared_on_new_shapes_first(sides: encode.Sides) -> None:
+    case = Case(name="", unit="passages/s", ours=sides.ours, check=sides.compare_vectors)
+    compared = list(encode.attention_cases(sides, case))
+    assert [(case.name.removeprefix("attention auto, against "), case.warmups) for case in compared] == [
+        ("cudnn on new shapes", 0),
+        ("cudnn", 1),
+        ("math", 1),
+    ]
+    for case in compared:
+        assert case.check().startswith("cosine >= 1.0000000 in bf16"), "a processor has one kernel"
+        assert case.peer is not None
+        for side in (case.ours, case.peer):
+            units = side()
+            if "new shapes" in case.name:
+                assert isinstance(units, Timed)
+                assert side() is units, "its shapes are new once"
+                units = units.units
+            assert units == TEXTS
+
+
+def test_ranks_and_ndcg_of_one_relevant_document() -> None:
     documents = np.eye(12, dtype=np.float32)
-    assert encode.ndcg(documents, documents) == 1
+    first = encode.ranks(documents, documents)
+    assert first.tolist() == [1] * 12
+    assert encode.ndcg(first) == 1
     next_document = np.roll(documents, 1, axis=0)
-    queries_at_rank_2 = documents + 2 * next_document
-    assert encode.ndcg(queries_at_rank_2, documents) == pytest.approx(1 / np.log2(3))
-    # Every query ranks document 0 first and document 11 last: its own is at ranks 1 to 12.
+    second = encode.ranks(documents + 2 * next_document, documents)
+    assert second.tolist() == [2] * 12
+    assert encode.ndcg(second) == pytest.approx(1 / np.log2(3))
+    # Every query ranks document 0 first and document 11 last.
     falling = np.arange(12, 0, -1, dtype=np.float32)
-    falling_queries = np.tile(falling, (12, 1))
-    ranks = np.arange(1, 11)
-    gains = 1 / np.log2(ranks + 1)
-    assert encode.ndcg(falling_queries, documents) == pytest.approx(gains.sum() / 12)
+    all_ranks = encode.ranks(np.tile(falling, (12, 1)), documents)
+    assert all_ranks.tolist() == list(range(1, 13))
+    gains = 1 / np.log2(np.arange(1, 11) + 1)
+    assert encode.ndcg(all_ranks) == pytest.approx(gains.sum() / 12)
+
+
+def test_few_queries_may_slip() -> None:
+    peer = np.ones(200, np.int64)
+    ours = peer.copy()
+    ours[:8] = 3
+    compared = encode.require_few_slips(ours, peer, "bf16")
+    assert compared == "nDCG@10 0.9800 in bf16, 1.0000 in fp32; 8 of 200 queries slip, by 2 ranks at most"
+    ours[8] = 2
+    with pytest.raises(UnequalError, match=r"9 of 200 queries slip, .*more than 4%"):
+        encode.require_few_slips(ours, peer, "bf16")
 
 
 def test_the_peak_counts_memory_freed_at_once() -> None:

@@ -13,10 +13,11 @@ import torch
 
 from retrobench.bench import BENCHMARKS, collation
 from retrobench.bench.feeds import convert_batch
-from retrobench.bench.frame import Setting, UnequalError
+from retrobench.bench.frame import UnequalError
 from retrobench.bench.methods import METHODS, Method
 from retrobench.bench.models import default_scale, make_pretraining
 from retrobench.bench.peers import collators
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_passages
 from retrobench.bench.verdict import Degenerations, published, verdict
 from retrobench.bench.worker import load

@@ -17,11 +17,11 @@ from transformers import BertConfig, BertForMaskedLM
 
 from retrobench import Passage, Vocabulary
 from retrobench.bench.feeds import Feed
-from retrobench.bench.frame import Setting
 from retrobench.bench.models import Scale, Workload
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.steps import Released, Trainer, copy_weights
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.bench.setting import Setting
+from retrobench.model import Backbone, Pretraining
 from retrobench_retromae import RetroMAE
 
 MASKS: dict[str, Any] = json.loads((FIXTURE / "masks.json").read_text())
@@ -100,7 +100,7 @@ def test_a_step_trains_and_reads_its_losses_where_released(reads: bool, logged: 
         ids = [1000 + number, 1401, 1100 + number, 1200]
         texts.append(make_passage(ids))
     batch = collators.bow(texts, VOCABULARY, 32, random.Random(0))
-    trainer = Trainer(load_released("bow"), halved=False, reads=reads)
+    trainer = Trainer(load_released("bow"), "fp32", reads=reads)
     losses = []
     for _ in range(5):
         loss = trainer.step(batch)

@@ -13,8 +13,9 @@ from beir.retrieval.search.dense import DenseRetrievalExactSearch
 from retrobench.bench import BENCHMARKS, bench, scale_search
 from retrobench.bench import merge as merging
 from retrobench.bench import search as searching
-from retrobench.bench.frame import Setting, UnequalError
+from retrobench.bench.frame import UnequalError
 from retrobench.bench.peers.heap import heap_merge
+from retrobench.bench.setting import Setting
 from retrobench.retrieval.nearest import VectorSet, merge, search
 
 SMOKE = Setting("cpu", smoke=True)

@@ -42,6 +42,8 @@ class Toy:
     ratio: float = 0.3
     form: Literal["mean", "sum"] = "mean"
 
+    contract: ClassVar[int] = 1
+
     name: ClassVar[str] = "toy"
     paper: ClassVar[str] = "A, B 2020"
     pretrains: ClassVar[bool] = True
@@ -69,6 +71,8 @@ LACKS_A_MEMBER = [
     ('    paper: ClassVar[str] = "A, B 2020"\n', "", "Toy.paper must be a text, declared as a ClassVar."),
     ("name: ClassVar[str]", "name: str", "Toy.name must be a text, declared as a ClassVar."),
     ('= "toy"', '= "toy:1"', "Toy.name is 'toy:1'; use letters, digits"),
+    ("    contract: ClassVar[int] = 1\n", "", "Toy.contract must be 1, declared as a ClassVar."),
+    ("contract: ClassVar[int] = 1", "contract: ClassVar[int] = 2", "Toy.contract is 2, and this version"),
     ("pretrains: ClassVar[bool] = True", "", "Toy.pretrains must be True or False"),
     ("couples_batch: ClassVar[bool] = False", "", "Toy.couples_batch must be True or False"),
     ("representation: ClassVar[str]", "other: ClassVar[str]", "Toy.representation must be a text"),

@@ -38,14 +38,22 @@ def test_an_identity_changes_with_every_setting_but_performance() -> None:
         changed = read("mini", override)
         assert changed.identity != mini.identity
         assert list(changed.overrides) == [override.partition("=")[0]]
-    assert read("mini", "finetune.gradient_cache=4096", "pretrain.compile=off").identity == mini.identity
+    knobs = read("mini", "finetune.gradient_cache=4096", "pretrain.compile=off", "evaluate.attention=math")
+    assert knobs.identity == mini.identity
+    assert knobs.overrides == {}
     assert replace(mini, distil=Distil(scores="x")).identity != mini.identity
     assert replace(mini, name="other", title="other").identity == mini.identity
 
 
 SETTING = re.compile(r"(\w+) = (\"[^\"]*\"|\[[^\]]*\]|[^#\"\[]+)  # (.+)")
 SOURCE = re.compile(r"\b(P\d|R\w*:|B\w*:|V3|B|R|ours|off|transformers|nothing|\w+\.(py|sh):)")
-UNSOURCED = {"index", "stored", "compile", "gradient_cache"}  # no recipe describes disks, indexes or the machine
+UNSOURCED = {
+    "index",
+    "stored",
+    "compile",
+    "gradient_cache",
+    "attention",
+}  # no recipe describes disks, indexes or the machine
 
 
 def sourced_keys(name: str) -> dict[str, set[str]]:

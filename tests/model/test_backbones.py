@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, ElectraConfig, ElectraForMaskedLM
 
 from retrobench.errors import RetrobenchError
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.loading import load_backbone
 from retrobench.model.masking import Packed, decoder_visibility, pack
@@ -106,6 +106,24 @@ def test_the_parts_make_up_the_model(base: Base) -> None:
     torch.testing.assert_close(whole.logits, logits, rtol=1e-5, atol=1e-5)
     assert backbone.word_matrix.shape == (WORDS, backbone.config.hidden_size)
     assert backbone.word_matrix is backbone.lm.get_input_embeddings().weight
+
+
+def test_the_mask_of_a_gpu_hides_as_transformers_own(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare at the real tokens, for texts longer than the window of a local layer."""
+    backbone = base.backbone().eval()
+    if backbone.config.model_type == "modernbert":
+        monkeypatch.setattr(backbone.config, "local_attention", 12)
+    ids, mask, _ = packed_texts(base)
+    assert mask.shape[1] > 12
+    own_mask: Any = backbone._family._device_mask(backbone.lm, mask)
+    expected = backbone.hidden(ids, mask)
+    masked = backbone.lm.base_model(input_ids=ids, attention_mask=own_mask).last_hidden_state
+    real = mask.bool()
+    torch.testing.assert_close(masked[real], expected[real], rtol=1e-6, atol=1e-6)
+    assert masked.isfinite().all()
+    if backbone.config.model_type == "modernbert":
+        whole = backbone.lm.base_model(input_ids=ids, attention_mask=own_mask["full_attention"]).last_hidden_state
+        assert (whole[real] - expected[real]).abs().max() > 1e-3, "the window of the local layers counts"
 
 
 def test_the_lent_positions_are_those_of_the_tokens(base: Base) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +16,17 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.bert.modeling_bert import BertLayer
 
-from retrobench.core import computes_bf16
+from retrobench.core import computes_bf16, computes_int8
 from retrobench.model import backbones, internals, layers
 from retrobench.model.backbones import Backbone
 from retrobench.model.decoder import EnhancedDecoder
-from retrobench.model.internals import attention_of, has_bfloat16_linear, initialise
+from retrobench.model.internals import (
+    attention_of,
+    has_bfloat16_linear,
+    has_int8_product,
+    initialise,
+    int8_product,
+)
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.masking import Packed, pack
 
@@ -64,6 +70,7 @@ def test_the_pinned_versions_are_read_fast(family: Family) -> None:
     model = backbone.lm.base_model
     assert attention_of(model) == "sdpa"
     assert has_bfloat16_linear() or not computes_bf16()
+    assert has_int8_product(384) or not computes_int8()
     with first_token_only(model) as is_taken:
         assert is_taken
     with bfloat16_layers(model) as is_taken:
@@ -262,3 +269,68 @@ def test_without_the_familys_first_weights_those_of_bert_are_drawn(family: Famil
     assert len(weights) == 17
     for name, weight in weights.items():
         assert torch.equal(weight, bert_weights[name]), name
+
+
+# Products of int8 matrices
+
+
+def draw_int8(rows: int, width: int) -> Tensor:
+    return torch.randint(-127, 128, (rows, width), dtype=torch.int8)
+
+
+def assert_exact(rows: int, documents: int, width: int) -> None:
+    first, second = draw_int8(rows, width), draw_int8(documents, width)
+    product = torch.empty(rows, documents, dtype=torch.int32)
+    int8_product(first, second, product)
+    assert torch.equal(product, first.int() @ second.int().T)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 31, 32, 33, 64, 100, 384, 1000])
+def test_int8_products_are_exact(width: int) -> None:
+    """Torch's own product of vectors of width 1 is wrong in 2.13, and is not taken."""
+    for rows in (1, 2, 13, 64, 200):
+        for documents in (1, 5, 32, 1001):
+            assert_exact(rows, documents, width)
+
+
+@pytest.fixture
+def int8_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Let the product be tried again, and afterwards once more, on a processor that computes it fast."""
+    monkeypatch.setattr(internals, "computes_int8", lambda: True)
+    has_int8_product.cache_clear()
+    yield monkeypatch
+    has_int8_product.cache_clear()
+
+
+def no_int8(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(torch, "_int_mm")
+
+
+def without_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "_int_mm", lambda first, second: first.int() @ second.int())
+
+
+def overflowing(patch: pytest.MonkeyPatch) -> None:
+    """Add in 16 bits, as processors without VNNI do."""
+
+    def product(first: Tensor, second: Tensor, out: Tensor) -> None:
+        exact = first.int() @ second.int()
+        out.copy_(exact.clamp(-(2**15), 2**15 - 1))
+
+    patch.setattr(torch, "_int_mm", product)
+
+
+@pytest.mark.parametrize("spoil", [no_int8, without_out, overflowing])
+def test_an_int8_product_that_is_missing_or_wrong_is_not_taken(
+    spoil: Callable[[pytest.MonkeyPatch], None], int8_anew: pytest.MonkeyPatch
+) -> None:
+    spoil(int8_anew)
+    assert not has_int8_product(384)
+    assert_exact(20, 30, 384)
+
+
+def test_a_processor_without_int8_products_does_not_take_torchs(int8_anew: pytest.MonkeyPatch) -> None:
+    int8_anew.setattr(internals, "computes_int8", lambda: False)
+    int8_anew.delattr(torch, "_int_mm")
+    assert not has_int8_product(384)
+    assert_exact(20, 30, 384)

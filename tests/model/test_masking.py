@@ -23,6 +23,7 @@ from torch import Tensor
 from retrobench import Passage
 from retrobench.model.masking import (
     _fill,
+    _most_rounds,
     _word_sizes,
     _word_sizes_by_search,
     decoder_visibility,
@@ -31,6 +32,7 @@ from retrobench.model.masking import (
     whole_word_mask,
 )
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 WORD_SIZES = [1, 1, 2, 3, 5, 9]  # in pieces; words of one piece are the most common
 
 
@@ -172,6 +174,31 @@ def test_words_are_taken_whole_and_skipped_if_they_overflow(ratio: float) -> Non
             assert_filled(mask, words[row], sizes, budget)
 
 
+def sizes_of_most_rounds(longest: int) -> list[int]:
+    """Return sizes of words of which each round takes one piece, up to the next word."""
+    sizes = [1]
+    for size in range(longest, 1, -1):
+        sizes += [size, 1]
+    return sizes
+
+
+def test_a_text_of_most_rounds_has_no_spare_token() -> None:
+    for longest in range(2, 24):
+        tokens = sum(sizes_of_most_rounds(longest))
+        assert _most_rounds(tokens) == longest
+        assert _most_rounds(tokens - 1) == longest - 1
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_long_words_fill_the_budget(device: str) -> None:
+    for longest in range(2, 24):
+        sizes = torch.tensor([sizes_of_most_rounds(longest)], dtype=torch.int32, device=device)
+        padded = torch.nn.functional.pad(sizes, (0, int(sizes.sum()) - sizes.shape[1]))
+        room = torch.tensor([[longest]], dtype=torch.int32, device=device)
+        filled = _fill(padded, room)
+        assert int((padded * filled).sum()) == longest
+
+
 def test_filling_goes_through_the_words_in_order() -> None:
     """Compare the vectorised filling with a loop over the words, also where it takes many rounds."""
     drawn = random.Random(1)
@@ -203,17 +230,19 @@ def test_the_decoders_masks_fill_as_the_encoders_do(ratio: float) -> None:
         assert of_words.diagonal(1).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@NEEDS_GPU
 def test_a_gpu_fills_as_a_cpu_does() -> None:
-    """Draw words of up to 9 pieces, for which the fixed number of rounds on a GPU must be enough."""
+    """Draw words of up to 9 pieces; a GPU draws another sample of the same distribution."""
     sizes = random.Random(2).choices(WORD_SIZES, k=40)
     words, lengths = words_of_sizes([sizes])
     gpu_words, gpu_lengths = words.cuda(), lengths.cuda()
-    cpu = whole_word_mask(words, lengths, 0.3, copies=4000)[0].sum(1)
-    gpu = whole_word_mask(gpu_words, gpu_lengths, 0.3, copies=4000)[0].sum(1)
-    assert gpu.max() <= mask_budget(int(lengths), 0.3)
-    gpu_mean = gpu.double().mean().item()
-    assert agrees(cpu, gpu_mean, len(gpu))
+    cpu = whole_word_mask(words, lengths, 0.3, copies=4000)[0]  # [4000, L]
+    gpu = whole_word_mask(gpu_words, gpu_lengths, 0.3, copies=4000)[0].cpu()
+    assert gpu.sum(1).max() <= mask_budget(int(lengths), 0.3)
+    begins_word = words[0].diff(prepend=torch.tensor([-1])) > 0
+    cpu_words = (cpu & begins_word).sum(1)
+    gpu_words_mean = (gpu & begins_word).sum(1).double().mean().item()
+    assert agrees(cpu_words, gpu_words_mean, len(gpu))
     visible = decoder_visibility(gpu_words, gpu_lengths, 0.5, 256)[0]
     assert not visible.diagonal().any()
     assert visible[1:, 0].all()

@@ -15,7 +15,7 @@ from transformers import BertForMaskedLM, BertTokenizer
 
 from retrobench import Passage, Step, Vocabulary
 from retrobench.data.tokens import vocabulary
-from retrobench.model.backbones import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining
 from retrobench_bow_mae import BowPrediction
 from retrobench_dupmae import DupMAE
 from retrobench_retromae import RetroMAE

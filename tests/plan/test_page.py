@@ -90,8 +90,20 @@ def test_processes_that_cannot_share_the_recipe() -> None:
 def test_a_v100_has_no_bf16() -> None:
     overrides = ("pretrain.precision=bf16", "adapt.precision=bf16", "finetune.precision=bf16")
     text = plan_text("msmarco", "v100", overrides=overrides)
-    assert "--set pretrain.precision=fp32 --set adapt.precision=fp32 --set finetune.precision=fp32" in text
-    assert "15.7 TFLOP/s (fp32, data sheet)" in text
+    assert "--set pretrain.precision=fp16 --set adapt.precision=fp16 --set finetune.precision=fp16" in text
+    assert "125 TFLOP/s (fp16, data sheet)" in text
+
+
+def test_a_processor_computes_no_fp16() -> None:
+    track = reading.read_track(folders.locate("msmarco"), "msmarco", ["finetune.precision=fp16"])
+    needs = plan_needs("msmarco")
+    changes = list(advice.suggest_changes(needs, track, replace(BOX, gpu=False), gpus=1))
+    assert "--set finetune.precision=bf16" in changes[0]
+    changes = list(advice.suggest_changes(needs, track, replace(BOX, gpu=False, bf16=False), gpus=1))
+    assert "--set finetune.precision=fp32" in changes[0]
+    assert not any(
+        "precision" in change for change in advice.suggest_changes(needs, track, replace(BOX, gpu=True), gpus=1)
+    )
 
 
 def test_a_small_track_needs_no_change_and_no_download(tmp_path: Path) -> None:

@@ -43,7 +43,6 @@ def install_with_torch() -> None:
     """Bring the device into this process when it imports torch, and a step's rule when it imports the training loop."""
     around_import("torch", _install, before=_load_library)
     around_import("retrobench.training.loop", pretend_steps.watch)
-    around_import("transformers.models.modernbert.modeling_modernbert", pretend_steps.allow)
 
 
 def _load_library() -> None:

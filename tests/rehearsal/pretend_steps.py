@@ -3,7 +3,6 @@ No optimizer step waits for the device or sorts on it.
 
 * strict        a context in which a wait raises, and so does a scatter that sorts
 * watch         make every step of the training loop strict
-* allow         except ModernBERT's masks, as the loop's docstring announces
 * wait          raise in a strict context, for the functions of Python's that wait
 """
 
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["allow", "strict", "wait", "watch"]
+__all__ = ["strict", "wait", "watch"]
 
 _is_strict = False
 
@@ -47,10 +46,3 @@ def strict(forbidden: bool = True) -> Iterator[None]:
 def watch(loop_module: Any) -> None:
     """Make every step of the training loop strict. `loop_module` is `retrobench.training.loop`."""
     loop_module.Loop.step = strict()(loop_module.Loop.step)
-
-
-def allow(modernbert_module: Any) -> None:
-    """Let ModernBERT wait as it makes its masks: it looks for padding. `modernbert_module` holds its model."""
-    for name in ("create_bidirectional_mask", "create_bidirectional_sliding_window_mask"):
-        make_mask = getattr(modernbert_module, name)
-        setattr(modernbert_module, name, strict(False)(make_mask))

@@ -50,5 +50,7 @@ LEFT_OUT = {
     ),
     "tests/retrieval/test_encoder_settings.py::test_settings_are_those_of_the_files": _ON_CPU,
     "tests/retrieval/test_encoder_settings.py::*a CPU is thousands of times slower*": _ON_CPU,
+    "tests/training/test_precision.py::test_a_run_in_fp16_without_a_gpu_stops_before_any_work": _ON_CPU,
+    "tests/training/test_compiling.py::*": "it compiles on the CPU, with the masks of a GPU",
     "tests/test_pipeline.py::test_a_row_names_its_origin_and_costs": "a tiny model takes 4 MB of a GPU's memory",
 }

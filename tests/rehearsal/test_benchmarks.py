@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retrobench.bench import BENCHMARKS, feeds
-from retrobench.bench.frame import Setting
+from retrobench.bench.setting import Setting
 from retrobench.bench.worker import load
 
 # `scale` holds the host's memory against a limit, and the pretend device lives in it.

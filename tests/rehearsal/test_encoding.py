@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.models.bert import modeling_bert
 from transformers.models.roberta import modeling_roberta
 
+from retrobench.config import ResolvedPrecision
 from retrobench.model import Encoder
 from retrobench.retrieval import embedding
 from retrobench.retrieval.tokenised import write_vectors
@@ -50,9 +51,9 @@ def encoder(base: Base, representation: str) -> Encoder:
     return Encoder(base.backbone(), representation, SIZES).eval()
 
 
-def write(base: Base, model: Encoder, folder: Path, kind: Kind, halved: bool = False) -> Vectors:
+def write(base: Base, model: Encoder, folder: Path, kind: Kind, precision: ResolvedPrecision = "fp32") -> Vectors:
     folder.mkdir()
-    write_vectors(folder, model, base.vocabulary, base.texts, kind=kind, max_length=MAX_LENGTH, halved=halved)
+    write_vectors(folder, model, base.vocabulary, base.texts, kind=kind, max_length=MAX_LENGTH, precision=precision)
     return Vectors.open(folder)
 
 
@@ -85,12 +86,12 @@ def test_vectors_are_those_of_the_cpu(
         np.testing.assert_allclose(written_out(on_device), written_out(on_cpu), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_no_batch_of_passages_waits(
-    representation: str, halved: bool, base: Base, tmp_path: Path, strict_windows: None
+    representation: str, precision: ResolvedPrecision, base: Base, tmp_path: Path, strict_windows: None
 ) -> None:
-    vectors = write(base, encoder(base, representation), tmp_path / "vectors", "passage", halved)
+    vectors = write(base, encoder(base, representation), tmp_path / "vectors", "passage", precision)
     assert len(vectors) == len(base.texts)
 
 

@@ -17,8 +17,9 @@ import pytest
 import tiny
 import torch
 from processes import launch
+from torch.nn.attention import SDPBackend
 
-from retrobench.config.track import Representations
+from retrobench.config import Attention, Representations, ResolvedPrecision
 from retrobench.core import bar
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
 from retrobench.model.encoder import Embeddings, Encoder
@@ -169,10 +170,14 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(usual_threads)
 
 
-@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["query", "passage"])
 def test_threads_change_no_bit(
-    kind: Literal["query", "passage"], halved: bool, root: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+    kind: Literal["query", "passage"],
+    precision: ResolvedPrecision,
+    root: Path,
+    two_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One thread computes a batch, so its bits do not depend on the other batches under way."""
     monkeypatch.setitem(embedding.TOKENS, "cpu", 128)
@@ -192,7 +197,7 @@ def test_threads_change_no_bit(
         torch.set_num_threads(threads)
         folder = root / name
         folder.mkdir()
-        write_vectors(folder, model, vocabulary, source, kind=kind, max_length=40, halved=halved)
+        write_vectors(folder, model, vocabulary, source, kind=kind, max_length=40, precision=precision)
         assert torch.get_num_threads() == threads
         assert settings_seen == {1}
     assert get_ident() in threads_seen
@@ -235,3 +240,48 @@ def test_a_gpu_stands_in_the_key_of_embeddings(monkeypatch: pytest.MonkeyPatch) 
     assert embedding.recipe() == {"windows": 8192, "revision": embedding.REVISION}
     monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cuda", 1))
     assert embedding.recipe()["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("choice", "enabled", "first"),
+    [
+        ("auto", {"flash", "mem_efficient", "math"}, SDPBackend.FLASH_ATTENTION),
+        ("cudnn", {"cudnn", "flash", "mem_efficient", "math"}, SDPBackend.CUDNN_ATTENTION),
+        ("efficient", {"mem_efficient", "math"}, SDPBackend.EFFICIENT_ATTENTION),
+        ("math", {"math"}, SDPBackend.MATH),
+    ],
+)
+def test_kernels_of_attention_are_chosen_on_a_gpu(choice: Attention, enabled: set[str], first: SDPBackend) -> None:
+    before = enabled_kernels()
+    with embedding.attention_kernels(torch.device("cpu"), choice):
+        assert enabled_kernels() == before
+    with embedding.attention_kernels(torch.device("cuda"), choice):
+        assert enabled_kernels() == enabled
+        assert torch._C._get_sdp_priority_order()[0] == first.value
+    assert enabled_kernels() == before
+
+
+def enabled_kernels() -> set[str]:
+    """Return the names of the kernels of attention that torch may use on a GPU."""
+    names = ("cudnn", "flash", "mem_efficient", "math")
+    return {name for name in names if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()}
+
+
+def test_a_gpus_kernel_of_attention_stands_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cpu"))
+    on_cpu = embedding.recipe("cudnn")
+    assert on_cpu == embedding.recipe() == {"windows": 8192, "revision": 2}
+    monkeypatch.setattr(embedding, "choose_device", lambda: torch.device("cuda"))
+    assert embedding.recipe("cudnn") == {**on_cpu, "device": "cuda", "attention": "cudnn"}
+
+
+def test_a_kernel_of_attention_changes_no_bit_on_a_processor(root: Path) -> None:
+    model, vocabulary = encoder(root / "base")
+    source = TokenisedTexts.open(root / "texts")
+    for name, attention in CHOICES.items():
+        (root / name).mkdir()
+        write_vectors(root / name, model, vocabulary, source, kind="passage", max_length=40, attention=attention)
+    assert contents(root / "automatic") == contents(root / "by cuDNN") == contents(root / "by hand")
+
+
+CHOICES: dict[str, Attention] = {"automatic": "auto", "by cuDNN": "cudnn", "by hand": "math"}

@@ -19,8 +19,8 @@ WORDS = 40
 PLANS = {
     "default": Plan(),
     "32 bits": Plan(first="fp32"),
-    "16 bits": Plan(first="bf16"),
-    "16 bits, small blocks": Plan(queries=3, documents=7, first="bf16"),
+    "rounded": Plan(first="rounded"),
+    "rounded, small blocks": Plan(queries=3, documents=7, first="rounded"),
     "32 bits, one by one": Plan(queries=1, documents=1, first="fp32"),
     "torch": Plan(device="cpu"),
     "torch, 32 bits": Plan(first="fp32", device="cpu"),
@@ -167,7 +167,7 @@ def test_vectors_stored_in_16_bits_are_scored_as_their_32_bit_numbers(stored: st
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_more_equal_scores_than_room(plan: Plan) -> None:
-    """3,000 candidates that the first pass cannot tell apart are settled as they come: there is room for 1,024."""
+    """3,000 candidates that the first pass cannot tell apart are settled as they come: there is room for 1,536."""
     if plan.documents == 1:
         plan = Plan(first="fp32", documents=50)
     draw = np.random.default_rng(6)
@@ -188,7 +188,7 @@ def test_the_worst_order_of_documents() -> None:
     queries = ones(2, 4)
     tie_ranks = in_row_order(20_000)
     last_thirty = list(range(19_999, 19_969, -1))
-    for plan in (Plan(first="bf16"), Plan(first="fp32"), Plan(device="cpu", documents=512)):
+    for plan in (Plan(first="rounded"), Plan(first="fp32"), Plan(device="cpu", documents=512)):
         best = search_all(queries, documents, 30, tie_ranks, 1.0, plan)
         assert best.rows.tolist() == [last_thirty, last_thirty]
 
@@ -203,7 +203,7 @@ def test_threads_change_nothing(threads: int) -> None:
     usual_threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        best = search_all(queries, documents, 50, tie_ranks, 1.0, Plan(first="bf16"))
+        best = search_all(queries, documents, 50, tie_ranks, 1.0, Plan(first="rounded"))
     finally:
         torch.set_num_threads(usual_threads)
     scores = oracle(queries, documents, 1.0)

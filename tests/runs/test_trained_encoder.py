@@ -22,6 +22,7 @@ from retrobench.runs import Choices, evaluate
 from retrobench.runs.sweep import Request, sweep
 from retrobench.scoring import score_hits
 from retrobench.scoring.ranking import Ranking
+from retrobench.store import read_settings
 
 REPRESENTATIONS = ("cls", "mean", "terms", "cls+terms")
 MEASURES = ("MRR@10", "nDCG@10", "Recall@100", "MAP")
@@ -161,7 +162,7 @@ def equal(encoder: Any, first: Any, second: Any) -> bool:
         (Choices(pooling="mean"), r"^--pooling is mean, and .* read by cls\+terms and compared by dot\."),
         (Choices(similarity="cos"), r"^--similarity is cos, and "),
         (Choices(query_prefix="q: "), r"was trained without prefixes"),
-        (Choices(dtype="float16"), r"^--dtype is float16, and .* bfloat16 or float32"),
+        (Choices(dtype="float16"), r"^--dtype is float16, .* Take bfloat16 or float32"),
     ],
 )
 def test_choices_of_another_encoder_are_refused(
@@ -170,6 +171,17 @@ def test_choices_of_another_encoder_are_refused(
     with pytest.raises(RetrobenchError, match=message):
         evaluate(str(trained.folder("cls+terms")), [trained.dataset], MEASURES, choices, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_in_fp16_needs_another_dtype_without_a_gpu(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained.folder("cls")
+    settings = {**read_settings(folder), "precision": "fp16"}  # as on a GPU without bf16
+    monkeypatch.setattr("retrobench.retrieval.trained.read_settings", lambda folder: settings)
+    with pytest.raises(RetrobenchError, match=r"scored in fp16, .* Take --dtype float32, or a machine with a GPU"):
+        load_encoder(folder)
+    assert load_encoder(folder, dtype="float32").precision == "fp32"
 
 
 def test_a_base_is_no_trained_encoder(trained: Trained) -> None:

@@ -19,7 +19,6 @@ from bases import MAX_LENGTH, Base, make
 from batches import shard_of
 from random_encoders import REPRESENTATIONS, SIZES
 from torch import Tensor, nn
-from transformers.models.modernbert import modeling_modernbert
 
 from retrobench.config import Distil, Reading, configure_objective, discover
 from retrobench.data import Dataset
@@ -55,12 +54,10 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 @pytest.fixture(autouse=True)
-def without_autocast_and_modernberts_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autocast knows no such device. ModernBERT's mask waits, as the training loop's docstring says."""
+def without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast knows no such device."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     monkeypatch.setattr(torch, "autocast", lambda *options, **named_options: nullcontext())
-    for name in ("create_bidirectional_mask", "create_bidirectional_sliding_window_mask"):
-        monkeypatch.setattr(modeling_modernbert, name, lambda **arguments: None)
 
 
 def on_meta(batch: Any) -> Any:

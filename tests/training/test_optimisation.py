@@ -18,7 +18,6 @@ from retrobench.config.track import Optimisation
 from retrobench.errors import DivergedError
 from retrobench.training.batches import Batches
 from retrobench.training.loop import train
-from retrobench.training.machine import resolve_precision
 
 
 def test_rates_by_hand() -> None:
@@ -138,9 +137,3 @@ def test_divergence_before_any_checkpoint_says_so(tmp_path: Path) -> None:
     infinite = LeastSquares(lambda error, progress: error * math.inf)
     with pytest.raises(DivergedError, match=r"step 0 is not finite .* no checkpoint was written yet"):
         fit(infinite, tmp_path)
-
-
-def test_the_requested_precision_is_used() -> None:
-    assert resolve_precision("fp32") == "fp32"
-    assert resolve_precision("bf16") == "bf16"
-    assert resolve_precision("auto") in ("fp32", "bf16")

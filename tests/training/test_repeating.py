@@ -19,7 +19,7 @@ from trainings import LeastSquares, checkpoint_names, fit
 
 from retrobench.core import files
 from retrobench.errors import RetrobenchError
-from retrobench.training import Batches, resolve_precision
+from retrobench.training import Batches
 
 
 def test_an_operation_that_does_not_repeat_is_named(tmp_path: Path) -> None:
@@ -39,13 +39,6 @@ def test_an_unrelated_error_in_a_step_is_not_changed(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="size of tensor"):
         fit(LeastSquares(add_unequal_sizes), tmp_path)
-
-
-def test_a_gpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert resolve_precision("auto") == "fp32"
-    assert resolve_precision("bf16") == "bf16"
 
 
 def test_a_checkpoint_is_on_the_disk_before_the_earlier_one_goes(

@@ -59,7 +59,7 @@ class SentenceDecoder:
         norm: nn.Module = nn.Identity()
         if self.causal:
             norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        return Pretraining(backbone, self.step, decoder=layer, norm=norm)
+        return Pretraining(backbone, self.step, fresh={"decoder": layer, "norm": norm})
 
     def step(
         self,

@@ -9,13 +9,14 @@ from functools import partial
 
 import torch
 
-from retrobench.bench.frame import Floor, Setting
+from retrobench.bench.frame import Floor, half_precision
+from retrobench.bench.setting import Setting
 
 __all__ = ["Ceilings", "measure_ceilings"]
 
 WARMUPS = 2
 ROUNDS = 5
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def measure_ceilings(setting: Setting) -> Ceilings:
     """Measure the ceilings, in about a second; a smoke run takes no time, and its shares mean nothing."""
     size = setting.choose(smoke=64, cpu=2048, cuda=8192)
     numbers = setting.choose(smoke=2**10, cpu=2**26, cuda=2**28)
-    flops = {}
-    for precision, dtype in DTYPES.items():
+    flops: dict[str, float] = {}
+    for precision in ("fp32", half_precision()):
+        dtype = DTYPES[precision]
         # Not zeros, which a processor multiplies faster.
         first = torch.randn(size, size, device=setting.device).to(dtype)
         second = torch.randn(size, size, device=setting.device).to(dtype)

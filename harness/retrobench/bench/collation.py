@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from retrobench.bench.feeds import convert_batch
-from retrobench.bench.frame import Case, Setting, Timed, UnequalError, require
+from retrobench.bench.frame import Case, Timed, UnequalError, require
 from retrobench.bench.loops import pretraining_steps, repeat_batches
 from retrobench.bench.methods import ENHANCED, Method
 from retrobench.bench.models import Workload, default_scale, installed_objective
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.collators import UNLABELLED
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_passages
 from retrobench.model import decoder_visibility
 from retrobench.objective import Passage

@@ -1,4 +1,10 @@
-"""A contrastive step beside the padded step of retrieval toolkits: 64 queries, 16 passages each, all of them shared."""
+"""
+A contrastive step beside the padded step of retrieval toolkits: 64 queries, 16 passages each, all of them shared.
+
+* cases         our step beside the padded step
+* compare_steps check that both compute equal losses and gradients, on one device or on two
+* our_steps     steps of our loop on small batches
+"""
 
 from __future__ import annotations
 
@@ -15,17 +21,18 @@ from torch.nn import functional as F
 from retrobench.bench.frame import (
     Case,
     Floor,
-    Setting,
     StepResult,
     Tolerances,
     compute_gradients,
+    loss_scale,
     require_equal_steps,
 )
 from retrobench.bench.loops import Steps
 from retrobench.bench.models import BASE, Scale, make_backbone, make_encoder
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
-from retrobench.config import Finetune, Reading
-from retrobench.model import Embeddings, pack
+from retrobench.config import Finetune, Reading, ResolvedPrecision
+from retrobench.model import Embeddings, autocast, pack
 from retrobench.objective import Passage
 from retrobench.plan import arithmetic
 from retrobench.training import (
@@ -40,7 +47,7 @@ from retrobench.training import (
     resolve_precision,
 )
 
-__all__ = ["cases"]
+__all__ = ["cases", "compare_steps", "our_steps"]
 
 QUERY = 32  # tokens of the longest query, as in the papers' recipes
 PASSAGE = 144  # tokens of the longest passage
@@ -115,10 +122,10 @@ def _make_round(queries: int, negatives: int) -> ContrastiveBatches:
 class _PaddedStep:
     """The step of toolkits: a forward of all queries and a forward of all passages, padded to the longest text."""
 
-    def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str, halved: bool) -> None:
+    def __init__(self, round_: ContrastiveBatches, sizes: Scale, device: str, precision: ResolvedPrecision) -> None:
         self.round = round_
         self.device = device
-        self.halved = halved
+        self.precision = precision
         self.encoder = make_encoder(make_backbone(sizes, device)).train()
         self.optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=1e-5)
         self.number = 0
@@ -133,7 +140,7 @@ class _PaddedStep:
         passages = [examples.documents[row] for row in (*rows, *negatives)]
         query_vectors = self._embed(queries, QUERY)
         passage_vectors = self._embed(passages, PASSAGE)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
+        with autocast(self.device, self.precision):
             scores = query_vectors @ passage_vectors.T
         positives = torch.arange(len(rows), device=scores.device)
         return F.cross_entropy(scores.float(), positives), len(passages)
@@ -142,7 +149,7 @@ class _PaddedStep:
         packed = pack(texts, VOCABULARY, longest)
         input_ids = packed.input_ids.to(self.device)
         attention_mask = packed.attention_mask.to(self.device)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.halved):
+        with autocast(self.device, self.precision):
             vectors: Embeddings = self.encoder(input_ids, attention_mask)
         assert vectors.dense is not None
         return vectors.dense
@@ -182,36 +189,44 @@ class _OurStep:
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield our step beside the padded step, in the toolkits' default precision and in ours."""
     sizes = setting.choose(smoke=SMALL, cpu=CPU, cuda=BASE)
-    check = cache(partial(_compare_steps, sizes, setting.device))
+    check = cache(partial(compare_steps, setting.device, setting.device, sizes))
     queries, negatives = QUERIES, NEGATIVES
     if setting.smoke:
         queries, negatives = CHECKED_QUERIES, CHECKED_NEGATIVES
     round_ = _make_round(queries, negatives)
-    yield _case(setting, sizes, round_, setting.cuda, check)
-    if setting.cuda or resolve_precision("auto") == "fp32":
+    half = resolve_precision("auto")
+    peer_precision = half if setting.cuda else "fp32"
+    yield _case(setting, sizes, round_, peer_precision, check)
+    if setting.cuda or half == "fp32":
         return
     quarter_round = _make_round(queries // 4, negatives)
-    case = _case(setting, sizes, quarter_round, True, check)
+    case = _case(setting, sizes, quarter_round, half, check)
     yield replace(case, name=f"{case.name} in bf16 on both sides", memory=False, warmups=1)
 
 
-def _case(setting: Setting, sizes: Scale, round_: ContrastiveBatches, halved: bool, check: Callable[[], str]) -> Case:
-    """Return a case; with `halved` the peer computes in bf16 too."""
+def _case(
+    setting: Setting,
+    sizes: Scale,
+    round_: ContrastiveBatches,
+    peer_precision: ResolvedPrecision,
+    check: Callable[[], str],
+) -> Case:
+    """Return a case, in which the peer computes in a precision of its own."""
     queries = len(round_.rows) // BATCHES
     precision = resolve_precision("auto")
-    peer_precision = "bf16 autocast" if halved else "fp32"
+    peer_arithmetic = "fp32" if peer_precision == "fp32" else f"{peer_precision} autocast"
     flops = _flops(round_, sizes)
     return Case(
         name=f"{queries} x {1 + round_.negatives}",
         unit="passages/s",
         ours=_OurStep(round_, sizes, setting.device),
-        peer=_PaddedStep(round_, sizes, setting.device, halved),
+        peer=_PaddedStep(round_, sizes, setting.device, peer_precision),
         peer_name="padded step",
         check=check,
         floor=Floor(flops, precision=precision),
         rounds=7 if setting.cuda else 3,  # on a processor a round takes many seconds
         warmups=0,  # the round that memory is taken in warms up
-        note=f"layers {sizes.layers}, width {sizes.hidden}; ours in {precision}, the peer in {peer_precision}",
+        note=f"layers {sizes.layers}, width {sizes.hidden}; ours in {precision}, the peer in {peer_arithmetic}",
     )
 
 
@@ -233,13 +248,22 @@ def _training_flops(lengths: np.ndarray, sizes: Scale) -> float:
     return flops
 
 
-def _compare_steps(sizes: Scale, device: str) -> str:
-    """UnequalError unless both sides compute equal losses and gradients, without dropout."""
+def our_steps(device: str) -> Steps:
+    """Return steps of our loop on small batches."""
+    round_ = _make_round(CHECKED_QUERIES, CHECKED_NEGATIVES)
+    return _OurStep(round_, SMALL, device).steps
+
+
+def compare_steps(device: str, peer_device: str, sizes: Scale = SMALL) -> str:
+    """Compare our step on a device with the padded step on the peer's, both without dropout.
+
+    Returns the differences; UnequalError where losses or gradients differ.
+    """
     # Large weights tell texts apart: as models are initialised all vectors are alike, and gradients cancel out.
     sizes = replace(sizes, dropout=0.0, spread=0.2)
     round_ = _make_round(CHECKED_QUERIES, CHECKED_NEGATIVES)
     rows = np.arange(CHECKED_QUERIES)
-    padded = _PaddedStep(round_, sizes, device, halved=False)
+    padded = _PaddedStep(round_, sizes, peer_device, "fp32")
     loss, _ = padded.loss(rows)
     peer = StepResult(loss, compute_gradients(padded.encoder, loss))
     encoder = make_encoder(make_backbone(sizes, device))
@@ -249,9 +273,12 @@ def _compare_steps(sizes: Scale, device: str) -> str:
     batch = map_tensors(batch, lambda tensor: tensor.to(device))
     shard = Shard(rows, 0, batch, tokens=0.0)
 
-    def ours(halved: bool) -> StepResult:
-        with torch.autocast(device, torch.bfloat16, enabled=halved):
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        with autocast(device, precision):
             loss = model(0.0, [shard]).losses["contrastive"]
-        return StepResult(loss, compute_gradients(model.encoder, loss))
+        scale = loss_scale(precision)
+        gradients = compute_gradients(model.encoder, scale * loss)
+        on_peer_device = {name: gradient.to(peer_device) for name, gradient in gradients.items()}
+        return StepResult(loss, on_peer_device, scale)
 
     return require_equal_steps(ours, peer, ROUNDING)

@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrobench.bench.frame import (
-    Case,
-    Floor,
-    Setting,
-    StepResult,
-    compute_gradients,
-    require_equal_steps,
-)
+from retrobench.bench.frame import Case, Floor, StepResult, compute_gradients, loss_scale, require_equal_steps
 from retrobench.bench.models import Scale, default_scale, installed_objective, make_pretraining
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_passages
-from retrobench.model import Backbone, bag_loss, pooled_logits, token_loss
+from retrobench.config import ResolvedPrecision
+from retrobench.model import Backbone, autocast, bag_loss, pooled_logits, token_loss
 from retrobench.plan import arithmetic
 from retrobench.training import deterministic, resolve_precision
 
@@ -72,25 +67,26 @@ class _Inputs:
     hidden: Tensor  # [B, L, D]
     batch: dict[str, Tensor]
 
-    def step(self, head: Head, halved: bool) -> StepResult:
+    def step(self, head: Head, precision: ResolvedPrecision) -> StepResult:
         """Return the loss, and the gradients of hidden states and parameters."""
         hidden = self.hidden.detach().requires_grad_()
-        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=halved):
+        with autocast(hidden.device.type, precision):
             loss = head(self.backbone, hidden, self.batch)
-        gradients = compute_gradients(self.backbone, loss)
+        scale = loss_scale(precision)
+        gradients = compute_gradients(self.backbone, scale * loss)
         assert hidden.grad is not None
         gradients["hidden"] = hidden.grad
-        return StepResult(loss.detach(), gradients)
+        return StepResult(loss.detach(), gradients, scale)
 
-    def run(self, head: Head, halved: bool) -> float:
+    def run(self, head: Head, precision: ResolvedPrecision) -> float:
         """Take a step by deterministic algorithms; return its tokens."""
         with deterministic():
-            self.step(head, halved)
+            self.step(head, precision)
         texts, length, _ = self.hidden.shape
         return float(texts * length)
 
     def compare(self) -> str:
-        return require_equal_steps(partial(self.step, our_loss), self.step(dense_loss, False))
+        return require_equal_steps(partial(self.step, our_loss), self.step(dense_loss, "fp32"))
 
 
 def _make_inputs(sizes: Scale, device: str) -> _Inputs:
@@ -112,7 +108,6 @@ def cases(setting: Setting) -> Iterator[Case]:
         sizes = replace(sizes, batch=2 * sizes.batch)
     inputs = _make_inputs(sizes, setting.device)
     precision = resolve_precision("auto")
-    halved = precision == "bf16"
     # All logits once, and gradients of the masked tokens. A maximum's gradient costs a single vector product.
     masked = len(inputs.batch["masked_positions"]) / (sizes.batch * sizes.length)
     flops = (1 + 2 * masked) * arithmetic.head(sizes.shape)
@@ -120,8 +115,8 @@ def cases(setting: Setting) -> Iterator[Case]:
     case = Case(
         name="time",
         unit="tokens/s",
-        ours=partial(inputs.run, our_loss, halved),
-        peer=partial(inputs.run, dense_loss, halved),
+        ours=partial(inputs.run, our_loss, precision),
+        peer=partial(inputs.run, dense_loss, precision),
         peer_name="dense [B, L, V]",
         check=cache(inputs.compare),
         note=f"{sizes.hidden} wide, {sizes.batch_text} tokens; both in {precision}",

@@ -1,7 +1,6 @@
 """
 How a case is measured: its sides are compared, then timed in turn; their memory is taken in a round of its own.
 
-* Setting                   device and size of a run
 * Case, Floor               two sides that do equal work, the check that they do, and the least work there is
 * Timed                     returned by a side that measures its own time
 * measure                   run a case; returns a `Measured`
@@ -9,6 +8,8 @@ How a case is measured: its sides are compared, then timed in turn; their memory
 * require                   check facts by name
 * require_close             check that two numbers or tensors are close
 * compute_gradients         the gradients of a model, by parameter
+* half_precision            the half precision of this machine
+* loss_scale                the scale of losses for a backward pass
 * require_close_gradients   check that two sides have close gradients
 * require_equal_steps       check losses and gradients, in each precision that is timed
 """
@@ -16,7 +17,6 @@ How a case is measured: its sides are compared, then timed in turn; their memory
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from retrobench.bench.memory import measure_peak
+from retrobench.bench.setting import Setting
+from retrobench.config import ResolvedPrecision
 from retrobench.errors import RetrobenchError
 from retrobench.training import resolve_precision
 
@@ -32,12 +34,13 @@ __all__ = [
     "Case",
     "Floor",
     "Measured",
-    "Setting",
     "StepResult",
     "Timed",
     "Tolerances",
     "UnequalError",
     "compute_gradients",
+    "half_precision",
+    "loss_scale",
     "measure",
     "require",
     "require_close",
@@ -57,42 +60,12 @@ class UnequalError(RetrobenchError):
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The device to measure on, and whether only equality is checked, on small data."""
-
-    device: Literal["cpu", "cuda"]
-    smoke: bool = False
-
-    @property
-    def cuda(self) -> bool:
-        return self.device == "cuda"
-
-    def choose(self, *, smoke: _T, cpu: _T, cuda: _T) -> _T:
-        """Return the value for this setting; a smoke run has a single value for both devices."""
-        if self.smoke:
-            return smoke
-        if self.cuda:
-            return cuda
-        return cpu
-
-    def start(self) -> float:
-        """Return the time once the device has finished its work; the argument of `seconds`."""
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def seconds(self, start: float) -> float:
-        """Return the seconds from `start` until the device has finished its work."""
-        return self.start() - start
-
-
-@dataclass(frozen=True)
 class Floor:
     """The least that a unit of work needs: FLOPs of matrix products in a precision, bytes read and written."""
 
     flops: float = 0.0
     bytes: float = 0.0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: ResolvedPrecision = "bf16"
 
 
 class Timed(NamedTuple):
@@ -189,14 +162,14 @@ def measure(case: Case, setting: Setting, floor_seconds: Callable[[Floor], float
 
 def _time_in_turn(case: Case, sides: Mapping[str, Side], setting: Setting) -> dict[str, list[float]]:
     """Return the rate or the seconds of every round of each side."""
-    warmups, rounds = case.warmups, case.rounds
-    if setting.smoke:
-        warmups, rounds = 0, 1
+    warmups = 0 if setting.smoke else case.warmups
     for _ in range(warmups):
         for side in sides.values():
             side()
     values: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
+    for number in range(setting.count_rounds(case.rounds)):
+        if number and setting.is_over():
+            break
         for name, side in sides.items():
             timed = _time_round(side, setting)
             if case.kind == "seconds":
@@ -286,11 +259,22 @@ def compute_gradients(model: nn.Module, losses: Tensor) -> dict[str, Tensor]:
     return gradients
 
 
+def half_precision() -> ResolvedPrecision:
+    """Return the half precision of this machine: fp16 on a GPU without bf16."""
+    return "fp16" if resolve_precision("auto") == "fp16" else "bf16"
+
+
+def loss_scale(precision: ResolvedPrecision) -> float:
+    """Return the scale of losses for a backward pass; in fp16 without one, small gradients would be 0."""
+    return 1024.0 if precision == "fp16" else 1.0
+
+
 class StepResult(NamedTuple):
-    """Losses, and gradients by name."""
+    """Losses, and gradients of `scale` times the losses by name."""
 
     losses: Tensor
     gradients: Mapping[str, Tensor]
+    scale: float = 1.0
 
 
 class Tolerances(NamedTuple):
@@ -301,21 +285,24 @@ class Tolerances(NamedTuple):
 
 
 SUMMING = Tolerances(1e-5, 1e-4)  # only the order of sums may differ
-ROUNDING = Tolerances(2e-3, 0.05)  # bf16
+ROUNDING = Tolerances(2e-3, 0.05)  # bf16 and fp16
 
 
-def require_equal_steps(ours: Callable[[bool], StepResult], peer: StepResult, rounding: Tolerances = ROUNDING) -> str:
+def require_equal_steps(
+    ours: Callable[[ResolvedPrecision], StepResult], peer: StepResult, rounding: Tolerances = ROUNDING
+) -> str:
     """Compare losses and gradients of ours with the peer's in fp32, both without dropout.
 
-    `ours(halved)` returns them in fp32, or under autocast to bf16. In fp32 only the order of sums may differ. Training
-    in bf16 runs through other code, so it is compared too, within `rounding`.
+    `ours(precision)` returns them under autocast. In fp32 only the order of sums may differ. Training in half precision
+    runs through other code, so it is compared too, within `rounding`.
     """
     reports = []
-    for precision in dict.fromkeys(("fp32", resolve_precision("auto"))):
-        halved = precision == "bf16"
-        tolerances = rounding if halved else SUMMING
-        result = ours(halved)
+    precisions: tuple[ResolvedPrecision, ...] = ("fp32", resolve_precision("auto"))
+    for precision in dict.fromkeys(precisions):
+        tolerances = SUMMING if precision == "fp32" else rounding
+        result = ours(precision)
         losses_report = require_close(result.losses, peer.losses, tolerances.losses, "losses")
-        gradients_report = require_close_gradients(result.gradients, peer.gradients, tolerances.gradients)
+        gradients = {name: gradient / result.scale for name, gradient in result.gradients.items()}
+        gradients_report = require_close_gradients(gradients, peer.gradients, tolerances.gradients)
         reports.append(f"{precision} {losses_report}, {gradients_report}")
     return "; ".join(reports)

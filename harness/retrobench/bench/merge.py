@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from retrobench.bench.frame import Case, Setting, UnequalError
+from retrobench.bench.frame import Case, UnequalError
 from retrobench.bench.peers.heap import heap_merge
+from retrobench.bench.setting import Setting
 from retrobench.retrieval import merge
 
 __all__ = ["cases"]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from retrobench.bench.frame import Setting
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import InstalledObjective, Representations, discover, find_objective
 from retrobench.model import Backbone, Encoder, Pretraining

@@ -13,23 +13,26 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property, partial
+from itertools import count
 
 import numpy as np
 import torch
 
 from retrobench.bench.collation import collator_case, require_equal_batches
 from retrobench.bench.feeds import WORKERS, convert_batch
-from retrobench.bench.frame import Case, Setting, Timed
+from retrobench.bench.frame import Case, Timed
 from retrobench.bench.loops import FedSteps, Feeding
 from retrobench.bench.methods import BOW, ENHANCED, METHODS, MLM, Method
 from retrobench.bench.models import Scale, Workload, default_scale
 from retrobench.bench.pretraining import compare_steps
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY
 from retrobench.bench.verdict import Degenerations, by_arithmetic, published, verdict
 
 __all__ = ["SpeedTable", "cases"]
 
 ROUNDS_ALONE = 5
+WARMUPS_ALONE = 1
 FEEDINGS: tuple[Feeding, Feeding] = ("as released", "ours")
 
 
@@ -39,19 +42,28 @@ def cases(setting: Setting) -> Iterator[Case]:
     cpu = replace(smoke, batch=4, length=128)
     cuda = replace(smoke, batch=64, length=512)
     table = SpeedTable(setting.choose(smoke=smoke, cpu=cpu, cuda=cuda), setting)
+    if setting.released_feed:
+        yield from _released_cases(table)
+    alone = setting.choose(smoke=smoke, cpu=replace(cpu, batch=16), cuda=cuda)
+    yield _StepsAlone(ENHANCED, alone, table).case()
+    steps = _StepsAlone(BOW, alone, table)
+    case = steps.case()
+    if setting.released_feed:
+        case = replace(case, interpret=steps.report_with_verdict)
+    yield case
+
+
+def _released_cases(table: SpeedTable) -> Iterator[Case]:
+    """Yield the table's rows, and the collators alone."""
     for method in METHODS:
         yield table.case(method)
     texts, length = 64, 512
-    if setting.smoke:
+    if table.setting.smoke:
         texts, length = 8, 64
     for method in METHODS:
         case = collator_case(method, texts, length)
         name = f"collating for {method.name}, 64 x 512"
         yield replace(case, name=name, unit="s a batch", kind="seconds", rounds=3)
-    alone = setting.choose(smoke=smoke, cpu=replace(cpu, batch=16), cuda=cuda)
-    yield _StepsAlone(ENHANCED, alone, table).case()
-    steps = _StepsAlone(BOW, alone, table)
-    yield replace(steps.case(), interpret=steps.report_with_verdict)
 
 
 class SpeedTable:
@@ -60,7 +72,7 @@ class SpeedTable:
     def __init__(self, sizes: Scale, setting: Setting) -> None:
         self.sizes = sizes
         self.setting = setting
-        self.rounds = setting.choose(smoke=1, cpu=3, cuda=5)
+        self.rounds = setting.count_rounds(5 if setting.cuda else 3)
         self.work = Workload.of_full_texts(setting, sizes, batches=16)
         self.compare = cache(self._compare)
 
@@ -76,7 +88,10 @@ class SpeedTable:
             for side in sides.values():
                 side()
                 side.forget()
-        for _ in range(self.rounds):
+        for number in range(self.rounds):
+            if number and self.setting.is_over():
+                self.rounds = number
+                break
             for side in sides.values():
                 side()
         return sides
@@ -109,11 +124,11 @@ class SpeedTable:
 
     def _replay(self, method: Method, feeding: Feeding) -> Callable[[], Timed]:
         """Return a side that repeats the rates already measured, a round each."""
-        rounds = iter(range(self.rounds))
+        rounds = count()
 
         def replay() -> Timed:
             rates = self.sides[method.name, feeding].rates
-            return Timed(rates[next(rounds)], 1.0)
+            return Timed(rates[next(rounds) % len(rates)], 1.0)  # a deadline may have cut the rounds short
 
         return replay
 
@@ -189,6 +204,7 @@ class _StepsAlone:
             allowed=self.allowed,
             memory=False,
             rounds=ROUNDS_ALONE,
+            warmups=WARMUPS_ALONE,
             note=f"{self.sizes.model_text}, {self.sizes.batch_text}",
             interpret=self.report,
         )
@@ -200,8 +216,9 @@ class _StepsAlone:
 
     def report(self) -> str:
         """Return the slow-down of the timed rounds, warm-ups left out, and that by arithmetic."""
-        our_rates = np.array(self.ours.rates[-ROUNDS_ALONE:])
-        mlm_rates = np.array(self.mlm.rates[-ROUNDS_ALONE:])
+        warmups = 0 if self.table.setting.smoke else WARMUPS_ALONE
+        our_rates = np.array(self.ours.rates[warmups:])
+        mlm_rates = np.array(self.mlm.rates[warmups:])
         measured = 100 * _slow_down(our_rates / mlm_rates)
         expected = 100 * (1 - self.allowed)
         return f"{measured:.1f} % slower than pure MLM, {expected:.1f} % by arithmetic"

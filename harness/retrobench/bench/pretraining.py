@@ -18,20 +18,15 @@ import torch
 from torch import Tensor
 
 from retrobench.bench.feeds import Feed, convert_batch
-from retrobench.bench.frame import (
-    Case,
-    Floor,
-    Setting,
-    StepResult,
-    Timed,
-    compute_gradients,
-    require_equal_steps,
-)
+from retrobench.bench.frame import Case, Floor, StepResult, Timed, compute_gradients, loss_scale, require_equal_steps
 from retrobench.bench.loops import pretraining_steps, repeat_batches
 from retrobench.bench.methods import BOW, ENHANCED, Method
 from retrobench.bench.models import Workload, default_scale, make_pretraining
 from retrobench.bench.peers.steps import Trainer, copy_weights
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, count_tokens
+from retrobench.config import ResolvedPrecision
+from retrobench.model import autocast
 from retrobench.training import resolve_precision
 
 __all__ = ["bow_mae_cases", "compare_steps", "retromae_cases"]
@@ -72,7 +67,7 @@ def _case(method: Method, work: Workload, ahead: bool, check: Callable[[], str])
     precision = resolve_precision("auto")
     peer_precision, rounds = "fp32", 3
     if work.setting.cuda:
-        peer_precision, rounds = "bf16 autocast", 7
+        peer_precision, rounds = f"{precision} autocast", 7
     return Case(
         name=name,
         unit="real tokens/s",
@@ -110,7 +105,8 @@ def _released_side(method: Method, work: Workload, ahead: bool) -> Callable[[], 
     setting = work.setting
     ours = make_pretraining(method.objective(), work.sizes, setting.device)
     released = copy_weights(ours, method.loss)
-    trainer = Trainer(released, setting.cuda, method.reads_losses)
+    precision = resolve_precision("auto") if setting.cuda else "fp32"
+    trainer = Trainer(released, precision, method.reads_losses)
     feed = Feed(method.collator, work)
     batches: Iterator[dict[str, Tensor]] = feed
     if ahead:
@@ -141,16 +137,17 @@ def compare_steps(method: Method, work: Workload) -> str:
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     peer_losses = _stack(released(**batch))
 
-    def ours(halved: bool) -> StepResult:
-        with torch.autocast(device, torch.bfloat16, enabled=halved):
+    def ours(precision: ResolvedPrecision) -> StepResult:
+        with autocast(device, precision):
             step = model(0.0, **convert_batch(batch))
         losses = _stack(step.losses)
-        gradients = compute_gradients(model, losses)
+        scale = loss_scale(precision)
+        gradients = compute_gradients(model, scale * losses)
         released_gradients = {}
         for name, gradient in gradients.items():
             # The released model has no backbone around its language model.
             released_gradients[name.removeprefix("backbone.")] = gradient
-        return StepResult(losses, released_gradients)
+        return StepResult(losses, released_gradients, scale)
 
     peer_gradients = compute_gradients(released, peer_losses)
     return require_equal_steps(ours, StepResult(peer_losses, peer_gradients))

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from retrobench.bench import scale_search
-from retrobench.bench.frame import Case, Setting, UnequalError
+from retrobench.bench.frame import Case, UnequalError
 from retrobench.bench.memory import Watch
 from retrobench.bench.models import Scale, make_bert, make_encoder
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, write_untitled
 from retrobench.data import TokenisedTexts
 from retrobench.model import Backbone

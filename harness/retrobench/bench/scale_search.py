@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench.bench.frame import Case, Setting, UnequalError
+from retrobench.bench.frame import Case, UnequalError
 from retrobench.bench.memory import Watch
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import unit
 from retrobench.retrieval import Vectors, VectorSet, Writer, search
 from retrobench.scoring import ranking

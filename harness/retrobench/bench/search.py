@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.bench.frame import Case, Floor, Setting, UnequalError
+from retrobench.bench.frame import Case, Floor, UnequalError
+from retrobench.bench.setting import Setting
 from retrobench.bench.texts import unit
 from retrobench.retrieval import Engine, VectorSet, choose_engine, search
 

@@ -1,6 +1,6 @@
-"""One benchmark in a process of its own: `python -m retrobench.bench.worker LOCATION NAME DEVICE SMOKE`.
+"""One benchmark in a process of its own: `python -m retrobench.bench.worker LOCATION NAME SETTING`.
 
-LOCATION is `module:function` within this package. Every case is a line of JSON on standard output.
+LOCATION is `module:function` within this package, and SETTING is JSON. Every case is a line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 
 from retrobench.bench.ceilings import Ceilings, measure_ceilings
-from retrobench.bench.frame import Case, Floor, Measured, Setting, measure
+from retrobench.bench.frame import Case, Floor, Measured, measure
+from retrobench.bench.setting import Setting
 from retrobench.core import keep_freed_memory, provenance, quiet_transformers, retrobench_version, say
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import BenchmarkResult
@@ -55,17 +56,19 @@ class _Machine:
 
 def main(words: Sequence[str]) -> int:
     """Measure every case of a benchmark; return the exit code."""
-    location, name, device, smoke = words
+    location, name, setting_text = words
     quiet_transformers()
     if name in TRAIN:
         keep_freed_memory()
-    device_type = cast(Literal["cpu", "cuda"], device)
-    setting = Setting(device_type, smoke == "1")
+    setting = Setting(**json.loads(setting_text))
     if setting.smoke:
         torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than this small work takes
     machine = _Machine(setting)
     try:
         for case in load(location)(setting):
+            if setting.is_over():
+                print(json.dumps({"not_reached": case.name}), flush=True)
+                continue
             numbers = measure(case, setting, machine.seconds)
             say(_describe(case, numbers))
             result = _make_result(name, case, numbers, setting)

@@ -2,7 +2,7 @@
 The commands. Each parses, makes one call and prints, and imports heavy libraries only when it runs.
 
 * run           train and measure objectives under one track.
-* objectives    list the installed objectives and their faults.
+* objectives    list the installed objectives and their faults, or check one.
 * leaderboard   print the rows of a track.
 * verify        check rows against everything that they stand on.
 * show          print everything that a row stands on.
@@ -12,19 +12,22 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * reproduce     compare the papers' tables with rows.
 * plan          print the needs of a track.
 * bench         measure speed and memory beside peers.
+* accept        check a device, and measure it.
 * data          list, prefetch and check datasets.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from retrobench.cli.data_commands import data
 from retrobench.cli.groups import Grouped
+from retrobench.cli.objective_commands import objectives
 from retrobench.cli.options import (
-    Against,
+    AcceptLeaderboard,
     AllowOverlap,
     AsJson,
     BaselineName,
@@ -35,6 +38,7 @@ from retrobench.cli.options import (
     ClaimedTable,
     Conflicts,
     Datasets,
+    Deadline,
     Device,
     Dtype,
     Format,
@@ -48,9 +52,9 @@ from retrobench.cli.options import (
     Length,
     Level,
     Measures,
+    Minutes,
     Model,
     Objectives,
-    OneId,
     OneJson,
     OurBaseline,
     OurRun,
@@ -62,6 +66,7 @@ from retrobench.cli.options import (
     Prefix,
     Qrels,
     ResultFile,
+    Rounds,
     RowsFile,
     Run,
     Seeds,
@@ -78,19 +83,10 @@ from retrobench.cli.options import (
     Track,
     Verified,
 )
-from retrobench.core import Column, Table, processes
+from retrobench.cli.process import prepare, show_result
 from retrobench.errors import RetrobenchError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
-    from retrobench.config import InstalledObjective
-
 __all__ = ["main"]
-
-LISTED_FIELDS = ("name", "distribution", "version", "paper", "status", "reason")  # of an installed objective
 
 # Rich takes half of the time limit of --help.
 app = typer.Typer(
@@ -101,7 +97,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(no_args_is_help=True, help="List, prefetch and check datasets.")
+app.add_typer(objectives, name="objectives")
 app.add_typer(data, name="data")
 
 
@@ -110,7 +106,7 @@ def _version(is_requested: bool) -> None:
         return
     from importlib.metadata import version
 
-    _print(f"retrobench {version('retrobench')}")
+    show_result(f"retrobench {version('retrobench')}")
     raise typer.Exit
 
 
@@ -137,22 +133,13 @@ def run(
     allow_overlap: AllowOverlap = False,
 ) -> None:
     """Train and measure objectives under one track."""
-    _prepare(encodes=True, trains=True)
+    prepare(encodes=True, trains=True)
     from retrobench import leaderboard as board
     from retrobench.runs import Request, sweep
 
     overrides += [f"evaluate.index={index}"] if index else []
     swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap))
-    _print(board.summarise_run(swept.rows, swept.folder, swept.paths))
-
-
-@app.command()
-def objectives(plugin: Plugins, json: AsJson = False) -> None:
-    """List the installed objectives and their faults."""
-    from retrobench.config import discover
-
-    installed = discover(plugin)
-    _print(_as_json(installed) if json else _table(installed))
+    show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 
 @app.command()
@@ -170,7 +157,7 @@ def leaderboard(
     from retrobench.leaderboard import View, show_track
 
     view = View(measure, columns.split(",") if columns else (), baseline, label, caption)
-    _print(show_track(track, leaderboard, format, view))
+    show_result(show_track(track, leaderboard, format, view))
 
 
 @app.command()
@@ -178,9 +165,9 @@ def verify(track: Verified = "", store: Store = None, leaderboard: Leaderboard =
     """Check rows against the runs, data and files behind them. Exit 1 at a difference."""
     from retrobench import runs
 
-    _prepare()
+    prepare()
     report = runs.verify(track, store, leaderboard)
-    _print(report.json() if json else report.text())
+    show_result(report.json() if json else report.text())
     raise typer.Exit(report.exit_code)
 
 
@@ -189,7 +176,7 @@ def show(row: ShownRow, leaderboard: Leaderboard = None, json: OneJson = False) 
     """Print everything that a row stands on."""
     from retrobench.leaderboard import show_row
 
-    _print(show_row(row, leaderboard, json))
+    show_result(show_row(row, leaderboard, json))
 
 
 @app.command()
@@ -209,12 +196,12 @@ def evaluate(
     json: OneJson = False,
 ) -> None:
     """Score an encoder with the settings of its publication, or of its training by `run`."""
-    _prepare(encodes=True)
+    prepare(encodes=True)
     from retrobench import runs
 
     choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
     evaluated = runs.evaluate(model, dataset, measure, choices, store, index or "exact", bounds)
-    _print(evaluated.json() if json else evaluated.text())
+    show_result(evaluated.json() if json else evaluated.text())
 
 
 @app.command()
@@ -231,9 +218,9 @@ def score(
     """Score a TREC run file."""
     from retrobench.scoring import score_file
 
-    _prepare()
+    prepare()
     scored = score_file(run, dataset, qrels, measure, relevance_level, bounds)
-    _print(scored.json(per_query) if json else scored.text(per_query))
+    show_result(scored.json(per_query) if json else scored.text(per_query))
 
 
 @app.command()
@@ -241,7 +228,7 @@ def convert(model: Model, to: Target) -> None:
     """Turn a pickled checkpoint into safetensors, which alone are loaded."""
     from retrobench import runs
 
-    _print(runs.convert(model, to).text())
+    show_result(runs.convert(model, to).text())
 
 
 @app.command()
@@ -261,10 +248,10 @@ def reproduce(
     """Print a paper's table beside measured rows, conflicting prints, or a run beside the authors'."""
     from retrobench.leaderboard import RunFiles, reproduce
 
-    _prepare()
+    prepare()
     files = RunFiles(run, against, baseline_run, baseline_against, dataset, qrels)
     report = reproduce(table, format, rows, leaderboard, conflicts, files)
-    _print(report.text)
+    show_result(report.text)
     raise typer.Exit(report.exit_code)
 
 
@@ -280,8 +267,8 @@ def plan(
     """Print the downloads, disk, memory and hours that a track needs."""
     from retrobench import plan
 
-    _prepare()
-    _print(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
+    prepare()
+    show_result(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
 
 
 @app.command()
@@ -289,96 +276,29 @@ def bench(
     name: Benchmarks = None,
     device: Device = None,
     smoke: Smoke = False,
+    rounds: Rounds = 0,
+    deadline: Deadline = None,
     json: ResultFile = None,
     leaderboard: BenchLeaderboard = None,
 ) -> None:
     """Measure speed and memory beside peers, after a check that the results are equal."""
     from retrobench import bench
 
-    benched = bench.bench(name or (), device, smoke, json, leaderboard)
-    _print(benched.text)
+    benched = bench.bench(name or (), device, smoke, json, leaderboard, rounds, deadline)
+    show_result(benched.text)
     raise typer.Exit(benched.exit_code)
 
 
-@data.command("list")
-def data_list(json: OneJson = False) -> None:
-    """List the datasets with rules of their own, and the downloaded datasets."""
-    from retrobench.data import list_datasets
+@app.command()
+def accept(
+    device: Device = None, minutes: Minutes = 9.0, json: ResultFile = None, leaderboard: AcceptLeaderboard = None
+) -> None:
+    """Check that a device computes as a processor does, and how fast. Exit 1 at a fault."""
+    from retrobench import bench
 
-    _prepare()
-    _print(list_datasets(json))
-
-
-@data.command("fetch")
-def data_fetch(id: OneId) -> None:
-    """Download or build a dataset, so that later runs work offline."""
-    from retrobench.data import fetch_dataset
-
-    _prepare()
-    _print(fetch_dataset(id))
-
-
-@data.command("check")
-def data_check(id: OneId, against: Against = None, json: OneJson = False) -> None:
-    """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault.
-
-    With --against, a question that the dataset shares with the training is a fault too. Two questions are the same
-    where two of three agree: id, text, a relevant document.
-    """
-    from retrobench.data import doctor
-
-    _prepare()
-    report = doctor.check(id, against)
-    _print(report.json() if json else report.text())
-    raise typer.Exit(report.exit_code)
-
-
-def _as_json(installed: Sequence[InstalledObjective]) -> str:
-    import json
-
-    return json.dumps(_list(installed, LISTED_FIELDS).records(), indent=2, ensure_ascii=False)
-
-
-def _table(installed: Sequence[InstalledObjective]) -> RenderableType:
-    """Return the objectives as a table. The column of reasons is dropped where it is empty."""
-    fields: Sequence[str] = LISTED_FIELDS
-    if not any(row.reason for row in installed):
-        fields = fields[:-1]
-    return _list(installed, fields).fitted()
-
-
-def _list(installed: Sequence[InstalledObjective], fields: Sequence[str]) -> Table:
-    rows = []
-    for row in installed:
-        rows.append([getattr(row, name) or None for name in fields])
-    return Table([Column(name) for name in fields], rows)
-
-
-def _prepare(encodes: bool = False, trains: bool = False) -> None:
-    """Set up this process to read datasets, and to encode texts or train. Call it before torch is loaded."""
-    from retrobench import core, data
-
-    if encodes:
-        core.sleep_when_busy()
-    data.register()
-    data.quiet_ir_datasets()
-    if encodes:
-        core.quiet_transformers()
-    if trains:
-        core.keep_freed_memory()
-
-
-def _print(result: object) -> None:
-    """Print a text or a table of Rich on standard output. Only rank 0 prints."""
-    if not processes.leads():
-        return
-    if isinstance(result, str):
-        print(result)
-        return
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 10_000  # a pipe or a file has no edge for folding
-    Console(width=width, highlight=False).print(result)
+    accepted = bench.accept(device, minutes, json, leaderboard)
+    show_result(accepted.text)
+    raise typer.Exit(accepted.exit_code)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ GROUPS = {
     "Make a model": ("convert",),
     "Objectives": ("objectives",),
     "Data, tracks, store": ("data",),
-    "Machine": ("plan", "bench"),
+    "Machine": ("plan", "bench", "accept"),
 }
 
 

@@ -123,6 +123,7 @@ ShownColumns = Annotated[
 ]
 Label = Annotated[str, typer.Option(metavar="NAME", help="The label of a LaTeX table.")]
 Caption = Annotated[str, typer.Option(metavar="TEXT", help="The caption of a LaTeX table.")]
+ObjectiveOrFile = Annotated[str, typer.Argument(metavar="NAME|FILE", help="An objective, or a plugin file PATH.py.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
 Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]
@@ -181,4 +182,12 @@ Benchmarks = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(metavar="cpu|cuda", help="The device, by default the first GPU.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Check equality on small data, and time nothing.")]
+Rounds = Annotated[int, typer.Option(min=0, metavar="N", help="The rounds of each side; 0 leaves them to the case.")]
+Deadline = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="The time after which no case or round begins.")
+]
+Minutes = Annotated[float, typer.Option(min=0, metavar="N", help="The time; what it is too short for is named.")]
+AcceptLeaderboard = Annotated[
+    Path | None, typer.Option("--leaderboard", metavar="DIR", help="Append the benchmarks to this folder of results.")
+]
 ResultFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")]

@@ -47,7 +47,9 @@ __all__ = [
 ]
 
 HOOK = "retrobench_objectives"
+CONTRACT = 1  # the version of the contract in `objective.py`
 MEMBERS: dict[str, tuple[type, str]] = {
+    "contract": (int, f"{CONTRACT}"),
     "name": (str, "a text"),
     "paper": (str, "a text"),
     "pretrains": (bool, "True or False"),
@@ -270,6 +272,11 @@ def _check_members(objective: type[Objective], fields: tuple[dataclasses.Field[A
     for member, (kind, words) in MEMBERS.items():
         if member in keys or not isinstance(getattr(objective, member, None), kind):
             raise RetrobenchError(f"{label}.{member} must be {words}, declared as a ClassVar.")
+    if objective.contract != CONTRACT:
+        raise RetrobenchError(
+            f"{label}.contract is {objective.contract}, and this version of retrobench keeps contract {CONTRACT}. "
+            "Install the versions of both that belong together."
+        )
     if not re.fullmatch(r"[\w.+-]+", objective.name) or objective.name.endswith(".toml"):
         raise RetrobenchError(f"{label}.name is {objective.name!r}; use letters, digits and . _ + - (no .toml).")
 

@@ -21,10 +21,10 @@ from retrobench.config.track import (
     Distil,
     Evaluate,
     Finetune,
+    Knobs,
     Mine,
     Model,
     Optimisation,
-    Performance,
     Pretrain,
     Representations,
     Track,
@@ -212,7 +212,7 @@ def _settings(record: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)
-        if isinstance(value, Performance) or field.name in INTERVALS:
+        if isinstance(value, Knobs) or field.name in INTERVALS:
             continue
         if is_dataclass(value):
             settings |= _settings(value)

@@ -17,10 +17,13 @@ __all__ = [
     "DTYPES",
     "INTERVALS",
     "KNOBS",
+    "Attention",
     "Distil",
     "Evaluate",
+    "EvaluatePerformance",
     "Finetune",
     "FinetunePerformance",
+    "Knobs",
     "Mine",
     "Model",
     "Optimisation",
@@ -29,6 +32,7 @@ __all__ = [
     "Pretrain",
     "Reading",
     "Representations",
+    "ResolvedPrecision",
     "Titles",
     "Track",
 ]
@@ -37,7 +41,9 @@ DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # NumPy types 
 
 INTERVALS = ("checkpoint_every", "log_every")  # keys of a training that change no result
 
-Precision = Literal["auto", "bf16", "fp32"]
+ResolvedPrecision = Literal["bf16", "fp16", "fp32"]  # of matrix products
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Attention = Literal["auto", "cudnn", "efficient", "math"]
 Titles = bool | Literal["[SEP]"]  # no titles, titles and a space before the texts, or titles and the separator
 
 Count = Annotated[int, Ge(0)]
@@ -47,11 +53,17 @@ Share = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
-class Performance:
+class Knobs:
     """Performance knobs change speed, not results, so they are left out of the track's identity.
 
-    Compiled layers round differently, so the knobs stay in the cache key of a trained encoder.
+    Compiled layers and other kernels round differently, so the knobs stay in the cache keys of trained encoders and of
+    vectors.
     """
+
+
+@dataclass(frozen=True)
+class Performance(Knobs):
+    """The performance knobs of a training."""
 
     compile: Literal["auto", "on", "off"] = "auto"  # torch compiles the transformer layers; auto: on a GPU
 
@@ -65,7 +77,16 @@ class FinetunePerformance(Performance):
     gradient_cache: Count = 0
 
 
-KNOBS = tuple(knob.name for knob in fields(FinetunePerformance))  # keys of a training that change speed alone
+@dataclass(frozen=True)
+class EvaluatePerformance(Knobs):
+    """The performance knobs of encoding, for the test and for mining."""
+
+    # Kernel of attention on a GPU, where texts are embedded. auto: torch's choice without cuDNN, which plans anew for
+    # every shape of batch; cudnn, efficient or math: this kernel, where it can compute the batch.
+    attention: Attention = "auto"
+
+
+KNOBS = tuple(knob.name for record in (FinetunePerformance, EvaluatePerformance) for knob in fields(record))
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,8 @@ class Optimisation:
     # Equal parts of a batch. Random draws belong to a part, and each process takes as many parts as the others.
     shards: Positive = 1
     bucket: Count = 32  # batches whose examples are sorted by length together; 0 shuffles, as the papers did
-    precision: Precision = "auto"  # of the training; auto: bf16 where the device computes it, else fp32
+    # Of the training. auto: bf16 where the device computes it, fp16 on older GPUs, else fp32. fp16 needs a GPU.
+    precision: Precision = "auto"
     checkpoint_every: Positive = 100  # optimizer steps between checkpoints
     log_every: Positive = 10  # optimizer steps between lines of log.jsonl
     epochs: Share = 0.0  # passes over the examples, instead of steps
@@ -224,6 +246,7 @@ class Evaluate:
     passage_length: Count = 0  # tokens of a passage; 0: as in fine-tuning
     titles: Titles | None = None  # put titles before texts; left out: as in fine-tuning
     index: str = "exact"  # "exact", or a factory string of faiss for approximate search
+    performance: EvaluatePerformance = EvaluatePerformance()
 
     def __post_init__(self) -> None:
         if not self.datasets or not self.measures:
@@ -267,6 +290,7 @@ class Track:
         settings = asdict(self)
         for name in ("name", "title", "description", "overrides"):
             del settings[name]
+        del settings["evaluate"]["performance"]
         for section in ("pretrain", "adapt", "finetune"):
             if settings[section] is not None:
                 for name in ("performance", *INTERVALS):

@@ -17,7 +17,7 @@ from retrobench.core import processes, provenance
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
-from retrobench.core.processor import computes_bf16, processor_name
+from retrobench.core.processor import computes_bf16, computes_int8, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
@@ -32,6 +32,7 @@ __all__ = [
     "bar",
     "build_record",
     "computes_bf16",
+    "computes_int8",
     "describe",
     "duration",
     "escape_latex",

@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["computes_bf16", "processor_name"]
+__all__ = ["computes_bf16", "computes_int8", "processor_name"]
 
 
 def processor_name() -> str:
@@ -17,6 +17,11 @@ def processor_name() -> str:
 def computes_bf16() -> bool:
     """Tell whether the processor has instructions for bfloat16 products (AVX-512 BF16)."""
     return "avx512_bf16" in _field("flags").split()
+
+
+def computes_int8() -> bool:
+    """Tell whether the processor has instructions for exact int8 products (AVX-512 VNNI)."""
+    return "avx512_vnni" in _field("flags").split()
 
 
 @cache

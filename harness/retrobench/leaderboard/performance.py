@@ -97,13 +97,14 @@ Key = tuple[str, str]  # benchmark, case
 
 @dataclass(frozen=True)
 class Aim:
-    """The least `ratio`, or the least share of the floor, expected of a case on one device."""
+    """The least `ratio`, share of the floor or rate in the case's unit, expected of a case on one device."""
 
     benchmark: str
     case: str
     device: str
     ratio: float = 0.0
     floor_share: float = 0.0
+    rate: float = 0.0
 
     def __str__(self) -> str:
         texts = []
@@ -111,11 +112,15 @@ class Aim:
             texts.append(f"{self.ratio:g}x")
         if self.floor_share:
             texts.append(f"{100 * self.floor_share:g} % of the floor")
+        if self.rate:
+            texts.append(f"{self.rate:,.0f} a second")
         return " and ".join(texts)
 
     def met(self, result: BenchmarkResult) -> bool:
         """Return whether the result reaches the aim."""
-        return (result.ratio or 0.0) >= self.ratio and (result.floor_share or 0.0) >= self.floor_share
+        ratio = result.ratio or 0.0
+        floor_share = result.floor_share or 0.0
+        return ratio >= self.ratio and floor_share >= self.floor_share and result.ours >= self.rate
 
 
 def public(results: Iterable[BenchmarkResult]) -> list[dict[str, Any]]:

@@ -1,25 +1,32 @@
 """
 Neural networks. Plugins may import from this package, and from `retrobench`.
 
-* backbones   a masked language model whose parts have the same names in every family
-* loading     models and tokenizers from a folder
-* masking     whole-word masks and corruption
-* sampling    the decoder's masks on a CPU
-* heads       losses over the vocabulary
-* decoder     RetroMAE's enhanced decoder
-* encoder     the representations cls, mean, terms and cls+terms
-* layers      faster forwards of an encoder's layers, for reading
-* kernels     compiled loops for the processor
-* internals   private parts of torch and transformers, with their fallbacks
+* backbones     a masked language model whose parts have the same names in every family
+* pretraining   a backbone with the modules that an objective adds
+* added_layers  transformer layers that an objective adds, new or copied
+* loading       models and tokenizers from a folder
+* masking       whole-word masks and corruption
+* sampling      the decoder's masks on a CPU
+* heads         losses over the vocabulary
+* decoder       RetroMAE's enhanced decoder
+* encoder       the representations cls, mean, terms and cls+terms
+* layers        faster forwards of an encoder's layers, for reading
+* kernels       compiled loops for the processor
+* precision     the precision of matrix products
+* internals     private parts of torch and transformers, with their fallbacks
 """
 
-from retrobench.model.backbones import FAMILIES, Backbone, Pretraining
+from retrobench.model.added_layers import Layers
+from retrobench.model.backbones import FAMILIES, Backbone
 from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
+from retrobench.model.internals import has_int8_product, int8_product
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
-from retrobench.model.masking import decoder_visibility, masked_batch, pack, special_ids
+from retrobench.model.masking import decoder_visibility, drawn_on_cpu, masked_batch, pack, special_ids
+from retrobench.model.precision import autocast
+from retrobench.model.pretraining import Pretraining
 
 __all__ = [
     "FAMILIES",
@@ -27,12 +34,17 @@ __all__ = [
     "Embeddings",
     "Encoder",
     "EnhancedDecoder",
+    "Layers",
     "Pretraining",
+    "autocast",
     "bag_loss",
     "bag_of_words",
     "bfloat16_layers",
     "decoder_visibility",
+    "drawn_on_cpu",
     "first_token_only",
+    "has_int8_product",
+    "int8_product",
     "keep_largest",
     "load_backbone",
     "load_encoder",

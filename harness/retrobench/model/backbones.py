@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast, overload
 
+import torch
 from torch import Tensor, nn
 
-from retrobench.errors import unknown
-from retrobench.model.internals import attention_of, initialise
-from retrobench.objective import Step
+from retrobench.errors import RetrobenchError, unknown
+from retrobench.model.internals import attention_of
 
-__all__ = ["FAMILIES", "Backbone", "Pretraining"]
+__all__ = ["FAMILIES", "Backbone"]
+
+Mask = Tensor | dict[str, Tensor]  # for all layers, or for each type of layer
+
+
+def _added(visible: Tensor) -> Tensor:
+    """Return numbers that the eager kernel adds to scores, [B, 1, L, L] float32, from a mask of visible tokens."""
+    hidden = torch.finfo(torch.float32).min
+    return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, hidden)
 
 
 class _Bert:
@@ -29,13 +37,33 @@ class _Bert:
     def layers(self, lm: Any) -> Iterable[nn.Module]:
         return cast("Iterable[nn.Module]", lm.base_model.encoder.layer)
 
-    def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
-        """Return the mask to give the model: [B, L], or [B, 1, L, L] bool.
+    def mask(self, lm: Any, attention_mask: Tensor) -> Mask:
+        """Return the mask to give the model: [B, L], or on a GPU its own of every layer, [B, 1, L, L] bool.
 
         transformers reads a mask [B, L] to see whether it hides anything. On a GPU that read would wait for the device.
         """
         if attention_mask.device.type == "cpu" or attention_of(lm) != "sdpa":
             return attention_mask
+        return self._device_mask(lm, attention_mask)
+
+    def layer_mask(self, lm: Any, attention_mask: Tensor) -> Mask:
+        """Return the mask that a layer itself takes, from a mask [B, L]; other kernels than these two take that."""
+        kernel = attention_of(lm)
+        if kernel not in ("eager", "sdpa"):
+            return attention_mask
+        mask = self._device_mask(lm, attention_mask)
+        if kernel == "sdpa":
+            return mask
+        if isinstance(mask, Tensor):
+            return _added(mask)
+        return {layer_type: _added(layer_mask) for layer_type, layer_mask in mask.items()}
+
+    def run_layer(self, lm: Any, layer: Any, rows: Tensor, mask: Mask) -> Tensor:
+        """Compute a layer under a mask of `layer_mask`, [B, L, D] -> [B, L, D]."""
+        return cast(Tensor, layer(rows, mask))
+
+    def _device_mask(self, lm: Any, attention_mask: Tensor) -> Mask:
+        """Return whether each token sees each other token, [B, 1, L, L] bool."""
         texts, length = attention_mask.shape
         return attention_mask.bool()[:, None, None, :].expand(texts, 1, length, length)
 
@@ -64,8 +92,21 @@ class _ModernBert(_Bert):
     def layers(self, lm: Any) -> Iterable[nn.Module]:
         return cast("Iterable[nn.Module]", lm.base_model.layers)
 
-    def mask(self, lm: Any, attention_mask: Tensor) -> Tensor:
-        return attention_mask  # a mask [B, 1, L, L] would replace the windows of the local layers
+    def _device_mask(self, lm: Any, attention_mask: Tensor) -> Mask:
+        """Return a mask for each type of layer. A token of a local layer sees the tokens of its window alone."""
+        length = attention_mask.shape[1]
+        positions = torch.arange(length, device=attention_mask.device)
+        distances = (positions[:, None] - positions).abs()  # [L, L]
+        near = distances <= lm.config.sliding_window
+        keys = attention_mask.bool()[:, None, None, :]
+        # Both are whole tensors: a mask of other strides would be compiled anew.
+        return {"full_attention": keys & (distances >= 0), "sliding_attention": keys & near}
+
+    def run_layer(self, lm: Any, layer: Any, rows: Tensor, mask: Mask) -> Tensor:
+        positions = torch.arange(rows.shape[1], device=rows.device)[None]
+        rotations = lm.base_model.rotary_emb(rows, positions, layer.attention_type)
+        layer_mask = mask[layer.attention_type] if isinstance(mask, dict) else mask
+        return cast(Tensor, layer(rows, attention_mask=layer_mask, position_embeddings=rotations))
 
 
 FAMILIES: dict[str, _Bert] = {
@@ -94,11 +135,44 @@ class Backbone(nn.Module):
         self.config = config
         self._family = FAMILIES[config.model_type]
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens."""
+    @overload
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, layers: None = None) -> Tensor: ...
+
+    @overload
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]: ...
+
+    def hidden(
+        self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int] | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens.
+
+        With `layers` it returns the states behind each of these layers: 0 is the embedding, 6 the sixth layer, -1 the
+        last. RetrobenchError for a layer that the model lacks.
+        """
         mask = self._family.mask(self.lm, attention_mask)
-        output = self.lm.base_model(input_ids=input_ids, attention_mask=mask)
-        return cast(Tensor, output.last_hidden_state)
+        if layers is None:
+            output = self.lm.base_model(input_ids=input_ids, attention_mask=mask)
+            return cast(Tensor, output.last_hidden_state)
+        self._check_layers(layers)
+        output = self.lm.base_model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+        return tuple(output.hidden_states[layer] for layer in layers)
+
+    def _check_layers(self, layers: Sequence[int]) -> None:
+        count = len(list(self.layers))
+        for layer in layers:
+            if not -count <= layer <= count:
+                raise RetrobenchError(
+                    f"The base model has {count} layers, and the states behind layer {layer} are read. "
+                    f"Choose a layer from 0, the embedding, to {count}."
+                )
+
+    def layer_mask(self, attention_mask: Tensor) -> Mask:
+        """Return the argument of `run_layer` for a mask [B, L] that is 1 at real tokens."""
+        return self._family.layer_mask(self.lm, attention_mask)
+
+    def run_layer(self, layer: nn.Module, rows: Tensor, mask: Mask) -> Tensor:
+        """Compute a transformer layer of this family, [B, L, D] -> [B, L, D], under a mask of `layer_mask`."""
+        return self._family.run_layer(self.lm, layer, rows, mask)
 
     def embed(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
         """Compute the whole embedding module (words, positions, types, LayerNorm, dropout) -> [B, L, D]."""
@@ -133,18 +207,3 @@ class Backbone(nn.Module):
         """Compute the whole head: [..., D] -> [..., V]."""
         projection = self.lm.get_output_embeddings()
         return cast(Tensor, projection(self.transform(hidden)))
-
-
-class Pretraining(nn.Module):
-    """A backbone with the modules that an objective adds; `step(model, progress, **batch)` is the forward."""
-
-    def __init__(self, backbone: Backbone, step: Callable[..., Step], **added: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self._step = step
-        for name, module in added.items():
-            initialise(backbone.lm, module)
-            self.add_module(name, module)
-
-    def forward(self, progress: float, **batch: Tensor) -> Step:
-        return self._step(self, progress, **batch)

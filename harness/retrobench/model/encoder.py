@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from retrobench.config import Representations
+from retrobench.config import Representations, ResolvedPrecision
 from retrobench.model import layers
 from retrobench.model.backbones import Backbone
 from retrobench.model.heads import pooled_logits
@@ -86,14 +86,14 @@ class Encoder(nn.Module):
         return "terms" in self.representation
 
     @contextmanager
-    def reading(self, bfloat16: bool) -> Iterator[None]:
-        """Embed faster within the context, without training; `bfloat16` says that autocast to bfloat16 is on.
+    def reading(self, precision: ResolvedPrecision) -> Iterator[None]:
+        """Embed faster within the context, without training, under autocast to `precision`.
 
         Texts must be padded on the right. One context serves any number of threads.
         """
         model = self.backbone.lm.base_model
         with ExitStack() as stack:
-            if bfloat16:
+            if precision == "bf16":
                 stack.enter_context(layers.bfloat16_layers(model))
             if self.representation == "cls":
                 stack.enter_context(layers.first_token_only(model))
@@ -118,7 +118,8 @@ class Encoder(nn.Module):
     def similarity(self, queries: Embeddings, documents: Embeddings) -> Tensor:
         """Return inner products, [Q, N] float32, of all of a query's terms with a document's largest.
 
-        Autocast is off: the 8 bits of bfloat16 would move a score of 270 by up to 1, in a softmax over scores.
+        Autocast is off: the 8 bits of bfloat16 would move a score of 270 by up to 1, and the 11 bits of float16 by up
+        to 0.1, in a softmax over scores.
         """
         scores = []
         with torch.autocast(next(self.parameters()).device.type, enabled=False):

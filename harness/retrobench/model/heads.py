@@ -100,7 +100,7 @@ class _TokenLoss(torch.autograd.Function):
                 d_bias += d_bias_block
             d_logits = d_logits.to(rows.dtype)
             d_rows[block] = d_logits @ words
-            d_weight += d_logits.T @ rows[block]
+            d_weight += _word_gradient(d_logits, rows[block])
         ctx.save_for_backward(d_rows, d_weight, d_bias)
         return total
 
@@ -202,8 +202,19 @@ def _maxima_gradients_on_device(d_pooled: Tensor, tokens: Tensor, rows: Tensor, 
         d_logits = torch.where(positions == tokens[block, None], slopes, slopes.new_zeros(()))  # [block, L, V]
         d_rows[block] = d_logits @ words
         flat_rows = block_rows.flatten(0, 1)
-        d_weight += d_logits.flatten(0, 1).T @ flat_rows
+        d_weight += _word_gradient(d_logits.flatten(0, 1), flat_rows)
     return d_rows, d_weight
+
+
+def _word_gradient(d_logits: Tensor, rows: Tensor) -> Tensor:
+    """Return the word matrix's gradient [V, D], given rows [n, D] and the gradient of their logits [n, V].
+
+    The sum over thousands of rows can overflow float16. In `_TokenLoss` it comes before the loss scale is multiplied,
+    so no smaller scale would mend it. Hence the sum is given in float32, in which tensor cores add.
+    """
+    if rows.dtype == torch.float16:
+        return torch.mm(d_logits.T, rows, out_dtype=torch.float32)
+    return d_logits.T @ rows
 
 
 def bag_of_words(rows: list[np.ndarray], weight: str) -> tuple[Tensor, Tensor]:

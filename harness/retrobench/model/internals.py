@@ -5,6 +5,8 @@ Every use of private parts of torch and transformers, and the fallback where a p
 * initialise            the initial weights of a module that an objective adds
 * has_bfloat16_linear   whether torch supports `Bfloat16Linear` on this processor
 * Bfloat16Linear        linear layers joined into one bfloat16 product
+* has_int8_product      whether torch multiplies int8 matrices fast on this processor
+* int8_product          the exact product of two int8 matrices
 * replaced_forwards     a context that replaces layers' forwards, if the vectors stay the same
 
 A library upgrade may remove or change any of these parts. The model then becomes slower, not wrong.
@@ -15,18 +17,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CHANGES", "Bfloat16Linear", "attention_of", "has_bfloat16_linear", "initialise", "replaced_forwards"]
+from retrobench.core import computes_int8
+
+__all__ = [
+    "CHANGES",
+    "Bfloat16Linear",
+    "attention_of",
+    "has_bfloat16_linear",
+    "has_int8_product",
+    "initialise",
+    "int8_product",
+    "replaced_forwards",
+]
 
 # Errors that a call raises when a library has changed its names, arguments or shapes.
 CHANGES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 PROBE = 8  # tokens of the longer probe text
+PROBES = 40  # int8 vectors of a probe
 _OPERATIONS = ("_is_mkldnn_bf16_supported", "_linear_pointwise", "_reorder_linear_weight")
 
 
@@ -81,6 +95,32 @@ class Bfloat16Linear:
     def __call__(self, rows: Tensor) -> Tensor:
         linear = torch.ops.mkldnn._linear_pointwise
         return linear(rows.bfloat16(), self.weight, self.bias, *self.activation)  # type: ignore[no-any-return]
+
+
+@cache
+def has_int8_product(width: int) -> bool:
+    """Return whether torch computes exact products of int8 vectors of this width fast on this processor."""
+    if not computes_int8():  # other processors compute it slowly, or add in 16 bits, which overflow
+        return False
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randint(2, (PROBES, width), generator=generator)
+    vectors = (254 * vectors - 127).to(torch.int8)  # the numbers with the largest sums
+    first, second = vectors[: PROBES // 3], vectors[PROBES // 3 :]
+    expected = first.double() @ second.double().T
+    product = torch.empty_like(expected, dtype=torch.int32)
+    try:
+        torch._int_mm(first, second.T, out=product)
+    except CHANGES:
+        return False
+    return torch.equal(product.double(), expected)  # torch 2.13 reads past the end of vectors of width 1
+
+
+def int8_product(first: Tensor, second: Tensor, out: Tensor) -> None:
+    """Write the products of the rows of int8 matrices [m, d] and [n, d] to `out` [m, n] int32."""
+    if has_int8_product(first.shape[1]):
+        torch._int_mm(first, second.T, out=out)
+        return
+    out.copy_(first.double() @ second.double().T)
 
 
 @contextmanager

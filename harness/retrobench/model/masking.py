@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +14,18 @@ from torch import Tensor
 
 from retrobench.objective import Passage, Vocabulary
 
-__all__ = ["Packed", "corrupt", "decoder_visibility", "masked_batch", "pack", "special_ids", "whole_word_mask"]
+__all__ = [
+    "Packed",
+    "corrupt",
+    "decoder_visibility",
+    "drawn_on_cpu",
+    "masked_batch",
+    "pack",
+    "special_ids",
+    "whole_word_mask",
+]
+
+_drawn_on_cpu: ContextVar[bool] = ContextVar("drawn_on_cpu", default=False)
 
 MOST_MASKED = 512  # most masked tokens of a text, as in the released collators (transformers' max_predictions)
 
@@ -148,14 +161,15 @@ def _budgets(lengths: Tensor, ratio: float) -> Tensor:
 def _fill(sizes: Tensor, room: Tensor) -> Tensor:
     """Take sizes [..., W] greedily in order while they fit into `room` [..., 1], and skip sizes that do not fit.
 
-    Each round ends at a word that exceeds the room, so the room is then smaller than that word. Rounds are therefore
-    fewer than the tokens of the longest word. A GPU runs a fixed number, since a check for the end would stall it.
+    Each round ends at a word that exceeds the room, so the room is then smaller than that word. The words that end
+    rounds therefore have different sizes. A GPU runs as many rounds as any text could need, since a check for the end
+    would stall it.
     """
     selected = torch.zeros_like(sizes, dtype=torch.bool)
     waiting = sizes > 0
-    rounds = 8
-    if sizes.is_cpu:
-        rounds = sizes.shape[-1] + 1
+    rounds = sizes.shape[-1] + 1
+    if not sizes.is_cpu:
+        rounds = _most_rounds(sizes.shape[-1])  # a device has one word for each token here, most of them empty
     for _ in range(rounds):
         waiting_sizes = sizes * waiting
         filled = waiting_sizes.cumsum(-1, dtype=torch.int32)
@@ -167,6 +181,17 @@ def _fill(sizes: Tensor, room: Tensor) -> Tensor:
         if sizes.is_cpu and not bool(waiting.any()):
             break
     return selected
+
+
+def _most_rounds(tokens: int) -> int:
+    """Return how many rounds of `_fill` a text of this many tokens can need.
+
+    Each round takes a token at least, and n rounds end at words of n - 1 different sizes, which are 2 to n at best.
+    """
+    rounds = 1
+    while (rounds + 1) * (rounds + 4) // 2 - 1 <= tokens:
+        rounds += 1
+    return rounds
 
 
 def corrupt(
@@ -208,6 +233,16 @@ def masked_batch(
     }
 
 
+@contextmanager
+def drawn_on_cpu() -> Iterator[None]:
+    """Let a CPU draw the masks of every device within the context, so that devices can be compared."""
+    token = _drawn_on_cpu.set(True)
+    try:
+        yield
+    finally:
+        _drawn_on_cpu.reset(token)
+
+
 def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) -> Tensor:
     """Draw which tokens each position of RetroMAE's enhanced decoder sees, [B, L, L] bool (section 3.3; data.py).
 
@@ -215,6 +250,8 @@ def decoder_visibility(words: Tensor, lengths: Tensor, ratio: float, pool: int) 
     position. Rows of padding see [CLS] alone, which keeps their softmax finite. The tensors' device draws, from its
     default generator.
     """
+    if _drawn_on_cpu.get() and not words.is_cpu:
+        return decoder_visibility(words.cpu(), lengths.cpu(), ratio, pool).to(words.device)
     picks = torch.rand(words.shape, device=words.device) * lengths.clamp(max=pool)[:, None]
     if words.is_cpu:
         return _decoder_visibility_cpu(words, lengths, ratio, picks.long())

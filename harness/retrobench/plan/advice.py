@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from retrobench.config import Track
 from retrobench.plan import costs
@@ -52,13 +52,7 @@ def _count_negatives(queries: int, hard: int) -> str:
 def suggest_changes(needs: ExperimentNeeds, track: Track, machine: Machine, gpus: int) -> Iterator[str]:
     """Yield a line for each setting that has to change."""
     largest_stages = _largest_trainings(needs)
-    if not machine.bf16:
-        settings = []
-        for section in largest_stages:
-            if getattr(track, section).precision == "bf16":
-                settings.append(f"--set {section}.precision=fp32")
-        if settings:
-            yield f"bf16 is slow or unknown in this hardware: {' '.join(settings)}"
+    yield from _suggest_precision(largest_stages, track, machine)
     for stage in largest_stages.values():
         yield from _suggest_batch(stage, machine, gpus)
     stage = max(needs.stages, key=lambda stage: stage.host)
@@ -69,6 +63,26 @@ def suggest_changes(needs: ExperimentNeeds, track: Track, machine: Machine, gpus
         needed = format_bytes(disk_bytes(needs))
         free = format_bytes(machine.free)
         yield f"disk: {needed}, of {free} free; another --store on a larger one"
+
+
+def _suggest_precision(sections: Iterable[str], track: Track, machine: Machine) -> Iterator[str]:
+    """Yield a line for the precisions that the machine does not compute natively."""
+    settings = []
+    for section in sections:
+        better = _better_precision(getattr(track, section).precision, machine)
+        if better is not None:
+            settings.append(f"--set {section}.precision={better}")
+    if settings:
+        yield f"a precision is slow or unknown in this hardware: {' '.join(settings)}"
+
+
+def _better_precision(precision: str, machine: Machine) -> str | None:
+    """Return the precision to compute in instead; None where the machine computes the given one."""
+    if precision == "bf16" and not machine.bf16:
+        return "fp16" if machine.gpu else "fp32"
+    if precision == "fp16" and not machine.gpu:
+        return "bf16" if machine.bf16 else "fp32"
+    return None
 
 
 def _share_of_memory(needed: float, memory: float) -> str:

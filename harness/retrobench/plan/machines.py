@@ -64,12 +64,12 @@ _GPUS = {
     "a100": Machine("NVIDIA A100 80GB", 312e12, "bf16, data sheet", 79 * GIB, _ANCHOR),
     "v100": Machine(
         "NVIDIA V100 32GB",
-        15.7e12,
-        "fp32, data sheet",
+        125e12,
+        "fp16, data sheet",
         31.7 * GIB,
         _ANCHOR,
         bf16=False,
-        warning="no bf16 on a V100: retrobench uses fp32 there; its 125 TFLOP/s in fp16 are unused",
+        warning="no bf16 on a V100: retrobench uses fp16 there; in fp32 it computes 15.7 TFLOP/s",
     ),
 }
 HARDWARE = (*_GPUS, "this")
@@ -174,21 +174,18 @@ def _measure_peak(device: str) -> tuple[float, str]:
     """Return FLOP/s of a matrix product by torch, and their source."""
     import torch
 
-    if device == "cuda":
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        size = 8192
-    else:
-        bf16 = computes_bf16()
-        size = 1536
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    from retrobench.training import resolve_precision
+
+    size = 8192 if device == "cuda" else 1536
+    precision = resolve_precision("auto")
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    matrix = torch.randn(size, size, device=device, dtype=dtypes[precision])
 
     def multiply() -> None:
         torch.mm(matrix, matrix)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    precision = "bf16" if bf16 else "fp32"
     rate = _measure_rate(size, multiply, 1.0)
     return rate, f"{precision}, measured now, {size} x {size}"
 

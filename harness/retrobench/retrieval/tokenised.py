@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrobench.config import Attention, ResolvedPrecision
 from retrobench.core import gpu_memory, processes
 from retrobench.data import TokenisedTexts, by_length
 from retrobench.errors import RetrobenchError
@@ -32,14 +33,15 @@ def write_vectors(
     *,
     kind: Kind,
     max_length: int,
-    halved: bool = False,
+    precision: ResolvedPrecision = "fp32",
+    attention: Attention = "auto",
     facts: Mapping[str, Any] | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, float]:
     """Embed `source` and write its vectors to `folder`, the windows shared by all ranks. Return the cost.
 
-    With `halved` the model computes in bfloat16. `facts` go into the manifest. `advance(n)` is called with the number
-    of finished texts, those of an earlier attempt among them.
+    The model computes matrix products in `precision`, and attention on a GPU by the kernel `attention`. `facts` go into
+    the manifest. `advance(n)` is called with the number of finished texts, those of an earlier attempt among them.
     """
     device = embedding.choose_device()
     model.to(device).eval()
@@ -64,10 +66,11 @@ def write_vectors(
 
     with (
         Writer(folder, rows, model.width, model.words, model.sizes.stored, embedding.WINDOW, facts) as writer,
-        model.reading(halved),
+        embedding.attention_kernels(device, attention),
+        model.reading(precision),
     ):
         advance(writer.done)
-        embedding.fill(writer, Embedder(load, embed, refuse, device, halved), advance)
+        embedding.fill(writer, Embedder(load, embed, refuse, device, precision), advance)
         if processes.leads():
             ids_file = source.folder / "ids.json"
             if ids_file.exists():

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
-from retrobench.config import Reading, Representations
+from retrobench.config import Reading, Representations, ResolvedPrecision
 from retrobench.core import tree_hash
 from retrobench.data import Dataset, TextRow, TokenisedTexts, write_tokens
 from retrobench.errors import RetrobenchError
@@ -39,7 +40,8 @@ from retrobench.store import read_settings, read_stage
 __all__ = ["EncodedTexts", "TrainedEncoder", "check_trained", "is_trained", "load_encoder", "load_trained"]
 
 RECORD = "entry.json"  # where the encoder's settings stand
-PRECISIONS = {"bfloat16": "bf16", "float32": "fp32"}  # of --dtype
+# The precision that each --dtype chooses.
+PRECISIONS: dict[str, ResolvedPrecision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {precision: dtype for dtype, precision in PRECISIONS.items()}
 
 Text = str | tuple[str, str] | Mapping[str, str]  # a text; or a title and a text, as a pair or by name
@@ -90,7 +92,7 @@ class TrainedEncoder:
     model: Encoder
     vocabulary: Vocabulary
     reading: Reading
-    precision: str  # bf16 or fp32
+    precision: ResolvedPrecision
     sources: Mapping[str, str] = field(default_factory=dict)  # of settings that were chosen: name -> option
 
     @property
@@ -191,7 +193,7 @@ class TrainedEncoder:
                 source,
                 kind=kind,
                 max_length=recipe["max_length"],
-                halved=self.precision == "bf16",
+                precision=self.precision,
                 facts={**recipe, **(facts or {})},
                 advance=advance,
             )
@@ -258,7 +260,8 @@ def check_trained(folder: Path, choices: Choices) -> None:
             f"{folder} holds no encoder that retrobench fine-tuned (no {RECORD} of that stage). Give the folder that "
             "`run` prints, or evaluate it as a published encoder."
         )
-    representation = read_settings(folder)["representation"]
+    settings = read_settings(folder)
+    representation = settings["representation"]
     for option, value in (("--pooling", choices.pooling), ("--similarity", choices.similarity)):
         if value is not None:
             raise RetrobenchError(
@@ -267,8 +270,11 @@ def check_trained(folder: Path, choices: Choices) -> None:
             )
     if choices.query_prefix or choices.passage_prefix:
         raise RetrobenchError(f"{folder} was trained without prefixes. Leave --query-prefix and --passage-prefix out.")
-    if choices.dtype is not None and choices.dtype not in PRECISIONS:
-        raise RetrobenchError(f"--dtype is {choices.dtype}, and {folder} computes in {' or '.join(PRECISIONS)}.")
+    if choices.dtype is None and settings["precision"] == "fp16" and not torch.cuda.is_available():
+        raise RetrobenchError(
+            f"{folder} was trained and scored in fp16, in which a CPU is thousands of times slower. "
+            "Take --dtype float32, or a machine with a GPU."
+        )
 
 
 def load_trained(folder: Path, choices: Choices | None = None) -> TrainedEncoder:
@@ -306,7 +312,7 @@ def load_encoder(
     """Load an encoder that `retrobench run` trained: STORE/finetune/KEY, or a copy of that folder.
 
     It reads texts as in fine-tuning. A track whose `[evaluate]` reads texts otherwise needs its lengths (in tokens) and
-    titles here. `dtype` is bfloat16 or float32. RetrobenchError for any other folder.
+    titles here. `dtype` is float32, bfloat16 or, on a GPU, float16. RetrobenchError for any other folder.
     """
     encoder = load_trained(Path(folder).expanduser(), Choices(dtype=dtype))
     changes = {"query_length": query_length, "passage_length": passage_length, "titles": titles}

@@ -27,6 +27,7 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
     entrant = work.experiment.neural
     max_length = reading.query_length if kind == "query" else reading.passage_length
     precision = resolve_precision(track.finetune.precision)
+    attention = track.evaluate.performance.attention
     plural = "queries" if kind == "query" else "passages"
     label = f"encode {entrant.name} ({plural})"
     recipe = {
@@ -35,14 +36,13 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
         **asdict(track.representation),
         "max_length": max_length,
         "precision": precision,
-        **embedding.recipe(),
+        **embedding.recipe(attention),
     }
     manifest = {"model": encoder.key, "texts": texts.key, **recipe}
 
     def make(folder: Path) -> dict[str, float]:
         model, vocabulary = load_encoder(encoder.path, entrant.representation, track.representation)
         source = TokenisedTexts.open(texts.path)
-        halved = precision == "bf16"
         with bar(label, len(source), "texts") as advance:
             return write_vectors(
                 folder,
@@ -51,7 +51,8 @@ def encode(work: Work, encoder: Artifact, texts: Artifact, kind: Kind, reading: 
                 source,
                 kind=kind,
                 max_length=max_length,
-                halved=halved,
+                precision=precision,
+                attention=attention,
                 facts=manifest,
                 advance=advance,
             )

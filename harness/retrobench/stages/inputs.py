@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrobench.config import Baseline, Entrant, Experiment
+from retrobench.config import Baseline, Entrant, Experiment, Optimisation
 from retrobench.core import KEY_LENGTH, file_hash, processes, tree_hash
 from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
@@ -17,6 +17,7 @@ from retrobench.model import FAMILIES
 from retrobench.retrieval import EXACT, check_index, find
 from retrobench.stages.overlaps import OverlapCheck, Overlaps
 from retrobench.store import Source, read_objective
+from retrobench.training import resolve_precision
 
 __all__ = ["Base", "Inputs", "model_files", "open_base", "open_inputs", "open_teacher"]
 
@@ -50,11 +51,12 @@ class Inputs:
 def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) -> list[Inputs]:
     """Return the inputs of each experiment. Experiments share corpora, bases and teachers, which are read once.
 
-    RetrobenchError for an unusable dataset, model or index, and for a test on questions of the training, unless
-    `allow_overlap`.
+    RetrobenchError for an unusable dataset, model, index or precision, and for a test on questions of the training,
+    unless `allow_overlap`.
     """
     names: dict[str, None] = {}
     for experiment in experiments:
+        _check_precision(experiment)
         names |= dict.fromkeys(_datasets(experiment))
     collections = open_collections(names)
     overlap_check = OverlapCheck(collections, allow_overlap)
@@ -82,12 +84,25 @@ def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) 
     return opened
 
 
+def _check_precision(experiment: Experiment) -> None:
+    """Check that this machine computes in the precision of each training."""
+    for section, settings in _trainings(experiment).items():
+        resolve_precision(settings.precision, f"{section}.precision")
+
+
+def _trainings(experiment: Experiment) -> Mapping[str, Optimisation]:
+    """Return the settings of each training by its section; a baseline has none."""
+    if isinstance(experiment.entrant, Baseline):
+        return {}
+    return {**experiment.pretraining, "finetune": experiment.track.finetune}
+
+
 def _check_processes(experiment: Experiment) -> None:
     """Check that the processes can share the shards of every batch equally."""
     size = processes.size()
-    if isinstance(experiment.entrant, Baseline):
+    sections = _trainings(experiment)
+    if not sections:
         return
-    sections = {**experiment.pretraining, "finetune": experiment.track.finetune}
     shards = {name: settings.shards for name, settings in sections.items()}
     uneven = [name for name in shards if shards[name] % size]
     if not uneven:

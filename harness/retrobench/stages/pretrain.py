@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrobench.core import processes
 from retrobench.data import TokenisedTexts
@@ -16,7 +17,16 @@ from retrobench.model import load_backbone, load_tokenizer
 from retrobench.objective import Passage
 from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
-from retrobench.training import Batches, discard, on_this_machine, seeded, train
+from retrobench.training import (
+    Batches,
+    check_batch,
+    check_module,
+    check_step,
+    discard,
+    on_this_machine,
+    seeded,
+    train,
+)
 
 __all__ = ["pretrain"]
 
@@ -40,11 +50,17 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         texts = _Corpus([TokenisedTexts.open(source.path) for source in corpus])
         torch.manual_seed(seeded(experiment.seed))
         backbone, vocabulary = load_backbone(start.path, shape, trains=True)
-        model = objective.wrap(backbone)
+        model = check_module(objective.name, objective.wrap(backbone), backbone)
+
+        def check_output(model: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
+            check_step(objective.name, output)
+
+        model.register_forward_hook(check_output)
 
         def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
             passages = [texts[row] for row in rows]
-            return objective.collate(passages, vocabulary, settings.max_length, generator)
+            batch = objective.collate(passages, vocabulary, settings.max_length, generator)
+            return check_batch(objective.name, batch, settings.max_length)
 
         lengths = np.minimum(texts.lengths, settings.max_length)
         batches = Batches(lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)

@@ -16,6 +16,7 @@ from torch import nn
 from retrobench.config import Experiment
 from retrobench.core import bar, file_hash, gpu_memory, say
 from retrobench.errors import RetrobenchError
+from retrobench.model import autocast
 from retrobench.retrieval import embedding
 from retrobench.stages.training_texts import TrainingTexts
 from retrobench.stages.work import Work
@@ -154,7 +155,7 @@ class _Pairs:
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-        bf16 = resolve_precision(track.finetune.precision) == "bf16"
+        precision = resolve_precision(track.finetune.precision)
         dataset = self.texts.collection.dataset
         query_texts = {query.id: query.text for query in dataset.queries()}
         query_ids = self.examples.queries.ids
@@ -165,7 +166,7 @@ class _Pairs:
             for query, document in zip(queries.tolist(), documents.tolist(), strict=True):
                 query_text = query_texts[query_ids[query]]
                 pairs.append([query_text, document_texts[document]])
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with autocast(device.type, precision):
                 logits = model.predict(pairs, batch_size=PAIRS, activation_fn=nn.Identity(), show_progress_bar=False)
             scores = np.asarray(logits, np.float32).reshape(len(pairs))
             if not np.isfinite(scores).all():

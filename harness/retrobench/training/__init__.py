@@ -5,15 +5,18 @@ Training: one loop for pre-training and fine-tuning.
 * batches        the rows of each batch, and batches made ahead
 * ledger         the log of losses, and the check that they are finite
 * determinism    torch's deterministic algorithms
+* loss_scale     dynamic loss scaling, for float16
 * machine        precision and compilation on this machine
 * checkpoints    checkpoints, and resuming from them
 * examples       training queries with positives and negatives, and their batches
 * contrastive    the loss of fine-tuning
 * gathering      the tensors of all processes, with gradients
+* contract       checks of the values that an objective returns
 """
 
 from retrobench.training.batches import Batches, Shard, map_tensors, seeded
 from retrobench.training.checkpoints import discard
+from retrobench.training.contract import check_batch, check_module, check_step
 from retrobench.training.contrastive import Contrastive
 from retrobench.training.determinism import deterministic
 from retrobench.training.examples import (
@@ -39,6 +42,9 @@ __all__ = [
     "Shard",
     "TextGroup",
     "TextGroups",
+    "check_batch",
+    "check_module",
+    "check_step",
     "deterministic",
     "discard",
     "grouped",

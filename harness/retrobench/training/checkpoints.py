@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from retrobench.core import atomic_write, move, processes, say, sync
+from retrobench.training.loss_scale import LossScale
 
 __all__ = ["checkpoints", "discard", "load", "save"]
 
@@ -35,8 +36,15 @@ def _discard(checkpoint: Path) -> None:
     shutil.rmtree(aside)
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, cost: dict[str, float]) -> None:
-    """Write weights, buffers and the optimizer's moments, then remove the earlier checkpoints."""
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_scale: LossScale,
+    cost: dict[str, float],
+) -> None:
+    """Write weights, buffers, the optimizer's moments and the loss scale, then remove the earlier checkpoints."""
     aside = folder / f"step-{step:09d}.new"
     aside.mkdir()
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
@@ -45,7 +53,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
             tensors[f"{_OPTIMIZER}{key}.{name}"] = moment
     copies = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     save_file(copies, aside / "state.safetensors")
-    (aside / "state.json").write_text(json.dumps({"step": step, "cost": cost}))
+    state = {"step": step, "cost": cost, "loss_scale": loss_scale.state()}
+    (aside / "state.json").write_text(json.dumps(state))
     earlier = checkpoints(folder)
     # Without this a power cut could lose the bytes behind the new name, with the earlier checkpoints removed.
     sync(aside)
@@ -55,7 +64,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss_scale: LossScale, device: torch.device
 ) -> tuple[int, dict[str, float]]:
     """Resume from the newest checkpoint in `folder`, if any, and return the steps done and the cost so far."""
     if processes.leads():
@@ -70,6 +79,7 @@ def load(
         return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
     state = json.loads((finished[-1] / "state.json").read_text())
     _restore(finished[-1], model, optimizer, device)
+    loss_scale.restore(state.get("loss_scale", {}))  # checkpoints of earlier versions have none
     if processes.leads() and log.exists():
         _cut(log, state["step"])
     say(f"continuing at step {state['step']}")

@@ -27,7 +27,8 @@ def deterministic() -> Iterator[None]:
     flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
     fill = utilities.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this setting
-    # Without warn_only: with it, fused attention on a GPU would keep backward passes that differ between runs.
+    # Without warn_only: with it, fused attention on a GPU would keep backward passes that differ between runs. It also
+    # rules out cuDNN's attention, which would plan anew for every shape of batch.
     torch.use_deterministic_algorithms(True)
     torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())  # the setting applies to processors too
     utilities.fill_uninitialized_memory = False  # a debugging aid that writes all memory twice

@@ -1,11 +1,17 @@
-"""The log of losses, and the check that they are finite."""
+"""
+The log of losses, and the check that they are finite.
+
+In fp16 a gradient that overflows ends no training: that step was skipped, and its loss scale halved (`loss_scale`). Its
+`gradient_norm` in the log is null. Training ends where a loss is not finite, which no scale mends, or where the scale
+falls below 1. If every step overflows, the scale falls from 2^16 below 1 in 17 steps.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +41,7 @@ class _Entry(NamedTuple):
     step: int
     forwards: list[_Forward]
     norm: Tensor
+    loss_scale: Tensor | None  # after the step, with loss scaling
 
 
 class Ledger:
@@ -46,30 +53,42 @@ class Ledger:
         self.label = label
         self.pending: list[_Entry] = []
 
-    def add(self, step: int, outputs: Iterable[tuple[Step, Sequence[str]]], norm: Tensor) -> None:
+    def add(
+        self,
+        step: int,
+        outputs: Iterable[tuple[Step, Sequence[str]]],
+        norm: Tensor,
+        loss_scale: Tensor | None = None,
+    ) -> None:
         """Keep the losses and metrics of a step's forwards over the named documents.
 
-        `norm` is the gradient's before clipping: a non-finite gradient spoils weights even where the loss is finite.
+        `norm` is the gradient's before clipping: a non-finite gradient spoils weights even where the loss is finite,
+        unless `loss_scale` says that such a step is skipped.
         """
         forwards = [_Forward(_detached(output.losses), _detached(output.metrics), names) for output, names in outputs]
-        self.pending.append(_Entry(step, forwards, norm.detach()))
+        self.pending.append(_Entry(step, forwards, norm.detach(), loss_scale))
 
     def settle(self) -> None:
         """Write the losses that are due to the log, as means over the shards; every process must call this together.
 
-        Raises DivergedError at the first non-finite loss or gradient.
+        Raises DivergedError at the first non-finite loss or gradient, and at a loss scale below 1.
         """
         means = _read_means(self.pending)
         log = self.folder / "log.jsonl" if processes.leads() else os.devnull
         with open(log, "a") as file:
             for entry, values in zip(self.pending, means, strict=True):
-                losses = [values[name] for name in entry.forwards[0].losses]
-                if not all(map(math.isfinite, (*losses, values["gradient_norm"]))):
+                if _is_diverged(entry, values):
                     raise self._diverged(entry)
                 if self._is_logged(entry.step):
-                    file.write(json.dumps({"step": entry.step, "rate": self.settings.rate(entry.step), **values}))
-                    file.write("\n")
+                    file.write(self._line(entry.step, values))
         self.pending.clear()
+
+    def _line(self, step: int, values: Mapping[str, float]) -> str:
+        """Return a step's line of the log. JSON has no infinity, so the gradient norm of a skipped step is null."""
+        line: dict[str, float | None] = {"step": step, "rate": self.settings.rate(step), **values}
+        if not math.isfinite(values["gradient_norm"]):
+            line["gradient_norm"] = None
+        return json.dumps(line) + "\n"
 
     def _is_logged(self, step: int) -> bool:
         return step % self.settings.log_every == 0 or step == self.settings.steps - 1
@@ -82,6 +101,10 @@ class Ledger:
         if forward is not None:
             names, losses = list(forward.names), _floats(forward.losses)
         losses["gradient_norm"] = float(entry.norm)
+        advice = "Lower the learning rate or look at these texts."
+        if entry.loss_scale is not None:
+            losses["loss_scale"] = float(entry.loss_scale)
+            advice = "Lower the learning rate, look at these texts, or set precision to fp32."
         shown_losses = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         shown_names = ", ".join(names[:8])
         if len(names) > 8:
@@ -90,16 +113,31 @@ class Ledger:
         state = f"the last good checkpoint is {finished[-1]}" if finished else "no checkpoint was written yet"
         return DivergedError(
             f"{self.label}: step {entry.step} is not finite ({shown_losses}); the batch held {shown_names}; {state}. "
-            "Lower the learning rate or look at these texts."
+            f"{advice}"
         )
 
 
+def _is_diverged(entry: _Entry, values: dict[str, float]) -> bool:
+    """Tell whether a loss of the step is not finite, or a gradient that no loss scale mends."""
+    losses = [values[name] for name in entry.forwards[0].losses]
+    if not all(map(math.isfinite, losses)):
+        return True
+    if entry.loss_scale is not None:
+        return values["loss_scale"] < 1
+    return not math.isfinite(values["gradient_norm"])
+
+
 def _read_means(entries: Sequence[_Entry]) -> list[dict[str, float]]:
-    """Return each step's losses, gradient norm and metrics by name, as means over the shards of all processes."""
+    """Return each step's values by name, as means over the shards of all processes.
+
+    They are the losses, the gradient norm, the metrics and, with loss scaling, the scale.
+    """
     if not entries:
         return []
     first = entries[0].forwards[0]
     names = [*first.losses, "gradient_norm", *first.metrics]
+    if entries[0].loss_scale is not None:
+        names.append("loss_scale")
     means = [_mean_values(entry) for entry in entries]
     table = torch.stack([torch.stack([values[name] for name in names]) for values in means])  # [steps, names]
     rows = processes.average(table).tolist()
@@ -107,13 +145,15 @@ def _read_means(entries: Sequence[_Entry]) -> list[dict[str, float]]:
 
 
 def _mean_values(entry: _Entry) -> dict[str, Tensor]:
-    """Return a step's losses, gradient norm and metrics, as means over this process's forwards."""
+    """Return a step's losses, metrics, gradient norm and loss scale, as means over this process's forwards."""
     totals: dict[str, Tensor] = {}
     for forward in entry.forwards:
         for name, value in (forward.losses | forward.metrics).items():
             totals[name] = totals.get(name, 0.0) + value.double()
     means = {name: total / len(entry.forwards) for name, total in totals.items()}
     means["gradient_norm"] = entry.norm.double()
+    if entry.loss_scale is not None:
+        means["loss_scale"] = entry.loss_scale.double()
     return means
 
 

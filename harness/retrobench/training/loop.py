@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from retrobench.config import Optimisation
 from retrobench.core import bar, gpu_memory, processes, say
-from retrobench.model import Backbone
+from retrobench.model import Backbone, autocast
 from retrobench.objective import Step
 from retrobench.training.batches import AHEAD, Batches, Feed, Shard, count_tokens, map_tensors, seeded
 from retrobench.training.checkpoints import load, save
 from retrobench.training.determinism import deterministic
 from retrobench.training.ledger import Ledger
+from retrobench.training.loss_scale import LossScale
 from retrobench.training.machine import compiles, resolve_precision
 
 __all__ = ["Loop", "train"]
@@ -53,7 +54,8 @@ class Loop:
         self.settings = settings.resolved(len(batches.lengths))
         self.shards = settings.shards // self.accelerator.num_processes  # of each batch, in this process
         self.first_shard = self.accelerator.process_index * self.shards
-        self.bfloat16 = resolve_precision(settings.precision) == "bf16"
+        self.precision = resolve_precision(settings.precision)
+        self.loss_scale = LossScale(self.precision)
         model.to(self.accelerator.device).train()
         if compiles(settings) == "on":
             _compile_layers(model)
@@ -71,14 +73,16 @@ class Loop:
     def step(self, number: int) -> tuple[list[tuple[Step, np.ndarray]], Tensor]:
         """Make optimizer step `number`, counted from 0.
 
-        Returns each forward's losses with the rows that it read, and the gradient's norm before clipping. No operation
-        waits for the device, except ModernBERT's mask.
+        Returns each forward's losses with the rows that it read, and the gradient's norm before clipping. Where
+        `loss_scale` scales losses, a step with a non-finite gradient leaves the weights as they are. No operation waits
+        for the device.
         """
         for group in self.adam.param_groups:
             group["lr"] = self.settings.rate(number)
         outputs = self._forward_together(number) if self.couples else self._forward_in_turn(number)
+        self.loss_scale.unscale(self.optimizer)
         norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.settings.clip or float("inf"))
-        self.adam.step()
+        self.loss_scale.step(self.optimizer)
         self.adam.zero_grad(set_to_none=True)
         return outputs, norm
 
@@ -103,14 +107,14 @@ class Loop:
         return [(output, np.concatenate([shard.rows for shard in shards]))]
 
     def _forward(self, step: int, arguments: Mapping[str, Any]) -> Step:
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with autocast(self.accelerator.device.type, self.precision):
             output: Step = self.prepared(step / self.settings.steps, **arguments)
         return output
 
     def _backward(self, output: Step, forwards: int) -> None:
         """Add the gradients of the mean over a step's forwards; the processes' gradients are averaged."""
         losses = [loss.float() for loss in output.losses.values()]
-        self.accelerator.backward(torch.stack(losses).sum() / forwards)
+        self.accelerator.backward(self.loss_scale.scaled(torch.stack(losses).sum() / forwards))
 
     def _next_shard(self, step: int, index: int) -> Shard:
         """Return shard `index` of this process for a step, with its tensors on the device."""
@@ -176,21 +180,21 @@ def train(
     stay in `folder` until `checkpoints.discard`. Training resumes from the last one, bit for bit.
 
     Returns the cost: seconds, tokens of all processes, tokens per second, seconds spent waiting for data, and a GPU's
-    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient.
+    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`.
     """
     loop = Loop(model, batches, collate, settings, seed, couples)
     if settings.epochs:
         examples = len(batches.lengths)
         say(f"{label}: {loop.settings.steps:,} steps, {settings.epochs:g} times over {examples:,} examples")
     settings = loop.settings
-    done, cost = load(folder, model, loop.optimizer, loop.accelerator.device)
+    done, cost = load(folder, model, loop.optimizer, loop.loss_scale, loop.accelerator.device)
     start = time.perf_counter() - cost["seconds"]
     loop.waited = cost["data_seconds"]
     ledger = Ledger(folder, settings, label)
     with bar(label, settings.steps, "steps", done) as advance:
         for step in range(done, settings.steps):
             outputs, norm = loop.step(step)
-            ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm)
+            ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm, loop.loss_scale.value())
             advance(1)
 
             is_last = step + 1 == settings.steps
@@ -204,6 +208,6 @@ def train(
                 cost["data_seconds"] = loop.waited
                 cost["seconds"] = time.perf_counter() - start
             if saves and processes.leads():
-                save(folder, step + 1, model, loop.optimizer, cost)
+                save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}

@@ -7,21 +7,31 @@ from typing import Literal, TypeVar
 
 import torch
 
-from retrobench.config import Optimisation, Precision
+from retrobench.config import Optimisation, Precision, ResolvedPrecision
 from retrobench.core import computes_bf16
+from retrobench.errors import RetrobenchError
 
 __all__ = ["compiles", "on_this_machine", "resolve_precision"]
 
 Settings = TypeVar("Settings", bound=Optimisation)
 
 
-def resolve_precision(precision: Precision) -> Literal["bf16", "fp32"]:
-    """Return "bf16" or "fp32"; "auto" chooses bfloat16 where this machine computes it natively."""
+def resolve_precision(precision: Precision, setting: str = "precision") -> ResolvedPrecision:
+    """Return the precision of matrix products on this machine; an error names it as `setting`.
+
+    "auto" chooses bfloat16 where the machine computes it natively. GPUs before Ampere emulate it, which is slower than
+    float32, so they compute in float16. RetrobenchError for float16 without a GPU.
+    """
+    has_gpu = torch.cuda.is_available()
+    if precision == "fp16" and not has_gpu:
+        raise RetrobenchError(
+            f"{setting} is fp16, which needs a GPU: a processor computes it thousands of times slower. "
+            f"Set {setting} to auto, bf16 or fp32."
+        )
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
-        # Cards before Ampere emulate bfloat16, which is slower than float32.
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if has_gpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if computes_bf16() else "fp32"
 
 

@@ -6,7 +6,8 @@ The released training steps as their projects describe them: logits at every pos
 * Decoder                RetroMAE's layer with the attention written out
 * copy_weights           make a `Released` with the weights of one of our models
 
-Batches are those of `collators`. Half precision is bf16 autocast where the released runs had fp16.
+Batches are those of `collators`. Half precision is bf16 autocast where the released runs had fp16; a GPU without bf16
+computes in fp16, without loss scaling.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM
 
-from retrobench.model import Pretraining
+from retrobench.config import ResolvedPrecision
+from retrobench.model import Pretraining, autocast
 
 __all__ = ["Decoder", "Released", "Trainer", "copy_weights"]
 
@@ -142,9 +144,9 @@ def copy_weights(ours: Pretraining, loss: str) -> Released:
 class Trainer:
     """AdamW, clipping, a linear schedule over `STEPS`. With `reads` a step reads its losses from the device."""
 
-    def __init__(self, model: nn.Module, halved: bool, reads: bool) -> None:
+    def __init__(self, model: nn.Module, precision: ResolvedPrecision, reads: bool) -> None:
         self.model = model.train()
-        self.halved = halved
+        self.precision = precision
         self.reads = reads
         self.device = next(model.parameters()).device
         matrices = []
@@ -163,7 +165,7 @@ class Trainer:
     def step(self, batch: dict[str, Tensor]) -> Tensor:
         """Take one step on a batch from the CPU; return the loss."""
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halved):
+        with autocast(self.device.type, self.precision):
             terms = self.model(**batch)
             loss = cast(Tensor, sum(terms.values()))
         if self.reads:

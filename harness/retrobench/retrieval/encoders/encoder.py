@@ -199,10 +199,6 @@ def _dtype(files: Files, choices: Choices) -> tuple[str, str]:
     """Return the type of the model's numbers and its source."""
     import torch
 
-    if choices.dtype == "float16" and not torch.cuda.is_available():
-        raise RetrobenchError(
-            "--dtype is float16, in which a CPU is thousands of times slower. Take bfloat16 or float32."
-        )
     if choices.dtype is not None:
         return choices.dtype, "--dtype"
     if not torch.cuda.is_available():

@@ -49,6 +49,7 @@ class Forward:
         self.model.eval()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
+            stack.enter_context(embedding.attention_kernels(self.model.device))
             if self._is_plain():
                 self._enter_faster_forwards(stack)
             yield

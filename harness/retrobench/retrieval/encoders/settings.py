@@ -37,13 +37,23 @@ class Choices:
     dtype: str | None = None
 
     def check(self) -> None:
-        """Raise RetrobenchError for an unknown value."""
+        """Raise RetrobenchError for an unknown value, and for float16 without a GPU."""
         if self.pooling is not None and self.pooling not in POOLING:
             raise unknown("--pooling", self.pooling, POOLING)
         if self.similarity is not None and self.similarity not in SIMILARITIES:
             raise unknown("--similarity", self.similarity, SIMILARITIES)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise unknown("--dtype", self.dtype, DTYPES)
+        if self.dtype == "float16" and not _has_gpu():
+            raise RetrobenchError(
+                "--dtype is float16, in which a CPU is thousands of times slower. Take bfloat16 or float32."
+            )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @dataclass(frozen=True)

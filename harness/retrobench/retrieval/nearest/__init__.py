@@ -4,7 +4,7 @@ GPU holds the collection itself where that takes less than six tenths of its fre
 
 * VectorSet              vectors to search, mapped from disk by `VectorSet.of(vectors)`, or in memory
 * search                 the best k documents of each query, a block of queries at a time
-* choose_engine, Engine  documents made ready for `search` on one device
+* choose_engine, Engine  documents made ready for `search` on one device, by NumbaEngine or TorchEngine
 * merge, shared          rankings of shards merged, and a search shared by the processes of `torch.distributed`
 * Approximate            search with an index of faiss, and its recall
 * UnsoundError           a vector that cannot be ranked
@@ -18,16 +18,20 @@ from retrobench.retrieval.nearest.approximate import EXACT, Approximate, check_i
 from retrobench.retrieval.nearest.engine import Engine
 from retrobench.retrieval.nearest.kernels import TopK
 from retrobench.retrieval.nearest.merging import merge, shared
+from retrobench.retrieval.nearest.numba_engine import NumbaEngine
 from retrobench.retrieval.nearest.plan import Plan
 from retrobench.retrieval.nearest.searching import choose_engine, search
+from retrobench.retrieval.nearest.torch_engine import TorchEngine
 from retrobench.retrieval.nearest.vector_set import UnsoundError, VectorSet
 
 __all__ = [
     "EXACT",
     "Approximate",
     "Engine",
+    "NumbaEngine",
     "Plan",
     "TopK",
+    "TorchEngine",
     "UnsoundError",
     "VectorSet",
     "check_index",

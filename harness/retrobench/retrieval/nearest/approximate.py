@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from retrobench.core import in_threads
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval.nearest.canonical import QueryVectors, pair_scores
+from retrobench.retrieval.nearest.canonical import QueryVectors, document_order, pair_scores
 from retrobench.retrieval.nearest.kernels import Pairs, TopK
 from retrobench.retrieval.nearest.ordering import select_best
 from retrobench.retrieval.nearest.searching import search
@@ -29,6 +30,7 @@ SAMPLE = 1000  # evenly spaced queries that `recall` also searches exactly
 _TRAINING = 2**18  # documents that an index is trained on at most
 _NUMBERS = 2**24  # numbers of documents added at a time
 _QUERIES = 1024  # of a block
+_LEAST_QUERIES = 32  # for which a second thread pays
 _USUAL_WIDTH = 768
 _MOST_SUBVECTORS = 2**12  # of a product quantiser, beyond which only the usual width is tried
 
@@ -123,12 +125,24 @@ class Approximate:
             vectors = QueryVectors(queries.block(begin, begin + _QUERIES), None)
             with self._user_errors("search"):
                 _, rows = self.index.search(vectors.dense, depth)
-            present = rows >= 0
-            query, column = np.nonzero(present)
-            pairs = Pairs(query, rows[query, column])
-            scores = np.full(rows.shape, -np.inf, np.float32)
-            scores[query, column] = pair_scores(vectors, self.documents, 1.0, pairs)
-            yield select_best(rows, scores, present, depth, tie_ranks)
+            yield self._rank(vectors, rows, tie_ranks)
+
+    def _rank(self, queries: QueryVectors, rows: np.ndarray, tie_ranks: np.ndarray) -> TopK:
+        """Return the proposed rows [q, k] in the total order; -1 is no document."""
+        depth = rows.shape[1]
+        best = TopK(np.empty(rows.shape, np.int32), np.empty(rows.shape, np.float32))
+
+        def work(begin: int, end: int) -> None:
+            proposed = rows[begin:end]
+            present = proposed >= 0
+            documents, cells = document_order(proposed, np.flatnonzero(present))
+            pairs = Pairs(begin + cells // depth, documents)
+            scores = np.full(proposed.shape, -np.inf, np.float32)
+            scores.ravel()[cells] = pair_scores(queries, self.documents, 1.0, pairs)
+            best.rows[begin:end], best.scores[begin:end] = select_best(proposed, scores, present, depth, tie_ranks)
+
+        in_threads(work, len(rows), _LEAST_QUERIES)
+        return best
 
     def recall(self, queries: VectorSet, depth: int, tie_ranks: np.ndarray) -> dict[str, float]:
         """Return the share of the exact best k that the index finds, by name, for k = 10 and `depth`.

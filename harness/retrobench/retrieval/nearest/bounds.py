@@ -16,6 +16,12 @@ differs from q.d - q.m by at most |q||e| + |f||d'|. The computed sum differs fro
 Accuracy and Stability of Numerical Algorithms, section 3.1). The norms of e and f are measured, not assumed. Rounding
 the sum to bfloat16 is monotone, so its share (`UNIT`, 2^-8 of the score) is taken from the threshold.
 
+Numbers in int8 have a unit for each vector, so |e| differs much between documents. Let s' <= s be the error of one
+document. Its first score may be lowered by a penalty p <= s - s': a - p is still off by at most s, because
+c <= a + s' <= (a - p) + s. So a document with a small error needs a higher score than the worst one to be a candidate.
+p is |q|(L - |e|) + r|q|(M - |d'|), where L and M are the largest |e| and |d'|, and r is at most |f|/|q|. It is no more
+than the difference of the terms |q||e| + |f||d'|.
+
 All functions take NumPy arrays or tensors of float64.
 """
 
@@ -38,6 +44,7 @@ __all__ = [
 
 UNIT = 2.0**-8  # bfloat16's rounding, relative
 _TINY = 2.0**-126  # a smaller number may count as zero
+_FAINT = 2.0**-63  # so may the square of a smaller number
 # Norms are summed in 32 bits: a sum of a million squares is off by less than this share.
 _NORM_ROOM = 1 + 2.0**-9
 
@@ -91,9 +98,9 @@ def dense_error(queries: QueryBounds, width: int, lost: Any, longest: Any, accur
     `accuracy` is the error of one addition in units of 2^-24: 2 covers fused and plain rounding, 4 truncation.
     """
     norms = queries.norms * _NORM_ROOM
-    longest = longest * _NORM_ROOM
-    lost = lost * _NORM_ROOM
-    rounded = norms * (lost + longest * 2.0**-24) + queries.lost * longest
+    longest = longest * _NORM_ROOM + width * _FAINT
+    lost = lost * _NORM_ROOM + width * _FAINT
+    rounded = norms * (lost + longest * 2.0**-23) + queries.lost * longest  # e itself is measured in 32 bits
     summed = accuracy * (width + 16) * 2.0**-24 * (norms + queries.lost) * longest
     shifted = 2.0**-21 * norms * (longest + lost + queries.centre)  # canonical and shifted scores are float32
     underflow = width * _TINY * (1 + norms + longest + queries.centre)

@@ -20,7 +20,7 @@ Scorer = Callable[[Any, Any], Any]
 
 def buffer_room(depth: int) -> int:
     """Return the most candidates of a query: the best `depth`, and room for the first scores close to them."""
-    return max(4 * depth, 1024)
+    return max(5 * depth, 1536)
 
 
 class CandidateBuffer(ABC):
@@ -33,6 +33,7 @@ class CandidateBuffer(ABC):
 
     def __init__(self, candidates: CandidateArrays, depth: int, tie_ranks: Any, scorer: Scorer) -> None:
         self.candidates = candidates
+        self.queries = len(candidates.rows)
         self.depth = depth
         self.tie_ranks = tie_ranks
         self.scorer = scorer
@@ -51,7 +52,6 @@ class CandidateBuffer(ABC):
 
     def settle_all(self) -> None:
         """Settle all queries. Afterwards first scores of another kind may be added."""
-        self._compact()
         self._settle(self._all_queries())
 
     def finish(self) -> TopK:
@@ -73,10 +73,6 @@ class CandidateBuffer(ABC):
     @abstractmethod
     def _collect(self, scores: Any, first_row: int) -> None:
         """Append the documents that reach their query's threshold; make room where there is none."""
-
-    @abstractmethod
-    def _compact(self) -> None:
-        """Raise thresholds as far as the candidates allow, and drop the candidates below them."""
 
     @abstractmethod
     def _to_numpy(self, array: Any) -> np.ndarray:

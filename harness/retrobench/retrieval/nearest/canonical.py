@@ -21,14 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrobench.core import in_threads
 from retrobench.retrieval.nearest.kernels import LANES, Pairs, score_dense, score_terms
 from retrobench.retrieval.nearest.plan import SIZES
 from retrobench.retrieval.nearest.vector_set import VectorSet
 
-__all__ = ["QueryVectors", "pair_scores", "torch_sums"]
-
-_LEAST_PAIRS = 4096  # for which a second thread pays
+__all__ = ["QueryVectors", "document_order", "pair_scores", "torch_sums"]
 
 
 class QueryVectors(NamedTuple):
@@ -49,52 +46,41 @@ class QueryVectors(NamedTuple):
 
 
 def pair_scores(queries: QueryVectors, documents: VectorSet, scale: float, pairs: Pairs) -> np.ndarray:
-    """Return the canonical scores [m] float32 of pairs."""
-    # In the order of the documents: each is read once, and a disk is read forwards.
-    count = len(pairs.documents)
-    half = np.uint64(32)
-    keys = np.sort((pairs.documents.astype(np.uint64) << half) | np.arange(count, dtype=np.uint64))
-    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    documents_in_order = (keys >> half).astype(np.int64)
-    ordered = Pairs(pairs.queries[order], documents_in_order)
-    sums = np.zeros(count)
+    """Return the canonical scores [m] float32 of pairs, which are in `document_order`, in the calling thread."""
+    sums = np.zeros(len(pairs.documents))
     if queries.dense is not None:
-        _sum_dense(queries.dense, documents, ordered, sums)
+        _sum_dense(queries.dense, documents, pairs, sums)
     if queries.terms is not None:
-        sums += scale * _term_sums(queries.terms, documents, ordered)
-    scores = np.empty(count, np.float32)
-    scores[order] = sums
+        term_sums = np.empty(len(sums))
+        score_terms(queries.terms, documents.terms, pairs, term_sums)
+        sums += scale * term_sums
+    scores = sums.astype(np.float32)
     scores += np.float32(0)  # a score that rounds to -0.0 is tied with 0.0
     return scores
 
 
+def document_order(rows: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of documents in cells [m] of an array, and the cells, both in the order of the rows.
+
+    In this order each document is read once, and a disk is read forwards.
+    """
+    documents = rows.ravel()[cells].astype(np.int64)
+    keys = (documents << 32) | cells
+    keys.sort()
+    return keys >> 32, keys & 0xFFFFFFFF
+
+
 def _sum_dense(queries: np.ndarray, documents: VectorSet, pairs: Pairs, sums: np.ndarray) -> None:
-    """Write the sums of pairs in the order of their documents."""
     vectors = documents.dense
     if documents.stored == "float32" and vectors is not None and vectors.flags.c_contiguous:
-
-        def work(begin: int, end: int) -> None:
-            score_dense(queries, vectors, pairs, sums, begin, end)
-
-        in_threads(work, len(sums), _LEAST_PAIRS)
+        score_dense(queries, vectors, pairs, sums)
         return
     step = max(1, SIZES["cpu"].numbers // documents.width)
     for begin in range(0, len(sums), step):
         block = slice(begin, begin + step)
         rows, positions = np.unique(pairs.documents[block], return_inverse=True)
         block_pairs = Pairs(pairs.queries[block], positions)
-        score_dense(queries, documents.rows(rows), block_pairs, sums[block], 0, len(positions))
-
-
-def _term_sums(queries: np.ndarray, documents: VectorSet, pairs: Pairs) -> np.ndarray:
-    sums = np.empty(len(pairs.documents))
-    terms = documents.terms
-
-    def work(begin: int, end: int) -> None:
-        score_terms(queries, terms, pairs, sums, begin, end)
-
-    in_threads(work, len(sums), _LEAST_PAIRS)
-    return sums
+        score_dense(queries, documents.rows(rows), block_pairs, sums[block])
 
 
 def torch_sums(query_rows: Tensor, document_rows: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class QueryBlock(Protocol):
     def buffer(self, depth: int) -> CandidateBuffer:
         """Return an empty buffer, whose scorer computes canonical scores."""
 
-    def bfloat16_pass(self) -> FirstPass:
+    def rounded_pass(self) -> FirstPass:
         """Return the first pass over rounded dense vectors."""
 
     def float32_pass(self) -> FirstPass:
@@ -58,28 +58,33 @@ class Engine(ABC):
         """Make a block of queries ready."""
 
     @abstractmethod
-    def bfloat16_pays(self, queries: int) -> bool:
-        """Return whether a first pass in bfloat16 is faster than one in 32 bits for this many queries."""
+    def rounding_pays(self, queries: int) -> bool:
+        """Return whether a first pass over rounded vectors is faster than one in 32 bits for this many queries."""
 
     def search(self, queries: VectorSet, depth: int) -> TopK:
         """Return the best `depth` (at most N) documents of each query, as one block of queries."""
         block = self.load(queries)
-        documents = len(self.documents)
         buffer = block.buffer(depth)
-        bfloat16 = self._starts_in_bfloat16(len(queries))
-        first_pass = block.bfloat16_pass() if bfloat16 else block.float32_pass()
-        step = self.plan.documents or documents_together(len(queries), self.sizes)
-        flood = FLOOD * len(queries) * documents
+        self._fill(buffer, block)
+        return buffer.finish()
+
+    def _fill(self, buffer: CandidateBuffer, block: QueryBlock) -> None:
+        """Add the first scores of all documents to a buffer of a block of queries."""
+        queries = buffer.queries
+        documents = len(self.documents)
+        rounded = self._starts_rounded(queries)
+        first_pass = block.rounded_pass() if rounded else block.float32_pass()
+        step = self.plan.documents or documents_together(queries, self.sizes)
+        flood = queries * (FLOOD * documents + 4 * buffer.depth)
         for begin in range(0, documents, step):
             scores, bound = first_pass.scores(begin, min(begin + step, documents))
             buffer.add(scores, begin, bound)
-            if bfloat16 and buffer.rescored > flood:
+            if rounded and buffer.rescored > flood:
                 buffer.settle_all()
                 first_pass = block.float32_pass()
-                bfloat16 = False
-        return buffer.finish()
+                rounded = False
 
-    def _starts_in_bfloat16(self, queries: int) -> bool:
+    def _starts_rounded(self, queries: int) -> bool:
         if self.documents.terms is not None or self.plan.first == "fp32":
             return False
-        return self.plan.first == "bf16" or self.bfloat16_pays(queries)
+        return self.plan.first == "rounded" or self.rounding_pays(queries)

@@ -1,27 +1,42 @@
-"""The exact-search engine of the processor: NumPy, compiled loops, and torch's bfloat16 product."""
+"""The exact-search engine of the processor: NumPy, compiled loops, and torch's int8 product."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from retrobench.core import computes_bf16, in_threads
-from retrobench.retrieval.nearest.bounds import UNIT, ErrorBound, QueryBounds, dense_error, sparse_error
+from retrobench.core import in_threads
+from retrobench.model import has_int8_product, int8_product
+from retrobench.retrieval.nearest.bounds import ErrorBound, QueryBounds, dense_error, sparse_error
 from retrobench.retrieval.nearest.canonical import QueryVectors, pair_scores
 from retrobench.retrieval.nearest.engine import Engine
-from retrobench.retrieval.nearest.kernels import Pairs, SparseQueries, add_sparse_scores, round_to_bfloat16
+from retrobench.retrieval.nearest.kernels import (
+    Pairs,
+    Rounded,
+    SparseQueries,
+    TopK,
+    add_sparse_scores,
+    round_to_int8,
+)
 from retrobench.retrieval.nearest.numba_buffer import NumbaBuffer
 from retrobench.retrieval.nearest.plan import SIZES
+from retrobench.retrieval.nearest.scanning import FirstScores
 from retrobench.retrieval.nearest.vector_set import VectorSet
 from retrobench.retrieval.vectors import Terms
 
 __all__ = ["NumbaEngine"]
 
 _FEW = 12  # queries, for which reading the documents takes all the time; rounding them first reads them twice
-_LEAST_ROUNDED = 2048  # documents for which a second thread pays
+_WIDEST = 2**17  # numbers of a vector whose int8 products add up in 32 bits
+_LEAST_ROUNDED = 1024  # documents for which a second thread pays
 _LEAST_SPARSE = 64
+_SAMPLE = 4096  # documents
+# A sample pays from these numbers of documents and of queries on.
+_MANY_DOCUMENTS = 2**15
+_MANY_QUERIES = 64
 
 
 class NumbaEngine(Engine):
@@ -29,11 +44,57 @@ class NumbaEngine(Engine):
 
     sizes = SIZES["cpu"]
 
+    def search(self, queries: VectorSet, depth: int) -> TopK:
+        """Return the best `depth` (at most N) documents of each query, as one block of queries.
+
+        The best of a sample of the documents tell a score that all results probably reach, so that few candidates are
+        collected. Where a result does not reach it, the search is repeated without it.
+        """
+        guesses = self._guess(queries, depth)
+        if guesses is not None:
+            block = self.load(queries)
+            buffer = block.buffer(depth)
+            buffer.leave_out_below(guesses)
+            self._fill(buffer, block)
+            best = buffer.finish()
+            if (best.scores[:, -1] >= guesses).all():
+                return best
+        return super().search(queries, depth)
+
+    def _guess(self, queries: VectorSet, depth: int) -> np.ndarray | None:
+        """Return canonical scores [q] that `depth` documents probably reach, or None where a sample does not pay."""
+        rank = _sampled_rank(depth, len(self.documents))
+        if len(queries) < _MANY_QUERIES or rank > _SAMPLE // 2 or not self._starts_rounded(len(queries)):
+            return None
+        if self._sample is None:
+            return None
+        return self._sample.search(queries, rank).scores[:, -1]
+
+    @cached_property
+    def _sample(self) -> NumbaEngine | None:
+        """Return an engine of randomly drawn documents, or None if there are few documents."""
+        if len(self.documents) < _MANY_DOCUMENTS:
+            return None
+        draw = np.random.default_rng(0)
+        drawn = draw.choice(len(self.documents), _SAMPLE, replace=False, shuffle=False)
+        rows = np.sort(drawn)
+        return NumbaEngine(VectorSet(self.documents.rows(rows)), self.tie_ranks[rows], self.scale, self.plan)
+
     def load(self, queries: VectorSet) -> _NumbaQueries:
         return _NumbaQueries(self, queries)
 
-    def bfloat16_pays(self, queries: int) -> bool:
-        return queries > _FEW and computes_bf16()
+    def rounding_pays(self, queries: int) -> bool:
+        width = self.documents.width
+        return queries > _FEW and width < _WIDEST and has_int8_product(width)
+
+
+def _sampled_rank(depth: int, documents: int) -> int:
+    """Return a rank in the sample whose document is not among the best `depth` of all, but once in a million cases.
+
+    The best documents in the sample are nearly a Poisson number.
+    """
+    mean = depth * _SAMPLE / documents
+    return int(mean + 5 * mean**0.5 + 4)
 
 
 class _NumbaQueries:
@@ -47,9 +108,9 @@ class _NumbaQueries:
     def buffer(self, depth: int) -> NumbaBuffer:
         return NumbaBuffer(self.count, depth, self.engine.tie_ranks, self._canonical_scores)
 
-    def bfloat16_pass(self) -> _Bfloat16Pass:
+    def rounded_pass(self) -> _Int8Pass:
         assert self.vectors.dense is not None
-        return _Bfloat16Pass(self.vectors.dense, self.engine.documents)
+        return _Int8Pass(self.vectors.dense, self.engine.documents)
 
     def float32_pass(self) -> _Float32Pass:
         return _Float32Pass(self.vectors, self.engine.documents, self.engine.scale)
@@ -59,44 +120,60 @@ class _NumbaQueries:
         return pair_scores(self.vectors, self.engine.documents, self.engine.scale, pairs)
 
 
-class _Bfloat16Pass:
-    """First scores of vectors rounded to bfloat16, [q, n] bfloat16 as int16."""
+class _Int8Pass:
+    """First scores of vectors rounded to int8, each in a unit of its own, with the penalties of `bounds`."""
 
     def __init__(self, dense: np.ndarray, documents: VectorSet) -> None:
         self.documents = documents
         self.centre = documents.census.mean
-        self.rounded_queries = torch.from_numpy(dense).bfloat16()
-        rounded = self.rounded_queries.double().numpy()
-        centre = self.centre.astype(np.float64)
-        self.queries = QueryBounds(dense.astype(np.float64), rounded, centre)
-        self.rounded = np.empty((0, documents.width), np.uint16)  # the block of documents
+        rounded = Rounded.empty(*dense.shape)
+        round_to_int8(dense, np.zeros(documents.width, np.float32), rounded, 0)
+        self.rounded_queries = torch.from_numpy(rounded.numbers)
+        widened = rounded.numbers * rounded.units[:, None].astype(np.float64)
+        self.queries = QueryBounds(dense.astype(np.float64), widened, self.centre.astype(np.float64))
+        is_rounded = rounded.units > 0
+        self.units = np.where(is_rounded, rounded.units, np.float32(1))
+        self.weights = (self.queries.norms / self.units).astype(np.float32)
+        # The rounding error of a query is at least this share of the query.
+        shares = self.queries.lost[is_rounded] / self.queries.norms[is_rounded]
+        self.share = float(shares.min(initial=1.0))
+        self.rounded = Rounded.empty(0, documents.width)  # the block of documents
+        self.products = torch.empty(0, dtype=torch.int32)
         self.lost = self.longest = 0.0  # norms: see `dense_error`
 
-    def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
+    def scores(self, begin: int, end: int) -> tuple[FirstScores, ErrorBound]:
         rounded = self._round(begin, end)
-        documents = torch.from_numpy(rounded.view(np.int16)).view(torch.bfloat16)
-        scores = self.rounded_queries @ documents.T
-        score_bits = scores.view(torch.int16).numpy()
+        products = self._multiply(rounded)
+        self.lost = max(self.lost, float(rounded.lost.max()))
+        self.longest = max(self.longest, float(rounded.lengths.max()))
         errors = dense_error(self.queries, self.documents.width, self.lost, self.longest)
-        return score_bits, ErrorBound(self.queries.shifts, errors, UNIT)
+        penalties = (self.lost - rounded.lost) + self.share * (self.longest - rounded.lengths)
+        scores = FirstScores(products, rounded.units, penalties, self.units, self.weights)
+        return scores, ErrorBound(self.queries.shifts, errors, 0.0)
 
-    def _round(self, begin: int, end: int) -> np.ndarray:
-        """Return a block of documents, less the centre, as bfloat16 [n, d] uint16; record its norms."""
+    def _round(self, begin: int, end: int) -> Rounded:
+        """Return a block of documents, less the centre."""
         count = end - begin
-        if len(self.rounded) < count:
-            self.rounded = np.empty((count, self.documents.width), np.uint16)
-        rounded = self.rounded[:count]
-        norms: list[tuple[float, float]] = []
+        if len(self.rounded.units) < count:
+            self.rounded = Rounded.empty(count, self.documents.width)
+        rounded = self.rounded.head(count)
 
         def work(first: int, last: int) -> None:
             block = self.documents.block(begin + first, begin + last)
-            norms.append(round_to_bfloat16(block, self.centre, rounded[first:last]))
+            round_to_int8(block, self.centre, rounded, first)
 
         in_threads(work, count, _LEAST_ROUNDED)
-        for lost, longest in norms:
-            self.lost = max(self.lost, lost**0.5)
-            self.longest = max(self.longest, longest**0.5)
         return rounded
+
+    def _multiply(self, documents: Rounded) -> np.ndarray:
+        """Return the products [q, n] int32 of the queries and a block of documents."""
+        shape = (len(self.units), len(documents.units))
+        count = shape[0] * shape[1]
+        if len(self.products) < count:
+            self.products = torch.empty(count, dtype=torch.int32)
+        products = self.products[:count].view(shape)
+        int8_product(self.rounded_queries, torch.from_numpy(documents.numbers), products)
+        return products.numpy()
 
 
 class _Float32Pass:
@@ -120,7 +197,7 @@ class _Float32Pass:
             )
         self.bound = ErrorBound(np.zeros_like(errors), errors, 0.0)
 
-    def scores(self, begin: int, end: int) -> tuple[np.ndarray, ErrorBound]:
+    def scores(self, begin: int, end: int) -> tuple[FirstScores, ErrorBound]:
         documents = self.documents.slice(begin, end)
         if self.dense is not None:
             block = documents.block(0, len(documents))
@@ -131,7 +208,7 @@ class _Float32Pass:
         terms = documents.terms
         if terms is not None:
             self._add_sparse(terms, scores)
-        return scores, self.bound
+        return FirstScores.plain(scores), self.bound
 
     def _add_sparse(self, terms: Terms, scores: np.ndarray) -> None:
         def work(first: int, last: int) -> None:

@@ -20,7 +20,7 @@ class Plan:
 
     queries: int = 0  # of a block
     documents: int = 0  # of a block
-    first: Literal["auto", "bf16", "fp32"] = "auto"  # precision of the first pass over dense vectors
+    first: Literal["auto", "rounded", "fp32"] = "auto"  # dense vectors in the first pass: to int8 or bfloat16
     device: str = "auto"  # any other name is a device of torch, and the torch engine searches on it
 
 
@@ -43,7 +43,7 @@ SIZES = {
         queries=2**12,
         candidates=2**27,
         query_terms=2**25,
-        scores=2**22,  # they stay in the cache
+        scores=2**20,  # they stay in the cache
         numbers=2**22,
     ),
     "cuda": Sizes(queries=2**14, candidates=2**30, query_terms=2**30, scores=2**30, numbers=2**28),

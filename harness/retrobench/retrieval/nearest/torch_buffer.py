@@ -143,7 +143,12 @@ class TorchBuffer(CandidateBuffer):
         if len(crowded):
             self._settle(crowded)
 
+    def settle_all(self) -> None:
+        self._compact()
+        super().settle_all()
+
     def _compact(self) -> None:
+        """Raise thresholds as far as the candidates allow, and drop the candidates below them."""
         rows, values, counts, settled, thresholds = self.candidates
         columns = torch.arange(rows.shape[1], device=rows.device)
         present = columns < counts[:, None]

@@ -36,8 +36,10 @@ class TorchEngine(Engine):
     def load(self, queries: VectorSet) -> _TorchQueries:
         return _TorchQueries(self, queries)
 
-    def bfloat16_pays(self, queries: int) -> bool:
-        return True
+    def rounding_pays(self, queries: int) -> bool:
+        if self.vectors.device.type != "cuda":
+            return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # emulated, it is slower than float32
 
     def search(self, queries: VectorSet, depth: int) -> TopK:
         with _plain_products():
@@ -58,7 +60,7 @@ class _TorchQueries:
     def buffer(self, depth: int) -> TorchBuffer:
         return TorchBuffer(self.count, depth, self.engine.device_ranks, self._canonical_scores)
 
-    def bfloat16_pass(self) -> _Bfloat16Pass:
+    def rounded_pass(self) -> _Bfloat16Pass:
         assert self.dense is not None
         return _Bfloat16Pass(self.dense, self.vectors)
 

@@ -1,8 +1,4 @@
-"""
-A test of the contract, for authors of objectives.
-
-* check_objective    raise AssertionError for a broken part of the contract.
-"""
+"""The parts of the contract, tried one by one on a few invented texts."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,29 +19,38 @@ from torch import Tensor, nn
 from retrobench.config import REPRESENTATIONS, check_objective_class, configure_objective
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
-from retrobench.objective import Objective, Passage, Step, Vocabulary
+from retrobench.objective import Objective, Passage, Vocabulary
+from retrobench.training import check_batch, check_module, check_step, deterministic
 
-__all__ = ["check_objective"]
+__all__ = ["Seen", "check_objective"]
 
 MAX_LENGTH = 24
 STEPS = 20
 
 
-def check_objective(objective_class: type[Objective], backbone: Backbone | None = None) -> None:
+class Seen(NamedTuple):
+    """The first batch and its losses, with the objective's defaults."""
+
+    shapes: dict[str, list[int]]
+    losses: dict[str, float]
+
+
+def check_objective(objective_class: type[Objective], backbone: Backbone | None = None) -> Seen | None:
     """Check an objective on a few invented texts: its declaration, its batches, its losses and its export.
 
     Every preset is tried on texts that are empty, one token long or too long. With its defaults the objective is also
     trained for 20 steps, in which the loss must fall, resumed from its state, and exported. `backbone` replaces the
     tiny BERT and stays unchanged: a tiny model of another family tests whether the objective supports that family.
 
-    An objective with `pretrains = False` is checked only for its declaration. The test cannot verify `couples_batch`.
+    An objective with `pretrains = False` is checked only for its declaration, and None is returned. The test cannot
+    verify `couples_batch`.
 
     Raises AssertionError with the objective, the part of the contract and the fault.
     """
     configured = _check_declaration(objective_class)
     if not objective_class.pretrains:
-        return
-    with _restored_randomness():
+        return None
+    with _restored_randomness(), deterministic():
         base = backbone
         if base is None:
             base = _tiny_bert()
@@ -58,6 +63,7 @@ def check_objective(objective_class: type[Objective], backbone: Backbone | None 
         trial = _Trial(objective_class.name, configured[objective_class.name], base, vocabulary)
         trained = trial.check_learning()
         trial.check_export(trained)
+        return trial.first_losses()
 
 
 def _require(condition: object, message: str) -> None:
@@ -74,6 +80,15 @@ def _reporting(action: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise AssertionError(f"{action} raised {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _asserting() -> Iterator[None]:
+    """Turn a fault of the contract into an AssertionError."""
+    try:
+        yield
+    except RetrobenchError as error:
+        raise AssertionError(str(error)) from error
 
 
 def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]:
@@ -202,7 +217,8 @@ class _Trial:
     def check_collate(self, passages: Sequence[Passage]) -> dict[str, Tensor]:
         """Return a batch of the passages."""
         batch = self._collate(passages, global_seed=1)
-        self._check_tensors(batch)
+        with _asserting():
+            check_batch(self.name, batch, MAX_LENGTH)
         second_batch = self._collate(passages, global_seed=2)
         changed = []
         for name, tensor in batch.items():
@@ -220,33 +236,13 @@ class _Trial:
         with _reporting(f"{self.name}: collate()"):
             return self.objective.collate(passages, self.vocabulary, MAX_LENGTH, generator)
 
-    def _check_tensors(self, batch: dict[str, Tensor]) -> None:
-        """Check the names, devices and lengths of a batch."""
-        is_valid = isinstance(batch, dict) and "progress" not in batch
-        _require(
-            is_valid and all(isinstance(tensor, Tensor) for tensor in batch.values()),
-            f"{self.name}: collate() must give a dict of tensors by name.",
-        )
-        elsewhere = [name for name, tensor in batch.items() if tensor.device.type != "cpu"]
-        _require(
-            not elsewhere,
-            f"{self.name}: collate() must stay on the CPU; not there: {', '.join(elsewhere)}.",
-        )
-        _require(
-            "attention_mask" in batch,
-            f"{self.name}: collate() gives no 'attention_mask', by which tokens are counted.",
-        )
-        length = batch["attention_mask"].shape[-1]
-        _require(length <= MAX_LENGTH, f"{self.name}: collate() made {length} tokens of at most {MAX_LENGTH}.")
-
     def wrap(self) -> tuple[nn.Module, Backbone]:
         """Return the objective's module, in training mode, and the copy of the backbone in it."""
         backbone = deepcopy(self.base)
         with _reporting(f"{self.name}: wrap()"):
             model = self.objective.wrap(backbone)
-        _require(isinstance(model, nn.Module), f"{self.name}: wrap() must give a torch module, not {model!r}.")
-        is_inside = any(module is backbone for module in model.modules())
-        _require(is_inside, f"{self.name}: wrap() must give a module that holds the backbone.")
+        with _asserting():
+            check_module(self.name, model, backbone)
         _require(
             backbone.state_dict().keys() == self.base.state_dict().keys(),
             f"{self.name}: wrap() changed the backbone's parts; its own parts belong beside the backbone.",
@@ -258,12 +254,10 @@ class _Trial:
         torch.manual_seed(seed)
         with _reporting(f"{self.name}: forward() at progress {progress:g}"):
             step = model(progress, **batch)
-        has_losses = isinstance(step, Step) and step.losses
-        _require(has_losses, f"{self.name}: forward() must give a Step with losses.")
+        with _asserting():
+            check_step(self.name, step)
         scalars = {**step.losses, **step.metrics}
         for name, value in scalars.items():
-            is_scalar = isinstance(value, Tensor) and value.ndim == 0
-            _require(is_scalar, f"{self.name}: {name!r} must be a tensor without dimensions, not {value!r}.")
             _require(value.isfinite(), f"{self.name}: {name!r} is {value.item()} at progress {progress:g}.")
         losses = [loss.float() for loss in step.losses.values()]
         return torch.stack(losses)
@@ -314,6 +308,15 @@ class _Trial:
             if parameter.grad is not None and not parameter.grad.isfinite().all():
                 non_finite.append(name)
         _require(not non_finite, f"{self.name}: gradients are not finite: {', '.join(non_finite)}.")
+
+    def first_losses(self) -> Seen:
+        """Return the shapes of a batch of ordinary texts, and the losses of a forward."""
+        batch = self._collate(_ordinary_passages(self.vocabulary), global_seed=1)
+        model, _ = self.wrap()
+        torch.manual_seed(0)
+        step = model(0.0, **batch)
+        shapes = {name: list(tensor.shape) for name, tensor in batch.items()}
+        return Seen(shapes, {name: loss.item() for name, loss in step.losses.items()})
 
     def check_learning(self) -> Backbone:
         """Return the backbone after 20 steps on one batch, in which the loss falls, and check the saved state."""

@@ -1,0 +1,67 @@
+"""The commands below `retrobench objectives`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from retrobench.cli.options import AsJson, ObjectiveOrFile, Plugins
+from retrobench.cli.process import show_result
+from retrobench.core import Column, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from retrobench.config import InstalledObjective
+
+__all__ = ["objectives"]
+
+LISTED_FIELDS = ("name", "distribution", "version", "paper", "status", "reason")  # of an installed objective
+
+objectives = typer.Typer(
+    invoke_without_command=True, help="List the installed objectives and their faults, or check one."
+)
+
+
+@objectives.callback()
+def objectives_list(context: typer.Context, plugin: Plugins, json: AsJson = False) -> None:
+    """List the installed objectives and their faults, or check one."""
+    from retrobench.config import discover
+
+    if context.invoked_subcommand is None:
+        installed = discover(plugin)
+        show_result(_as_json(installed) if json else _table(installed))
+
+
+@objectives.command("check")
+def objectives_check(target: ObjectiveOrFile, plugin: Plugins) -> None:
+    """Check that an objective keeps the contract, on BERT, RoBERTa and ModernBERT. Exit 1 at a fault."""
+    from retrobench import testing
+
+    checked = testing.check_target(target, plugin)
+    show_result(checked.text)
+    raise typer.Exit(checked.exit_code)
+
+
+def _as_json(installed: Sequence[InstalledObjective]) -> str:
+    import json
+
+    return json.dumps(_list(installed, LISTED_FIELDS).records(), indent=2, ensure_ascii=False)
+
+
+def _table(installed: Sequence[InstalledObjective]) -> RenderableType:
+    """Return the objectives as a table. The column of reasons is dropped where it is empty."""
+    fields: Sequence[str] = LISTED_FIELDS
+    if not any(row.reason for row in installed):
+        fields = fields[:-1]
+    return _list(installed, fields).fitted()
+
+
+def _list(installed: Sequence[InstalledObjective], fields: Sequence[str]) -> Table:
+    rows = []
+    for row in installed:
+        rows.append([getattr(row, name) or None for name in fields])
+    return Table([Column(name) for name in fields], rows)

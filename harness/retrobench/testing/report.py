@@ -1,0 +1,115 @@
+"""The check of objectives on every family of backbones, as the command line shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from retrobench.config import InstalledObjective, discover, find_objective
+from retrobench.core import quiet_transformers
+from retrobench.errors import RetrobenchError
+from retrobench.model import Backbone
+from retrobench.objective import Objective
+from retrobench.testing.checking import check_objective
+
+__all__ = ["Checked", "check_target"]
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+
+
+class Checked(NamedTuple):
+    """The report as the terminal shows it, and exit code 1 where an objective breaks the contract."""
+
+    text: str
+    exit_code: int
+
+
+def check_target(target: str, plugins: Sequence[Path] = ()) -> Checked:
+    """Check the objective of a name, or every objective of a file `PATH.py`, on BERT, RoBERTa and ModernBERT.
+
+    RetrobenchError for an unknown name or file.
+    """
+    quiet_transformers()
+    lines = []
+    exit_code = 0
+    for row in _find(target, plugins):
+        lines.append(f"{row.name} ({row.source})")
+        faults = 0
+        for family, report in _check(row):
+            lines.append(f"  {family:<12}{report.text}")
+            faults += report.exit_code
+        exit_code = max(exit_code, min(faults, 1))
+    return Checked("\n".join(lines), exit_code)
+
+
+def _find(target: str, plugins: Sequence[Path]) -> list[InstalledObjective]:
+    if not target.endswith(".py"):
+        return [find_objective(target, discover(plugins))]
+    file = Path(target)
+    return [row for row in discover([file]) if row.file == file.resolve()]
+
+
+def _check(row: InstalledObjective) -> list[tuple[str, Checked]]:
+    """Return a report for each family; a single one where there is nothing to train."""
+    if row.objective is None:
+        return [("contract", Checked(f"FAULT  {row.reason}", 1))]
+    if not row.objective.pretrains:
+        return [("contract", _report(row.objective, None))]
+    return [(family, _report(row.objective, make())) for family, make in FAMILIES.items()]
+
+
+def _report(objective: type[Objective], backbone: Backbone | None) -> Checked:
+    """Return the batch and losses of a sound objective, or the fault."""
+    try:
+        seen = check_objective(objective, backbone)
+    except (AssertionError, RetrobenchError) as fault:
+        return Checked(f"FAULT  {fault}", 1)
+    if seen is None:
+        return Checked("ok     nothing to pre-train", 0)
+    batch = ", ".join(f"{name} {shape}" for name, shape in seen.shapes.items())
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in seen.losses.items())
+    return Checked(f"ok     losses {losses}; batch {batch}", 0)
+
+
+def _bert() -> Backbone:
+    from transformers import BertConfig, BertForMaskedLM
+
+    return _seeded(BertForMaskedLM, BertConfig(**SHAPE))
+
+
+def _roberta() -> Backbone:
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    return _seeded(RobertaForMaskedLM, RobertaConfig(**SHAPE, pad_token_id=1, bos_token_id=0, eos_token_id=2))
+
+
+def _modernbert() -> Backbone:
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    special: dict[str, Any] = {
+        "pad_token_id": 0,
+        "cls_token_id": 1,
+        "bos_token_id": 1,
+        "sep_token_id": 2,
+        "eos_token_id": 2,
+    }
+    return _seeded(ModernBertForMaskedLM, ModernBertConfig(**SHAPE, **special))
+
+
+def _seeded(kind: Any, config: Any) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Backbone(kind(config))
+
+
+FAMILIES: dict[str, Callable[[], Backbone]] = {"bert": _bert, "roberta": _roberta, "modernbert": _modernbert}

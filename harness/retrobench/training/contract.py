@@ -1,0 +1,74 @@
+"""
+The contract of `objective.py`, as far as values show it while an objective is at work.
+
+* check_module   the module that `wrap` returns
+* check_batch    a batch that `collate` returns
+* check_step     the Step that a forward returns
+
+Each raises RetrobenchError with the objective, the fault and the command that tries the objective.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from retrobench.errors import RetrobenchError
+from retrobench.model import Backbone
+from retrobench.objective import Step
+
+__all__ = ["check_batch", "check_module", "check_step"]
+
+
+def check_module(name: str, model: object, backbone: Backbone) -> nn.Module:
+    """Return the module that `wrap` gave, if it is one and holds the backbone."""
+    if not isinstance(model, nn.Module):
+        raise _fault(name, f"wrap() must give a torch module, not {_describe(model)}")
+    if not any(module is backbone for module in model.modules()):
+        raise _fault(name, "wrap() must give a module that holds the backbone")
+    return model
+
+
+def check_batch(name: str, batch: object, max_length: int) -> dict[str, Tensor]:
+    """Return the batch that `collate` gave, if it is a dict of tensors on the CPU with an attention mask [B, L]."""
+    if not isinstance(batch, dict):
+        raise _fault(name, f"collate() must give a dict of tensors by name, not {_describe(batch)}")
+    for key, value in batch.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise _fault(name, f"collate() must give a dict of tensors by name, not {_describe(value)} as {key!r}")
+        if value.device.type != "cpu":
+            raise _fault(name, f"collate() must stay on the CPU, and {key!r} is on {value.device}")
+    if "progress" in batch:
+        raise _fault(name, "collate() gives 'progress', which is the forward's first argument")
+    mask = batch.get("attention_mask")
+    if mask is None:
+        raise _fault(name, "collate() gives no 'attention_mask' [B, L], by which tokens are counted")
+    if mask.shape[-1] > max_length:
+        raise _fault(name, f"collate() made {mask.shape[-1]} tokens of at most {max_length}")
+    return batch
+
+
+def check_step(name: str, step: object) -> Step:
+    """Return the result of a forward, if it is a Step of scalar tensors with a loss."""
+    if not isinstance(step, Step):
+        raise _fault(name, f"forward() must give a Step with losses, not {_describe(step)}")
+    if not isinstance(step.losses, dict) or not isinstance(step.metrics, dict):
+        raise _fault(name, "forward() must give a Step of two dicts, the losses and the metrics")
+    if not step.losses:
+        raise _fault(name, "forward() must give a Step with losses, and it has none")
+    for key, value in {**step.losses, **step.metrics}.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            raise _fault(name, f"{key!r} must be a tensor without dimensions, not {_describe(value)}")
+    return step
+
+
+def _describe(value: object) -> str:
+    """Return the type of a value, and the shape of a tensor."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if value is None:
+        return "None"
+    return f"a {type(value).__name__}"
+
+
+def _fault(name: str, text: str) -> RetrobenchError:
+    return RetrobenchError(f"{name}: {text}. `retrobench objectives check {name}` tries it.")
