@@ -27,7 +27,7 @@ from retrobench.model.loading import load_backbone
 from retrobench.objective import Vocabulary
 from retrobench.retrieval import embedding
 from retrobench.retrieval.tokenised import write_vectors
-from retrobench.retrieval.vectors import Terms, Vectors, Writer
+from retrobench.retrieval.vectors import TermPieces, Terms, Vectors, Writer
 from retrobench.store.store import Store
 
 TEXTS, WINDOW = 600, 32
@@ -79,7 +79,9 @@ def main(root: Path, killed: str = "") -> None:
     put = Writer.put
     windows = list[int]()  # the first row of each
 
-    def counted(self: Writer, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
+    def counted(
+        self: Writer, first: int, dense: np.ndarray | None = None, terms: Terms | TermPieces | None = None
+    ) -> None:
         if killed and len(windows) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         put(self, first, dense, terms)

@@ -7,7 +7,6 @@ Memory of this process, as the system counts it.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import threading
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from retrobench.core import release_freed_memory
 
 __all__ = ["Watch", "anonymous", "measure_peak"]
 
@@ -54,8 +55,7 @@ def measure_peak(work: Callable[[], object], cuda: bool) -> float:
     gc.collect()
     if cuda:
         return _measure_gpu_peak(work)
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory that the allocator keeps would count as in use
+    release_freed_memory()  # it would count as in use
     with suppress(OSError):  # without this right the peak is that of the whole process so far
         Path("/proc/self/clear_refs").write_text("5")
     in_use = _read_status("VmRSS")

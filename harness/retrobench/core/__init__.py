@@ -16,7 +16,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 from retrobench.core import processes, provenance
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
 from retrobench.core.machine_load import sleep_when_busy
-from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory
+from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say
 from retrobench.core.provenance import retrobench_version
@@ -49,6 +49,7 @@ __all__ = [
     "provenance",
     "quiet_transformers",
     "read_toml",
+    "release_freed_memory",
     "retrobench_version",
     "say",
     "sleep_when_busy",

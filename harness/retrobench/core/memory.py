@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 
-__all__ = ["gpu_memory", "keep_freed_memory", "peak_memory"]
+__all__ = ["gpu_memory", "keep_freed_memory", "peak_memory", "release_freed_memory"]
 
 
 def peak_memory() -> float:
@@ -39,3 +39,12 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         for parameter, value in ((-1, 2**31 - 1), (-3, 2**25)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, from malloc.h
             mallopt(parameter, value)
+
+
+def release_freed_memory() -> None:
+    """Return freed memory to the system, as far as glibc can.
+
+    Kept memory lies in pieces that fit the work before it. Other work cannot use all of them, and takes more.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -21,7 +21,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from retrobench.core import KEY_LENGTH, move, peak_memory, processes, retrobench_version, say, sync
+from retrobench.core import (
+    KEY_LENGTH,
+    move,
+    peak_memory,
+    processes,
+    release_freed_memory,
+    retrobench_version,
+    say,
+    sync,
+)
 from retrobench.errors import RetrobenchError
 from retrobench.store.entries import Entry, Recipe, to_json_values
 
@@ -207,6 +216,7 @@ class Store:
         _set_aside(call.folder)  # a folder cannot be renamed over a full one
         move(call.partial, call.folder)
         _remove(_beside(call.folder, "old"))
+        release_freed_memory()  # a stage has little use for the memory of the stage before it
         self._verified[call.folder] = call.artifact(True, cost), "made in this run"
         return call.artifact(False, cost)
 

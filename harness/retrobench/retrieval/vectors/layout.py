@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from retrobench.config import DTYPES
 
-__all__ = ["DTYPES", "FORMAT", "HEAD", "TERM_TYPES", "Terms", "header", "narrowed", "widened"]
+__all__ = ["DTYPES", "FORMAT", "HEAD", "TERM_TYPES", "TermPieces", "Terms", "header", "narrowed", "widened"]
 
 FORMAT = "retrobench vectors 1"
 TERM_TYPES = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}  # the arrays of the terms
@@ -22,6 +23,14 @@ class Terms(NamedTuple):
     indptr: np.ndarray  # [n + 1] int64, from 0
     indices: np.ndarray  # [nnz] int32
     values: np.ndarray  # [nnz] float32
+
+
+class TermPieces(NamedTuple):
+    """Sparse rows with their entries in several arrays, one after the other, for a window too large to copy."""
+
+    indptr: np.ndarray  # [n + 1] int64, from 0
+    indices: Sequence[np.ndarray]  # together [nnz] int32
+    values: Sequence[np.ndarray]  # together [nnz] float32
 
 
 def widened(stored: np.ndarray, dtype: str) -> np.ndarray:

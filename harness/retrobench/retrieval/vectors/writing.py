@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from retrobench.core import atomic_write
 from retrobench.errors import RetrobenchError
-from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, TERM_TYPES, Terms, header, narrowed, widened
+from retrobench.retrieval.vectors.layout import DTYPES, FORMAT, HEAD, TermPieces, Terms, header, narrowed, widened
+from retrobench.retrieval.vectors.term_files import flush, join_parts, write_part
 
 __all__ = ["Writer"]
 
@@ -128,7 +129,7 @@ class Writer:
         unfinished = {number for number in range(self.count) if not marks[number]}
         return not unfinished <= self._claimed
 
-    def put(self, first: int, dense: np.ndarray | None = None, terms: Terms | None = None) -> None:
+    def put(self, first: int, dense: np.ndarray | None = None, terms: Terms | TermPieces | None = None) -> None:
         """Write the window that begins at row `first`: dense [n, d] float32, terms of n rows.
 
         RetrobenchError for a number too large for its stored type.
@@ -137,10 +138,7 @@ class Writer:
         if dense is not None:
             self._put_dense(first, dense)
         if terms is not None:
-            with self._terms_path(number).open("wb") as file:
-                for array, kind in zip(terms, TERM_TYPES.values(), strict=True):
-                    np.save(file, np.ascontiguousarray(array, kind))
-                _flush(file)
+            write_part(self._terms_path(number), terms)
         os.pwrite(self._done, b"\1", number)
         os.fsync(self._done)
         self._release(number)
@@ -157,7 +155,7 @@ class Writer:
         with (self.folder / "dense.npy").open("r+b") as file:
             file.seek(HEAD + first * self.width * stored.itemsize)
             file.write(stored.tobytes())
-            _flush(file)
+            flush(file)
 
     def publish(self, ids: Iterable[str] | Path) -> None:
         """Write the ids of the rows, or copy a file of them, then the manifest. All windows must be finished.
@@ -169,7 +167,8 @@ class Writer:
         if not self.complete:
             self._write_ids(ids)
             if self.words:
-                self._join()
+                parts = [self._terms_path(number) for number in range(self.count)]
+                join_parts(parts, self.folder)
             atomic_write(self.folder / "manifest.json", self._manifest)
         for file in (*self.folder.glob("part-*"), self.folder / _PLAN, self.folder / _DONE):
             file.unlink(missing_ok=True)
@@ -180,34 +179,6 @@ class Writer:
             atomic_write(file, _chunks(ids))
         else:
             atomic_write(file, _json_list(ids, self.rows))
-
-    def _join(self) -> None:
-        """Concatenate the sparse rows of all windows."""
-        entries = 0
-        with contextlib.ExitStack() as stack:
-            files: dict[str, IO[bytes]] = {}
-            for name in TERM_TYPES:
-                files[name] = stack.enter_context((self.folder / f"terms.{name}.npy").open("wb"))
-                files[name].seek(HEAD)
-            files["indptr"].write(np.zeros(1, "<i8").tobytes())
-            for number in range(self.count):
-                window = self._window_terms(number)
-                files["indptr"].write((window.indptr[1:] + entries).tobytes())
-                files["indices"].write(window.indices.tobytes())
-                files["values"].write(window.values.tobytes())
-                entries += len(window.values)
-            sizes = {"indptr": self.rows + 1, "indices": entries, "values": entries}
-            for name, file in files.items():
-                file.seek(0)
-                file.write(header(TERM_TYPES[name], (sizes[name],)))
-                _flush(file)
-
-    def _window_terms(self, number: int) -> Terms:
-        with self._terms_path(number).open("rb") as file:
-            indptr = np.load(file)
-            indices = np.load(file)
-            values = np.load(file)
-        return Terms(indptr, indices, values)
 
     def _terms_path(self, number: int) -> Path:
         return self.folder / f"part-{number:08d}"
@@ -265,8 +236,3 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())  # a window is marked finished after this
