@@ -26,11 +26,11 @@ from retrobench.retrieval.encoders import (
     load_published,
     read_json,
 )
-from retrobench.retrieval.nearest import EXACT, Engine, VectorSet, check_index, choose_engine, merge, search
+from retrobench.retrieval.nearest import EXACT, Engine, Plan, VectorSet, check_index, choose_engine, merge, search
 from retrobench.retrieval.searcher import Searcher, retrieve, search_facts, write_search_facts
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.trained import TrainedEncoder, check_trained, is_trained, load_trained
-from retrobench.retrieval.vectors import DTYPES, Vectors, Writer
+from retrobench.retrieval.vectors import DTYPES, Terms, Vectors, Writer
 
 __all__ = [
     "DTYPES",
@@ -42,9 +42,11 @@ __all__ = [
     "Engine",
     "Kind",
     "MtebModel",
+    "Plan",
     "PublishedEncoder",
     "Searcher",
     "Settings",
+    "Terms",
     "TrainedEncoder",
     "VectorSet",
     "Vectors",
