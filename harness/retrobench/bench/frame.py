@@ -92,7 +92,7 @@ class Floor:
 
     flops: float = 0.0
     bytes: float = 0.0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["int8", "bf16", "fp32"] = "bf16"
 
 
 class Timed(NamedTuple):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from retrobench.bench.frame import Case, Floor, Setting, UnequalError
 from retrobench.bench.texts import unit
+from retrobench.model import has_int8_product
 from retrobench.retrieval import Engine, Plan, Terms, VectorSet, choose_engine, search
 
 __all__ = ["cases"]
@@ -51,7 +52,8 @@ def _on_processor(setting: Setting) -> Iterator[Case]:
     size = f"{count:,} x {width}"
     flops = 2.0 * count * width  # of a query
     collection_bytes = 4.0 * count * width
-    floor = Floor(flops, collection_bytes / query_count)
+    # The products that the engine computes: of rounded vectors where the processor does so fast.
+    floor = Floor(flops, collection_bytes / query_count, "int8" if has_int8_product(width) else "fp32")
     for depth in DEPTHS:
         ours = partial(_ours, queries, documents, depth, tie_ranks)
         for peer_name, peer in peers.items():

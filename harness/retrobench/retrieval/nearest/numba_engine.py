@@ -1,4 +1,8 @@
-"""The exact-search engine of the processor: NumPy, compiled loops, and torch's int8 product."""
+"""
+The exact-search engine of the processor: NumPy, compiled loops, and torch's int8 product.
+
+The torch engine runs on a processor too, several times slower for many queries: `retrobench bench search` shows both.
+"""
 
 from __future__ import annotations
 
