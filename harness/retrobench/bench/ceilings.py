@@ -11,6 +11,7 @@ import torch
 
 from retrobench.bench.frame import Floor, half_precision
 from retrobench.bench.setting import Setting
+from retrobench.model import has_int8_product, int8_product
 
 __all__ = ["Ceilings", "measure_ceilings"]
 
@@ -53,6 +54,11 @@ def measure_ceilings(setting: Setting) -> Ceilings:
         multiply = partial(torch.matmul, first, second)
         seconds = _median_seconds(multiply, setting)
         flops[precision] = 2.0 * size**3 / seconds
+    if not setting.cuda and has_int8_product(size):
+        numbers_int8 = torch.randint(-127, 128, (size, size), dtype=torch.int8)
+        product = torch.empty(size, size, dtype=torch.int32)
+        seconds = _median_seconds(partial(int8_product, numbers_int8, numbers_int8, product), setting)
+        flops["int8"] = 2.0 * size**3 / seconds
     source = torch.randn(numbers, device=setting.device)
     target = torch.empty_like(source)
     copy = partial(target.copy_, source)

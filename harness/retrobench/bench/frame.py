@@ -65,7 +65,7 @@ class Floor:
 
     flops: float = 0.0
     bytes: float = 0.0
-    precision: ResolvedPrecision = "bf16"
+    precision: ResolvedPrecision | Literal["int8"] = "bf16"
 
 
 class Timed(NamedTuple):

@@ -146,17 +146,40 @@ def round_to_int8(vectors: np.ndarray, centre: np.ndarray, out: Rounded, first: 
 def add_sparse_scores(terms: Terms, queries: SparseQueries, scores: np.ndarray, begin: int, end: int) -> None:
     """Add the scaled products of sparse documents with queries to `scores` [q, n]."""
     sums = np.empty(queries.weights.shape[1], np.float32)
+    if len(sums) == 1:
+        _add_to_one(terms, queries.weights.ravel(), queries.scale, scores[0], begin, end)
+        return
+    longest = 0
     for row in range(begin, end):
-        sums[:] = 0
+        longest = max(longest, terms.indptr[row + 1] - terms.indptr[row])
+    words = np.empty(longest + 1, np.int64)
+    values = np.empty(longest + 1, np.float32)
+    for row in range(begin, end):
+        count = 0
+        # No branch, which the processor could not predict: a word that no query has is written over.
         for entry in range(terms.indptr[row], terms.indptr[row + 1]):
             word = terms.indices[entry]
-            if queries.used[word]:
-                value = terms.values[entry]
-                weights = queries.weights[word]
-                for query in range(len(sums)):
-                    sums[query] += value * weights[query]
+            words[count] = word
+            values[count] = terms.values[entry]
+            count += queries.used[word]
+        sums[:] = 0
+        for index in range(count):
+            value = values[index]
+            weights = queries.weights[words[index]]
+            for query in range(len(sums)):
+                sums[query] += value * weights[query]
         for query in range(len(sums)):
             scores[query, row] += queries.scale * sums[query]
+
+
+@_reordering
+def _add_to_one(terms: Terms, weights: np.ndarray, scale: np.float32, scores: np.ndarray, begin: int, end: int) -> None:
+    """Add the scaled products with the weights [V] of one query to `scores` [n]."""
+    for row in range(begin, end):
+        total = np.float32(0)
+        for entry in range(terms.indptr[row], terms.indptr[row + 1]):
+            total += terms.values[entry] * weights[terms.indices[entry]]
+        scores[row] += scale * total
 
 
 @jit

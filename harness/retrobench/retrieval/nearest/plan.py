@@ -11,7 +11,7 @@ from retrobench.retrieval.nearest.vector_set import VectorSet
 __all__ = ["AUTO", "SIZES", "Plan", "Sizes", "documents_together", "queries_together"]
 
 _DOCUMENTS = (2**10, 2**16)  # of a block, at least and at most
-_ALIGNMENT = 128  # documents: the buffers compare this many scores at once
+_ALIGNMENT = 128  # documents: the torch buffer compares this many scores at once
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Sizes:
     query_terms: int  # bytes of the queries' terms, written out over the vocabulary
     scores: int  # first scores of a block
     numbers: int  # numbers of documents that are scored canonically together
+    extra: int = 0  # documents of a block beyond a multiple of 128
 
 
 SIZES = {
@@ -43,7 +44,7 @@ SIZES = {
         queries=2**12,
         candidates=2**27,
         query_terms=2**25,
-        scores=2**20,  # they stay in the cache
+        scores=2**22,
         numbers=2**22,
     ),
     "cuda": Sizes(queries=2**14, candidates=2**30, query_terms=2**30, scores=2**30, numbers=2**28),
@@ -63,4 +64,4 @@ def documents_together(queries: int, sizes: Sizes) -> int:
     """Return the documents of a block whose first scores are computed together for a block of queries."""
     least, most = _DOCUMENTS
     documents = min(most, max(least, sizes.scores // queries))
-    return documents // _ALIGNMENT * _ALIGNMENT
+    return documents // _ALIGNMENT * _ALIGNMENT + sizes.extra
