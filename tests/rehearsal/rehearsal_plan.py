@@ -24,6 +24,7 @@ SUITES = (
 _PROCESSES = "several processes on GPUs speak through NCCL, which needs cards"
 _ON_CPU = "it names the CPU as its device"
 _THREADS = "only a CPU embeds and searches in several threads"
+_ENGINE = "it counts passes of the CPU's engine"
 _FILES = "it tests files or a library of the host, and nothing of it runs on a device"
 _SLOW = "an operation for each number takes minutes here; the same search in small blocks runs"
 
@@ -42,6 +43,7 @@ LEFT_OUT = {
     "tests/stages/test_search_bm25.py::*": _FILES,
     "tests/retrieval/test_nearest.py::test_threads_change_nothing*": _THREADS,
     "tests/retrieval/test_nearest.py::*[*torch*]": _ON_CPU,
+    "tests/retrieval/test_nearest_candidates.py::test_a_guess_changes_no_result*": _ENGINE,
     "tests/retrieval/test_nearest.py::*[*one by one]": _SLOW,
     "tests/retrieval/test_encode.py::test_threads_change_no_bit*": _THREADS,
     "tests/retrieval/test_encode.py::test_an_error_in_one_thread_ends_them_all*": _THREADS,
