@@ -112,3 +112,13 @@ def test_memory_of_a_search_is_watched_in_a_process_of_its_own(tmp_path: Path, m
     [result] = json.loads(file.read_text())
     assert "for 200,000 rows, the ids among it" in result["equal"]
     assert result["ours"] > 0
+
+
+def test_a_peer_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel alone has no faiss: which of its builds is right depends on the machine."""
+    all_names = {case.name for case in searching.cases(SMOKE)}
+    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    names = {case.name for case in searching.cases(SMOKE)}
+    left_out = all_names - names
+    assert len(left_out) == 6
+    assert all("faiss" in name or "one query" in name for name in left_out)

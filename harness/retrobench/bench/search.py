@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ WORDS = 30522  # of a sparse vector's vocabulary
 TERMS = 100  # of a sparse vector
 SAMPLE = 64  # queries whose answer by a GPU is compared with products in 32 bits
 Hits = tuple[np.ndarray, np.ndarray]  # rows and scores [Q, k]
+Peer = Callable[[np.ndarray, int], Hits]  # queries [Q, d] and k to the best k of each
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -64,8 +66,9 @@ def _on_processor(setting: Setting) -> Iterator[Case]:
     floor = Floor(flops, collection_bytes, "fp32")
     for depth in DEPTHS:
         ours = partial(_ours, query, documents, depth, tie_ranks)
-        theirs = partial(peers["faiss flat"], query, depth)
-        yield _case(f"top {depth} of {size}, one query", ours, theirs, "faiss flat", floor)
+        if "faiss flat" in peers:
+            theirs = partial(peers["faiss flat"], query, depth)
+            yield _case(f"top {depth} of {size}, one query", ours, theirs, "faiss flat", floor)
     yield from _beside_torch(documents, VectorSet(queries), size)
     terms = VectorSet(None, _draw_terms(count, 0), WORDS)
     query_terms = VectorSet(None, _draw_terms(query_count, 1), WORDS)
@@ -131,18 +134,27 @@ def _ours(queries: np.ndarray, documents: VectorSet, depth: int, tie_ranks: np.n
     return np.concatenate(rows), np.concatenate(scores)
 
 
-def _peers(vectors: np.ndarray) -> dict[str, Callable[[np.ndarray, int], Hits]]:
+def _faiss(vectors: np.ndarray) -> dict[str, Peer]:
+    """Return faiss' flat index as a peer; none where faiss is not installed, which no run needs."""
+    if find_spec("faiss") is None:
+        return {}
     import faiss
-    from sentence_transformers.util import dot_score, semantic_search
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    tensor = torch.from_numpy(vectors)
 
     def flat(queries: np.ndarray, depth: int) -> Hits:
         scores, rows = index.search(queries, depth)
         return rows, scores
+
+    return {"faiss flat": flat}
+
+
+def _peers(vectors: np.ndarray) -> dict[str, Peer]:
+    from sentence_transformers.util import dot_score, semantic_search
+
+    tensor = torch.from_numpy(vectors)
 
     def product(queries: np.ndarray, depth: int) -> Hits:
         scores = torch.from_numpy(queries) @ tensor.T
@@ -159,7 +171,7 @@ def _peers(vectors: np.ndarray) -> dict[str, Callable[[np.ndarray, int], Hits]]:
             scores.append([hit["score"] for hit in ranking])
         return np.asarray(rows), np.asarray(scores, np.float32)
 
-    return {"faiss flat": flat, "matmul + topk": product, "semantic_search": semantic}
+    return {**_faiss(vectors), "matmul + topk": product, "semantic_search": semantic}
 
 
 def _agree(ours: Hits, peer: Hits) -> str:
