@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
-from retrobench import Passage, Step, Vocabulary, hookimpl
+from retrobench import Context, Passage, Step, Vocabulary, hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class BowPrediction:
         batch["bag"], batch["bag_weights"] = bag_of_words(rows, "unique")
         return batch
 
-    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+    def wrap(self, backbone: Backbone, context: Context) -> torch.nn.Module:
         from retrobench.model import Pretraining
 
         return Pretraining(backbone, self.step)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Ge, Interval
 
-from retrobench import Passage, Step, Vocabulary, hookimpl
+from retrobench import Context, Passage, Step, Vocabulary, hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -60,14 +60,11 @@ class DupMAE:
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        from retrobench.model import bag_of_words, masked_batch, pack
+        from retrobench.model import bag_of_words, decoding_batch, pack
 
         packed = pack(passages, vocabulary, max_length)
-        batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
+        batch = decoding_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
         content = packed.words >= 0  # [B, L]
-        batch["clean_ids"] = packed.input_ids
-        batch["words"] = packed.words
-        batch["content_positions"] = content.flatten().nonzero().flatten()
         if self.pooled == "unmasked":
             batch["pooled"] = content & (batch["input_ids"] != vocabulary.mask)
         else:
@@ -77,7 +74,7 @@ class DupMAE:
         batch["bag"], batch["bag_weights"] = bag_of_words(rows, self.bag)
         return batch
 
-    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+    def wrap(self, backbone: Backbone, context: Context) -> torch.nn.Module:
         from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
@@ -106,9 +103,15 @@ class DupMAE:
         if visible is None:
             visible = decoder_visibility(words, attention_mask.sum(1), self.decoder_mask_ratio, self.mask_pool)
         decoder = cast("EnhancedDecoder", model.decoder)
-        rebuilt = decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
-        content_ids = clean_ids.flatten()[content_positions]
-        decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
+        decoding = decoder.loss(
+            model.backbone,
+            hidden[:, 0],
+            clean_ids,
+            visible,
+            content_positions,
+            self.query_form,
+            self.decoder_reduction,
+        )
         terms = pooled_logits(model.backbone, hidden, pooled, self.projection == "mlm_head")  # [B, V]
         losses = {
             "mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
-from retrobench import Passage, Step, Vocabulary, hookimpl
+from retrobench import Context, Passage, Step, Vocabulary, hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class MaskedLanguageModelling:
         packed = pack(passages, vocabulary, max_length)
         return masked_batch(packed, vocabulary, self.mask_ratio, generator)
 
-    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+    def wrap(self, backbone: Backbone, context: Context) -> torch.nn.Module:
         from retrobench.model import Pretraining
 
         return Pretraining(backbone, self.step)

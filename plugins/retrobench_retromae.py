@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Ge, Interval
 
-from retrobench import Passage, Step, Vocabulary, hookimpl
+from retrobench import Context, Passage, Step, Vocabulary, hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -46,17 +46,12 @@ class RetroMAE:
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        from retrobench.model import masked_batch, pack
+        from retrobench.model import decoding_batch, pack
 
         packed = pack(passages, vocabulary, max_length)
-        batch = masked_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
-        content = packed.words >= 0  # [B, L]
-        batch["clean_ids"] = packed.input_ids
-        batch["words"] = packed.words
-        batch["content_positions"] = content.flatten().nonzero().flatten()
-        return batch
+        return decoding_batch(packed, vocabulary, self.mask_ratio, generator, self.corruption)
 
-    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+    def wrap(self, backbone: Backbone, context: Context) -> torch.nn.Module:
         from retrobench.model import EnhancedDecoder, Pretraining
 
         decoder = EnhancedDecoder(backbone.config, own_positions=backbone.positions is None)
@@ -82,9 +77,15 @@ class RetroMAE:
         if visible is None:
             visible = decoder_visibility(words, attention_mask.sum(1), self.decoder_mask_ratio, self.mask_pool)
         decoder = cast("EnhancedDecoder", model.decoder)
-        rebuilt = decoder(model.backbone, hidden[:, 0], clean_ids, visible, self.query_form)  # [B, L, D]
-        content_ids = clean_ids.flatten()[content_positions]
-        decoding = token_loss(model.backbone, rebuilt, content_positions, content_ids, self.decoder_reduction)
+        decoding = decoder.loss(
+            model.backbone,
+            hidden[:, 0],
+            clean_ids,
+            visible,
+            content_positions,
+            self.query_form,
+            self.decoder_reduction,
+        )
         mlm = token_loss(model.backbone, hidden, masked_positions, masked_ids)
         return Step({"mlm": mlm, "decoder": decoding}, {})
 

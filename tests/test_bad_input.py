@@ -332,12 +332,13 @@ def retrobench_objectives():
 """
 
 
-def test_shards_for_an_objective_that_couples_its_batch(refuse: Refuse) -> None:
+def test_an_objective_that_couples_its_batch_and_gives_no_vectors(refuse: Refuse) -> None:
     Path("coupled.py").write_text(COUPLED)
-    words = ("--plugin", "coupled.py", "--set", "pretrain.shards=2")
-    assert refuse(*words, objectives=["bert", "coupled"]) == (
-        "pretrain.shards must be 1, got 2: coupled compares the examples of a batch, "
-        "so the batch stays whole (track tiny)."
+    assert refuse(
+        "--plugin", "coupled.py", "--set", "pretrain.shards=2", objectives=["coupled"], stages=["tokenise"]
+    ) == (
+        "coupled: couples_batch is True, so forward() must give vectors, not None. "
+        "`retrobench objectives check coupled` tries it."
     )
 
 

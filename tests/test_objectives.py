@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bases import FAMILIES, MAX_LENGTH, Base, make
+from contexts import wrapped
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM
@@ -35,8 +36,7 @@ def trained(name: str, base: Base, folder: Path) -> tuple[Pretraining, dict[str,
     """Return an objective's module after three steps, and their cost."""
     objective = configure_objective(PRETRAINING[name], {})
     torch.manual_seed(0)
-    model = objective.wrap(base.backbone())
-    assert isinstance(model, Pretraining)
+    model = wrapped(objective, base.backbone(), base.vocabulary)
 
     def collate(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         return objective.collate([base.texts[row] for row in rows], base.vocabulary, MAX_LENGTH, generator)

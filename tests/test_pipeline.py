@@ -16,9 +16,8 @@ import torch
 from batches import Fixed, fixed, rivals_of, shard_of, texts_of
 
 from retrobench import pipeline
-from retrobench.config import Experiment, Reading
+from retrobench.config import Experiment, Reading, read_entrant, read_track
 from retrobench.config.discovery import discover
-from retrobench.config.reading import read_entrant, read_track
 from retrobench.data import TokenisedTexts, load
 from retrobench.leaderboard.comparison import compare
 from retrobench.leaderboard.evidence import load_per_query

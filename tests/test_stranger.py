@@ -61,7 +61,7 @@ class FirstWords:
         bag, weights = bag_of_words([ids[words][: self.count] for ids, words in rows], "unique")
         return {"input_ids": packed.input_ids, "attention_mask": packed.attention_mask, "bag": bag, "weights": weights}
 
-    def wrap(self, backbone):
+    def wrap(self, backbone, context):
         from retrobench.model import Pretraining
 
         return Pretraining(backbone, self.step)

@@ -1,6 +1,8 @@
 """
 The names that a user and a plugin import from the package's root.
 
+* Context       the training that `wrap` makes a module for.
+* ModelFolder   the type of a setting that names another model.
 * Objective     the contract: an objective is a frozen dataclass with these members.
 * Passage       a tokenised document, the input of `collate`.
 * Step          the losses and metrics of one forward.
@@ -12,12 +14,22 @@ The names that a user and a plugin import from the package's root.
 
 import typing
 
-from retrobench.objective import Objective, Passage, Step, Vocabulary, hookimpl
+from retrobench.objective import Context, ModelFolder, Objective, Passage, Step, Vocabulary, hookimpl
 
 if typing.TYPE_CHECKING:
     from retrobench.retrieval.trained import load_encoder
 
-__all__ = ["Objective", "Passage", "Step", "Vocabulary", "__version__", "hookimpl", "load_encoder"]
+__all__ = [
+    "Context",
+    "ModelFolder",
+    "Objective",
+    "Passage",
+    "Step",
+    "Vocabulary",
+    "__version__",
+    "hookimpl",
+    "load_encoder",
+]
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -1,10 +1,13 @@
-"""The contract of a pre-training objective. A plugin author reads only this file."""
+"""The contract of a pre-training objective, version 1. A plugin author reads only this file.
+
+A RetrobenchError of `collate`, `wrap` or a forward is shown to the user as one line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from pluggy import HookimplMarker, HookspecMarker
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:  # the command line lists objectives without importing torch
 
     from retrobench.model import Backbone
 
-__all__ = ["Objective", "Passage", "Step", "Vocabulary", "hookimpl", "hookspec", "retrobench_objectives"]
+__all__ = ["ChoosesExamples", "Context", "ModelFolder", "Objective", "Passage", "Step", "Vocabulary", "hookimpl"]
 
 hookspec = HookspecMarker("retrobench")
 hookimpl = HookimplMarker("retrobench")
@@ -39,6 +42,7 @@ class Vocabulary:
     sep: int
     mask: int
     special: frozenset[int] = field(repr=False)
+    sentence_ends: frozenset[int] = field(default=frozenset(), repr=False)  # ids such as . ? !
 
 
 class Step(NamedTuple):
@@ -46,23 +50,44 @@ class Step(NamedTuple):
 
     losses: dict[str, torch.Tensor]
     metrics: dict[str, torch.Tensor]
+    vectors: torch.Tensor | None = None  # [n, ...] with `couples_batch`, for `couple`
 
 
-@runtime_checkable
+class ModelFolder(str):
+    """The type of a setting that names another masked language model: a folder, a hub id, or "" for the track's base.
+
+    Its vocabulary must be the base's. `Context.load` loads it, and its hash is part of the result.
+    """
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """The training that `wrap` makes a module for."""
+
+    vocabulary: Vocabulary
+    max_length: int  # of a text in tokens, special tokens included
+    load: Callable[[str], torch.nn.Module] = field(repr=False)  # a ModelFolder -> transformers' ...ForMaskedLM
+    stage: Literal["pretrain", "adapt"] = "pretrain"
+    # Trained parameters that the earlier stage's objective added to the backbone, by name; empty in the first stage.
+    added: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+
 class Objective(Protocol):
     """A frozen dataclass whose fields are the objective's settings. Its docstring is the idea in a sentence.
 
-    Before each forward the harness seeds torch's default generators from (seed, step, shard), so masks
-    drawn in `forward` on the batch's device are reproducible. State between steps belongs in buffers of the module.
+    Before each forward the harness seeds torch's default generators from (seed, step, shard), so draws of a forward on
+    the batch's device are reproducible. State between steps belongs in buffers of the module.
     """
 
     contract: ClassVar[int]  # the version of this contract that the class keeps, 1
     name: ClassVar[str]  # on the command line
     paper: ClassVar[str]  # the citation
     pretrains: ClassVar[bool]  # False: the base model is used unchanged; `collate` and `wrap` are omitted
-    couples_batch: ClassVar[bool]  # True: the loss compares examples, so a batch stays whole
+    couples_batch: ClassVar[bool]  # True: a loss compares examples of the whole batch
     representation: ClassVar[str]  # the harness's representation for this encoder
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # named settings, as in `--objective NAME:PRESET`
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # settings of `NAME:PRESET`; `adapt.KEY` is of that stage
 
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator
@@ -73,12 +98,24 @@ class Objective(Protocol):
         Draw every random choice from `generator`, and keep the work cheap.
         """
 
-    def wrap(self, backbone: Backbone) -> torch.nn.Module:
+    def wrap(self, backbone: Backbone, context: Context) -> torch.nn.Module:
         """Return a module that holds `backbone` and whose `forward(progress, **batch)` returns a `Step`.
 
         `progress` is the share of finished optimizer steps, 0 to 1. Checkpoints keep the module's further parameters;
         the exported encoder drops them.
+
+        With `couples_batch`, a forward reads a shard of the batch and returns `vectors`. The module's `couple(progress,
+        vectors)` gets the rows of all shards in order, and returns a Step with the losses that compare them. A forward
+        may be computed twice, so state changes only in `couple`, and in `begin(progress)`, an optional method called
+        before a step's forwards. Every process calls both with equal arguments.
         """
+
+
+class ChoosesExamples(Protocol):
+    """An objective with this further method leaves documents out, or makes several examples of one."""
+
+    def examples(self, lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the document [E] of each example and its tokens [E], given the tokens [N] of each document."""
 
 
 @hookspec

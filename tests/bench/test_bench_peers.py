@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contexts import wrapped
 from parity import FIXTURE, LOSSES, decoder_name
 from safetensors.torch import load_file
 from torch import Tensor
@@ -222,7 +223,7 @@ def test_an_auto_regressive_decoder_gets_the_clean_text() -> None:
 
 def test_the_peer_has_the_weights_of_our_model() -> None:
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-    ours = RetroMAE().wrap(Backbone(BertForMaskedLM(config)))
+    ours = wrapped(RetroMAE(), Backbone(BertForMaskedLM(config)))
     assert isinstance(ours, Pretraining)
     peer = copy_weights(ours, "retromae")
     assert peer.lm.config._attn_implementation == "eager"

@@ -58,7 +58,7 @@ class Toy:
     def collate(self, passages, vocabulary, max_length, generator):
         return {}
 
-    def wrap(self, backbone):
+    def wrap(self, backbone, context):
         return backbone
 
 @hookimpl

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from retrobench.config import Distil, Experiment, Pretrain, Reading, Track
+from retrobench.config import Distil, Experiment, Pretrain, Reading, Track, read_entrant, read_track
 from retrobench.config.discovery import discover
-from retrobench.config.reading import SECTIONS, read_entrant, read_track
+from retrobench.config.reading import SECTIONS
 from retrobench.core.settings import types_of
 from retrobench.data import groups
 from retrobench.errors import RetrobenchError

@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from retrobench.config import Experiment, discover, reading
+from retrobench import config
+from retrobench.config import Experiment, discover
 from retrobench.leaderboard import folders
 from retrobench.plan import machines
 from retrobench.plan.arithmetic import Shape
@@ -50,8 +51,8 @@ datasets = ["{data}:train"]
 
 def plan_needs(track: str, *overrides: str, objective: str = "retromae", board: Path | None = None) -> ExperimentNeeds:
     """Estimate the needs of an objective under a track with changed settings."""
-    changed_track = reading.read_track(folders.locate(track, board), track, overrides)
-    entrant = reading.read_entrant(objective, discover(), overrides)
+    changed_track = config.read_track(folders.locate(track, board), track, overrides)
+    entrant = config.read_entrant(objective, discover(), overrides)
     return estimate_needs(Experiment(changed_track, entrant, 0))
 
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from retrobench.config import Experiment
+from retrobench.config import Experiment, read_entrant, read_track, resolve
 from retrobench.config.discovery import discover
-from retrobench.config.reading import read_entrant, read_track, resolve
 from retrobench.data.groups import GROUPS
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System, read_tables
 from retrobench.leaderboard.folders import locate

@@ -157,9 +157,15 @@ def test_a_deep_copy_handed_over_by_name_keeps_its_weights(bert: Base) -> None:
         assert torch.equal(tensor, expected[name])
 
 
+def test_a_deep_copy_is_not_drawn_anew(bert: Base) -> None:
+    backbone = bert.backbone()
+    with pytest.raises(RetrobenchError, match="'generator' holds copied weights, which `fresh` would draw anew"):
+        Pretraining(backbone, step, fresh={"generator": deepcopy(backbone.lm)})
+
+
 def test_copied_layers_are_not_drawn_anew(bert: Base) -> None:
     backbone = bert.backbone()
-    with pytest.raises(RetrobenchError, match="'decoder' holds copied layers"):
+    with pytest.raises(RetrobenchError, match="'decoder' holds copied weights"):
         Pretraining(backbone, step, fresh={"decoder": Layers(backbone, 1, copy=True)})
     with pytest.raises(RetrobenchError, match="two modules 'backbone'"):
         Pretraining(backbone, step, fresh={"backbone": linear()})

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from bases import FAMILIES, MAX_LENGTH, WORDS, Base, make
+from contexts import wrapped
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, ElectraConfig, ElectraForMaskedLM
@@ -33,7 +34,7 @@ def packed_texts(base: Base) -> Packed:
 
 
 def retromae(base: Base) -> tuple[Backbone, EnhancedDecoder]:
-    model = RetroMAE().wrap(base.backbone()).eval()
+    model = wrapped(RetroMAE(), base.backbone()).eval()
     assert isinstance(model, Pretraining)
     assert isinstance(model.decoder, EnhancedDecoder)
     assert isinstance(model.backbone, Backbone)

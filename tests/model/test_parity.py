@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contexts import wrapped
 from parity import FIXTURE, LOSSES, decoder_name
 from safetensors.torch import load_file
 from torch import Tensor
@@ -39,8 +40,7 @@ def our_name(official: str) -> str:
 
 
 def released_weights(objective: Objective) -> Pretraining:
-    model = objective.wrap(Backbone(BertForMaskedLM.from_pretrained(FIXTURE)))
-    assert isinstance(model, Pretraining)
+    model = wrapped(objective, Backbone(BertForMaskedLM.from_pretrained(FIXTURE)))
     if not isinstance(objective, BowPrediction):
         official = load_file(FIXTURE / "decoder.safetensors")
         renamed = {decoder_name(name): value for name, value in official.items()}

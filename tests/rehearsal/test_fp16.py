@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 import works
+from contexts import wrapped
 from torch import Tensor
 from trainings import SETTINGS, Interrupted, LeastSquares, checkpoint_names, fit, log, logged
 
@@ -66,7 +67,7 @@ def pretrain(base: Path, folder: Path, precision: ResolvedPrecision, stop: int =
     texts = passages()
     objective = DupMAE()
     torch.manual_seed(3)
-    model = objective.wrap(load_backbone(base, trains=True)[0])
+    model = wrapped(objective, *load_backbone(base, trains=True))
     settings = replace(SETTINGS, steps=6, shards=2, precision=precision, checkpoint_every=2)
     calls = 0
 

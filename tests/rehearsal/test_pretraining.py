@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
+from contexts import wrapped
 from sides import assert_close, gradients, moved, without_dropout
 from torch import Tensor, nn
 from trainings import log
@@ -70,7 +71,7 @@ def test_there_are_presets_of_every_objective() -> None:
 def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_masks: None) -> None:
     objective = PRESETS[name]
     torch.manual_seed(0)
-    on_cpu = without_dropout(objective.wrap(base.backbone())).train()
+    on_cpu = without_dropout(wrapped(objective, base.backbone(), base.vocabulary)).train()
     on_device = copy.deepcopy(on_cpu).cuda()
     batch = collate(objective, base, np.arange(BATCH), torch.Generator().manual_seed(0))
     with deterministic():
@@ -84,7 +85,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_
 def train_two_steps(objective: Any, base: Base, folder: Path, precision: Any) -> list[dict[str, float]]:
     """Train in two shards, and return the log. The device is strict within `Loop.step`."""
     torch.manual_seed(0)
-    model = objective.wrap(base.backbone())
+    model = wrapped(objective, base.backbone(), base.vocabulary)
     settings = Optimisation(2, batch=BATCH, learning_rate=1e-3, precision=precision, shards=2, log_every=1)
     batches = Batches(base.texts.lengths, settings.batch, settings.bucket, seed=0, shards=settings.shards)
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
 from batches import shard_of
+from contexts import wrapped
 from random_encoders import REPRESENTATIONS, SIZES
 from torch import Tensor, nn
 
@@ -90,7 +91,7 @@ def test_pre_training(name: str, base: Base) -> None:
     objective: Any = PRESETS[name]
     passages = [base.texts[row] for row in ROWS.tolist()]
     batch: dict[str, Tensor] = objective.collate(passages, base.vocabulary, MAX_LENGTH, torch.Generator())
-    model = objective.wrap(base.backbone()).to("meta").train()
+    model = wrapped(objective, base.backbone(), base.vocabulary).to("meta").train()
     assert_trains(model, model(0.5, **on_meta(batch)))
 
 

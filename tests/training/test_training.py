@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from contexts import wrapped
 from torch import Tensor, nn
 from trainings import SETTINGS, Interrupted, checkpoint_names, log, logged
 
@@ -53,7 +54,7 @@ class Trial:
         backbone, self.vocabulary = load_backbone(base.folder, trains=True)
         plugin = find_objective(name, discover())
         self.objective: Any = configure_objective(plugin.objective, {})  # type: ignore[arg-type]
-        self.model = self.objective.wrap(backbone)
+        self.model = wrapped(self.objective, backbone, self.vocabulary)
         self.calls = 0
         self.stop = -1
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from retrobench.bench.peers.collators import AE_RATIO, RATIO
 from retrobench.model import Backbone, Pretraining, masked_batch, pack, token_loss
-from retrobench.objective import Passage, Step, Vocabulary
+from retrobench.objective import Context, Passage, Step, Vocabulary
 
 __all__ = ["SentenceDecoder"]
 
@@ -44,7 +44,7 @@ class SentenceDecoder:
             batch["decoder_targets"] = masked["masked_ids"]
         return batch
 
-    def wrap(self, backbone: Backbone) -> nn.Module:
+    def wrap(self, backbone: Backbone, context: Context) -> nn.Module:
         config: Any = backbone.config
         layer = nn.TransformerEncoderLayer(
             config.hidden_size,

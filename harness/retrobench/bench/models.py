@@ -14,6 +14,7 @@ The measured models, with random weights: a small BERT on a CPU, BERT-base on a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self, cast
@@ -26,7 +27,7 @@ from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import InstalledObjective, Representations, discover, find_objective
 from retrobench.model import Backbone, Encoder, Pretraining
-from retrobench.objective import Objective, Passage
+from retrobench.objective import Context, Objective, Passage
 from retrobench.plan import Shape
 
 __all__ = [
@@ -147,5 +148,7 @@ def make_encoder(model: Backbone) -> Encoder:
 
 def make_pretraining(objective: Any, sizes: Scale, device: str) -> Pretraining:
     """Wrap a new model on the device for pre-training with the objective."""
-    model = objective.wrap(make_backbone(sizes, device))
+    backbone = make_backbone(sizes, device)
+    context = Context(VOCABULARY, sizes.length, load=lambda name: deepcopy(backbone.lm))
+    model = objective.wrap(backbone, context)
     return cast(Pretraining, model.to(device))

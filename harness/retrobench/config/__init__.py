@@ -4,13 +4,17 @@ Tracks, entrants and experiments as frozen records.
 * track        a record for each section of a track's file.
 * baseline     the lexical baseline and its presets.
 * experiment   an entrant under a track, with a seed.
-* reading      records from TOML files and from the command line.
+* reading      tracks from TOML files and from the command line.
+* composition  objectives that are trained together.
+* composed     their batches and module.
+* entrants     entrants from names, TOML files and the command line.
 * keys         every key of a track, with type, default and meaning.
 * discovery    installed objectives.
 * fingerprint  a hash of a plugin's source.
 """
 
 from retrobench.config.baseline import BASELINES, Baseline, Bm25
+from retrobench.config.composition import Component, Composition
 from retrobench.config.discovery import (
     InstalledObjective,
     check_objective_class,
@@ -19,10 +23,12 @@ from retrobench.config.discovery import (
     find_objective,
     find_preset,
     parse_objective,
+    split_stages,
 )
+from retrobench.config.entrants import REPRESENTATIONS, read_entrant
 from retrobench.config.experiment import Entrant, Experiment
 from retrobench.config.keys import TrackKey, track_keys
-from retrobench.config.reading import REPRESENTATIONS, read_entrant, read_track, resolve
+from retrobench.config.reading import read_track, resolve
 from retrobench.config.track import (
     DTYPES,
     INTERVALS,
@@ -52,6 +58,8 @@ __all__ = [
     "Attention",
     "Baseline",
     "Bm25",
+    "Component",
+    "Composition",
     "Distil",
     "Entrant",
     "Experiment",
@@ -78,5 +86,6 @@ __all__ = [
     "read_entrant",
     "read_track",
     "resolve",
+    "split_stages",
     "track_keys",
 ]

@@ -6,6 +6,7 @@ Find installed objectives. A broken or duplicate objective is listed with its re
 * check_objective_class  check a class against the contract
 * parse_objective        split `NAME:PRESET`
 * find_preset            return the settings of a preset
+* split_stages           divide settings into the objective's own and those of single stages
 * configure_objective    make a frozen objective from settings
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
 import json
 import re
 import sys
@@ -32,6 +34,7 @@ from pluggy import HookCaller, PluginManager
 from retrobench import objective as contract
 from retrobench.config.baseline import Bm25
 from retrobench.config.fingerprint import fingerprint
+from retrobench.config.reading import STAGES
 from retrobench.core import build_record
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.objective import Objective
@@ -44,6 +47,7 @@ __all__ = [
     "find_objective",
     "find_preset",
     "parse_objective",
+    "split_stages",
 ]
 
 HOOK = "retrobench_objectives"
@@ -277,8 +281,8 @@ def _check_members(objective: type[Objective], fields: tuple[dataclasses.Field[A
             f"{label}.contract is {objective.contract}, and this version of retrobench keeps contract {CONTRACT}. "
             "Install the versions of both that belong together."
         )
-    if not re.fullmatch(r"[\w.+-]+", objective.name) or objective.name.endswith(".toml"):
-        raise RetrobenchError(f"{label}.name is {objective.name!r}; use letters, digits and . _ + - (no .toml).")
+    if not re.fullmatch(r"[\w.-]+", objective.name) or objective.name.endswith(".toml"):
+        raise RetrobenchError(f"{label}.name is {objective.name!r}; use letters, digits and . _ - (no .toml).")
 
 
 def _check_methods(objective: type[Objective]) -> None:
@@ -287,6 +291,11 @@ def _check_methods(objective: type[Objective]) -> None:
     for method in ("collate", "wrap"):
         if getattr(objective, method, None) in (None, getattr(Objective, method)):
             raise RetrobenchError(f"{objective.__name__}.{method}() is missing; an objective that pre-trains needs it.")
+    names = list(inspect.signature(objective.wrap).parameters)
+    if len(names) != 3:
+        raise RetrobenchError(
+            f"{objective.__name__}.wrap() must take (self, backbone, context), not {', '.join(names)}."
+        )
 
 
 def _check_settings(objective: type[Objective], fields: tuple[dataclasses.Field[Any], ...]) -> None:
@@ -297,7 +306,11 @@ def _check_settings(objective: type[Objective], fields: tuple[dataclasses.Field[
     defaults = configure_objective(objective, {})
     configure_objective(objective, {field.name: getattr(defaults, field.name) for field in fields})
     for name in objective.presets:
-        configure_objective(objective, find_preset(objective, name))
+        own, by_stage = split_stages(find_preset(objective, name))
+        configure_objective(objective, own)
+        for settings in by_stage.values():
+            if "objective" not in settings:
+                configure_objective(objective, {**own, **settings})
 
 
 def _mark_duplicates(installed: list[InstalledObjective]) -> list[InstalledObjective]:
@@ -337,6 +350,22 @@ def find_preset(objective: type[Objective] | type[Bm25], name: str | None) -> di
     if name not in objective.presets:
         raise unknown(f"{objective.name} preset", name, objective.presets)
     return dict(objective.presets[name])
+
+
+def split_stages(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return an objective's own settings, and the settings of each stage, which stand as `pretrain.KEY` or `adapt.KEY`.
+
+    The key `objective` of a stage names another objective.
+    """
+    own: dict[str, Any] = {}
+    by_stage: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
+    for key, value in settings.items():
+        stage, dot, stage_key = key.partition(".")
+        if dot and stage in by_stage:
+            by_stage[stage][stage_key] = value
+        else:
+            own[key] = value
+    return own, by_stage
 
 
 def configure_objective(objective: type[Objective], settings: Mapping[str, Any]) -> Objective:

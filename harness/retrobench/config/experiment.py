@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from retrobench.config.baseline import Baseline
+from retrobench.config.composition import Composition
 from retrobench.config.track import Pretrain, Track
 from retrobench.data import groups
 from retrobench.errors import RetrobenchError
@@ -28,6 +29,8 @@ class Entrant:
     version: str = ""
     code: str = ""  # a hash of the plugin's source
     file: Path | None = None  # of a `--plugin`
+    # A stage, `pretrain` or `adapt`, that has another objective or other settings.
+    stages: Mapping[str, Entrant] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -36,8 +39,24 @@ class Entrant:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the objective's settings by name."""
-        return asdict(cast(Any, self.objective))
+        """Return the objective's settings by name, and those of a stage that differ, as `adapt.KEY`."""
+        objective: object = self.objective
+        if isinstance(objective, Composition):
+            return objective.settings
+        settings = asdict(cast(Any, self.objective))
+        changes: dict[str, Any] = {}
+        for stage, entrant in self.stages.items():
+            is_other = entrant.kind != self.kind
+            if is_other:
+                changes[f"{stage}.objective"] = entrant.kind
+            for key, value in entrant.settings.items():
+                if is_other or value != settings[key]:
+                    changes[f"{stage}.{key}"] = value
+        return settings | changes
+
+    def at(self, stage: str) -> Entrant:
+        """Return the entrant of a stage: another objective, other settings, or itself."""
+        return self.stages.get(stage, self)
 
     @property
     def pretrains(self) -> bool:
@@ -49,7 +68,8 @@ class Entrant:
 class Experiment:
     """A track, an entrant and a seed: everything that a row depends on.
 
-    RetrobenchError lists every fault where the track does not fit the entrant.
+    The entrant's stages that the track lacks are left out. RetrobenchError lists every fault where the track does not
+    fit the entrant.
     """
 
     track: Track
@@ -59,6 +79,8 @@ class Experiment:
     def __post_init__(self) -> None:
         if isinstance(self.entrant, Baseline):
             return
+        stages = {name: stage for name, stage in self.entrant.stages.items() if name in self.pretraining}
+        object.__setattr__(self, "entrant", replace(self.entrant, stages=stages))
         faults = list(_faults(self.track, self.entrant))
         if faults:
             raise RetrobenchError(f"{'; '.join(faults)} (track {self.track.name}).")
@@ -103,14 +125,18 @@ def _pretraining(track: Track, entrant: Entrant) -> dict[str, Pretrain]:
 
 def _faults(track: Track, entrant: Entrant) -> Iterator[str]:
     """Yield a clause for each conflict among the track's settings, and between track and entrant."""
-    for section, settings in _pretraining(track, entrant).items():
+    sections = _pretraining(track, entrant)
+    for section, settings in sections.items():
         if not settings.corpus:
             yield f"{section}.corpus must name one or more datasets, got []"
-        if entrant.objective.couples_batch and settings.shards > 1:
-            yield (
-                f"{section}.shards must be 1, got {settings.shards}: {entrant.objective.name} compares the examples "
-                "of a batch, so the batch stays whole"
-            )
+        if not entrant.at(section).objective.pretrains:
+            yield f"{section}.objective is {entrant.at(section).kind}, which does not pre-train"
+    kinds = [entrant.at(section).kind for section in sections]
+    if kinds and entrant.kind not in kinds:
+        yield (
+            f"{entrant.name} trains by {' and '.join(kinds)} alone, for the track has no other section than "
+            f"{' and '.join(sections)}. Choose a track with both `pretrain` and `adapt`, or {entrant.kind} by itself"
+        )
     finetune = track.finetune
     if not finetune.queries:
         yield "finetune.queries must name a dataset, got ''"

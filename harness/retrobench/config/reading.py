@@ -1,21 +1,12 @@
-"""Tracks and entrants from TOML files and from the command line. An error lists every fault."""
+"""Tracks from TOML files and from the command line. An error lists every fault."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from retrobench.config.baseline import BASELINES, Baseline
-from retrobench.config.discovery import (
-    InstalledObjective,
-    configure_objective,
-    find_objective,
-    find_preset,
-    parse_objective,
-)
-from retrobench.config.experiment import Entrant
 from retrobench.config.track import (
     INTERVALS,
     Distil,
@@ -32,9 +23,9 @@ from retrobench.config.track import (
 from retrobench.core import build_record, from_text, read_toml, try_build_record, types_of
 from retrobench.errors import RetrobenchError, unknown
 
-__all__ = ["REPRESENTATIONS", "read_entrant", "read_track", "resolve"]
+__all__ = ["STAGES", "by_section", "read_track", "resolve"]
 
-REPRESENTATIONS = ("cls", "mean", "terms", "cls+terms")
+STAGES = ("pretrain", "adapt")  # the sections in which an objective trains
 SECTIONS: dict[str, type] = {
     "model": Model,
     "pretrain": Pretrain,
@@ -45,17 +36,6 @@ SECTIONS: dict[str, type] = {
     "evaluate": Evaluate,
     "representation": Representations,
 }
-
-
-@dataclass(frozen=True)
-class _EntrantFile:
-    """The keys of an entrant's file beside its table `[settings]`."""
-
-    objective: str
-    name: str = ""
-    preset: str = ""
-    representation: str = ""
-    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,12 +52,15 @@ def read_track(file: Path, name: str, overrides: Sequence[str]) -> Track:
     A changed track is a new track. `Track.overrides` lists the changes, and tables show its rows apart.
     """
     document = read_toml(file)
-    texts = _by_section(overrides)
+    texts = by_section(overrides)
     tables = {key: value for key, value in document.items() if isinstance(value, dict)}
     keys = {key: value for key, value in document.items() if key not in tables}
     heading = build_record(_Heading, keys, str(file))
     recipe = _build_sections(tables, f"track {name}")
     sections = _build_sections(_override(tables, texts), f"track {name}")
+    for stage in STAGES:
+        if sections[stage] is None and f"{stage}.objective" in texts:
+            raise RetrobenchError(f"{stage}.objective is set, and track {name} has no section [{stage}] with a corpus.")
     changes: dict[str, Any] = {}
     for section in SECTIONS:
         changes |= _changes(section, recipe[section], sections[section])
@@ -93,59 +76,6 @@ def resolve(track: Track) -> dict[str, dict[str, Any]]:
             settings = _as_in_files(_settings(record))
             resolved[section] = {key: value for key, value in settings.items() if value is not None}
     return resolved
-
-
-def read_entrant(text: str, installed: Iterable[InstalledObjective], overrides: Sequence[str]) -> Entrant | Baseline:
-    """Return the entrant that `text` names, as `objective.KEY=VALUE` overrides change it.
-
-    `text` is NAME, NAME:PRESET, a baseline such as `bm25`, or a TOML file.
-    """
-    texts = _by_section(overrides)
-    objective_texts = texts.get("objective", {})
-    file, settings = _entrant_file(text)
-    file = _override_entrant(file, texts.get("entrant", {}))
-    if file.objective in BASELINES:
-        record = BASELINES[file.objective]
-        settings = {**find_preset(record, file.preset or None), **settings, **from_text(record, objective_texts)}
-        baseline = build_record(record, settings, file.objective, "objective.")
-        return Baseline(_changed_name(file.name, objective_texts), file.objective, baseline)
-    row = find_objective(file.objective, installed, BASELINES)
-    assert row.objective is not None
-    settings = {
-        **find_preset(row.objective, file.preset or None),
-        **settings,
-        **from_text(row.objective, objective_texts),
-    }
-    objective = configure_objective(row.objective, settings)
-    representation = file.representation or objective.representation
-    if representation not in REPRESENTATIONS:
-        raise unknown("representation", representation, REPRESENTATIONS)
-    name = _changed_name(file.name, objective_texts)
-    return Entrant(name, objective, representation, file.checkpoint, row.distribution, row.version, row.code, row.file)
-
-
-def _changed_name(name: str, changes: Mapping[str, str]) -> str:
-    return f"{name} (changed)" if changes else name
-
-
-def _entrant_file(text: str) -> tuple[_EntrantFile, dict[str, Any]]:
-    """Return the entrant that `text` names, and the settings in its file."""
-    if not text.endswith(".toml"):
-        name, preset = parse_objective(text)
-        return _EntrantFile(objective=name, preset=preset or "", name=text), {}
-    document = read_toml(Path(text))
-    settings = document.pop("settings", {})
-    if not isinstance(settings, dict):
-        raise RetrobenchError(f"In the entrant file {text} settings is {settings!r}; expected a table [settings].")
-    file = build_record(_EntrantFile, document, f"entrant file {text}")
-    return replace(file, name=file.name or Path(text).stem), settings
-
-
-def _override_entrant(file: _EntrantFile, texts: Mapping[str, str]) -> _EntrantFile:
-    """Return the entrant's keys with those of the command line in their place."""
-    settings = {"objective": "", **from_text(_EntrantFile, texts)}
-    changes = build_record(_EntrantFile, settings, "--set", "entrant.")
-    return replace(file, **{key: value for key, value in asdict(changes).items() if value})
 
 
 def _build_sections(tables: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
@@ -221,13 +151,17 @@ def _settings(record: Any) -> dict[str, Any]:
     return settings
 
 
-def _by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the values of `SECTION.KEY=VALUE` texts by section and key."""
+def by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the values of `SECTION.KEY=VALUE` texts by section and key.
+
+    Those of `adapt.objective=NAME` and `adapt.objective.KEY=VALUE` are of the section "adapt.objective", for a stage
+    may have another objective or settings.
+    """
     texts: dict[str, dict[str, str]] = {}
     faults = []
     for override in overrides:
         name, equals, value = override.partition("=")
-        section, dot, key = name.strip().partition(".")
+        section, dot, key = _section_and_key(name.strip())
         if not equals or not dot:
             faults.append(f"--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not {override!r}.")
             continue
@@ -241,9 +175,20 @@ def _by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
     return texts
 
 
+def _section_and_key(name: str) -> tuple[str, str, str]:
+    """Return a setting's section, the dot behind it, and its key; "objective" is the key of a stage's objective."""
+    for stage in STAGES:
+        section = f"{stage}.objective"
+        if name == section:
+            return section, ".", "objective"
+        if name.startswith(f"{section}."):
+            return section, ".", name.removeprefix(f"{section}.")
+    return name.partition(".")
+
+
 def _override_fault(name: str, section: str, key: str) -> RetrobenchError | None:
     """Return the error for an unknown section or key of a track. The entrant's keys are checked elsewhere."""
-    if section in ("objective", "entrant"):
+    if section in ("objective", "entrant") or section.endswith(".objective"):
         return None
     if section not in SECTIONS:
         names: list[str] = []

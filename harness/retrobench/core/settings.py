@@ -7,8 +7,9 @@ Typed settings of frozen dataclasses.
 * types_of          return the type of each key.
 * describe          a type in words, with its bounds.
 
-A field's type is bool, int, float, str, Literal, tuple[X, ...] or a union of them. `Annotated[int, Ge(1)]`, with the
-bounds of annotated-types, limits it. The keys of a record within a record count as keys of the outer record.
+A field's type is bool, int, float, str, ModelFolder, Literal, tuple[X, ...] or a union of them. The bounds of
+annotated-types limit it, as in `Annotated[int, Ge(1)]`. The keys of a record within a record count as keys of the outer
+record.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from retrobench.errors import RetrobenchError, unknown
+from retrobench.objective import ModelFolder
 
 __all__ = ["build_record", "describe", "from_text", "try_build_record", "types_of"]
 
 T = TypeVar("T")
 
-KINDS = "bool, int, float, str, Literal, tuple[X, ...] or X | None"
+KINDS = "bool, int, float, str, ModelFolder, Literal, tuple[X, ...] or X | None"
 PLAIN = {
     bool: "true or false",
     int: "a whole number",
     float: "a finite number",
     str: "a text",
+    ModelFolder: "the folder or hub id of a model",
     type(None): "none",
 }
 BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
@@ -161,6 +164,9 @@ def _convert(value: Any, annotation: Any) -> Any:
     elif annotation is float:
         if type(value) in (int, float) and math.isfinite(value):
             return float(value)
+    elif annotation is ModelFolder:
+        if isinstance(value, str):
+            return ModelFolder(value)
     elif annotation in PLAIN and type(value) is annotation:
         return value
     raise ValueError(_describe(annotation))

@@ -25,6 +25,8 @@ __all__ = ["TextRow", "TokenChunk", "TokenisedTexts", "by_length", "vocabulary",
 TextRow = tuple[str, str, str]  # id, title, text
 
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
+# A token that ends a sentence, with the mark of a word's begin before it and a closing quote or bracket behind it.
+_SENTENCE_END = re.compile(r"""[ĠĊ▁]*[.!?…。\uff01\uff1f]+["'\u201d\u2019»)\]]*""")
 _CHUNK_TEXTS = 4096  # texts tokenised at a time
 
 
@@ -59,7 +61,9 @@ def vocabulary(tokenizer: Any, size: int) -> Vocabulary:
     for name, token_id in ids.items():
         if token_id is None:
             raise RetrobenchError(f"The base model's tokenizer has no {name} token; choose a masked language model.")
-    return Vocabulary(size=size, special=_special_ids(tokenizer, size), **ids)
+    sentence_ends = [token_id for token, token_id in tokenizer.get_vocab().items() if _SENTENCE_END.fullmatch(token)]
+    special = _special_ids(tokenizer, size)
+    return Vocabulary(size=size, special=special, sentence_ends=frozenset(sentence_ends) - special, **ids)
 
 
 def _special_ids(tokenizer: Any, size: int) -> frozenset[int]:

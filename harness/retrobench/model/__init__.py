@@ -18,12 +18,12 @@ Neural networks. Plugins may import from this package, and from `retrobench`.
 
 from retrobench.model.added_layers import Layers
 from retrobench.model.backbones import FAMILIES, Backbone
-from retrobench.model.decoder import EnhancedDecoder
+from retrobench.model.decoder import EnhancedDecoder, decoding_batch
 from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
 from retrobench.model.internals import has_int8_product, int8_product
 from retrobench.model.layers import bfloat16_layers, first_token_only
-from retrobench.model.loading import load_backbone, load_encoder, load_tokenizer
+from retrobench.model.loading import load_backbone, load_encoder, load_masked_lm, load_tokenizer
 from retrobench.model.masking import decoder_visibility, drawn_on_cpu, masked_batch, pack, special_ids
 from retrobench.model.precision import autocast
 from retrobench.model.pretraining import Pretraining
@@ -41,6 +41,7 @@ __all__ = [
     "bag_of_words",
     "bfloat16_layers",
     "decoder_visibility",
+    "decoding_batch",
     "drawn_on_cpu",
     "first_token_only",
     "has_int8_product",
@@ -48,6 +49,7 @@ __all__ = [
     "keep_largest",
     "load_backbone",
     "load_encoder",
+    "load_masked_lm",
     "load_tokenizer",
     "masked_batch",
     "pack",

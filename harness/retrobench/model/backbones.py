@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast, overload
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +118,18 @@ FAMILIES: dict[str, _Bert] = {
 }
 
 
+States = Tensor | tuple[Tensor, ...]  # hidden states [B, L, D], of the last layer or of several
+
+
+class _Pass(NamedTuple):
+    """The hidden states of a batch, computed by an earlier call."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    layers: tuple[int, ...] | None
+    states: States
+
+
 class Backbone(nn.Module):
     """An encoder and its masked-language-modelling head. D is the hidden size, V the rows of the word matrix."""
 
@@ -134,6 +147,7 @@ class Backbone(nn.Module):
         self.lm = cast(Any, lm)
         self.config = config
         self._family = FAMILIES[config.model_type]
+        self._passes: list[_Pass] | None = None  # within `shared_passes`
 
     @overload
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, layers: None = None) -> Tensor: ...
@@ -141,14 +155,22 @@ class Backbone(nn.Module):
     @overload
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]: ...
 
-    def hidden(
-        self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int] | None = None
-    ) -> Tensor | tuple[Tensor, ...]:
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int] | None = None) -> States:
         """Return the last hidden states, [B, L, D], of ids [B, L] under a mask [B, L] that is 1 at real tokens.
 
         With `layers` it returns the states behind each of these layers: 0 is the embedding, 6 the sixth layer, -1 the
         last. RetrobenchError for a layer that the model lacks.
         """
+        key = None if layers is None else tuple(layers)
+        for earlier in self._passes or ():
+            if earlier.input_ids is input_ids and earlier.attention_mask is attention_mask and earlier.layers == key:
+                return earlier.states
+        states = self._compute(input_ids, attention_mask, key)
+        if self._passes is not None:
+            self._passes.append(_Pass(input_ids, attention_mask, key, states))
+        return states
+
+    def _compute(self, input_ids: Tensor, attention_mask: Tensor, layers: tuple[int, ...] | None) -> States:
         mask = self._family.mask(self.lm, attention_mask)
         if layers is None:
             output = self.lm.base_model(input_ids=input_ids, attention_mask=mask)
@@ -156,6 +178,15 @@ class Backbone(nn.Module):
         self._check_layers(layers)
         output = self.lm.base_model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
         return tuple(output.hidden_states[layer] for layer in layers)
+
+    @contextmanager
+    def shared_passes(self) -> Iterator[None]:
+        """Compute the states of the same tensors once within the context, for objectives that are trained together."""
+        self._passes = []
+        try:
+            yield
+        finally:
+            self._passes = None
 
     def _check_layers(self, layers: Sequence[int]) -> None:
         count = len(list(self.layers))

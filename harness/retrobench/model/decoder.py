@@ -10,8 +10,26 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from retrobench.model.backbones import Backbone
+from retrobench.model.heads import token_loss
+from retrobench.model.masking import Packed, masked_batch
+from retrobench.objective import Vocabulary
 
-__all__ = ["EnhancedDecoder"]
+__all__ = ["EnhancedDecoder", "decoding_batch"]
+
+
+def decoding_batch(
+    packed: Packed, vocabulary: Vocabulary, ratio: float, generator: torch.Generator, corruption: str
+) -> dict[str, Tensor]:
+    """Return a batch for masked language modelling, as `masked_batch` does, and for the enhanced decoder.
+
+    The decoder reads `clean_ids` and `words`, both [B, L], and predicts the ids at `content_positions` [C], which index
+    the flattened batch.
+    """
+    batch = masked_batch(packed, vocabulary, ratio, generator, corruption)
+    batch["clean_ids"] = packed.input_ids
+    batch["words"] = packed.words
+    batch["content_positions"] = (packed.words >= 0).flatten().nonzero().flatten()
+    return batch
 
 
 class EnhancedDecoder(nn.Module):
@@ -65,6 +83,21 @@ class EnhancedDecoder(nn.Module):
             query = backbone.embed(inputs_embeds=repeated)
         context = torch.cat([sentence[:, None, :].to(words.dtype), words[:, 1:]], dim=1)
         return self._layer(query, context, visible)
+
+    def loss(
+        self,
+        backbone: Backbone,
+        sentence: Tensor,
+        clean_ids: Tensor,
+        visible: Tensor,
+        content_positions: Tensor,
+        query_form: str,
+        reduction: str,
+    ) -> Tensor:
+        """Return the loss of the ids at `content_positions`, through the backbone's head; see `token_loss`."""
+        rebuilt = self(backbone, sentence, clean_ids, visible, query_form)  # [B, L, D]
+        content_ids = clean_ids.flatten()[content_positions]
+        return token_loss(backbone, rebuilt, content_positions, content_ids, reduction)
 
     def _positions(self, backbone: Backbone) -> Tensor:
         """Return the table of positions, [P, D]: the decoder's own, or else the encoder's."""

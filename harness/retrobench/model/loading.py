@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from retrobench.config import Model, Representations
 from retrobench.core import say
@@ -15,7 +16,7 @@ from retrobench.model.backbones import Backbone
 from retrobench.model.encoder import Encoder
 from retrobench.objective import Vocabulary
 
-__all__ = ["load_backbone", "load_encoder", "load_tokenizer"]
+__all__ = ["load_backbone", "load_encoder", "load_masked_lm", "load_tokenizer"]
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -32,10 +33,26 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
     """
     tokenizer = load_tokenizer(folder)
     lm = _masked_lm(folder, shape, tokenizer)
-    if trains and not torch.cuda.is_available():
+    if trains:
+        _choose_attention(lm)
+    return Backbone(lm), vocabulary(tokenizer, lm.get_output_embeddings().weight.shape[0])
+
+
+def load_masked_lm(folder: Path) -> nn.Module:
+    """Return the float32 transformers ...ForMaskedLM in `folder`, of any family, beside a model that is trained.
+
+    Raises RetrobenchError where the checkpoint lacks weights of the encoder.
+    """
+    lm = _masked_lm(folder)
+    _choose_attention(lm)
+    return cast(nn.Module, lm)
+
+
+def _choose_attention(lm: Any) -> None:
+    """Choose the kernel of attention for a training."""
+    if not torch.cuda.is_available():
         # On a processor the backward pass of torch's fused attention would take most of a step.
         lm.set_attn_implementation("eager")
-    return Backbone(lm), vocabulary(tokenizer, lm.get_output_embeddings().weight.shape[0])
 
 
 def load_encoder(folder: Path, representation: str, sizes: Representations) -> tuple[Encoder, Vocabulary]:
@@ -63,7 +80,7 @@ def _random_bert(shape: Model, tokenizer: Any) -> Any:
     return BertForMaskedLM(config)
 
 
-def _masked_lm(folder: Path, shape: Model | None, tokenizer: Any) -> Any:
+def _masked_lm(folder: Path, shape: Model | None = None, tokenizer: Any = None) -> Any:
     from transformers import AutoModelForMaskedLM
 
     if shape is not None and shape.layers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -213,17 +213,33 @@ def corrupt(
 
 
 def masked_batch(
-    packed: Packed, vocabulary: Vocabulary, ratio: float, generator: torch.Generator, style: str = "80/10/10"
+    packed: Packed,
+    vocabulary: Vocabulary,
+    ratio: float,
+    generator: torch.Generator,
+    style: str = "80/10/10",
+    *,
+    budget: Literal["tokens", "content"] = "tokens",
+    specials: Literal["spend", "skip"] = "spend",
 ) -> dict[str, Tensor]:
     """Return a batch for masked language modelling: corrupted ids and attention mask, both [B, L], and the targets.
 
     `masked_positions` [M] index the flattened batch, and `masked_ids` [M] are the words there. They are computed here,
     on the CPU, since no step may wait for the device to count them.
+
+    The share `ratio` is of all tokens, or of the "content" without [CLS] and [SEP] (Condenser, CoT-MAE). A special
+    token inside a text, such as [UNK], is neither hidden nor predicted. When drawn it spends budget, as in RetroMAE;
+    with "skip" it is never drawn (Condenser).
     """
     lengths = packed.attention_mask.sum(1)
-    selected = whole_word_mask(packed.words, lengths, ratio, generator=generator)[:, 0]
-    # As released, a special token inside a text, such as [UNK], uses budget but is neither hidden nor predicted.
-    selected &= ~special_ids(vocabulary)[packed.input_ids]
+    if budget == "content":
+        lengths = lengths - 2
+    is_special = special_ids(vocabulary)[packed.input_ids]
+    words = packed.words
+    if specials == "skip":
+        words = words.masked_fill(is_special, -1)
+    selected = whole_word_mask(words, lengths, ratio, generator=generator)[:, 0]
+    selected &= ~is_special
     positions = selected.flatten().nonzero().flatten()
     return {
         "input_ids": corrupt(packed.input_ids, selected, vocabulary, generator, style),

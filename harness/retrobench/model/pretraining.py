@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from retrobench.errors import RetrobenchError
@@ -18,9 +19,12 @@ __all__ = ["Pretraining"]
 class Pretraining(nn.Module):
     """A backbone with the modules that an objective adds; `step(model, progress, **batch)` is the forward.
 
+    `couple(model, progress, vectors)` and `begin(model, progress)` belong to an objective with `couples_batch`.
+
     Modules given by name are trained from the weights that they have. Those in `fresh` are first drawn anew, as the
     backbone's family draws. Those in `kept` are never trained, stay in evaluation mode and are in no checkpoint, since
-    `wrap` makes them again. Each is an attribute of the model.
+    `wrap` makes them again. Each is an attribute of the model. Parameters in `added`, those of an earlier stage,
+    replace the new ones of equal name.
     """
 
     def __init__(
@@ -28,30 +32,60 @@ class Pretraining(nn.Module):
         backbone: Backbone,
         step: Callable[..., Step],
         *,
+        couple: Callable[..., Step] | None = None,
+        begin: Callable[..., None] | None = None,
         fresh: Mapping[str, nn.Module] | None = None,
         kept: Mapping[str, nn.Module] | None = None,
+        added: Mapping[str, Tensor] | None = None,
         **trained: nn.Module,
     ) -> None:
-        """RetrobenchError for a name that stands twice, and for copied layers in `fresh`."""
+        """RetrobenchError for a name that stands twice, copied weights in `fresh`, and parameters of another shape."""
         super().__init__()
         self.backbone = backbone
         self._step = step
+        self._couple = couple
+        self._begin = begin
         self._kept = tuple(kept or {})
         for name, module in (*(fresh or {}).items(), *trained.items(), *(kept or {}).items()):
             if hasattr(self, name):
                 raise RetrobenchError(f"Pretraining() has two modules {name!r}. Give each a name of its own.")
             self.add_module(name, module)
         for name, module in (fresh or {}).items():
-            if getattr(module, "is_copy", False):
-                raise RetrobenchError(f"{name!r} holds copied layers, which `fresh` would draw anew. Give it by name.")
+            if _holds_copies(module, backbone):
+                raise RetrobenchError(f"{name!r} holds copied weights, which `fresh` would draw anew. Give it by name.")
             initialise(backbone.lm, module)
         for module in (kept or {}).values():
             module.requires_grad_(False).eval()
+        self._replace_parameters(added or {})
         self.register_state_dict_post_hook(_drop_kept)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_restore_kept)  # type: ignore[no-untyped-call]
 
     def forward(self, progress: float, **batch: Tensor) -> Step:
         return self._step(self, progress, **batch)
+
+    def couple(self, progress: float, vectors: Tensor) -> Step:
+        """Return the losses that compare the rows of a whole batch, [N, ...]."""
+        if self._couple is None:
+            raise RetrobenchError("An objective with couples_batch needs Pretraining(..., couple=...).")
+        return self._couple(self, progress, vectors)
+
+    def begin(self, progress: float) -> None:
+        """Prepare a step, before its first forward."""
+        if self._begin is not None:
+            self._begin(self, progress)
+
+    @torch.no_grad()
+    def _replace_parameters(self, added: Mapping[str, Tensor]) -> None:
+        """Copy the parameters of an earlier stage over the new ones of equal name; the others stay as they are."""
+        for name, parameter in self.named_parameters():
+            if name not in added:
+                continue
+            if added[name].shape != parameter.shape:
+                raise RetrobenchError(
+                    f"{name} is {list(parameter.shape)}, and the earlier stage's is {list(added[name].shape)}. "
+                    "Give both stages equal settings."
+                )
+            parameter.copy_(added[name])
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules but the kept ones."""
@@ -63,6 +97,18 @@ class Pretraining(nn.Module):
     def is_kept(self, key: str) -> bool:
         """Return whether a tensor's name is that of a kept module's tensor."""
         return key.partition(".")[0] in self._kept
+
+
+def _holds_copies(module: nn.Module, backbone: Backbone) -> bool:
+    """Return whether a module has a matrix of the backbone's values; new ones have none by chance."""
+    if getattr(module, "is_copy", False):
+        return True
+    originals = [parameter for parameter in backbone.parameters() if parameter.ndim > 1]
+    for matrix in [parameter for parameter in module.parameters() if parameter.ndim > 1]:
+        for original in originals:
+            if original.shape == matrix.shape and torch.equal(original, matrix):
+                return True
+    return False
 
 
 def _drop_kept(model: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench import stages
-from retrobench.config import Baseline, Experiment, resolve
+from retrobench.config import Baseline, Entrant, Experiment, resolve
 from retrobench.core import KEY_LENGTH, file_hash, processes, provenance, retrobench_version
 from retrobench.data import groups
 from retrobench.leaderboard import PerQuery, Row, keep_plugin, keep_track
@@ -46,7 +46,7 @@ def row(
         entrant=_entrant_name(experiment, inputs),
         objective=entrant.kind,
         settings=entrant.settings,
-        objective_source=entrant.code,
+        objective_source=_source(entrant),
         representation=entrant.representation,
         checkpoint=_checkpoint(experiment, inputs),
         seed=None if isinstance(entrant, Baseline) else experiment.seed,
@@ -168,6 +168,7 @@ def _content(experiment: Experiment, inputs: stages.Inputs, by_role: dict[str, A
     for role, artifact in by_role.items():
         if artifact.stage == "negatives":  # hashed by their stage, which alone reads them
             content[role] = read_settings(artifact.path)["negatives"][:KEY_LENGTH]
+    content |= {name: model.key for name, model in inputs.models.items()}
     if inputs.teacher is not None:
         content["teacher"] = inputs.teacher.key
     if track.distil.scores:
@@ -191,9 +192,30 @@ def _entrant_name(experiment: Experiment, inputs: stages.Inputs) -> str:
     return entrant.name
 
 
+def _source(entrant: Entrant | Baseline) -> str:
+    """Return the hash of the objective's source, and behind a plus those of the stages' other objectives."""
+    if isinstance(entrant, Baseline):
+        return entrant.code
+    return "+".join(dict.fromkeys([entrant.code, *(stage.code for stage in entrant.stages.values())]))
+
+
 def _plugin(experiment: Experiment, folder: Path) -> dict[str, str]:
-    """Return the distribution of the objective with its version, or the file with its copy beside the rows."""
+    """Return the distribution of the objective with its version, or the file with its copy beside the rows.
+
+    Those of a stage's other objective stand behind the stage's name.
+    """
     entrant = experiment.entrant
+    plugin = _plugin_of(entrant, folder)
+    if isinstance(entrant, Baseline):
+        return plugin
+    for name, stage in entrant.stages.items():
+        other = _plugin_of(stage, folder)
+        if other != plugin:
+            plugin |= {f"{name} {key}": value for key, value in other.items()}
+    return plugin
+
+
+def _plugin_of(entrant: Entrant | Baseline, folder: Path) -> dict[str, str]:
     if entrant.file is None:
         return {"distribution": entrant.distribution, "version": entrant.version or retrobench_version()}
     return {"file": entrant.distribution, "kept": keep_plugin(folder, entrant.file)}

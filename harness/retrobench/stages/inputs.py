@@ -13,7 +13,8 @@ from retrobench.config import Baseline, Entrant, Experiment, Optimisation
 from retrobench.core import KEY_LENGTH, file_hash, processes, tree_hash
 from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.model import FAMILIES
+from retrobench.model import FAMILIES, load_tokenizer
+from retrobench.objective import ModelFolder
 from retrobench.retrieval import EXACT, check_index, find
 from retrobench.stages.overlaps import OverlapCheck, Overlaps
 from retrobench.store import Source, read_objective
@@ -46,6 +47,7 @@ class Inputs:
     base: Base | None  # None for a baseline
     teacher: Source | None  # a cross-encoder
     overlaps: Overlaps = field(default_factory=Overlaps)  # of the test with the training
+    models: Mapping[str, Source] = field(default_factory=dict)  # of settings of the type ModelFolder, by their value
 
 
 def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) -> list[Inputs]:
@@ -79,8 +81,9 @@ def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) 
         teacher = experiment.track.distil.teacher
         if teacher and teacher not in teachers:
             teachers[teacher] = open_teacher(teacher)
+        models = _open_models(experiment, base)
         overlaps = overlap_check.check(experiment)  # last, because it reads every question
-        opened.append(Inputs(collections, base, teachers.get(teacher), overlaps))
+        opened.append(Inputs(collections, base, teachers.get(teacher), overlaps, models))
     return opened
 
 
@@ -265,6 +268,43 @@ def open_teacher(name: str) -> Source:
         raise RetrobenchError(f"The teacher {name!r} gives {labels} numbers for a pair; give a cross-encoder with one.")
     _check_safetensors(f"The teacher {name!r}", name, folder)
     return Source("teacher", tree_hash(model_files(folder)), folder)
+
+
+def _open_models(experiment: Experiment, base: Base) -> dict[str, Source]:
+    """Return the folders of the models that the objectives of all stages name, by name; "" is the base itself.
+
+    RetrobenchError for unusable files, and for a vocabulary that is not the base's.
+    """
+    models: dict[str, Source] = {}
+    for section in experiment.pretraining:
+        entrant = experiment.neural.at(section)
+        for key, name in entrant.settings.items():
+            if not isinstance(name, ModelFolder):
+                continue
+            if name and name not in models:
+                models[name] = _open_model(f"The model {name!r} of {entrant.kind}.{key}", name, base)
+            if not name and _starts_random(experiment, experiment.neural):
+                raise RetrobenchError(
+                    f"{entrant.kind}.{key} is the track's base, whose weights are random. Name a trained model in it."
+                )
+    return models
+
+
+def _open_model(title: str, name: str, base: Base) -> Source:
+    """Return the folder of a masked language model that has the vocabulary of the base."""
+    folder = find(name)
+    _check_safetensors(title, name, folder)
+    if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
+        raise RetrobenchError(f"{title} holds no tokenizer; add the tokenizer.json or vocab.txt of its training to it.")
+    vocabulary = load_tokenizer(folder).get_vocab()
+    base_vocabulary = load_tokenizer(base.tokenizer.path).get_vocab()
+    differing = dict(vocabulary.items() ^ base_vocabulary.items())
+    if differing:
+        raise RetrobenchError(
+            f"{title} numbers {len(differing)} words otherwise than the base {base.name!r}, such as "
+            f"{min(differing)!r}. Give a model with the base's vocabulary."
+        )
+    return Source("model", tree_hash(model_files(folder)), folder)
 
 
 def _check_safetensors(title: str, name: str, folder: Path) -> None:

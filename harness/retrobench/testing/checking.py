@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrobench.config import REPRESENTATIONS, check_objective_class, configure_objective
+from retrobench.config import REPRESENTATIONS, check_objective_class, configure_objective, split_stages
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
-from retrobench.objective import Objective, Passage, Vocabulary
-from retrobench.training import check_batch, check_module, check_step, deterministic
+from retrobench.objective import Context, Objective, Passage, Step, Vocabulary
+from retrobench.testing.steps import MAX_LENGTH, Bench, check_resuming
+from retrobench.testing.texts import edge_cases, make_passage, make_vocabulary, ordinary_passages
+from retrobench.training import check_batch, check_module, deterministic, forward
 
-__all__ = ["Seen", "check_objective"]
+__all__ = ["Seen", "check_objective", "make_bench"]
 
-MAX_LENGTH = 24
 STEPS = 20
 
 
@@ -39,11 +40,11 @@ def check_objective(objective_class: type[Objective], backbone: Backbone | None 
     """Check an objective on a few invented texts: its declaration, its batches, its losses and its export.
 
     Every preset is tried on texts that are empty, one token long or too long. With its defaults the objective is also
-    trained for 20 steps, in which the loss must fall, resumed from its state, and exported. `backbone` replaces the
-    tiny BERT and stays unchanged: a tiny model of another family tests whether the objective supports that family.
+    trained for 20 steps, resumed from a checkpoint, and exported. In the steps the loss must fall, unless the objective
+    couples its batch. `backbone` replaces the tiny BERT and stays unchanged: a tiny model of another family tests
+    whether the objective supports that family.
 
-    An objective with `pretrains = False` is checked only for its declaration, and None is returned. The test cannot
-    verify `couples_batch`.
+    An objective with `pretrains = False` is checked only for its declaration, and None is returned.
 
     Raises AssertionError with the objective, the part of the contract and the fault.
     """
@@ -54,16 +55,25 @@ def check_objective(objective_class: type[Objective], backbone: Backbone | None 
         base = backbone
         if base is None:
             base = _tiny_bert()
-        vocabulary = _vocabulary(base.config)
+        vocabulary = make_vocabulary(base.config)
         for name, objective in configured.items():
             trial = _Trial(name, objective, base, vocabulary)
-            batch = trial.check_collate(_edge_cases(vocabulary))
+            batch = trial.check_collate(edge_cases(vocabulary))
             trial.check_forward(batch)
             trial.check_empty_texts()
         trial = _Trial(objective_class.name, configured[objective_class.name], base, vocabulary)
         trained = trial.check_learning()
         trial.check_export(trained)
+        check_resuming(trial.name, make_bench(trial.objective, base))
         return trial.first_losses()
+
+
+def make_bench(objective: Objective, base: Backbone | None = None) -> Bench:
+    """Return the parts of a trial training on ordinary texts; `base` is the tiny BERT by default."""
+    if base is None:
+        base = _tiny_bert()
+    vocabulary = make_vocabulary(base.config)
+    return Bench(objective, base, vocabulary, ordinary_passages(vocabulary) * 2)
 
 
 def _require(condition: object, message: str) -> None:
@@ -110,7 +120,8 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
     )
     configured = {name: configure_objective(objective_class, {})}
     for preset, settings in objective_class.presets.items():
-        configured[f"{name}:{preset}"] = configure_objective(objective_class, settings)
+        own, _ = split_stages(settings)
+        configured[f"{name}:{preset}"] = configure_objective(objective_class, own)
     for label, objective in configured.items():
         _check_json(label, objective_class, objective)
     return configured
@@ -153,58 +164,6 @@ def _tiny_bert() -> Backbone:
     return Backbone(BertForMaskedLM(config))
 
 
-def _vocabulary(config: Any) -> Vocabulary:
-    """Return a vocabulary whose special ids are the lowest and whose unused ids are the highest."""
-    size = config.vocab_size
-    pad = config.pad_token_id or 0
-    cls, sep, mask, unknown = [i for i in range(5) if i != pad][:4]
-    unused = range(size - 4, size)
-    special = frozenset({pad, cls, sep, mask, unknown, *unused})
-    return Vocabulary(size, pad, cls, sep, mask, special)
-
-
-def _passage(vocabulary: Vocabulary, tokens: int, draw: np.random.Generator, title: int = 0) -> Passage:
-    """Return a passage of `tokens` ids, of which `title` are the title. The ids are of 16 words, with geometric counts.
-
-    An id continues a word if it is a multiple of 4.
-    """
-    ordinary = set(range(vocabulary.size)) - vocabulary.special
-    words = np.asarray(sorted(ordinary)[:16], _id_dtype(vocabulary))
-    drawn = draw.geometric(0.3, tokens).clip(max=len(words)) - 1
-    ids = words[drawn]
-    is_first = np.isin(np.arange(tokens), (0, title))
-    starts = (ids % 4 != 0) | is_first
-    for array in (ids, starts):
-        array.setflags(write=False)  # memory-mapped texts are read-only too
-    return Passage(ids[:title], starts[:title], ids[title:], starts[title:])
-
-
-def _id_dtype(vocabulary: Vocabulary) -> type[np.unsignedinteger[Any]]:
-    if vocabulary.size <= 2**16:
-        return np.uint16
-    return np.uint32
-
-
-def _ordinary_passages(vocabulary: Vocabulary) -> list[Passage]:
-    """Return eight texts; each second one has a title of three tokens."""
-    draw = np.random.default_rng(0)
-    passages = []
-    for tokens in range(8, 16):
-        title = 3 * (tokens % 2)
-        passages.append(_passage(vocabulary, tokens, draw, title))
-    return passages
-
-
-def _edge_cases(vocabulary: Vocabulary) -> list[Passage]:
-    """Return two ordinary texts, an empty text, one token, a title without text, and a text that is too long."""
-    draw = np.random.default_rng(1)
-    tokens_and_title = ((12, 0), (9, 3), (0, 0), (1, 0), (4, 4), (3 * MAX_LENGTH, 5))
-    passages = []
-    for tokens, title in tokens_and_title:
-        passages.append(_passage(vocabulary, tokens, draw, title))
-    return passages
-
-
 @dataclass(frozen=True)
 class _Trial:
     """A configured objective, tried on copies of a backbone."""
@@ -232,17 +191,32 @@ class _Trial:
 
     def _collate(self, passages: Sequence[Passage], global_seed: int) -> dict[str, Tensor]:
         _seed_all(global_seed)
-        generator = torch.Generator().manual_seed(0)
-        with _reporting(f"{self.name}: collate()"):
-            return self.objective.collate(passages, self.vocabulary, MAX_LENGTH, generator)
+        try:
+            return self._collated(passages)
+        except Exception as error:
+            fault = f"{self.name}: collate() raised {type(error).__name__}: {error}"
+            raise AssertionError(f"{fault}{self._culprit(passages)}") from error
+
+    def _collated(self, passages: Sequence[Passage]) -> dict[str, Tensor]:
+        return self.objective.collate(passages, self.vocabulary, MAX_LENGTH, torch.Generator().manual_seed(0))
+
+    def _culprit(self, passages: Sequence[Passage]) -> str:
+        """Return words for the first text that `collate` cannot read by itself."""
+        for passage in passages:
+            try:
+                self._collated([passage, passage])
+            except Exception:
+                return f" (at {len(passage.title)} tokens of title and {len(passage.text)} of text)"
+        return f" (at {len(passages)} texts together)"
 
     def wrap(self) -> tuple[nn.Module, Backbone]:
         """Return the objective's module, in training mode, and the copy of the backbone in it."""
         backbone = deepcopy(self.base)
+        context = Context(self.vocabulary, MAX_LENGTH, load=lambda name: deepcopy(self.base.lm))
         with _reporting(f"{self.name}: wrap()"):
-            model = self.objective.wrap(backbone)
+            model = self.objective.wrap(backbone, context)
         with _asserting():
-            check_module(self.name, model, backbone)
+            check_module(self.name, model, backbone, self.objective.couples_batch)
         _require(
             backbone.state_dict().keys() == self.base.state_dict().keys(),
             f"{self.name}: wrap() changed the backbone's parts; its own parts belong beside the backbone.",
@@ -251,16 +225,17 @@ class _Trial:
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor], progress: float, seed: int = 0) -> Tensor:
         """Return the losses of a forward [K], and check each loss and metric."""
-        torch.manual_seed(seed)
-        with _reporting(f"{self.name}: forward() at progress {progress:g}"):
-            step = model(progress, **batch)
-        with _asserting():
-            check_step(self.name, step)
+        step = self._forward(model, batch, progress, seed)
         scalars = {**step.losses, **step.metrics}
         for name, value in scalars.items():
             _require(value.isfinite(), f"{self.name}: {name!r} is {value.item()} at progress {progress:g}.")
         losses = [loss.float() for loss in step.losses.values()]
         return torch.stack(losses)
+
+    def _forward(self, model: nn.Module, batch: Mapping[str, Tensor], progress: float, seed: int = 0) -> Step:
+        """Return the result of a forward, in which a coupled batch is a single shard."""
+        with _reporting(f"{self.name}: forward() at progress {progress:g}"), _asserting():
+            return forward(self.objective, model, progress, dict(batch), seed)
 
     def check_forward(self, batch: Mapping[str, Tensor]) -> None:
         """Check that a forward is reproducible, and that its gradients reach the backbone, in fp32 and bf16."""
@@ -287,7 +262,7 @@ class _Trial:
 
     def check_empty_texts(self) -> None:
         """Check that a batch of empty texts, which length buckets can make, has finite losses and gradients."""
-        empty = _passage(self.vocabulary, 0, np.random.default_rng(0))
+        empty = make_passage(self.vocabulary, 0, np.random.default_rng(0))
         batch = self.check_collate([empty, empty])
         model, _ = self.wrap()
         losses = self.losses(model, batch, 0.5)
@@ -311,16 +286,15 @@ class _Trial:
 
     def first_losses(self) -> Seen:
         """Return the shapes of a batch of ordinary texts, and the losses of a forward."""
-        batch = self._collate(_ordinary_passages(self.vocabulary), global_seed=1)
+        batch = self._collate(ordinary_passages(self.vocabulary), global_seed=1)
         model, _ = self.wrap()
-        torch.manual_seed(0)
-        step = model(0.0, **batch)
+        step = self._forward(model, batch, 0.0)
         shapes = {name: list(tensor.shape) for name, tensor in batch.items()}
         return Seen(shapes, {name: loss.item() for name, loss in step.losses.items()})
 
     def check_learning(self) -> Backbone:
         """Return the backbone after 20 steps on one batch, in which the loss falls, and check the saved state."""
-        batch = self.check_collate(_ordinary_passages(self.vocabulary))
+        batch = self.check_collate(ordinary_passages(self.vocabulary))
         model, backbone = self.wrap()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         totals = []
@@ -332,6 +306,8 @@ class _Trial:
         first_loss = float(np.mean(totals[:3]))
         last_loss = float(np.mean(totals[-3:]))
         has_fallen = first_loss - last_loss > 0.05 * abs(first_loss)  # the built-in objectives lose 45 %
+        if self.objective.couples_batch:
+            has_fallen = True  # a queue that begins with random vectors makes the loss rise at first
         _require(
             has_fallen,
             f"{self.name}: {STEPS} steps on one batch took the loss from {first_loss:.4g} to {last_loss:.4g}.",

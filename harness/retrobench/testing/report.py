@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from retrobench.config import InstalledObjective, discover, find_objective
+from retrobench.config import InstalledObjective, configure_objective, discover, find_objective
 from retrobench.core import quiet_transformers
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Objective
-from retrobench.testing.checking import check_objective
+from retrobench.testing.checking import check_objective, make_bench
+from retrobench.testing.steps import check_processes
+from retrobench.training import deterministic
 
 __all__ = ["Checked", "check_target"]
 
@@ -45,7 +47,8 @@ def check_target(target: str, plugins: Sequence[Path] = ()) -> Checked:
     for row in _find(target, plugins):
         lines.append(f"{row.name} ({row.source})")
         faults = 0
-        for family, report in _check(row):
+        files = plugins if row.file is None else [*plugins, row.file]
+        for family, report in _check(row, files):
             lines.append(f"  {family:<12}{report.text}")
             faults += report.exit_code
         exit_code = max(exit_code, min(faults, 1))
@@ -59,13 +62,27 @@ def _find(target: str, plugins: Sequence[Path]) -> list[InstalledObjective]:
     return [row for row in discover([file]) if row.file == file.resolve()]
 
 
-def _check(row: InstalledObjective) -> list[tuple[str, Checked]]:
+def _check(row: InstalledObjective, plugins: Sequence[Path]) -> list[tuple[str, Checked]]:
     """Return a report for each family; a single one where there is nothing to train."""
-    if row.objective is None:
+    if row.status != "ok" or row.objective is None:
         return [("contract", Checked(f"FAULT  {row.reason}", 1))]
     if not row.objective.pretrains:
         return [("contract", _report(row.objective, None))]
-    return [(family, _report(row.objective, make())) for family, make in FAMILIES.items()]
+    reports = [(family, _report(row.objective, make())) for family, make in FAMILIES.items()]
+    if not any(report.exit_code for _, report in reports):
+        reports.append(("processes", _report_processes(row, plugins)))
+    return reports
+
+
+def _report_processes(row: InstalledObjective, plugins: Sequence[Path]) -> Checked:
+    """Return whether two processes train as one that takes two shards in turn."""
+    assert row.objective is not None
+    try:
+        with deterministic():
+            check_processes(row.name, make_bench(configure_objective(row.objective, {})), plugins)
+    except (AssertionError, RetrobenchError) as fault:
+        return Checked(f"FAULT  {fault}", 1)
+    return Checked("ok     two processes train as one with two shards", 0)
 
 
 def _report(objective: type[Objective], backbone: Backbone | None) -> Checked:

@@ -9,6 +9,7 @@ Training: one loop for pre-training and fine-tuning.
 * machine        precision and compilation on this machine
 * checkpoints    checkpoints, and resuming from them
 * examples       training queries with positives and negatives, and their batches
+* coupled        the forward of an objective whose loss compares examples
 * contrastive    the loss of fine-tuning
 * gathering      the tensors of all processes, with gradients
 * contract       checks of the values that an objective returns
@@ -16,9 +17,18 @@ Training: one loop for pre-training and fine-tuning.
 
 from retrobench.training.batches import Batches, Shard, map_tensors, seeded
 from retrobench.training.checkpoints import discard
-from retrobench.training.contract import check_batch, check_module, check_step
+from retrobench.training.checkpoints import load as load_checkpoint
+from retrobench.training.checkpoints import save as save_checkpoint
+from retrobench.training.contract import (
+    check_batch,
+    check_module,
+    check_rows,
+    check_step,
+    choose_examples,
+)
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.determinism import deterministic
+from retrobench.training.coupled import Coupled, forward
+from retrobench.training.determinism import UnrepeatableError, deterministic
 from retrobench.training.examples import (
     Candidates,
     ContrastiveBatch,
@@ -37,20 +47,27 @@ __all__ = [
     "Contrastive",
     "ContrastiveBatch",
     "ContrastiveBatches",
+    "Coupled",
     "Examples",
     "Loop",
     "Shard",
     "TextGroup",
     "TextGroups",
+    "UnrepeatableError",
     "check_batch",
     "check_module",
+    "check_rows",
     "check_step",
+    "choose_examples",
     "deterministic",
     "discard",
+    "forward",
     "grouped",
+    "load_checkpoint",
     "map_tensors",
     "on_this_machine",
     "resolve_precision",
+    "save_checkpoint",
     "seeded",
     "train",
 ]

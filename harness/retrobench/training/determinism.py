@@ -11,15 +11,19 @@ import torch
 
 from retrobench.errors import RetrobenchError
 
-__all__ = ["deterministic"]
+__all__ = ["UnrepeatableError", "deterministic"]
+
+
+class UnrepeatableError(RetrobenchError):
+    """A model uses an operation without a deterministic algorithm."""
 
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
     """Use torch's deterministic algorithms within the context, and restore its settings afterwards.
 
-    Encoding in a process must not depend on whether the process has trained. Raises RetrobenchError where the model
-    uses an operation without a deterministic algorithm.
+    Encoding in a process must not depend on whether the process has trained. Raises UnrepeatableError where the
+    model uses an operation without a deterministic algorithm.
     """
     utilities: Any = torch.utils.deterministic
     enabled = torch.are_deterministic_algorithms_enabled()
@@ -38,7 +42,7 @@ def deterministic() -> Iterator[None]:
         operation, separator, _ = str(error).partition(" does not have a deterministic implementation")
         if not separator:
             raise
-        raise RetrobenchError(
+        raise UnrepeatableError(
             f"The model uses {operation}, for which torch has no deterministic algorithm on this machine, so no run "
             "could be repeated. Let the objective use another operation."
         ) from error
