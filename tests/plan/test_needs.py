@@ -14,6 +14,7 @@ from retrobench.plan import advice, arithmetic, costs
 from retrobench.plan.arithmetic import BERT_BASE, Shape
 from retrobench.plan.inventory import look_up, shape_of
 from retrobench.plan.needs import Kind, StageNeeds, WorkItem
+from retrobench.plan.parts import parts_of
 
 MSMARCO_DOCUMENTS = 8_841_823
 MSMARCO_TOKENS = MSMARCO_DOCUMENTS * 80
@@ -34,14 +35,17 @@ def small_board(tmp_path: Path) -> Path:
         ("retromae", 0.3, 757.5, 800.9),  # 526.2 + 0.3 * 144.2 + 43.8 of the decoder + 144.2
         ("bow-mae", 0.3, 570.4, 609.8),  # 526.2 + 0.3 * 144.2 + 144.2 / 150
         ("dupmae", 0.3, 858.4, 901.8),  # 526.2 + 144.2 + 43.8 + 144.2
+        ("condenser", 0.15, 657.2, 703.9),  # 526.2 + 2 * 0.15 * 144.2 + 2 * 43.8 of the head
+        ("simlm", 0.3, 1253.1, 1326.5),  # 526.2 + 2 * 144.2 + 2 * 43.8 + 2 * 175.4 of the generator
+        ("contriever", 0.3, 701.6, 755.0),  # 526.2 + 175.4 of the keys
         ("a-strangers", 0.3, 569.5, 609.5),  # counted as masked language modelling
     ],
 )
 def test_flops_of_a_token_under_each_objective(
     objective: str, ratio: float, mflops_at_150: float, mflops_at_512: float
 ) -> None:
-    flops_at_150 = arithmetic.pretraining(BERT_BASE, 150, objective, ratio)
-    flops_at_512 = arithmetic.pretraining(BERT_BASE, 512, objective, ratio)
+    flops_at_150 = arithmetic.pretraining(BERT_BASE, 150, parts_of(objective, {"mask_ratio": ratio}))
+    flops_at_512 = arithmetic.pretraining(BERT_BASE, 512, parts_of(objective, {"mask_ratio": ratio}))
     assert flops_at_150 / 1e6 == pytest.approx(mflops_at_150, abs=0.05)
     assert flops_at_512 / 1e6 == pytest.approx(mflops_at_512, abs=0.05)
 
@@ -76,7 +80,7 @@ def floor_seconds(kind: Kind, flops: float = 0.0, tokens: float = 0.0) -> float:
 )
 def test_floors_of_published_pretraining_on_one_h200(objective: str, length: int, tokens: float, hours: float) -> None:
     """Each is within 5 % of a figure that was worked out independently: bf16 at 790 TFLOP/s."""
-    flops_per_token = arithmetic.pretraining(BERT_BASE, length, objective, 0.3)
+    flops_per_token = arithmetic.pretraining(BERT_BASE, length, parts_of(objective, {"mask_ratio": 0.3}))
     seconds = floor_seconds("pretrain", tokens * flops_per_token)
     assert seconds / 3600 == pytest.approx(hours, rel=0.05)
 

@@ -17,7 +17,7 @@ from retrobench.bench.baselines import SentenceDecoder
 from retrobench.bench.models import installed_objective
 from retrobench.bench.peers import collators
 from retrobench.bench.peers.collators import RATIO, Collator
-from retrobench.plan import Shape, arithmetic
+from retrobench.plan import Shape, arithmetic, parts_of
 
 __all__ = ["BOW", "ENHANCED", "METHODS", "MLM", "Method"]
 
@@ -35,7 +35,7 @@ class Method:
 
     def flops(self, shape: Shape, length: float) -> float:
         """Return the FLOPs per token of a training step over texts of `length` tokens."""
-        return arithmetic.pretraining(shape, length, self.objective().name, RATIO)
+        return arithmetic.pretraining(shape, length, parts_of(self.objective().name, {"mask_ratio": RATIO}))
 
 
 MLM = Method(

@@ -3,5 +3,6 @@
 from retrobench.plan import arithmetic
 from retrobench.plan.arithmetic import Shape
 from retrobench.plan.page import plan
+from retrobench.plan.parts import parts_of
 
-__all__ = ["Shape", "arithmetic", "plan"]
+__all__ = ["Shape", "arithmetic", "parts_of", "plan"]

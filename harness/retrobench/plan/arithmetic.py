@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retrobench.plan.parts import Parts
+
 __all__ = [
     "BERT_BASE",
-    "KNOWN_OBJECTIVES",
     "RUN_LINE",
     "TOKEN",
     "Shape",
@@ -30,8 +31,6 @@ __all__ = [
     "training",
     "vector_bytes",
 ]
-
-KNOWN_OBJECTIVES = ("mlm", "retromae", "bow-mae", "dupmae")
 
 TOKEN = 3  # bytes per tokenised token: its id as uint16, and a flag for the start of a word
 RUN_LINE = 48  # bytes per hit: about 40 as a line of a TREC run, 8 as arrays
@@ -98,24 +97,12 @@ def training(shape: Shape, length: float, terms: bool = False) -> float:
     return 3 * encoding(shape, length, terms)
 
 
-def pretraining(shape: Shape, length: float, objective: str, mask_ratio: float) -> float:
-    """
-    Return FLOPs per token of a step under an objective; an unknown objective counts as masked language modelling.
-
-    Masked language modelling computes logits at masked positions. RetroMAE adds its decoder's at all positions.
-    DupMAE computes the encoder's at all positions too, which serve the masked ones. BoW prediction adds [CLS] alone.
-    """
+def pretraining(shape: Shape, length: float, parts: Parts) -> float:
+    """Return FLOPs per token of a pre-training step over texts of `length` tokens."""
     logits = 3 * head(shape)
-    decoder = 3 * _layer(shape, length)
-    masked_logits = mask_ratio * logits
-    encoder = training(shape, length)
-    if objective == "retromae":
-        return encoder + (masked_logits + decoder + logits)
-    if objective == "dupmae":
-        return encoder + (logits + decoder + logits)
-    if objective == "bow-mae":
-        return encoder + (masked_logits + logits / length)
-    return encoder + masked_logits
+    decoder = 3 * parts.decoder * _layer(shape, length)
+    forwards = parts.forwards * encoding(shape, length)
+    return training(shape, length) + forwards + decoder + logits * (parts.logits + parts.one_position / length)
 
 
 def searching(queries: int, documents: int, width: int) -> float:

@@ -11,11 +11,11 @@ from retrobench.plan import arithmetic
 from retrobench.plan.arithmetic import Shape
 from retrobench.plan.inventory import CollectionFacts, list_downloads, look_up, shape_of
 from retrobench.plan.needs import LOGIT_BYTES, ExperimentNeeds, StageNeeds, StepMemory, WorkItem
+from retrobench.plan.parts import parts_of
 
-__all__ = ["CHOOSING", "ENCODING", "MASKED", "estimate_needs"]
+__all__ = ["CHOOSING", "ENCODING", "estimate_needs"]
 
 ENCODING = 8192  # tokens embedded at a time
-MASKED = 0.15  # BERT's share of masked tokens, for an objective without such a setting
 CHOOSING = 100  # documents per validation query
 
 # Bytes of main memory per document: its id, and its entries in the sets and dictionaries of fine-tuning and search.
@@ -157,17 +157,18 @@ class _Estimator:
         mean_length = sum(corpus_tokens) / texts
         steps = settings.resolved(texts).steps
         tokens = steps * min(settings.batch, texts) * mean_length
-        entrant = self.experiment.entrant
-        mask_ratio = float(entrant.settings.get("mask_ratio", MASKED))
-        flops = arithmetic.pretraining(self.shape, mean_length, entrant.kind, mask_ratio) * tokens
+        entrant = self.experiment.neural.at(section)
+        parts = parts_of(entrant.kind, entrant.settings)
+        flops = arithmetic.pretraining(self.shape, mean_length, parts) * tokens
         real = _BUCKETED if settings.bucket else mean_length / settings.max_length
         step = StepMemory(
             self.shape,
             settings.batch,
             settings.max_length,
             settings.shards,
-            pooled=int(entrant.kind == "dupmae"),
-            decoder=int(entrant.kind in ("retromae", "dupmae")),
+            pooled=parts.pooled,
+            decoder=parts.decoder,
+            kept=parts.kept,
         )
         return StageNeeds(
             name=section,

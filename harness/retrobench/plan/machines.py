@@ -19,8 +19,9 @@ from retrobench.config import read_track
 from retrobench.core import computes_bf16, processor_name
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import Row
-from retrobench.plan.arithmetic import KNOWN_OBJECTIVES, encoding, pretraining, training
+from retrobench.plan.arithmetic import encoding, pretraining, training
 from retrobench.plan.inventory import shape_of
+from retrobench.plan.parts import KNOWN_OBJECTIVES, parts_of
 from retrobench.store import default_root
 
 __all__ = ["HARDWARE", "Machine", "Shares", "find", "measure_this_machine", "read_shares"]
@@ -250,6 +251,6 @@ def _flops_per_token(row: Row, file: Path) -> dict[str, float]:
         "encode": encoding(shape, passage_length),
     }
     if row.objective in KNOWN_OBJECTIVES and "pretrain" in row.cost:
-        mask_ratio = row.settings["mask_ratio"]
-        flops["pretrain"] = pretraining(shape, track.pretrain.max_length, row.objective, mask_ratio)
+        parts = parts_of(row.objective, row.settings)
+        flops["pretrain"] = pretraining(shape, track.pretrain.max_length, parts)
     return flops

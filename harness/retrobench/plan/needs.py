@@ -30,6 +30,7 @@ class StepMemory:
     couples: bool = False  # a process holds all its shards at once, because the loss compares their examples
     pooled: int = 0  # texts per example with a stored vocabulary vector
     decoder: int = 0  # layers beside the encoder's
+    kept: int = 0  # models of the encoder's size that are not trained
     gradient_cache: int = 0  # tokens embedded at a time
     texts: int = 1  # per example
 
@@ -38,7 +39,8 @@ class StepMemory:
         """Return the bytes on the device without any example: weights, gradients, moments, a block of logits."""
         parameters = self.shape.parameters * (1 + self.decoder / self.shape.layers)
         cached = arithmetic.activation_bytes(self.shape, self.gradient_cache)
-        return arithmetic.state_bytes(parameters) + LOGIT_BYTES + cached
+        kept = 4.0 * self.kept * self.shape.parameters  # float32, without gradients and moments
+        return arithmetic.state_bytes(parameters) + kept + LOGIT_BYTES + cached
 
     @property
     def example_bytes(self) -> float:

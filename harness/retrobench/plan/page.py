@@ -11,7 +11,6 @@ from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import locate, track_name
 from retrobench.plan import advice, costs, machines
-from retrobench.plan.arithmetic import KNOWN_OBJECTIVES
 from retrobench.plan.estimate import estimate_needs
 from retrobench.plan.formatting import (
     format_bytes,
@@ -25,6 +24,7 @@ from retrobench.plan.formatting import (
 )
 from retrobench.plan.machines import GIB, Machine
 from retrobench.plan.needs import ExperimentNeeds, StageNeeds
+from retrobench.plan.parts import KNOWN_OBJECTIVES
 
 __all__ = ["plan"]
 
