@@ -4,9 +4,11 @@ Neural networks. Plugins may import from this package, and from `retrobench`.
 * backbones     a masked language model whose parts have the same names in every family
 * pretraining   a backbone with the modules that an objective adds
 * added_layers  transformer layers that an objective adds, new or copied
+* condensing    the forward that Condenser and coCondenser share
 * loading       models and tokenizers from a folder
 * masking       whole-word masks and corruption
 * sampling      the decoder's masks on a CPU
+* spans         spans of a document, cut at the ends of sentences
 * heads         losses over the vocabulary
 * decoder       RetroMAE's enhanced decoder
 * encoder       the representations cls, mean, terms and cls+terms
@@ -18,6 +20,7 @@ Neural networks. Plugins may import from this package, and from `retrobench`.
 
 from retrobench.model.added_layers import Layers
 from retrobench.model.backbones import FAMILIES, Backbone
+from retrobench.model.condensing import condense, early_layer
 from retrobench.model.decoder import EnhancedDecoder, decoding_batch
 from retrobench.model.encoder import Embeddings, Encoder, keep_largest
 from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
@@ -27,6 +30,7 @@ from retrobench.model.loading import load_backbone, load_encoder, load_masked_lm
 from retrobench.model.masking import decoder_visibility, drawn_on_cpu, masked_batch, pack, special_ids
 from retrobench.model.precision import autocast
 from retrobench.model.pretraining import Pretraining
+from retrobench.model.spans import Spans, cut_spans, span_examples
 
 __all__ = [
     "FAMILIES",
@@ -36,13 +40,17 @@ __all__ = [
     "EnhancedDecoder",
     "Layers",
     "Pretraining",
+    "Spans",
     "autocast",
     "bag_loss",
     "bag_of_words",
     "bfloat16_layers",
+    "condense",
+    "cut_spans",
     "decoder_visibility",
     "decoding_batch",
     "drawn_on_cpu",
+    "early_layer",
     "first_token_only",
     "has_int8_product",
     "int8_product",
@@ -54,6 +62,7 @@ __all__ = [
     "masked_batch",
     "pack",
     "pooled_logits",
+    "span_examples",
     "special_ids",
     "token_loss",
 ]
