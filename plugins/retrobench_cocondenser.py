@@ -27,8 +27,9 @@ class CoCondenser:
     The preset `as_released` begins with Condenser, as the released recipe does; it needs a track with two stages.
     """
 
-    # Sources are files of luyug/Condenser. There the user cuts the documents; here spans are as long as whole sentences
-    # within max_length allow, and do not overlap, as the author advises (issues 5 and 11).
+    # Sources are files of luyug/Condenser. There the user cuts the documents; here spans do not overlap, as the author
+    # advises (issue 5), and are as long as whole sentences within max_length allow. A document of one span is not
+    # dropped, but cut in two. Window and mask are one, as in `condenser`.
     mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.15  # arguments.py:66-68
     head_layers: Annotated[int, Ge(1)] = 2  # README.md:118
     skip_from: Annotated[int, Ge(0)] = 0  # 0 is half of the layers, so 6 of 12 as in README.md:119

@@ -28,8 +28,9 @@ class CoTMAE:
     with weight 1. An example is a span of a document and its context, and each is the other's context in turn.
     """
 
-    # Sources are files of caskcsg/ir/cotmae. Departures: spans and contexts are drawn anew at each visit, not once;
-    # a span ends before the sentence that would exceed max_length and not behind it, so no random window is cut out.
+    # Sources are files of caskcsg/ir/cotmae. Departures: spans and contexts are drawn anew at each visit, not once. A
+    # span ends before the sentence that would exceed max_length and not behind it, so no random window is cut out. A
+    # document of one span is cut in two, not dropped.
     mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.3  # README.md:73
     decoder_mask_ratio: Annotated[float, Interval(gt=0, lt=1)] = 0.45  # README.md:74
     decoder_layers: Annotated[int, Ge(1)] = 2  # README.md:77

@@ -51,11 +51,11 @@ class Spans:
 
     def word_before(self, position: int) -> int:
         """Return the last edge between words that is not behind a position."""
-        return int(self.words[np.searchsorted(self.words, position, "right") - 1])
+        return int(self.words[self.words.searchsorted(position, "right") - 1])
 
     def word_behind(self, position: int) -> int:
         """Return the first edge between words that is not before a position."""
-        return int(self.words[np.searchsorted(self.words, position)])
+        return int(self.words[self.words.searchsorted(position)])
 
 
 def cut_spans(
@@ -77,8 +77,8 @@ def cut_spans(
     ids = np.concatenate([passage.title, passage.text])
     starts = np.concatenate([passage.title_starts, passage.text_starts])
     starts[:1] = True
-    words = np.append(np.flatnonzero(starts), len(ids))
-    sentences = np.append(np.flatnonzero(_begins(ids, starts, vocabulary)), len(ids))
+    words = _edges(starts)
+    sentences = _edges(_begins(ids, starts, vocabulary))
     edges = [0]
     while edges[-1] < len(ids):
         target = _target(most, short, generator)
@@ -88,10 +88,16 @@ def cut_spans(
     return Spans(ids, starts, words, sentences, np.array(edges))
 
 
+def _edges(begins: np.ndarray) -> np.ndarray:
+    """Return the positions where `begins` [N] is True, and N."""
+    return np.concatenate([begins.nonzero()[0], [len(begins)]])
+
+
 def _begins(ids: np.ndarray, starts: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """Return where sentences begin, [N] bool: with the text, and with a word behind a mark such as . ? !
 
-    Of several marks, as in "?!", the last ends the sentence.
+    Of several marks, as in "?!", the last ends the sentence. Where a tokenizer makes words of marks, as BERT's does, the
+    point of 8.0 and of "Mr." ends a sentence too: token ids do not tell them apart.
     """
     is_mark = _marks(vocabulary)[ids]
     begins = starts.copy()
@@ -116,15 +122,15 @@ def _target(most: int, short: float, generator: torch.Generator | None) -> int:
 
 def _end(first: int, target: int, most: int, sentences: np.ndarray, words: np.ndarray) -> int:
     """Return where the span ends that begins at the position `first`."""
-    sentence = int(np.searchsorted(sentences, first + target, "right"))
+    sentence = int(sentences.searchsorted(first + target, "right"))
     over_target = int(sentences[min(sentence, len(sentences) - 1)])
     if over_target <= first + most:
         return over_target
     for edges in (sentences, words):
-        last = int(edges[np.searchsorted(edges, first + most, "right") - 1])
+        last = int(edges[edges.searchsorted(first + most, "right") - 1])
         if last > first:
             return last
-    return int(words[np.searchsorted(words, first, "right")])
+    return int(words[words.searchsorted(first, "right")])
 
 
 def _middle(sentences: np.ndarray, words: np.ndarray) -> int:
