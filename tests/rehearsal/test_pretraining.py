@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainings import log
 
 from retrobench import model as retrobench_model
-from retrobench.config import configure_objective, discover
+from retrobench.config import configure_objective, discover, split_stages
 from retrobench.config.track import Optimisation
 from retrobench.objective import Objective
 from retrobench.training import Batches, deterministic, train
@@ -33,7 +33,8 @@ def presets() -> Iterator[tuple[str, Objective]]:
         if row.objective.pretrains:
             yield row.name, configure_objective(row.objective, {})
             for name, settings in row.objective.presets.items():
-                yield f"{row.name}:{name}", configure_objective(row.objective, settings)
+                own, _ = split_stages(settings)
+                yield f"{row.name}:{name}", configure_objective(row.objective, own)
 
 
 PRESETS = dict(presets())

@@ -21,7 +21,7 @@ from contexts import wrapped
 from random_encoders import REPRESENTATIONS, SIZES
 from torch import Tensor, nn
 
-from retrobench.config import Distil, Reading, configure_objective, discover
+from retrobench.config import Distil, Reading, configure_objective, discover, split_stages
 from retrobench.data import Dataset
 from retrobench.model import Embeddings, Encoder
 from retrobench.objective import Objective, Step
@@ -38,7 +38,8 @@ def presets() -> Iterator[tuple[str, Objective]]:
     for row in discover():
         if row.objective is not None and row.objective.pretrains:
             for name, settings in {"": {}, **row.objective.presets}.items():
-                yield f"{row.name}:{name}".removesuffix(":"), configure_objective(row.objective, settings)
+                own, _ = split_stages(settings)
+                yield f"{row.name}:{name}".removesuffix(":"), configure_objective(row.objective, own)
 
 
 PRESETS = dict(presets())
