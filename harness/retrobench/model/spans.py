@@ -96,8 +96,8 @@ def _edges(begins: np.ndarray) -> np.ndarray:
 def _begins(ids: np.ndarray, starts: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """Return where sentences begin, [N] bool: with the text, and with a word behind a mark such as . ? !
 
-    Of several marks, as in "?!", the last ends the sentence. Where a tokenizer makes words of marks, as BERT's does, the
-    point of 8.0 and of "Mr." ends a sentence too: token ids do not tell them apart.
+    Of several marks, as in "?!", the last ends the sentence. Where a tokenizer makes words of marks, as BERT's does,
+    the point of 8.0 and of "Mr." ends a sentence too: token ids do not tell them apart.
     """
     is_mark = _marks(vocabulary)[ids]
     begins = starts.copy()
