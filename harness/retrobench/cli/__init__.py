@@ -51,6 +51,7 @@ from retrobench.cli.options import (
     Leaderboard,
     Length,
     Level,
+    Limit,
     Measures,
     Minutes,
     Model,
@@ -126,6 +127,7 @@ def run(
     overrides: Overrides,
     plugin: Plugins,
     track: Track = "mini",
+    limit: Limit = None,
     index: Index = None,
     store: Store = None,
     leaderboard: Leaderboard = None,
@@ -138,7 +140,7 @@ def run(
     from retrobench.runs import Request, sweep
 
     overrides += [f"evaluate.index={index}"] if index else []
-    swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap))
+    swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap, limit))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 
@@ -259,6 +261,7 @@ def reproduce(
 def plan(
     overrides: Overrides,
     track: Track = "mini",
+    limit: Limit = None,
     objective: PlannedObjective = "retromae",
     hardware: Hardware = "this",
     gpus: Gpus = 1,
@@ -268,6 +271,7 @@ def plan(
     from retrobench import plan
 
     prepare()
+    overrides += [f"data.limit={limit}"] if limit else []
     show_result(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from retrobench.errors import RetrobenchError
+
 __all__ = [
     "AsJson",
     "BenchLeaderboard",
@@ -25,6 +27,7 @@ __all__ = [
     "Leaderboard",
     "Length",
     "Level",
+    "Limit",
     "Measures",
     "Model",
     "Objectives",
@@ -50,6 +53,15 @@ __all__ = [
     "Track",
     "Verified",
 ]
+
+
+def _read_limit(text: str) -> int:
+    """Return a number of documents. RetrobenchError, one line, in place of the parser's usage text."""
+    limit = int(text) if text.isdecimal() else 0
+    if limit < 1:
+        raise RetrobenchError(f"--limit must be a whole number, at least 1, got {text!r}.")
+    return limit
+
 
 Objectives = Annotated[
     list[str],
@@ -102,6 +114,15 @@ Leaderboard = Annotated[
 ]
 BenchLeaderboard = Annotated[
     Path | None, typer.Option("--leaderboard", metavar="DIR", help="The folder of results, by default ./leaderboards.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        parser=_read_limit,
+        metavar="N",
+        help="A trial on at most N documents and N questions of each dataset, with trainings of two passes over them; "
+        "its rows stand in a table of their own.",
+    ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
 AllowOverlap = Annotated[

@@ -8,6 +8,7 @@ Tracks, entrants and experiments as frozen records.
 * composition  objectives that are trained together.
 * composed     their batches and module.
 * entrants     entrants from names, TOML files and the command line.
+* limit        shorter trainings for a limit on the data.
 * keys         every key of a track, with type, default and meaning.
 * discovery    installed objectives.
 * fingerprint  a hash of a plugin's source.

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from retrobench.config.limit import shorten
 from retrobench.config.track import (
     INTERVALS,
+    Data,
     Distil,
     Evaluate,
     Finetune,
@@ -35,6 +37,7 @@ SECTIONS: dict[str, type] = {
     "distil": Distil,
     "evaluate": Evaluate,
     "representation": Representations,
+    "data": Data,
 }
 
 
@@ -49,15 +52,16 @@ class _Heading:
 def read_track(file: Path, name: str, overrides: Sequence[str]) -> Track:
     """Return the track in `file`, with its sections changed by `KEY=VALUE` overrides.
 
-    A changed track is a new track. `Track.overrides` lists the changes, and tables show its rows apart.
+    A changed track is a new track. `Track.overrides` lists the changes, and tables show its rows apart. A limit on the
+    data changes the trainings too, except in the keys of the overrides.
     """
     document = read_toml(file)
     texts = by_section(overrides)
     tables = {key: value for key, value in document.items() if isinstance(value, dict)}
     keys = {key: value for key, value in document.items() if key not in tables}
     heading = build_record(_Heading, keys, str(file))
-    recipe = _build_sections(tables, f"track {name}")
-    sections = _build_sections(_override(tables, texts), f"track {name}")
+    recipe = shorten(_build_sections(tables, f"track {name}"), {})
+    sections = shorten(_build_sections(_override(tables, texts), f"track {name}"), texts)
     for stage in STAGES:
         if sections[stage] is None and f"{stage}.objective" in texts:
             raise RetrobenchError(f"{stage}.objective is set, and track {name} has no section [{stage}] with a corpus.")
@@ -72,7 +76,7 @@ def resolve(track: Track) -> dict[str, dict[str, Any]]:
     resolved = {}
     for section in SECTIONS:
         record = getattr(track, section)
-        if record is not None:
+        if record is not None and record != Data():  # without a limit there is no such section
             settings = _as_in_files(_settings(record))
             resolved[section] = {key: value for key, value in settings.items() if value is not None}
     return resolved

@@ -18,6 +18,7 @@ __all__ = [
     "INTERVALS",
     "KNOBS",
     "Attention",
+    "Data",
     "Distil",
     "Evaluate",
     "EvaluatePerformance",
@@ -268,6 +269,14 @@ class Representations:
 
 
 @dataclass(frozen=True)
+class Data:
+    """The share of the datasets that is read. A limit makes a trial, whose rows stand apart."""
+
+    # Most documents, and most questions, of each dataset; 0 for all. Trainings shorten with it.
+    limit: Count = 0
+
+
+@dataclass(frozen=True)
 class Track:
     """Everything but the objective, equal for all entrants."""
 
@@ -280,6 +289,7 @@ class Track:
     mine: Mine = Mine()
     distil: Distil = Distil()
     representation: Representations = Representations()
+    data: Data = Data()
     title: str = ""
     description: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)  # changes by the command line
@@ -290,6 +300,8 @@ class Track:
         settings = asdict(self)
         for name in ("name", "title", "description", "overrides"):
             del settings[name]
+        if not self.data.limit:  # a track without a limit keeps the identity that it has always had
+            del settings["data"]
         del settings["evaluate"]["performance"]
         for section in ("pretrain", "adapt", "finetune"):
             if settings[section] is not None:

@@ -3,6 +3,7 @@ Collections: documents, queries and judgements, and their texts as tokens.
 
 * datasets    load a dataset by its id
 * identifiers the ids and grades that a TREC file can carry
+* limited     datasets cut to a few documents and questions
 * collection  a dataset with the hashes of its documents, queries and judgements
 * overlap     questions that two datasets share
 * rules       the rule by which each dataset is scored
@@ -29,6 +30,7 @@ from retrobench.data.datasets import Dataset, Document, Exclusions, FolderDatase
 from retrobench.data.embedded import MODELS, register, shipped_folder
 from retrobench.data.fetching import fetch_dataset, is_local
 from retrobench.data.identifiers import LARGEST_GRADE, TOO_LARGE, UNFIT, fits_trec
+from retrobench.data.limited import Part
 from retrobench.data.listing import list_datasets
 from retrobench.data.overlap import Overlap, Questions, find_overlap, read_questions
 from retrobench.data.tokens import (
@@ -54,6 +56,7 @@ __all__ = [
     "Exclusions",
     "FolderDataset",
     "Overlap",
+    "Part",
     "Questions",
     "TextRow",
     "TokenChunk",

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from retrobench.data.datasets import Dataset, digest, load
 from retrobench.data.identifiers import checked_ids
+from retrobench.data.limited import limit_datasets
 
 __all__ = ["Collection", "Corpus", "open_collections"]
 
@@ -74,12 +75,20 @@ class Collection:
         _ = self.hash
 
 
-def open_collections(dataset_ids: Iterable[str]) -> dict[str, Collection]:
-    """Return the datasets by id. Datasets with equal documents share one `Corpus`, so each corpus is read once."""
+def open_collections(
+    dataset_ids: Iterable[str], limit: int = 0, judged_ids: Iterable[str] = ()
+) -> dict[str, Collection]:
+    """Return the datasets by id. Datasets with equal documents share one `Corpus`, so each corpus is read once.
+
+    `limit` cuts each dataset to so many documents and so many questions, by the questions of all `judged_ids`, as
+    `limit_datasets` does; 0 keeps all.
+    """
+    datasets = {dataset_id: load(dataset_id) for dataset_id in dataset_ids}
+    if limit:
+        datasets = limit_datasets(datasets, limit, judged_ids)
     corpora: dict[str, Corpus] = {}
     collections: dict[str, Collection] = {}
-    for dataset_id in dataset_ids:
-        dataset = load(dataset_id)
+    for dataset_id, dataset in datasets.items():
         corpus = corpora.setdefault(dataset.corpus_id, Corpus(dataset))
         collections[dataset_id] = Collection(dataset, corpus)
     return collections

@@ -16,9 +16,10 @@ import itertools
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from retrobench.data import catalogue, folder, groups, rules
 from retrobench.data.embedded import SHIPPED
@@ -148,6 +149,26 @@ class Dataset(ABC):
                 documents[query_id] = frozenset(excluded)
         return Exclusions(self.rule.drop_self, documents)
 
+    def find_documents(self, document_ids: Collection[str]) -> dict[str, Document]:
+        """Return the documents with these ids, without the ids that the corpus lacks.
+
+        The corpus is read up to the last of them where the source has no index of its ids.
+        """
+        wanted = set(document_ids)
+        documents: dict[str, Document] = {}
+        if not wanted:
+            return documents
+        for document in self.documents():
+            if document.id in wanted:
+                documents[document.id] = document
+                if len(documents) == len(wanted):
+                    break
+        return documents
+
+    def limit_facts(self) -> dict[str, object]:
+        """Return the facts of a row by which a part of the dataset is found again; none for the whole dataset."""
+        return {}
+
     def query_count(self) -> int:
         """Return the number of queries."""
         return sum(1 for _ in self.queries())
@@ -200,10 +221,16 @@ class CatalogueDataset(Dataset):
     def documents(self) -> Iterator[Document]:
         """Yield the documents in ir_datasets' order."""
         for row in catalogue.reach(self.id, "docs").docs_iter():
-            if hasattr(row, "text"):
-                yield Document(row.doc_id, getattr(row, "title", None) or "", row.text)
-            else:
-                yield Document(row.doc_id, "", row.default_text())
+            yield _catalogue_document(row)
+
+    def find_documents(self, document_ids: Collection[str]) -> dict[str, Document]:
+        """Return the documents with these ids from ir_datasets' store, without reading the others."""
+        source = catalogue.reach(self.id, "docs")
+        if not hasattr(source, "docs_store"):
+            return super().find_documents(document_ids)
+        rows = source.docs_store().get_many_iter(list(document_ids))
+        documents = map(_catalogue_document, rows)
+        return {document.id: document for document in documents}
 
     def queries(self) -> Iterator[Query]:
         """Yield the queries in ir_datasets' order."""
@@ -242,6 +269,12 @@ class CatalogueDataset(Dataset):
         """Yield query id and second document of each pair, in ir_datasets' order."""
         for row in catalogue.reach(self.id, "docpairs").docpairs_iter():
             yield row.query_id, row.doc_id_b
+
+
+def _catalogue_document(row: Any) -> Document:
+    if hasattr(row, "text"):
+        return Document(row.doc_id, getattr(row, "title", None) or "", row.text)
+    return Document(row.doc_id, "", row.default_text())
 
 
 @dataclass(frozen=True)

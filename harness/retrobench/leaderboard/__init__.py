@@ -25,6 +25,7 @@ from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
 from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
+from retrobench.leaderboard.lines import format_override
 from retrobench.leaderboard.naming import inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
@@ -43,6 +44,7 @@ __all__ = [
     "append",
     "check_writable",
     "claims",
+    "format_override",
     "inspect_tracks",
     "keep_plugin",
     "keep_track",

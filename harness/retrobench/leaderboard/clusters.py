@@ -90,12 +90,13 @@ def write_missing(folder: Path) -> list[Path]:
 
     data.register()
     data.quiet_ir_datasets()
-    rows = read(folder)
-    datasets: dict[str, None] = {}
-    for row in rows:
-        datasets |= dict.fromkeys(row.facts)
+    rows_of_part: dict[tuple[str, data.Part], list[Row]] = {}
+    for row in read(folder):
+        for dataset, facts in row.facts.items():
+            rows_of_part.setdefault((dataset, data.Part.read(facts)), []).append(row)
     files = []
-    for dataset, collection in data.open_collections(datasets).items():
+    for (dataset, part), rows in rows_of_part.items():
+        collection = data.open_collections([dataset], *part)[dataset]
         measured = _qrels_hash(rows, dataset)
         if measured not in (None, collection.qrels_hash):
             raise RetrobenchError(

@@ -60,9 +60,10 @@ def _list_rounds(track: Track) -> list[str]:
 
 
 class _Collections:
-    """Look up each collection once: counting a local one takes a second."""
+    """Look up each collection once: counting a local one takes a second. `limit` is the track's, 0 for none."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.by_dataset: dict[str, CollectionFacts] = {}
         self.to_tokenise: dict[tuple[str, object], CollectionFacts] = {}  # of each corpus and way to join titles
         self._facts: dict[tuple[str, bool], CollectionFacts] = {}
@@ -70,7 +71,7 @@ class _Collections:
     def get(self, dataset_id: str, titles: object, with_queries: bool = True) -> CollectionFacts:
         key = (dataset_id, with_queries)
         if key not in self._facts:
-            self._facts[key] = look_up(dataset_id, with_queries)
+            self._facts[key] = look_up(dataset_id, with_queries).limited(self.limit)
         collection = self._facts[key]
         self.by_dataset[dataset_id] = collection
         self.to_tokenise[collection.corpus, titles] = collection
@@ -121,7 +122,7 @@ class _Estimator:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.track = experiment.track
-        self.collections = _Collections()
+        self.collections = _Collections(self.track.data.limit)
         self.models: dict[str, int] = {}
         self.assumed: list[str] = []
         model = experiment.entrant.checkpoint or self.track.model.base
@@ -258,7 +259,7 @@ class _Estimator:
         settings = self.track.mine
         collection = self._training_queries()
         examples = self._count_examples(collection, mined=True)
-        queries = settings.queries or collection.queries
+        queries = min(settings.queries or collection.queries, collection.queries)
         mined_for = replace(collection, queries=queries)
         search = self._search("mine", "in-batch", [mined_for], self.track.finetune.reading, depth=0)
         rankings = 24.0 * (settings.depth + settings.skip) * queries  # joined and cut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +44,20 @@ class CollectionFacts:
     missing: Mapping[str, int]  # address of each file to download -> bytes, 0 for an unknown size
     basis: str  # the source of the lengths
     to_build: bool = False  # whether `retrobench data fetch` has yet to build it from these files
+
+    def limited(self, limit: int) -> CollectionFacts:
+        """Return the facts of at most `limit` documents and questions; 0 keeps all."""
+        if not limit:
+            return self
+        queries = min(self.queries, limit)
+        judgements = round(self.judgements * queries / max(1, self.queries))
+        return replace(
+            self,
+            documents=min(self.documents, limit),
+            queries=queries,
+            judgements=judgements,
+            judged=min(self.judged, queries),
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from retrobench.core import say
-from retrobench.data import Collection, Corpus, is_local, load
+from retrobench.data import Collection, Corpus, Dataset, Part, is_local, load, open_collections
 from retrobench.errors import RetrobenchError
 from retrobench.scoring import Judgements, dataset_judgements
 from retrobench.store import entry_fault
@@ -79,14 +79,14 @@ class Datasets:
     """Datasets by id. A dataset that is not on this machine is never downloaded."""
 
     def __init__(self) -> None:
-        self._opened: dict[str, Collection | str] = {}
+        self._opened: dict[tuple[str, Part], Collection | str] = {}
         self._corpora: dict[str, Corpus] = {}
-        self._hashes: dict[tuple[str, str], str | Finding] = {}
-        self._judgements: dict[tuple[str, int | None], Judgements | None] = {}
+        self._hashes: dict[tuple[Dataset, str], str | Finding] = {}
+        self._judgements: dict[tuple[Dataset, int | None], Judgements | None] = {}
 
     def check(self, name: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
         """Yield how documents and judgements of a dataset differ from a row's facts."""
-        collection = self._open(name)
+        collection = self._open(name, Part.read(facts))
         if isinstance(collection, str):
             yield absence(f"dataset {name} ({collection})")
             return
@@ -105,37 +105,40 @@ class Datasets:
 
     def judgements(self, name: str, facts: Mapping[str, Any]) -> Judgements | None:
         """Return the judgements that a row was scored by; None where they are not here, or are others."""
-        collection = self._open(name)
+        collection = self._open(name, Part.read(facts))
         if isinstance(collection, str):
             return None
         if self._hash(collection, "qrels") != facts.get("qrels", self._hash(collection, "qrels")):
             return None
         level = facts.get("relevance_level")
-        if (name, level) not in self._judgements:
-            self._judgements[name, level] = _read_judgements(collection, level)
-        return self._judgements[name, level]
+        key = (collection.dataset, level)
+        if key not in self._judgements:
+            self._judgements[key] = _read_judgements(collection, level)
+        return self._judgements[key]
 
-    def _open(self, name: str) -> Collection | str:
-        """Return the dataset, or the reason why it cannot be read here."""
-        if name not in self._opened:
-            self._opened[name] = self._load(name)
-        return self._opened[name]
+    def _open(self, name: str, part: Part) -> Collection | str:
+        """Return the part of the dataset, or the reason why it cannot be read here."""
+        if (name, part) not in self._opened:
+            self._opened[name, part] = self._load(name, part)
+        return self._opened[name, part]
 
-    def _load(self, name: str) -> Collection | str:
+    def _load(self, name: str, part: Part) -> Collection | str:
         try:
-            dataset = load(name)
+            for needed in (name, *part.judged):
+                if not is_local(load(needed)):
+                    return f"`retrobench data fetch {needed}` downloads it"
+            dataset = open_collections([name], *part)[name].dataset
         except RetrobenchError as error:
             return str(error)
-        if not is_local(dataset):
-            return f"`retrobench data fetch {name}` downloads it"
         corpus = self._corpora.setdefault(dataset.corpus_id, Corpus(dataset))
         return Collection(dataset, corpus)
 
     def _hash(self, collection: Collection, part: str) -> str | Finding:
         """Return the hash of the `corpus` or the `qrels`, or the fault of their files."""
-        if (collection.id, part) not in self._hashes:
-            self._hashes[collection.id, part] = _read_hash(collection, part)
-        return self._hashes[collection.id, part]
+        key = (collection.dataset, part)
+        if key not in self._hashes:
+            self._hashes[key] = _read_hash(collection, part)
+        return self._hashes[key]
 
 
 def _read_hash(collection: Collection, part: str) -> str | Finding:

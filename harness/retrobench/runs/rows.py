@@ -63,7 +63,7 @@ def row(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         facts={
-            name: {**stages.facts(scored), **reading, **_training_facts(experiment, inputs, name)}
+            name: {**stages.facts(scored), **reading, **_data_facts(experiment, inputs, name)}
             for name, scored in result.scores.items()
         },
         round=result.round if track.evaluate.rounds == "every" else "",
@@ -144,10 +144,14 @@ def _reading(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _training_facts(experiment: Experiment, inputs: stages.Inputs, dataset: str) -> dict[str, Any]:
-    """Return what the training read of a test dataset: questions that it shares with it, and its passages."""
-    facts = inputs.overlaps.facts(dataset)
-    test_corpus = inputs.collections[dataset].corpus.hash
+def _data_facts(experiment: Experiment, inputs: stages.Inputs, dataset: str) -> dict[str, Any]:
+    """Return what the training read of a test dataset: questions that it shares with it, and its passages.
+
+    A limit on the dataset stands there too.
+    """
+    collection = inputs.collections[dataset]
+    facts = inputs.overlaps.facts(dataset) | collection.dataset.limit_facts()
+    test_corpus = collection.corpus.hash
     if any(inputs.collections[name].corpus.hash == test_corpus for name in experiment.corpora):
         facts["pretrained_on"] = True
     return facts

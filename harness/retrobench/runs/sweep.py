@@ -29,6 +29,14 @@ class Request(NamedTuple):
     plugins: Sequence[Path] = ()
     fresh: bool = False
     allow_overlap: bool = False  # of test questions with training questions
+    limit: int | None = None  # most documents, and most questions, of each dataset
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Return the overrides, and the limit as one of them."""
+        if self.limit is None:
+            return tuple(self.overrides)
+        return (*self.overrides, f"data.limit={self.limit}")
 
 
 class Swept(NamedTuple):
@@ -42,13 +50,14 @@ class Swept(NamedTuple):
 def sweep(request: Request) -> Swept:
     """Run every objective under every seed. A row is appended as soon as it is measured."""
     file = leaderboard.locate(request.track, request.leaderboard)
-    track = read_track(file, leaderboard.track_name(file), request.overrides)
+    track = read_track(file, leaderboard.track_name(file), request.changes)
     runs = _runs(request, track)
     all_inputs = stages.open_inputs([run.experiment for run in runs], request.allow_overlap)
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
     store = Store(request.store or default_root(), request.fresh)
     rows: list[Row] = []
+    _say_limit(track)
     _say_overlaps(all_inputs)
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
     for run, inputs in zip(runs, all_inputs, strict=True):
@@ -65,6 +74,18 @@ def sweep(request: Request) -> Swept:
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
     return Swept(rows, folder, paths)
+
+
+def _say_limit(track: Track) -> None:
+    """Print one line about a trial: its limit, and every change of the track."""
+    limit = track.data.limit
+    if not limit:
+        return
+    changes = [leaderboard.format_override(key, track.overrides[key]) for key in sorted(track.overrides)]
+    say(
+        f"== a trial, with at most {limit:,} documents and {limit:,} questions of each dataset. Its rows stand in a "
+        f"table of their own: {', '.join(changes) or 'the track as it is'}"
+    )
 
 
 def _say_overlaps(all_inputs: Sequence[stages.Inputs]) -> None:
@@ -84,7 +105,7 @@ class _Run(NamedTuple):
 def _runs(request: Request, track: Track) -> list[_Run]:
     """Return every experiment of the request with the command that repeats it."""
     installed = discover(request.plugins)
-    entrants = {name: read_entrant(name, installed, request.overrides) for name in request.objectives}
+    entrants = {name: read_entrant(name, installed, request.changes) for name in request.objectives}
     runs = []
     for seed in request.seeds:
         for name, entrant in entrants.items():
@@ -97,6 +118,8 @@ def _command(request: Request, objective: str, seed: int) -> str:
     words = ["retrobench", "run", "--objective", objective, "--track", request.track, "--seed", str(seed)]
     for override in request.overrides:
         words += ["--set", override]
+    if request.limit is not None:
+        words += ["--limit", str(request.limit)]
     for file in request.plugins:
         words += ["--plugin", str(file)]
     if request.allow_overlap:

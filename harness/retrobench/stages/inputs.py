@@ -51,16 +51,20 @@ class Inputs:
 
 
 def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) -> list[Inputs]:
-    """Return the inputs of each experiment. Experiments share corpora, bases and teachers, which are read once.
+    """Return the inputs of each experiment of a track. They share corpora, bases and teachers, which are read once.
 
     RetrobenchError for an unusable dataset, model, index or precision, and for a test on questions of the training,
     unless `allow_overlap`.
     """
     names: dict[str, None] = {}
+    judged: dict[str, None] = {}
+    limit = 0
     for experiment in experiments:
         _check_precision(experiment)
         names |= dict.fromkeys(_datasets(experiment))
-    collections = open_collections(names)
+        judged |= dict.fromkeys(_judged_datasets(experiment))
+        limit = experiment.track.data.limit
+    collections = open_collections(names, limit, judged)
     overlap_check = OverlapCheck(collections, allow_overlap)
     bases: dict[tuple[str, bool], Base] = {}
     teachers: dict[str, Source] = {}
@@ -128,6 +132,15 @@ def _datasets(experiment: Experiment) -> Iterable[str]:
     yield from experiment.corpora
     track = experiment.track
     yield from filter(None, (track.finetune.queries, track.finetune.hard, track.evaluate.select))
+
+
+def _judged_datasets(experiment: Experiment) -> Iterable[str]:
+    """Yield the ids of the track's datasets with questions, whether or not this entrant reads them.
+
+    A limit keeps documents by their questions, and the documents of a test must be equal for all entrants.
+    """
+    yield from experiment.datasets
+    yield from filter(None, (experiment.track.finetune.queries, experiment.track.evaluate.select))
 
 
 def _check_collections(experiment: Experiment, collections: Mapping[str, Collection]) -> None:
