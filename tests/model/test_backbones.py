@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, ElectraConfig, ElectraForMaskedLM
 
 from retrobench.errors import RetrobenchError
-from retrobench.model import Backbone, Pretraining
+from retrobench.model import Backbone, Pretraining, WordGenerator
 from retrobench.model.decoder import EnhancedDecoder
 from retrobench.model.loading import load_backbone
 from retrobench.model.masking import Packed, decoder_visibility, pack
@@ -144,6 +144,22 @@ def test_the_lent_positions_are_those_of_the_tokens(base: Base) -> None:
     by_words = backbone.embed(inputs_embeds=words)[real]
     torch.testing.assert_close(by_ids, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(by_words, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_generator_predicts_as_its_model(base: Base, attention: str) -> None:
+    packed = packed_texts(base)
+    models = [
+        base.backbone().lm,
+        ElectraForMaskedLM(ElectraConfig(vocab_size=WORDS, hidden_size=16, num_attention_heads=2)),
+    ]
+    for lm in models:
+        lm.eval().set_attn_implementation(attention)
+        generator = WordGenerator(lm, MAX_LENGTH)
+        with torch.no_grad():
+            logits = generator.logits(generator.hidden(packed.input_ids, packed.attention_mask))
+            own = lm(input_ids=packed.input_ids, attention_mask=packed.attention_mask).logits
+        torch.testing.assert_close(logits, own)
 
 
 DISTIL_BERT = DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32)

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from retrobench.model import heads
 from retrobench.model.backbones import Backbone
-from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
+from retrobench.model.heads import bag_loss, bag_of_words, draw_words, pooled_logits, token_loss
 
 TEXTS, LENGTH, WIDTH, WORDS = 4, 9, 16, 50
 
@@ -164,6 +164,24 @@ def test_a_loss_may_be_scaled(block: int) -> None:
         return 0.25 * dense_token_loss(bert, states)
 
     assert_same(ours, dense)
+
+
+def test_words_are_drawn_from_the_softmax(block: int) -> None:
+    """Draw 4,000 words at each of two positions; a count differs by 5 standard errors in one of a million draws."""
+    bert = backbone()
+    states = hidden_states()
+    draws, allowed = 4000, 40
+    positions = torch.tensor([3, 20]).repeat(draws)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        words = draw_words(bert, states, positions, allowed).view(draws, 2)
+        logits = bert.logits(states).flatten(0, 1)[[3, 20]]
+    shares = torch.stack([words[:, row].bincount(minlength=WORDS) for row in range(2)]) / draws
+    expected = logits[:, :allowed].softmax(1)
+    errors = (expected * (1 - expected) / draws).sqrt()
+    assert not shares[:, allowed:].any()
+    assert ((shares[:, :allowed] - expected).abs() <= 5 * errors + 1 / draws).all()
+    assert draw_words(bert, states, positions[:0], allowed).shape == (0,)
 
 
 # Nothing to predict

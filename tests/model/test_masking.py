@@ -27,8 +27,10 @@ from retrobench.model.masking import (
     _word_sizes,
     _word_sizes_by_search,
     decoder_visibility,
+    fill_in,
     masked_batch,
     pack,
+    select_tokens,
     whole_word_mask,
 )
 
@@ -300,3 +302,25 @@ def test_word_sizes_count_the_tokens_of_each_word() -> None:
         assert sizes.tolist() == [[1, 3, 1, 0], [0, 0, 0, 0], [5, 0, 0, 0]]
         assert sizes.dtype == torch.int32
     assert words[0].tolist() == [-1, 0, 1, 1, 1, 2, -1]
+
+
+# Single tokens
+
+
+def test_an_exact_share_of_the_tokens_is_drawn_from_every_token() -> None:
+    sizes = [0, 1, 3, 10, 11, 40]
+    texts = [passage([1000, *[1400] * (size - 1)][:size]) for size in sizes]
+    packed = pack(texts * 200, VOCABULARY, 64)
+    selected = select_tokens(packed, 0.3, seeded())
+    counts = selected.sum(1).view(200, -1)
+    assert torch.equal(counts, torch.tensor([0, 1, 1, 3, 4, 12]).expand(200, -1))
+    assert not selected[packed.words < 0].any()
+    rates = selected.view(200, len(sizes), -1)[:, -1, 1:41].double().mean(0)  # of each of the 40 tokens
+    assert (rates - 0.3).abs().max() < 5 * (0.3 * 0.7 / 200) ** 0.5
+
+
+def test_words_are_filled_in_at_masked_tokens_in_order() -> None:
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    masked = torch.tensor([[False, True, True], [False, False, True]])
+    assert fill_in(ids, masked, torch.tensor([7, 8, 9])).tolist() == [[1, 7, 8], [4, 5, 9]]
+    assert torch.equal(fill_in(ids, torch.zeros_like(masked), torch.tensor([], dtype=torch.int64)), ids)

@@ -1,15 +1,15 @@
 """
 Neural networks. Plugins may import from this package, and from `retrobench`.
 
-* backbones     a masked language model whose parts have the same names in every family
+* backbones     a masked language model whose parts have the same names in every family, and one that draws words
 * pretraining   a backbone with the modules that an objective adds
-* added_layers  transformer layers that an objective adds, new or copied
+* added_layers  transformer layers that an objective adds, new or copied, and a head
 * condensing    the forward that Condenser and coCondenser share
 * loading       models and tokenizers from a folder
 * masking       whole-word masks and corruption
 * sampling      the decoder's masks on a CPU
 * spans         spans of a document, cut at the ends of sentences
-* heads         losses over the vocabulary
+* heads         losses over the vocabulary, and draws from it
 * decoder       RetroMAE's enhanced decoder
 * encoder       the representations cls, mean, terms and cls+terms
 * layers        faster forwards of an encoder's layers, for reading
@@ -18,16 +18,26 @@ Neural networks. Plugins may import from this package, and from `retrobench`.
 * internals     private parts of torch and transformers, with their fallbacks
 """
 
-from retrobench.model.added_layers import Layers
-from retrobench.model.backbones import FAMILIES, Backbone
+from retrobench.model.added_layers import Layers, WordHead
+from retrobench.model.backbones import FAMILIES, Backbone, WordGenerator
 from retrobench.model.condensing import condense, early_layer
 from retrobench.model.decoder import EnhancedDecoder, decoding_batch
 from retrobench.model.encoder import Embeddings, Encoder, keep_largest
-from retrobench.model.heads import bag_loss, bag_of_words, pooled_logits, token_loss
+from retrobench.model.heads import bag_loss, bag_of_words, draw_words, pooled_logits, token_loss
 from retrobench.model.internals import has_int8_product, int8_product
 from retrobench.model.layers import bfloat16_layers, first_token_only
 from retrobench.model.loading import load_backbone, load_encoder, load_masked_lm, load_tokenizer
-from retrobench.model.masking import decoder_visibility, drawn_on_cpu, masked_batch, pack, special_ids
+from retrobench.model.masking import (
+    decoder_visibility,
+    drawn_on_cpu,
+    fill_in,
+    hide,
+    masked_batch,
+    pack,
+    select_tokens,
+    select_words,
+    special_ids,
+)
 from retrobench.model.precision import autocast
 from retrobench.model.pretraining import Pretraining
 from retrobench.model.spans import Spans, cut_spans, span_examples
@@ -41,6 +51,8 @@ __all__ = [
     "Layers",
     "Pretraining",
     "Spans",
+    "WordGenerator",
+    "WordHead",
     "autocast",
     "bag_loss",
     "bag_of_words",
@@ -49,10 +61,13 @@ __all__ = [
     "cut_spans",
     "decoder_visibility",
     "decoding_batch",
+    "draw_words",
     "drawn_on_cpu",
     "early_layer",
+    "fill_in",
     "first_token_only",
     "has_int8_product",
+    "hide",
     "int8_product",
     "keep_largest",
     "load_backbone",
@@ -62,6 +77,8 @@ __all__ = [
     "masked_batch",
     "pack",
     "pooled_logits",
+    "select_tokens",
+    "select_words",
     "span_examples",
     "special_ids",
     "token_loss",

@@ -1,17 +1,19 @@
-"""Transformer layers of a backbone's family that an objective adds to it."""
+"""Modules that an objective adds to a backbone: transformer layers of its family, and a head for its words."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from retrobench.errors import RetrobenchError
 from retrobench.model.backbones import Backbone
 from retrobench.model.internals import initialise
 
-__all__ = ["Layers"]
+__all__ = ["Layers", "WordHead"]
 
 
 class Layers(nn.Module):
@@ -55,3 +57,32 @@ def _make_layer(backbone: Backbone, originals: list[nn.Module], number: int) -> 
     layer: nn.Module = kind(backbone.config, layer_idx=index)
     initialise(backbone.lm, layer)
     return layer
+
+
+class WordHead(nn.Module):
+    """A masked-language-modelling head as BERT's, whose word matrix is the backbone's; the rest is its own (LexMAE).
+
+    `token_loss` takes it in place of a backbone.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        config = backbone.config
+        width = config.hidden_size
+        epsilon = getattr(config, "layer_norm_eps", getattr(config, "norm_eps", 1e-12))
+        self.dense = nn.Linear(width, width)
+        self.activation = ACT2FN[getattr(config, "hidden_act", "gelu")]
+        self.norm = nn.LayerNorm(width, eps=epsilon)
+        self.word_bias = nn.Parameter(torch.zeros(len(backbone.word_matrix)))
+        # In a tuple, for the backbone's weights are not those of this module.
+        self._backbone = (backbone,)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Compute all but the product with the word matrix: [..., D] -> [..., D]."""
+        return self.norm(self.activation(self.dense(hidden)))  # type: ignore[no-any-return]
+
+    @property
+    def word_matrix(self) -> Tensor:
+        """The backbone's word embeddings, [V, D]."""
+        (backbone,) = self._backbone
+        return backbone.word_matrix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, ClassVar, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.model.internals import attention_of
 
-__all__ = ["FAMILIES", "Backbone"]
+__all__ = ["FAMILIES", "Backbone", "WordGenerator"]
 
 Mask = Tensor | dict[str, Tensor]  # for all layers, or for each type of layer
 
@@ -110,6 +110,13 @@ class _ModernBert(_Bert):
         return cast(Tensor, layer(rows, attention_mask=layer_mask, position_embeddings=rotations))
 
 
+class _Electra(_Bert):
+    """ELECTRA's generator: its head and its word matrix are narrower than its layers."""
+
+    def transform(self, lm: Any, hidden: Tensor) -> Tensor:
+        return cast(Tensor, lm.generator_predictions(hidden))
+
+
 FAMILIES: dict[str, _Bert] = {
     "bert": _Bert(),
     "roberta": _Roberta(),
@@ -133,6 +140,9 @@ class _Pass(NamedTuple):
 class Backbone(nn.Module):
     """An encoder and its masked-language-modelling head. D is the hidden size, V the rows of the word matrix."""
 
+    role: ClassVar[str] = "base model"
+    families: ClassVar[dict[str, _Bert]] = FAMILIES
+
     def __init__(self, lm: nn.Module) -> None:
         """Wrap `lm`, a transformers ...ForMaskedLM.
 
@@ -140,13 +150,12 @@ class Backbone(nn.Module):
         """
         super().__init__()
         config = cast(Any, lm).config
-        if config.model_type not in FAMILIES:
-            raise unknown(
-                "backbone family", config.model_type, FAMILIES, "Choose a base model of one of these families."
-            )
+        if config.model_type not in self.families:
+            next_step = f"Choose a {self.role} of one of these families."
+            raise unknown("backbone family", config.model_type, self.families, next_step)
         self.lm = cast(Any, lm)
         self.config = config
-        self._family = FAMILIES[config.model_type]
+        self._family = self.families[config.model_type]
         self._passes: list[_Pass] | None = None  # within `shared_passes`
 
     @overload
@@ -238,3 +247,25 @@ class Backbone(nn.Module):
         """Compute the whole head: [..., D] -> [..., V]."""
         projection = self.lm.get_output_embeddings()
         return cast(Tensor, projection(self.transform(hidden)))
+
+
+class WordGenerator(Backbone):
+    """A masked language model that draws words for masked tokens, beside a backbone (SimLM).
+
+    It may be of ELECTRA's family too, whose embeddings are narrower than its layers, which no backbone's may be.
+    """
+
+    role = "generator"
+    families: ClassVar[dict[str, _Bert]] = {**FAMILIES, "electra": _Electra()}
+
+    def __init__(self, lm: nn.Module, max_length: int) -> None:
+        """Wrap `lm` for texts of up to `max_length` tokens.
+
+        Raises RetrobenchError if its family has no adapter, or if it takes fewer tokens.
+        """
+        super().__init__(lm)
+        if self.positions is not None and len(self.positions) < max_length:
+            raise RetrobenchError(
+                f"The generator takes {len(self.positions)} tokens, and texts have up to {max_length}. "
+                "Choose a generator that takes as many, or set max_length lower."
+            )

@@ -1,8 +1,8 @@
-"""Losses over the vocabulary that compute logits in blocks. B texts, L tokens, D wide, V words."""
+"""Losses over the vocabulary, and draws from it, that compute logits in blocks. B texts, L tokens, D wide, V words."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,22 +13,51 @@ from torch.nn import functional as F
 from retrobench.model import kernels
 from retrobench.model.backbones import Backbone
 from retrobench.model.layers import to_autocast_dtype
+from retrobench.model.masking import exponential_noise
 
-__all__ = ["bag_loss", "bag_of_words", "pooled_logits", "token_loss"]
+__all__ = ["Head", "bag_loss", "bag_of_words", "draw_words", "pooled_logits", "token_loss"]
 
 
-def token_loss(backbone: Backbone, hidden: Tensor, positions: Tensor, ids: Tensor, reduction: str = "mean") -> Tensor:
+class Head(Protocol):
+    """A masked-language-modelling head: a backbone's, or one of an objective's own."""
+
+    def transform(self, hidden: Tensor) -> Tensor: ...
+
+    @property
+    def word_matrix(self) -> Tensor: ...
+
+    @property
+    def word_bias(self) -> Tensor | None: ...
+
+
+def token_loss(head: Head, hidden: Tensor, positions: Tensor, ids: Tensor, reduction: str = "mean") -> Tensor:
     """Return the cross-entropy of the words `ids` [M] at the flattened `positions` [M] of `hidden` [B, L, D].
 
-    `reduction` "mean" divides the sum by M, and "sum" by B, as the papers write it. Without positions the loss is 0 but
-    stays in the graph, so a batch of empty texts can be trained on.
+    `head`, a backbone or a `WordHead`, computes the logits. `reduction` "mean" divides the sum by M, and "sum" by B, as
+    the papers write it. Without positions the loss is 0 but stays in the graph, so a batch of empty texts can be
+    trained on.
     """
     selected = hidden.flatten(0, 1).index_select(0, positions)
-    rows = to_autocast_dtype(backbone.transform(selected))  # [M, D]
-    total: Tensor = _TokenLoss.apply(rows, backbone.word_matrix, backbone.word_bias, ids)  # type: ignore[no-untyped-call]
+    rows = to_autocast_dtype(head.transform(selected))  # [M, D]
+    total: Tensor = _TokenLoss.apply(rows, head.word_matrix, head.word_bias, ids)  # type: ignore[no-untyped-call]
     if reduction == "mean":
         return total / max(positions.numel(), 1)
     return total / hidden.shape[0]
+
+
+def draw_words(head: Head, hidden: Tensor, positions: Tensor, words: int) -> Tensor:
+    """Draw a word [M] from the head's softmax at each of the flattened `positions` [M] of `hidden` [B, L, D].
+
+    Only the first `words` ids are drawn. The device draws, from its default generator, and the draw has no gradient.
+    """
+    rows = hidden.flatten(0, 1).index_select(0, positions)
+    drawn = []
+    for block in torch.split(rows, _rows_per_block(rows, words)):
+        logits = F.linear(head.transform(block), head.word_matrix, head.word_bias)[:, :words].float()
+        # The word with the largest logit + Gumbel noise is a draw from the softmax.
+        gumbel = -exponential_noise(logits).log()
+        drawn.append((logits + gumbel).argmax(1))
+    return torch.cat(drawn)
 
 
 def pooled_logits(backbone: Backbone, hidden: Tensor, keep: Tensor, transform: bool = True) -> Tensor:

@@ -19,8 +19,13 @@ __all__ = [
     "corrupt",
     "decoder_visibility",
     "drawn_on_cpu",
+    "exponential_noise",
+    "fill_in",
+    "hide",
     "masked_batch",
     "pack",
+    "select_tokens",
+    "select_words",
     "special_ids",
     "whole_word_mask",
 ]
@@ -222,13 +227,24 @@ def masked_batch(
     budget: Literal["tokens", "content"] = "tokens",
     specials: Literal["spend", "skip"] = "spend",
 ) -> dict[str, Tensor]:
-    """Return a batch for masked language modelling: corrupted ids and attention mask, both [B, L], and the targets.
+    """Return the batch of `hide`, with whole words hidden as `select_words` draws them."""
+    selected = select_words(packed, vocabulary, ratio, generator, budget=budget, specials=specials)
+    return hide(packed, selected, vocabulary, generator, style)
 
-    `masked_positions` [M] index the flattened batch, and `masked_ids` [M] are the words there. They are computed here,
-    on the CPU, since no step may wait for the device to count them.
+
+def select_words(
+    packed: Packed,
+    vocabulary: Vocabulary,
+    ratio: float,
+    generator: torch.Generator,
+    *,
+    budget: Literal["tokens", "content"] = "tokens",
+    specials: Literal["spend", "skip"] = "spend",
+) -> Tensor:
+    """Draw whole words to hide, [B, L] bool.
 
     The share `ratio` is of all tokens, or of the "content" without [CLS] and [SEP] (Condenser, CoT-MAE). A special
-    token inside a text, such as [UNK], is neither hidden nor predicted. When drawn it spends budget, as in RetroMAE;
+    token inside a text, such as [UNK], is neither hidden nor predicted. As in RetroMAE it spends budget when drawn;
     with "skip" it is never drawn (Condenser).
     """
     lengths = packed.attention_mask.sum(1)
@@ -239,7 +255,30 @@ def masked_batch(
     if specials == "skip":
         words = words.masked_fill(is_special, -1)
     selected = whole_word_mask(words, lengths, ratio, generator=generator)[:, 0]
-    selected &= ~is_special
+    return selected & ~is_special
+
+
+def select_tokens(packed: Packed, ratio: float, generator: torch.Generator) -> Tensor:
+    """Draw tokens to hide, [B, L] bool: of n tokens between [CLS] and [SEP] exactly ceil(ratio * n) (LexMAE).
+
+    Words may be split, and special tokens inside a text, such as [UNK], count like others.
+    """
+    content = packed.words >= 0
+    budgets = (content.sum(1).double() * ratio).ceil()  # [B]
+    keys = torch.rand(content.shape, generator=generator)
+    ranks = keys.masked_fill(~content, 2.0).argsort(1).argsort(1)  # the content comes first
+    return content & (ranks < budgets[:, None])
+
+
+def hide(
+    packed: Packed, selected: Tensor, vocabulary: Vocabulary, generator: torch.Generator, style: str = "80/10/10"
+) -> dict[str, Tensor]:
+    """Return a batch for masked language modelling: corrupted ids and attention mask, both [B, L], and the targets.
+
+    `selected` [B, L] is True at the words to predict. `masked_positions` [M] index the flattened batch, and
+    `masked_ids` [M] are the words there. They are computed here, on the CPU, since no step may wait for the device to
+    count them.
+    """
     positions = selected.flatten().nonzero().flatten()
     return {
         "input_ids": corrupt(packed.input_ids, selected, vocabulary, generator, style),
@@ -247,6 +286,20 @@ def masked_batch(
         "masked_positions": positions,
         "masked_ids": packed.input_ids.flatten()[positions],
     }
+
+
+def fill_in(input_ids: Tensor, masked: Tensor, words: Tensor) -> Tensor:
+    """Return ids [B, L] in which the words [M] stand at the `masked` tokens [B, L], in the order of the text."""
+    numbers = masked.flatten().cumsum(0) - 1  # [B * L], of each masked token's word; -1 before the first
+    words = torch.cat([words, words.new_zeros(1)])  # there may be none
+    return torch.where(masked, words[numbers].view_as(input_ids), input_ids)
+
+
+def exponential_noise(like: Tensor) -> Tensor:
+    """Draw independent Exp(1) numbers in the shape of `like`, by the default generator of its device."""
+    if _drawn_on_cpu.get():
+        return torch.empty(like.shape).exponential_().to(like.device)
+    return torch.empty_like(like, dtype=torch.float32).exponential_()
 
 
 @contextmanager
