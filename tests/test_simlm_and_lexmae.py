@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from contexts import wrapped
 from masks import VOCABULARY, passage, seeded
@@ -16,6 +19,7 @@ from retrobench import Context
 from retrobench.config import configure_objective
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone, Pretraining
+from retrobench.runs.sweep import Request, sweep
 from retrobench_lexmae import LexMAE
 from retrobench_simlm import SimLM
 
@@ -39,11 +43,11 @@ def backbone(layers: int = 2, dropout: float = 0.0) -> Backbone:
     return Backbone(BertForMaskedLM(config))
 
 
-def electra(positions: int = 64) -> ElectraForMaskedLM:
+def electra(positions: int = 64, words: int = VOCABULARY.size) -> ElectraForMaskedLM:
     torch.manual_seed(1)
     return ElectraForMaskedLM(
         ElectraConfig(
-            vocab_size=VOCABULARY.size,
+            vocab_size=words,
             embedding_size=4,
             hidden_size=8,
             num_hidden_layers=1,
@@ -157,6 +161,22 @@ def test_unsuitable_generators() -> None:
 def test_a_decoder_that_hides_less_than_the_encoder_is_refused(objective: Any) -> None:
     with pytest.raises(RetrobenchError, match="decoder_mask_ratio must be at least mask_ratio"):
         configure_objective(objective, {"decoder_mask_ratio": 0.2})
+
+
+def test_a_run_with_an_electra_generator(tmp_path: Path) -> None:
+    track = tiny.make(tmp_path)
+    tokenizer = tiny.tokenizer()
+    folder = tmp_path / "electra"
+    electra(words=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    settings = (f"objective.generator={folder}", "mine.depth=0")
+    (row,) = sweep(Request(("simlm",), str(track.track), (0,), settings, track.store, track.boards)).rows
+    assert row.settings["generator"] == str(folder)
+    log = (track.store / "pretrain" / row.artifacts["pretrain"] / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in log]
+    assert len(steps) == 6
+    assert all(0.2 < step["replaced"] < 0.35 for step in steps)
+    assert steps[-1]["encoder"] + steps[-1]["decoder"] < steps[0]["encoder"] + steps[0]["decoder"]
 
 
 # LexMAE

@@ -16,9 +16,9 @@ from sides import assert_close, gradients, moved, without_dropout
 from torch import Tensor, nn
 from trainings import log
 
-from retrobench import model as retrobench_model
 from retrobench.config import configure_objective, discover, split_stages
 from retrobench.config.track import Optimisation
+from retrobench.model import drawn_on_cpu
 from retrobench.objective import Objective
 from retrobench.training import Batches, deterministic, train
 
@@ -52,14 +52,10 @@ def collate(objective: Any, base: Base, rows: np.ndarray, generator: torch.Gener
 
 
 @pytest.fixture
-def equal_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the CPU draw the decoder's masks: a device draws others, by another algorithm."""
-    draw = retrobench_model.decoder_visibility
-
-    def draw_on_cpu(words: Tensor, lengths: Tensor, ratio: float, pool: int) -> Tensor:
-        return draw(words.cpu(), lengths.cpu(), ratio, pool).to(words.device)
-
-    monkeypatch.setattr(retrobench_model, "decoder_visibility", draw_on_cpu)
+def equal_draws() -> Iterator[None]:
+    """Let the CPU draw masks and words: a device draws others, by another algorithm."""
+    with drawn_on_cpu():
+        yield
 
 
 def test_there_are_presets_of_every_objective() -> None:
@@ -69,7 +65,7 @@ def test_there_are_presets_of_every_objective() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_masks: None) -> None:
+def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_draws: None) -> None:
     objective = PRESETS[name]
     torch.manual_seed(0)
     on_cpu = without_dropout(wrapped(objective, base.backbone(), base.vocabulary)).train()

@@ -20,10 +20,11 @@ from batches import shard_of
 from contexts import wrapped
 from random_encoders import REPRESENTATIONS, SIZES
 from torch import Tensor, nn
+from transformers import ElectraConfig, ElectraForMaskedLM
 
 from retrobench.config import Distil, Reading, configure_objective, discover, split_stages
 from retrobench.data import Dataset
-from retrobench.model import Embeddings, Encoder
+from retrobench.model import Embeddings, Encoder, WordGenerator, draw_words
 from retrobench.objective import Objective, Step
 from retrobench.training import Candidates, Contrastive, ContrastiveBatches, Examples, map_tensors
 
@@ -94,6 +95,15 @@ def test_pre_training(name: str, base: Base) -> None:
     batch: dict[str, Tensor] = objective.collate(passages, base.vocabulary, MAX_LENGTH, torch.Generator())
     model = wrapped(objective, base.backbone(), base.vocabulary).to("meta").train()
     assert_trains(model, model(0.5, **on_meta(batch)))
+
+
+def test_an_electra_generator(bert: Base) -> None:
+    config = ElectraConfig(vocab_size=bert.vocabulary.size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    generator = WordGenerator(ElectraForMaskedLM(config), MAX_LENGTH).to("meta").eval()
+    ids = torch.ones(3, 7, dtype=torch.int64, device="meta")
+    positions = torch.arange(5, device="meta")
+    words = draw_words(generator, generator.hidden(ids, torch.ones_like(ids)), positions, 300)
+    assert words.is_meta and words.shape == (5,)
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)

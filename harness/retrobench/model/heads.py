@@ -53,10 +53,10 @@ def draw_words(head: Head, hidden: Tensor, positions: Tensor, words: int) -> Ten
     rows = hidden.flatten(0, 1).index_select(0, positions)
     drawn = []
     for block in torch.split(rows, _rows_per_block(rows, words)):
-        logits = F.linear(head.transform(block), head.word_matrix, head.word_bias)[:, :words].float()
+        logits = F.linear(head.transform(block), head.word_matrix, head.word_bias)[:, :words].detach()
         # The word with the largest logit + Gumbel noise is a draw from the softmax.
-        gumbel = -exponential_noise(logits).log()
-        drawn.append((logits + gumbel).argmax(1))
+        gumbel = exponential_noise(logits).log_().neg_()
+        drawn.append(gumbel.add_(logits).argmax(1))
     return torch.cat(drawn)
 
 
