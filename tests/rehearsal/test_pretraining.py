@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
-from contexts import wrapped
+from contexts import forward, trainable, wrapped
 from sides import assert_close, gradients, moved, without_dropout
 from torch import Tensor, nn
 from trainings import log
@@ -73,9 +73,9 @@ def test_losses_and_gradients_are_those_of_the_cpu(name: str, base: Base, equal_
     batch = collate(objective, base, np.arange(BATCH), torch.Generator().manual_seed(0))
     with deterministic():
         torch.manual_seed(1)
-        expected = gradients(on_cpu, on_cpu(0.5, **batch))
+        expected = gradients(on_cpu, forward(objective, on_cpu, 0.5, batch, seed=1))
         torch.manual_seed(1)
-        actual = gradients(on_device, on_device(0.5, **moved(batch)))
+        actual = gradients(on_device, forward(objective, on_device, 0.5, moved(batch), seed=1))
     assert_close(actual, expected)
 
 
@@ -92,7 +92,8 @@ def train_two_steps(objective: Any, base: Base, folder: Path, precision: Any) ->
     def collate_rows(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         return collate(objective, base, rows, generator)
 
-    train(model, batches, collate_rows, settings, folder, 0, names, "pretrain")
+    couples = objective.couples_batch
+    train(trainable(objective, model), batches, collate_rows, settings, folder, 0, names, "pretrain", couples)
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
     return log(folder)
 

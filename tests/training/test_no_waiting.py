@@ -17,7 +17,7 @@ import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
 from batches import shard_of
-from contexts import wrapped
+from contexts import forward, wrapped
 from random_encoders import REPRESENTATIONS, SIZES
 from torch import Tensor, nn
 from transformers import ElectraConfig, ElectraForMaskedLM
@@ -94,7 +94,7 @@ def test_pre_training(name: str, base: Base) -> None:
     passages = [base.texts[row] for row in ROWS.tolist()]
     batch: dict[str, Tensor] = objective.collate(passages, base.vocabulary, MAX_LENGTH, torch.Generator())
     model = wrapped(objective, base.backbone(), base.vocabulary).to("meta").train()
-    assert_trains(model, model(0.5, **on_meta(batch)))
+    assert_trains(model, forward(objective, model, 0.5, on_meta(batch)))
 
 
 def test_an_electra_generator(bert: Base) -> None:

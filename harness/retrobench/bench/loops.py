@@ -20,7 +20,7 @@ from torch import Tensor
 from retrobench.bench.feeds import Feed
 from retrobench.bench.frame import Timed
 from retrobench.bench.methods import Method
-from retrobench.bench.models import BUCKET, Workload, make_pretraining
+from retrobench.bench.models import BUCKET, Workload, make_pretraining, trainable
 from retrobench.bench.texts import VOCABULARY, count_tokens
 from retrobench.config import Optimisation
 from retrobench.training import Batches, Loop, deterministic
@@ -57,7 +57,8 @@ def pretraining_steps(objective: Any, work: Workload, source: Iterator[Batch] | 
     # The schedule of a long run, at a rate so small that random weights stay as good as random.
     settings = Optimisation(steps=1_000_000, batch=work.sizes.batch, learning_rate=1e-5)
     model = make_pretraining(objective, work.sizes, work.setting.device)
-    return Steps(Loop(model, _batches(work), collate, settings, seed=0))
+    couples = objective.couples_batch
+    return Steps(Loop(trainable(objective, model), _batches(work), collate, settings, seed=0, couples=couples))
 
 
 def repeat_batches(objective: Any, work: Workload) -> Iterator[Batch]:

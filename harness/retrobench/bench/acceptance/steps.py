@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +20,13 @@ from retrobench.bench.frame import (
     loss_scale,
     require_equal_steps,
 )
-from retrobench.bench.models import Scale, installed_objective, make_pretraining
+from retrobench.bench.models import Scale, installed_objective, make_pretraining, trainable
 from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import ResolvedPrecision, discover
 from retrobench.model import Pretraining, autocast, drawn_on_cpu
-from retrobench.training import map_tensors
+from retrobench.objective import Step
+from retrobench.training import Shard, map_tensors
 
 __all__ = ["checks", "trained_objectives"]
 
@@ -52,12 +55,12 @@ def _compare_objective(name: str, setting: Setting) -> str:
     objective = installed_objective(name)
     texts = draw_passages(draw_lengths(SIZES.batch, SIZES.length))
     batch = objective.collate(texts, VOCABULARY, SIZES.length, torch.Generator().manual_seed(0))
-    peer = _step(_make(objective, "cpu", ""), batch, "fp32")
+    peer = _step(objective, _make(objective, "cpu", ""), batch, "fp32")
     # A processor's attention is computed by another kernel, so that even there two ways are compared.
     model = _make(objective, setting.device, "sdpa")
 
     def ours(precision: ResolvedPrecision) -> StepResult:
-        return _step(model, batch, precision)
+        return _step(objective, deepcopy(model), batch, precision)  # a step may change the state
 
     return require_equal_steps(ours, peer, ROUNDING)
 
@@ -69,15 +72,28 @@ def _make(objective: Any, device: str, attention: str) -> Pretraining:
     return model.train()
 
 
-def _step(model: Pretraining, batch: dict[str, Tensor], precision: ResolvedPrecision) -> StepResult:
+def _step(objective: Any, model: Pretraining, batch: dict[str, Tensor], precision: ResolvedPrecision) -> StepResult:
     """Return the losses and gradients of a batch, with equal masks on every device, on the processor."""
     device = next(model.parameters()).device
     on_device = map_tensors(batch, lambda tensor: tensor.to(device))
     torch.manual_seed(0)
     with autocast(device.type, precision), drawn_on_cpu():
-        step = model(0.5, **on_device)
+        step = _forward(objective, model, on_device)
     losses = torch.stack([loss.float() for loss in step.losses.values()])
     scale = loss_scale(precision)
     gradients = compute_gradients(model, scale * losses)
     on_processor = {name: gradient.cpu() for name, gradient in gradients.items()}
     return StepResult(losses.detach().cpu(), on_processor, scale)
+
+
+def _forward(objective: Any, model: Pretraining, batch: dict[str, Tensor]) -> Step:
+    """Compute a step. A coupled batch is one shard, and its second step counts: before it a queue holds no text."""
+    step: Step
+    if not objective.couples_batch:
+        step = model(0.5, **batch)
+        return step
+    shard = Shard(np.zeros(0, np.int64), 0, batch, 0.0)
+    coupled = trainable(objective, model)
+    coupled(0.5, [shard])
+    step = coupled(0.5, [shard])
+    return step
