@@ -22,7 +22,7 @@ from retrobench.model.added_layers import Layers, WordHead
 from retrobench.model.backbones import FAMILIES, Backbone, WordGenerator
 from retrobench.model.condensing import condense, early_layer
 from retrobench.model.decoder import EnhancedDecoder, decoding_batch
-from retrobench.model.encoder import Embeddings, Encoder, keep_largest
+from retrobench.model.encoder import Embeddings, Encoder, keep_largest, mean_pooled
 from retrobench.model.heads import bag_loss, bag_of_words, draw_words, pooled_logits, token_loss
 from retrobench.model.internals import has_int8_product, int8_product
 from retrobench.model.layers import bfloat16_layers, first_token_only
@@ -75,6 +75,7 @@ __all__ = [
     "load_masked_lm",
     "load_tokenizer",
     "masked_batch",
+    "mean_pooled",
     "pack",
     "pooled_logits",
     "select_tokens",

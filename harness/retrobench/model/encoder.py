@@ -17,7 +17,7 @@ from retrobench.model import layers
 from retrobench.model.backbones import Backbone
 from retrobench.model.heads import pooled_logits
 
-__all__ = ["Embeddings", "Encoder", "keep_largest"]
+__all__ = ["Embeddings", "Encoder", "keep_largest", "mean_pooled"]
 
 _PROJECTION = "2_Dense/model.safetensors"  # the path that sentence-transformers expects
 
@@ -61,8 +61,7 @@ class Encoder(nn.Module):
 
     def _dense(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         if self.representation == "mean":
-            real = attention_mask[:, :, None].to(hidden.dtype)
-            return self._scaled((hidden * real).sum(1) / real.sum(1))
+            return self._scaled(mean_pooled(hidden, attention_mask))
         first_token = hidden[:, 0]
         if self.projection is not None:
             return self.projection(first_token).float()  # type: ignore[no-any-return]
@@ -145,6 +144,12 @@ class Encoder(nn.Module):
         if self.projection is not None:
             weight = load_file(folder / _PROJECTION)["linear.weight"]
             self.projection.load_state_dict({"weight": weight})
+
+
+def mean_pooled(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the mean of the hidden states [B, L, D] of the real tokens, [B, D], under a mask [B, L]."""
+    real = attention_mask[:, :, None].to(hidden.dtype)
+    return (hidden * real).sum(1) / real.sum(1)
 
 
 def keep_largest(terms: Tensor, count: int) -> torch.return_types.topk:
