@@ -20,13 +20,15 @@ def run_reproduce(*arguments: str | Path, folder: Path) -> subprocess.CompletedP
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
-def test_the_tables_of_all_three_papers_are_listed(tmp_path: Path) -> None:
+def test_the_tables_of_all_papers_are_listed(tmp_path: Path) -> None:
     process = run_reproduce("--format", "json", folder=tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     listed = [table["table"] for table in json.loads(process.stdout)["tables"]]
     retromae = [f"retromae/table-{number}" for number in range(1, 7)]
     dupmae = [f"dupmae/table-{number}" for number in range(1, 5)]
-    assert listed == ["bow/speed", "bow/table-3", *dupmae, *retromae]
+    cot_mae = ["cot-mae-qc/readme", "cot-mae/readme"]
+    simlm = ["simlm/model-card", "simlm/readme"]
+    assert listed == ["bow/speed", "bow/table-3", *cot_mae, *dupmae, "lexmae/abstract", *retromae, *simlm]
 
 
 def test_a_table_that_nobody_has_run_shows_every_cell(tmp_path: Path) -> None:
@@ -34,7 +36,9 @@ def test_a_table_that_nobody_has_run_shows_every_cell(tmp_path: Path) -> None:
     assert (process.returncode, process.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in process.stdout.splitlines()]
     assert "BERT 0.3170 0.3278 0.5801 0.8570 0.9598 NOT RUN [1]" in lines
-    assert "RetroMAE 0.3553 0.3665 0.6356 0.8922 0.9763 NOT RUN [4]" in lines
+    assert "Condenser 0.3357 0.3471 0.6082 0.8770 0.9683 NOT RUN [4]" in lines
+    assert "RetroMAE 0.3553 0.3665 0.6356 0.8922 0.9763 NOT RUN [5]" in lines
+    assert any("--objective bert --objective condenser --objective retromae" in line for line in lines)
     assert "RetroMAE 0.7704 0.8172 0.8399 0.8604 0.8812 NOT RUN [1]" in lines
     assert sum(" NOT RUN [" in line for line in lines) == 18, "9 models on each of the two collections"
     assert "90 cells: 0 PASS, 0 FAIL, 90 NOT RUN. Exit code 0." in " ".join(lines)

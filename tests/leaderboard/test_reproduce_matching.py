@@ -128,6 +128,27 @@ def test_an_objective_and_a_representation_of_near_misses_are_named(tmp_path: Pa
     assert "objective.mask_pool=128 (claimed 256), entrant.representation=mean (claimed cls)" in reason
 
 
+def test_the_objective_of_a_stage_counts(tmp_path: Path) -> None:
+    file = write_track(tmp_path)
+    stage = {"pretrain.objective": "mlm", "pretrain.mask_ratio": 0.3}
+    other = tracked(file, measured("retromae", 0.1, recall=0.1), "finetune.steps=61", CLAIMED)
+    board(tmp_path, other)
+    claims = tmp_path / "small" / "claims.toml"
+    text = claims.read_text().replace("objective.mask_ratio=0.9", "pretrain.objective=mlm")
+    claims.write_text(text)
+    reason = judged_cell(tmp_path, "mask .9")["reason"]
+    assert "pretrain.objective=none (claimed mlm), pretrain.objective.mask_ratio=none (claimed 0.3)" in reason
+    board(tmp_path, tracked(file, measured("retromae", 0.331, settings=SETTINGS["retromae"] | stage), CLAIMED))
+    claims.write_text(text)
+    assert judged_cell(tmp_path, "mask .9")["measured"] == 0.331
+    assert judged_cell(tmp_path, "RetroMAE")["verdict"] == "NOT RUN"
+    checkpoint = measured("retromae", 0.329, checkpoint="authors/model")
+    board(tmp_path, tracked(file, checkpoint, CLAIMED))
+    claims.write_text(text)
+    values = cells(reproduce("paper/table-1", "json", leaderboard=tmp_path).text)["mask .9", "d:dev MRR@10"]
+    assert {value["measured"] for value in values} == {0.331, 0.329}, "a checkpoint goes through no stage"
+
+
 def test_a_section_that_a_row_has_and_the_claim_lacks_is_one_difference(tmp_path: Path) -> None:
     file = write_track(tmp_path)
     board(tmp_path, tracked(file, measured()))

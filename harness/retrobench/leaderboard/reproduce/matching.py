@@ -15,12 +15,11 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retrobench.config import configure_objective, discover, find_objective, find_preset, parse_objective
-from retrobench.core import from_text
+from retrobench.config import Baseline, discover, parse_objective, read_entrant
 from retrobench.leaderboard.claims import Excerpt, System
 from retrobench.leaderboard.comparison import check_same_data
 from retrobench.leaderboard.evidence import Load, per_query_loader
@@ -181,11 +180,9 @@ def _differing(excerpt: Excerpt, system: System, row: Row, file: RowFile) -> dic
     if row.track != excerpt.track and not file.chosen:
         return None
     recipe = claimed_recipe(excerpt, system)
-    settings, representation = _configured(system.entrant, tuple(recipe.objective.items()))
-    differing: dict[str, tuple[Any, Any]] = {}
-    for name, value in row.settings.items():
-        if settings.get(name) != value:
-            differing[f"objective.{name}"] = (settings.get(name), value)
+    adapts = recipe.track.get("adapt.corpus") != []
+    settings, representation = _configured(system.entrant, recipe.objective, adapts)
+    differing = _differing_settings(settings, row)
     representation = recipe.representation or representation
     if row.representation != representation:
         differing["entrant.representation"] = (representation, row.representation)
@@ -196,16 +193,46 @@ def _differing(excerpt: Excerpt, system: System, row: Row, file: RowFile) -> dic
     return differing | track_keys
 
 
+def _differing_settings(claimed: Mapping[str, Any], row: Row) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of the objective in which a row differs.
+
+    A row of an earlier version lacks later settings. But a stage that has an objective or settings of its own must be
+    in the row, unless the row starts from a checkpoint, which went through no stage.
+    """
+    names = list(row.settings)
+    if not row.checkpoint:
+        names += [name for name in claimed if _is_of_stage(name) and name not in row.settings]
+    differing = {}
+    for name in names:
+        pair = (claimed.get(name), row.settings.get(name))
+        if pair[0] != pair[1]:
+            differing[_override_key(name)] = pair
+    return differing
+
+
+def _is_of_stage(setting: str) -> bool:
+    """Return whether a row's setting is of one stage alone, as `pretrain.objective` and `pretrain.mask_ratio` are."""
+    return "." in setting
+
+
+def _override_key(setting: str) -> str:
+    """Return the key that changes a row's setting on the command line."""
+    stage, dot, name = setting.rpartition(".")
+    if dot and name == "objective":
+        return setting
+    return f"{stage}{dot}objective.{name}"
+
+
 @functools.cache
-def _configured(entrant: str, changed: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], str]:
-    """Return an objective's settings, in the types that a row has them in, and its representation."""
-    name, preset_name = parse_objective(entrant)
-    objective = find_objective(name, discover()).objective
-    assert objective is not None
-    settings = {**find_preset(objective, preset_name), **from_text(objective, dict(changed))}
-    configured: Any = configure_objective(objective, settings)
-    as_in_rows = json.loads(json.dumps(asdict(configured)))
-    return as_in_rows, objective.representation
+def _configured(text: str, overrides: tuple[str, ...], adapts: bool) -> tuple[dict[str, Any], str]:
+    """Return an entrant's settings, in the types that a row has them in, and its representation."""
+    entrant = read_entrant(text, discover(), overrides)
+    assert not isinstance(entrant, Baseline)
+    if not adapts:
+        stages = {name: stage for name, stage in entrant.stages.items() if name != "adapt"}
+        entrant = replace(entrant, stages=stages)
+    as_in_rows = json.loads(json.dumps(entrant.settings))
+    return as_in_rows, entrant.representation
 
 
 def _check_data(table: str, excerpts: Sequence[Excerpt], subject: str, row: Row) -> None:

@@ -64,7 +64,7 @@ class ClaimedRecipe:
 
     track: Settings
     free: tuple[str, ...]  # patterns of the track's keys that may have any value
-    objective: Mapping[str, str]
+    objective: tuple[str, ...]  # `objective.KEY=VALUE`, and those of single stages
     representation: str
 
 
@@ -147,13 +147,13 @@ def _recipe(track_file: Path | None, texts: tuple[str, ...]) -> ClaimedRecipe:
     """Return the recipe in texts `KEY=VALUE`, as `--set` takes them. `KEY=*` admits any value."""
     track_texts = []
     free = []
-    objective = {}
+    objective = []
     representation = ""
     for text in texts:
         key, _, value = text.partition("=")
         section, _, name = key.partition(".")
-        if section == "objective":
-            objective[name] = value
+        if section == "objective" or name.partition(".")[0] == "objective":
+            objective.append(text)
         elif key == "entrant.representation":
             representation = value
         elif section == "entrant":
@@ -162,7 +162,8 @@ def _recipe(track_file: Path | None, texts: tuple[str, ...]) -> ClaimedRecipe:
             free.append(key)
         else:
             track_texts.append(text)
-    return ClaimedRecipe(_track_settings(track_file, tuple(track_texts)), tuple(free), objective, representation)
+    track = _track_settings(track_file, tuple(track_texts))
+    return ClaimedRecipe(track, tuple(free), tuple(objective), representation)
 
 
 @functools.cache
