@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from retrobench.objective import Step
-
-if TYPE_CHECKING:
-    from retrobench.model import Backbone
 
 __all__ = ["Composed", "added_of", "join_batches"]
 
@@ -60,7 +57,7 @@ class Composed(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Any,
         modules: Sequence[nn.Module],
         names: Sequence[str],
         weights: Sequence[float],

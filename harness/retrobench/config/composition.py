@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from retrobench.model import Backbone
-
 __all__ = ["Component", "Composition", "Part", "is_composition", "parse_parts"]
 
 
@@ -158,7 +156,7 @@ class Composition:
             batches.append(component.objective.collate(passages, vocabulary, max_length, generator))
         return join_batches(batches)
 
-    def wrap(self, backbone: Backbone, context: Context) -> torch.nn.Module:
+    def wrap(self, backbone: Any, context: Context) -> torch.nn.Module:
         """Return a module that holds the components' modules around one backbone."""
         from retrobench.config.composed import Composed, added_of
 
