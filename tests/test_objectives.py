@@ -14,7 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from retrobench.config.discovery import configure_objective, discover
+from retrobench.config.declaration import configure_objective
+from retrobench.config.discovery import discover
 from retrobench.config.track import Optimisation
 from retrobench.model import Backbone, Pretraining
 from retrobench.model.masking import pack

@@ -155,3 +155,22 @@ def test_a_file_runs_to_a_row_without_packaging(track: tiny.Tiny, capfd: pytest.
     assert first.objective_source != second.objective_source
     assert first.plugin["kept"] != second.plugin["kept"]
     assert first.artifacts["pretrain"] != second.artifacts["pretrain"]
+
+
+def test_a_kept_plugin_with_its_neighbour_runs_again_from_the_store(
+    track: tiny.Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = track.track.with_name("mine.py")
+    file.write_text(
+        MODULE.replace("count: int = 8", "count: int = COUNT").replace("\n\n\n", "\nfrom near import COUNT\n\n", 1)
+    )
+    file.with_name("near.py").write_text("COUNT = 3\n")
+    request = Request(["first-words"], str(track.track), (0,), (), track.store, track.boards, (file,))
+    (row,) = sweep(request).rows
+    assert row.settings == {"count": 3}
+    kept = track.boards / "tiny" / row.plugin["kept"]
+    assert sorted(path.name for path in kept.parent.iterdir()) == ["mine.py", "near.py"]
+    capfd.readouterr()
+    (again,) = sweep(request._replace(plugins=(kept,))).rows
+    assert "pretrain first-words seed 0: new" not in capfd.readouterr().err
+    assert (again.objective_source, again.artifacts) == (row.objective_source, row.artifacts)

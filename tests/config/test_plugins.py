@@ -13,14 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from retrobench.config.discovery import (
-    InstalledObjective,
-    configure_objective,
-    discover,
-    find_objective,
-    find_preset,
-    parse_objective,
-)
+from retrobench.config.declaration import configure_objective, find_preset
+from retrobench.config.discovery import InstalledObjective, discover, find_objective, parse_objective
 from retrobench.errors import RetrobenchError
 
 TOY = '''
@@ -72,6 +66,13 @@ LACKS_A_MEMBER = [
     ("name: ClassVar[str]", "name: str", "Toy.name must be a text, declared as a ClassVar."),
     ('= "toy"', '= "toy:1"', "Toy.name is 'toy:1'; use letters, digits"),
     ("    contract: ClassVar[int] = 1\n", "", "Toy.contract must be 1, declared as a ClassVar."),
+    ('= "toy"', '= "my toy"', "Toy.name is 'my toy'; use letters, digits"),
+    ('= "toy"', '= "-toy"', "Toy.name is '-toy'; use letters, digits"),
+    ('= "toy"', '= "toy.py"', "Toy.name is 'toy.py'; use letters, digits"),
+    ('= "toy"', '= "bm25"', "Toy.name is 'bm25', the name of a baseline; give it another."),
+    ('= "cls"', '= "csl"', "Toy.representation is 'csl'; known: cls, mean, terms, cls+terms."),
+    ("ratio: float", "ratio: Preset", "Toy has a setting of the type Preset, which its module does not import"),
+    ("ratio: float = 0.3", "ratio: float = 'much'", "objective.ratio must be a finite number, got 'much' (toy)."),
     ("contract: ClassVar[int] = 1", "contract: ClassVar[int] = 2", "Toy.contract is 2, and this version"),
     ("pretrains: ClassVar[bool] = True", "", "Toy.pretrains must be True or False"),
     ("couples_batch: ClassVar[bool] = False", "", "Toy.couples_batch must be True or False"),
@@ -95,11 +96,15 @@ BROKEN = [
     (
         "from retrobench import",
         "import absent_module\nfrom retrobench import",
-        "No module named 'absent_module'",
+        "ModuleNotFoundError: No module named 'absent_module' (MODULE, line 8)",
     ),
-    ("class Toy:", "class Toy", "SyntaxError: expected ':'"),
-    ("    return [Toy]", "    return [Toy] / 0", "TypeError: unsupported operand"),
-    ("@hookimpl", "raise SystemExit(7)", "SystemExit: 7"),
+    ("class Toy:", "class Toy", "SyntaxError: expected ':' (MODULE, line 14)"),
+    (
+        "    return [Toy]",
+        "    return [Toy] / 0",
+        "TypeError: unsupported operand type(s) for /: 'list' and 'int' (MODULE, line 41)",
+    ),
+    ("@hookimpl", "raise SystemExit(7)", "SystemExit: 7 (MODULE, line 39)"),
     ("def retrobench_objectives", "def retrobench_objective", "Did you mean 'retrobench_objectives'?"),
     ("@hookimpl", "", "No hook in it; mark a function retrobench_objectives() with @retrobench.hookimpl."),
     ("retrobench_objectives()", "retrobench_objectives(track)", "Argument(s) {'track'} are declared"),
@@ -185,12 +190,13 @@ def test_a_name_provided_twice_names_both_distributions(install: Install) -> Non
 def test_a_bad_plugin_is_a_row_with_its_reason(install: Install, old: str, new: str, reason: str) -> None:
     source = TOY.replace(old, new)
     assert source != TOY
-    install("acme", source)
+    module = install("acme", source)
     install("bolt", TOY.replace('"toy"', '"sound"'), point="sound")
-    good, bad = rows_of("acme", "bolt")
+    (good,) = rows_of("bolt")
+    (bad,) = rows_of("acme")
     assert (good.name, good.status) == ("sound", "ok")
     assert (bad.status, bad.objective, bad.code) == ("failed", None, "")
-    assert reason in bad.reason
+    assert reason.replace("MODULE", module.name) in bad.reason
     assert "\n" not in bad.reason
 
 
@@ -323,10 +329,11 @@ def test_a_broken_file_is_a_row_and_a_missing_one_an_error(tmp_path: Path) -> No
     file.write_text("import absent_module")
     (row,) = rows_of(str(file), files=[file])
     assert (row.name, row.status) == ("mine", "failed")
-    assert row.reason == "ModuleNotFoundError: No module named 'absent_module'"
-    for name in ("absent.py", "."):
-        with pytest.raises(RetrobenchError, match=r"^Plugin file '.*' is missing or no \.py file\. Give --plugin"):
-            discover([tmp_path / name])
+    assert row.reason == "ModuleNotFoundError: No module named 'absent_module' (mine.py, line 1)"
+    with pytest.raises(RetrobenchError, match=r"^Plugin '.*absent\.py' is missing or no \.py file\. Give --plugin"):
+        discover([tmp_path / "absent.py"])
+    with pytest.raises(RetrobenchError, match=r"^Plugin folder '.*' has no \.py file with a function marked"):
+        discover([tmp_path])
 
 
 def test_a_file_can_duplicate_an_installed_objective(install: Install, tmp_path: Path) -> None:

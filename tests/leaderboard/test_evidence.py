@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from leaderboard_rows import BERT, DATASET, MLM, filled, row
 
+from retrobench.config.fingerprint import fingerprint
 from retrobench.core import processes
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.evidence import (
@@ -20,6 +22,7 @@ from retrobench.leaderboard.evidence import (
     kept_faults,
     load_per_query,
     load_track,
+    missing_files,
 )
 from retrobench.leaderboard.rows import append, read
 
@@ -149,6 +152,43 @@ def test_each_content_of_a_plugin_is_kept(tmp_path: Path) -> None:
         names.append(name)
     assert names[0] == names[2]
     assert set(files(tmp_path / "board")) == set(names)
+
+
+def test_a_plugin_is_kept_with_the_neighbours_that_it_imports(tmp_path: Path) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text("def wrap():\n    import layers.deep\n")
+    deep = tmp_path / "layers" / "deep.py"
+    deep.parent.mkdir()
+    (deep.parent / "__init__.py").write_text("")
+    deep.write_text("a = 1\n")
+    (tmp_path / "unrelated.py").write_text("a = 1\n")
+    board = tmp_path / "board"
+    name = keep_plugin(board, source)
+    kept = board / name
+    assert set(files(kept.parent)) == {"mine.py", "layers/__init__.py", "layers/deep.py"}
+    assert kept.read_bytes() == source.read_bytes()
+    assert fingerprint(kept) == fingerprint(source)
+    plugin_row = row(plugin={"file": "mine.py", "kept": name})
+    assert list(kept_faults(board, plugin_row)) == []
+    assert name not in missing_files(board, plugin_row)
+    (kept.parent / "layers" / "deep.py").write_text("a = 2\n")
+    assert list(kept_faults(board, plugin_row)) == [f"{name} was changed since it was written"]
+    deep.write_text("a = 2\n")
+    assert keep_plugin(board, source) != name
+    shutil.rmtree(kept.parent)
+    assert name in missing_files(board, plugin_row)
+
+
+def test_a_package_is_kept_whole(tmp_path: Path) -> None:
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .layers import a\n")
+    (package / "layers.py").write_text("a = 1\n")
+    name = keep_plugin(tmp_path / "board", package)
+    assert name.endswith("/mine")
+    assert set(files(tmp_path / "board" / name)) == {"__init__.py", "layers.py"}
+    assert fingerprint(tmp_path / "board" / name) == fingerprint(package)
+    assert list(kept_faults(tmp_path / "board", row(plugin={"file": "mine", "kept": name}))) == []
 
 
 def test_of_several_processes_the_first_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from contexts import wrapped
 from torch import Tensor, nn
 from trainings import SETTINGS, Interrupted, checkpoint_names, log, logged
 
-from retrobench.config.discovery import configure_objective, discover, find_objective
+from retrobench.config.declaration import configure_objective
+from retrobench.config.discovery import discover, find_objective
 from retrobench.config.track import Optimisation, Performance
 from retrobench.data.datasets import load
 from retrobench.data.tokens import TokenisedTexts, write_tokens

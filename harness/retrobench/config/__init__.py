@@ -10,25 +10,33 @@ Tracks, entrants and experiments as frozen records.
 * entrants     entrants from names, TOML files and the command line.
 * limit        shorter trainings for a limit on the data.
 * keys         every key of a track, with type, default and meaning.
+* declaration  an objective's class, its presets and settings.
+* plugins      the sources of objectives: distributions, files, folders.
+* neighbours   import of a plugin's file with the modules beside it.
 * discovery    installed objectives.
-* fingerprint  a hash of a plugin's source.
+* fingerprint  a plugin's source files, and a hash of them.
 """
 
 from retrobench.config.baseline import BASELINES, Baseline, Bm25
 from retrobench.config.composition import Component, Composition
-from retrobench.config.discovery import (
-    InstalledObjective,
+from retrobench.config.declaration import (
+    REPRESENTATIONS,
     check_objective_class,
     configure_objective,
-    discover,
-    find_objective,
     find_preset,
-    parse_objective,
     split_stages,
 )
-from retrobench.config.entrants import REPRESENTATIONS, read_entrant
+from retrobench.config.discovery import (
+    InstalledObjective,
+    discover,
+    find_objective,
+    names_a_path,
+    parse_objective,
+)
+from retrobench.config.entrants import read_entrant
 from retrobench.config.experiment import Entrant, Experiment
-from retrobench.config.keys import TrackKey, track_keys
+from retrobench.config.fingerprint import source_files
+from retrobench.config.keys import TrackKey, as_in_toml, field_comments, track_keys
 from retrobench.config.reading import read_track, resolve
 from retrobench.config.track import (
     DTYPES,
@@ -78,15 +86,19 @@ __all__ = [
     "Titles",
     "Track",
     "TrackKey",
+    "as_in_toml",
     "check_objective_class",
     "configure_objective",
     "discover",
+    "field_comments",
     "find_objective",
     "find_preset",
+    "names_a_path",
     "parse_objective",
     "read_entrant",
     "read_track",
     "resolve",
+    "source_files",
     "split_stages",
     "track_keys",
 ]

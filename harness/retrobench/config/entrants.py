@@ -9,23 +9,15 @@ from typing import Any, cast
 
 from retrobench.config.baseline import BASELINES, Baseline
 from retrobench.config.composition import Component, Composition, is_composition, parse_parts
-from retrobench.config.discovery import (
-    InstalledObjective,
-    configure_objective,
-    find_objective,
-    find_preset,
-    parse_objective,
-    split_stages,
-)
+from retrobench.config.declaration import REPRESENTATIONS, configure_objective, find_preset, split_stages
+from retrobench.config.discovery import InstalledObjective, find_objective, parse_objective
 from retrobench.config.experiment import Entrant
 from retrobench.config.reading import STAGES, by_section
 from retrobench.core import build_record, from_text, read_toml, types_of
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.objective import Objective
 
-__all__ = ["REPRESENTATIONS", "read_entrant"]
-
-REPRESENTATIONS = ("cls", "mean", "terms", "cls+terms")
+__all__ = ["read_entrant"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,10 @@
-"""Every key of a track: its type, default and meaning, read off the records in `track`."""
+"""
+Every key of a track: its type, default and meaning, read off the records in `track`.
+
+* track_keys       list the keys of all sections.
+* field_comments   return the comment at each field of a record, for objectives too.
+* as_in_toml       return a setting as TOML and `--set` have it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,13 @@ import inspect
 import io
 import re
 import tokenize
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from retrobench.config.reading import SECTIONS
 from retrobench.core import describe, types_of
 
-__all__ = ["TrackKey", "track_keys"]
+__all__ = ["TrackKey", "as_in_toml", "field_comments", "track_keys"]
 
 
 class TrackKey(NamedTuple):
@@ -32,7 +39,7 @@ def track_keys() -> list[TrackKey]:
     """
     keys = []
     for section, record in SECTIONS.items():
-        meanings, defaults = _meanings(record), _defaults(record)
+        meanings, defaults = field_comments(record), _defaults(record)
         for key, annotation in types_of(record).items():
             keys.append(TrackKey(section, key, describe(annotation), defaults[key], meanings.get(key, "")))
     return keys
@@ -45,31 +52,34 @@ def _defaults(record: Any) -> dict[str, str]:
         if dataclasses.is_dataclass(field.default):
             defaults |= _defaults(type(field.default))
         else:
-            defaults[field.name] = "" if field.default is dataclasses.MISSING else _toml(field.default)
+            defaults[field.name] = "" if field.default is dataclasses.MISSING else as_in_toml(field.default)
     return defaults
 
 
-def _toml(value: Any) -> str:
+def as_in_toml(value: Any) -> str:
+    """Return a setting as TOML has it; none, which TOML lacks, as `--set` takes it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return f'"{value}"'
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(as_in_toml, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _meanings(record: type) -> dict[str, str]:
+def field_comments(record: type) -> dict[str, str]:
     """Return the comment at each field of a record, of its bases and of the records within it."""
     meanings: dict[str, str] = {}
     for base in reversed(record.__mro__):
-        if dataclasses.is_dataclass(base):
+        if not dataclasses.is_dataclass(base):
+            continue
+        with suppress(OSError, TypeError):  # a class that was made without a file has no source
             meanings |= _comments(inspect.getsource(base))
-            for field in dataclasses.fields(base):
-                if dataclasses.is_dataclass(field.default):
-                    meanings |= _meanings(type(field.default))
+        for field in dataclasses.fields(base):
+            if dataclasses.is_dataclass(field.default):
+                meanings |= field_comments(type(field.default))
     return meanings
 
 
@@ -77,19 +87,24 @@ def _comments(source: str) -> dict[str, str]:
     """Return the comment behind `name: type`, or the comment lines above it, for each such line of a class."""
     comments: dict[str, str] = {}
     above: list[str] = []
+    row_above = 0  # of the last comment that stands alone
     lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
+        row = token.start[0]
         text = token.string.lstrip("# ")
-        before = lines[token.start[0] - 1][: token.start[1]].strip()
+        before = lines[row - 1][: token.start[1]].strip()
         field = re.match(r"(\w+): ", before)
         if field:
             comments[field[1]] = text
+        if before:
             continue
+        if row != row_above + 1:
+            above = []
         above.append(text)
-        field = re.match(r"\s+(\w+): ", lines[token.start[0]])
+        row_above = row
+        field = re.match(r"\s+(\w+): ", lines[row])
         if field:
             comments[field[1]] = " ".join(above)
-            above = []
     return comments

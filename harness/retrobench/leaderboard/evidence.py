@@ -4,7 +4,7 @@ The files beside the rows of a track: everything that a row stands on and that i
 * keep_per_query, load_per_query   values by query, in `per_query/HASH.json.gz` and `queries/HASH.json.gz`
 * per_query_loader                 the reader of the values by query of several rows
 * keep_track, load_track           the resolved track, in `tracks/IDENTITY.toml`
-* keep_plugin                      a plugin's source, in `plugins/HASH.py`
+* keep_plugin                      a plugin's source, in `plugins/HASH.py`, or `plugins/HASH/` with its neighbours
 * kept_faults, missing_files       the kept files of a row that were changed, or that are not there
 """
 
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrobench.config import source_files
 from retrobench.core import atomic_write, processes, read_toml
 from retrobench.errors import RetrobenchError
 
@@ -143,11 +144,26 @@ def load_track(folder: Path, identity: str) -> dict[str, Any] | None:
 
 
 def keep_plugin(folder: Path, source: Path) -> str:
-    """Copy a plugin's file beside the rows, and return its path relative to `folder`."""
-    content = source.read_bytes()
-    name = f"plugins/{_hash(content)}.py"
-    _write_once(folder / name, content)
-    return name
+    """Copy a plugin beside the rows, and return the copy's path relative to `folder`.
+
+    A file is copied to `plugins/HASH.py`. A package, or a file with the neighbours that it imports, is copied to
+    `plugins/HASH/` under its own names, so that the copy can be run again.
+    """
+    contents = {name: file.read_bytes() for name, file in source_files(source).items()}
+    if list(contents) == [source.name]:
+        name = f"plugins/{_hash(contents[source.name])}.py"
+        _write_once(folder / name, contents[source.name])
+        return name
+    home = f"plugins/{_hash_of_all(contents)}"
+    for name, content in contents.items():
+        _write_once(folder / home / name, content)
+    return f"{home}/{source.name}"
+
+
+def _hash_of_all(contents: Mapping[str, bytes]) -> str:
+    """Return one hash of several files, by their paths."""
+    hashes = {name: _hash(content) for name, content in sorted(contents.items())}
+    return _hash(json.dumps(hashes).encode())
 
 
 def kept_faults(folder: Path, row: Row) -> Iterator[str]:
@@ -155,23 +171,32 @@ def kept_faults(folder: Path, row: Row) -> Iterator[str]:
     track = _track_file(folder, row.identity)
     if track.exists() and _hash(track.read_bytes()) != row.track_toml:
         yield f"tracks/{track.name} was changed since it was written"
-    plugin = _plugin_file(folder, row)
-    if plugin is not None and plugin.exists() and _hash(plugin.read_bytes()) != plugin.stem:
-        yield f"plugins/{plugin.name} was changed since it was written"
+    plugin = _plugin_path(folder, row)
+    if plugin is not None and plugin.exists() and _is_changed(plugin):
+        yield f"{row.plugin['kept']} was changed since it was written"
+
+
+def _is_changed(plugin: Path) -> bool:
+    """Return whether a kept plugin, or a file beside it in a folder of its own, differs from the hash in its path."""
+    home = plugin.parent
+    if home.name == "plugins":
+        return _hash(plugin.read_bytes()) != plugin.stem
+    files = [file for file in home.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    contents = {file.relative_to(home).as_posix(): file.read_bytes() for file in files}
+    return _hash_of_all(contents) != home.name
 
 
 def missing_files(folder: Path, row: Row) -> list[str]:
     """Return the kept files of a row that are not there, relative to `folder`."""
-    files = [*_value_files(folder, row), _track_file(folder, row.identity), _plugin_file(folder, row)]
-    missing = []
-    for file in files:
-        if file is not None and not file.is_file():
-            missing.append(file.relative_to(folder).as_posix())
-    return missing
+    paths = [path for path in (*_value_files(folder, row), _track_file(folder, row.identity)) if not path.is_file()]
+    plugin = _plugin_path(folder, row)
+    if plugin is not None and not plugin.exists():
+        paths.append(plugin)
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def _plugin_file(folder: Path, row: Row) -> Path | None:
-    """Return the kept file of a row's plugin; None for an installed plugin."""
+def _plugin_path(folder: Path, row: Row) -> Path | None:
+    """Return the kept file or package of a row's plugin; None for an installed plugin."""
     if "kept" not in row.plugin:
         return None
     return folder / row.plugin["kept"]

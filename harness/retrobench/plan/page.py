@@ -38,6 +38,7 @@ def plan(
     gpus: int = 1,
     overrides: Sequence[str] = (),
     leaderboard: Path | None = None,
+    plugins: Sequence[Path] = (),
 ) -> str:
     """
     Return the needs of `retrobench run` for an objective under a track, on `gpus` GPUs of the hardware.
@@ -53,7 +54,7 @@ def plan(
     file = locate(track, leaderboard)
     changed_track = read_track(file, track_name(file), overrides)
     recipe = read_track(file, changed_track.name, [])
-    experiment = Experiment(changed_track, read_entrant(objective, discover(), overrides), 0)
+    experiment = Experiment(changed_track, read_entrant(objective, discover(plugins), overrides), 0)
     if isinstance(experiment.entrant, Baseline):
         raise RetrobenchError(
             f"{experiment.entrant.name} trains and encodes nothing, so there is nothing to plan. Name an objective."
