@@ -75,7 +75,7 @@ def test_help_answers_within_three_tenths_of_a_second() -> None:
     assert min(seconds) < 0.3
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["objectives", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     loaded = loaded_after(*arguments)
     assert "retrobench.cli" in loaded
@@ -116,6 +116,8 @@ def test_commands_that_read_datasets_prepare_their_process() -> None:
     assert unprepared == {
         "_root",
         "objectives_list",
+        "objectives_show",
+        "objectives_new",
         "objectives_check",
         "leaderboard",
         "show",
@@ -180,13 +182,14 @@ def test_objectives_as_json_is_a_sorted_array_with_null_for_missing_values(tmp_p
     names = [row["name"] for row in rows]
     assert names == sorted(names)
     toy, bad = [row for row in rows if row["distribution"].endswith(".py")]
+    reason = toy.pop("reason")
+    assert reason.startswith("Toy.name is '[toy]'; use letters, digits and . _ + -, a letter or digit first")
     assert toy == {
         "name": "[toy]",
         "distribution": "mine.py",
         "version": None,
         "paper": None,
         "status": "failed",
-        "reason": "Toy.name is '[toy]'; use letters, digits and . _ + - (no .toml).",
     }
     assert bad == {
         "name": "bad",
@@ -194,7 +197,7 @@ def test_objectives_as_json_is_a_sorted_array_with_null_for_missing_values(tmp_p
         "version": None,
         "paper": None,
         "status": "failed",
-        "reason": "ModuleNotFoundError: No module named 'absent_module'",
+        "reason": "ModuleNotFoundError: No module named 'absent_module' (bad.py, line 2)",
     }
 
 
@@ -210,7 +213,7 @@ def test_objectives_as_a_table_shows_reasons_only_if_an_objective_is_broken(tmp_
 
 
 ERRORS = [
-    (["objectives", "--plugin", "absent.py"], "Plugin file 'absent.py' is missing or no .py file. Give --plugin"),
+    (["objectives", "--plugin", "absent.py"], "Plugin 'absent.py' is missing or no .py file. Give --plugin"),
     (["leaderboard", "absent"], "Unknown track 'absent'."),
 ]
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +87,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "their.run").write_text("q65 Q0 d2 1 2.0 theirs\nq65 Q0 d1 2 1.0 theirs\n")
     (folder / "my.qrels").write_text("q65 0 d2 1\n")
     objective = PYTHON.findall(text("plugins/README.md"))[0]
-    (folder / "first_words.py").write_text(objective)
     (folder / "my_objective.py").write_text(objective.replace('"first-words"', '"mine"'))
     return folder
 
@@ -121,9 +121,12 @@ def test_marked_commands_are_the_exception() -> None:
     assert 0 < len(marked) < len(LINES) / 2
 
 
-def test_the_objective_of_the_guide_keeps_the_contract(folder: Path) -> None:
-    check = PYTHON.findall(text("plugins/README.md"))[1]
-    process = subprocess.run([sys.executable, "-c", check], cwd=folder, capture_output=True, text=True)
+def test_the_objective_of_the_guide_is_the_one_that_new_writes(tmp_path: Path, run: Callable[..., str]) -> None:
+    written, check = PYTHON.findall(text("plugins/README.md"))
+    with chdir(tmp_path):
+        run("objectives", "new", "first-words")
+    assert (tmp_path / "first_words.py").read_text() == written
+    process = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
 
 

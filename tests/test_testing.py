@@ -152,7 +152,7 @@ BREAKS = [
     # The class
     (broken(__doc__=""), "mlm has no docstring; say its idea in a sentence."),
     (broken(paper=""), "mlm.paper is empty;"),
-    (broken(representation="csl"), "mlm.representation is 'csl'; known: cls, mean, terms, cls+terms."),
+    (broken(representation="csl"), "Broken.representation is 'csl'; known: cls, mean, terms, cls+terms."),
     (broken(presets={"paper": {"ratio": 0.5}}), "Unknown setting 'objective.ratio'. Did you mean"),
     (type("Thawed", (MaskedLanguageModelling,), {}), "Thawed is not a frozen dataclass"),
     # collate()

@@ -2,7 +2,7 @@
 The commands. Each parses, makes one call and prints, and imports heavy libraries only when it runs.
 
 * run           train and measure objectives under one track.
-* objectives    list the installed objectives and their faults, or check one.
+* objectives    list the installed objectives and their faults; show, check or begin one.
 * leaderboard   print the rows of a track.
 * verify        check rows against everything that they stand on.
 * show          print everything that a row stands on.
@@ -260,6 +260,7 @@ def reproduce(
 @app.command()
 def plan(
     overrides: Overrides,
+    plugin: Plugins,
     track: Track = "mini",
     limit: Limit = None,
     objective: PlannedObjective = "retromae",
@@ -272,7 +273,7 @@ def plan(
 
     prepare()
     overrides += [f"data.limit={limit}"] if limit else []
-    show_result(plan.plan(track, objective, hardware, gpus, overrides, leaderboard))
+    show_result(plan.plan(track, objective, hardware, gpus, overrides, leaderboard, plugin))
 
 
 @app.command()

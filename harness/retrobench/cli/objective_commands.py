@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from retrobench.cli.options import AsJson, ObjectiveOrFile, Plugins
+from retrobench.cli.options import (
+    AsDistribution,
+    AsJson,
+    NewName,
+    ObjectiveOrPath,
+    OneJson,
+    Plugins,
+    ShownObjective,
+)
 from retrobench.cli.process import show_result
 from retrobench.core import Column, Table
+from retrobench.errors import RetrobenchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,22 +31,42 @@ __all__ = ["objectives"]
 LISTED_FIELDS = ("name", "distribution", "version", "paper", "status", "reason")  # of an installed objective
 
 objectives = typer.Typer(
-    invoke_without_command=True, help="List the installed objectives and their faults, or check one."
+    invoke_without_command=True,
+    help="List the installed objectives and their faults; show, check or begin one.",
 )
 
 
 @objectives.callback()
 def objectives_list(context: typer.Context, plugin: Plugins, json: AsJson = False) -> None:
-    """List the installed objectives and their faults, or check one."""
+    """List the installed objectives and their faults; show, check or begin one."""
     from retrobench.config import discover
 
     if context.invoked_subcommand is None:
         installed = discover(plugin)
         show_result(_as_json(installed) if json else _table(installed))
+    elif plugin or json:
+        raise RetrobenchError(f"Give --plugin and --json behind `objectives {context.invoked_subcommand}`.")
+
+
+@objectives.command("show")
+def objectives_show(objective: ShownObjective, plugin: Plugins, json: OneJson = False) -> None:
+    """Print an objective's idea, settings and presets, and measure its cost beside mlm's."""
+    from retrobench import testing
+
+    description = testing.describe_objective(objective, plugin)
+    show_result(description.json() if json else description.text())
+
+
+@objectives.command("new")
+def objectives_new(name: NewName, distribution: AsDistribution = False) -> None:
+    """Write a working objective to begin with: ./NAME.py, or a folder ./retrobench-NAME that pip installs."""
+    from retrobench import testing
+
+    show_result(testing.write_objective(name, distribution))
 
 
 @objectives.command("check")
-def objectives_check(target: ObjectiveOrFile, plugin: Plugins) -> None:
+def objectives_check(target: ObjectiveOrPath, plugin: Plugins) -> None:
     """Check that an objective keeps the contract, on BERT, RoBERTa and ModernBERT. Exit 1 at a fault."""
     from retrobench import testing
 

@@ -10,6 +10,7 @@ import typer
 from retrobench.errors import RetrobenchError
 
 __all__ = [
+    "AsDistribution",
     "AsJson",
     "BenchLeaderboard",
     "Benchmarks",
@@ -30,6 +31,8 @@ __all__ = [
     "Limit",
     "Measures",
     "Model",
+    "NewName",
+    "ObjectiveOrPath",
     "Objectives",
     "OneId",
     "OneJson",
@@ -45,6 +48,7 @@ __all__ = [
     "Run",
     "Seeds",
     "Shown",
+    "ShownObjective",
     "ShownRow",
     "Similarity",
     "Smoke",
@@ -98,8 +102,8 @@ Plugins = Annotated[
         "--plugin",
         default_factory=list,
         show_default=False,
-        metavar="FILE",
-        help="A .py file with objectives; repeatable.",
+        metavar="FILE|FOLDER",
+        help="A .py file, a folder of such files, or a package with objectives; repeatable.",
     ),
 ]
 Store = Annotated[
@@ -144,7 +148,14 @@ ShownColumns = Annotated[
 ]
 Label = Annotated[str, typer.Option(metavar="NAME", help="The label of a LaTeX table.")]
 Caption = Annotated[str, typer.Option(metavar="TEXT", help="The caption of a LaTeX table.")]
-ObjectiveOrFile = Annotated[str, typer.Argument(metavar="NAME|FILE", help="An objective, or a plugin file PATH.py.")]
+ObjectiveOrPath = Annotated[
+    str, typer.Argument(metavar="NAME|FILE|FOLDER", help="An objective, or a plugin: a file PATH.py or ./FOLDER.")
+]
+ShownObjective = Annotated[str, typer.Argument(metavar="NAME[:PRESET]", help="An objective, maybe with a preset.")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The new objective's name, such as first-words.")]
+AsDistribution = Annotated[
+    bool, typer.Option("--distribution", help="Write a folder retrobench-NAME that pip installs, with a test.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
 Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]

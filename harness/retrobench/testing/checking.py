@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrobench.config import REPRESENTATIONS, check_objective_class, configure_objective, split_stages
+from retrobench.config import check_objective_class, configure_objective, split_stages
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Context, Objective, Passage, Step, Vocabulary
@@ -116,12 +116,6 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
     is_generated = docstring.startswith(f"{objective_class.__name__}(")  # by dataclass()
     _require(docstring and not is_generated, f"{name} has no docstring; say its idea in a sentence.")
     _require(objective_class.paper, f"{name}.paper is empty; cite it, or say that it is unpublished.")
-    representation = objective_class.representation
-    choices = ", ".join(REPRESENTATIONS)
-    _require(
-        representation in REPRESENTATIONS,
-        f"{name}.representation is {representation!r}; known: {choices}.",
-    )
     configured = {name: configure_objective(objective_class, {})}
     for preset, settings in objective_class.presets.items():
         own, _ = split_stages(settings)

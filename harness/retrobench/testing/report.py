@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-
-from retrobench.config import InstalledObjective, configure_objective, discover, find_objective
+from retrobench.config import InstalledObjective, configure_objective, discover, find_objective, names_a_path
 from retrobench.core import quiet_transformers
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Objective
 from retrobench.testing.checking import check_objective, make_bench
+from retrobench.testing.families import FAMILIES
 from retrobench.testing.steps import check_processes
 from retrobench.training import deterministic
 
 __all__ = ["Checked", "check_target"]
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 128,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
 
 
 class Checked(NamedTuple):
@@ -37,9 +27,9 @@ class Checked(NamedTuple):
 
 
 def check_target(target: str, plugins: Sequence[Path] = ()) -> Checked:
-    """Check the objective of a name, or every objective of a file `PATH.py`, on BERT, RoBERTa and ModernBERT.
+    """Check the objective of a name, or every objective of a file or folder, on BERT, RoBERTa and ModernBERT.
 
-    RetrobenchError for an unknown name or file.
+    A folder is told from a name by a separator, as in `./folder`. RetrobenchError for an unknown name or path.
     """
     quiet_transformers()
     lines = []
@@ -56,10 +46,9 @@ def check_target(target: str, plugins: Sequence[Path] = ()) -> Checked:
 
 
 def _find(target: str, plugins: Sequence[Path]) -> list[InstalledObjective]:
-    if not target.endswith(".py"):
+    if not names_a_path(target):
         return [find_objective(target, discover(plugins))]
-    file = Path(target)
-    return [row for row in discover([file]) if row.file == file.resolve()]
+    return [row for row in discover([Path(target)]) if row.file is not None]
 
 
 def _check(row: InstalledObjective, plugins: Sequence[Path]) -> list[tuple[str, Checked]]:
@@ -96,37 +85,3 @@ def _report(objective: type[Objective], backbone: Backbone | None) -> Checked:
     batch = ", ".join(f"{name} {shape}" for name, shape in seen.shapes.items())
     losses = ", ".join(f"{name} {loss:.4f}" for name, loss in seen.losses.items())
     return Checked(f"ok     losses {losses}; batch {batch}", 0)
-
-
-def _bert() -> Backbone:
-    from transformers import BertConfig, BertForMaskedLM
-
-    return _seeded(BertForMaskedLM, BertConfig(**SHAPE))
-
-
-def _roberta() -> Backbone:
-    from transformers import RobertaConfig, RobertaForMaskedLM
-
-    return _seeded(RobertaForMaskedLM, RobertaConfig(**SHAPE, pad_token_id=1, bos_token_id=0, eos_token_id=2))
-
-
-def _modernbert() -> Backbone:
-    from transformers import ModernBertConfig, ModernBertForMaskedLM
-
-    special: dict[str, Any] = {
-        "pad_token_id": 0,
-        "cls_token_id": 1,
-        "bos_token_id": 1,
-        "sep_token_id": 2,
-        "eos_token_id": 2,
-    }
-    return _seeded(ModernBertForMaskedLM, ModernBertConfig(**SHAPE, **special))
-
-
-def _seeded(kind: Any, config: Any) -> Backbone:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Backbone(kind(config))
-
-
-FAMILIES: dict[str, Callable[[], Backbone]] = {"bert": _bert, "roberta": _roberta, "modernbert": _modernbert}
