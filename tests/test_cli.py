@@ -183,7 +183,7 @@ def test_objectives_as_json_is_a_sorted_array_with_null_for_missing_values(tmp_p
     assert names == sorted(names)
     toy, bad = [row for row in rows if row["distribution"].endswith(".py")]
     reason = toy.pop("reason")
-    assert reason.startswith("Toy.name is '[toy]'; use letters, digits and . _ + -, a letter or digit first")
+    assert reason.startswith("Toy.name is '[toy]'; use letters, digits and . _ -, a letter or digit first")
     assert toy == {
         "name": "[toy]",
         "distribution": "mine.py",
@@ -297,4 +297,4 @@ def test_a_command_is_short() -> None:
         assert last_line - docstring_end < 8, name
         if last_line - node.lineno >= 15:
             long_commands.add(name)
-    assert long_commands == {"evaluate", "reproduce", "run", "score"}, "the commands with most options"
+    assert long_commands == {"evaluate", "plan", "reproduce", "run", "score"}, "the commands with most options"
