@@ -49,7 +49,8 @@ class Loop:
         """Prepare `model` for training; the arguments are as in `train`."""
         processes.join()
         # Fine-tuning by [CLS] does not use the head; without this a process would wait forever for its gradients.
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        # Every process changes its buffers alike; a queue of vectors would be hundreds of megabytes to send each step.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
         self.accelerator = Accelerator(kwargs_handlers=[unused])
         self.settings = settings.resolved(len(batches.lengths))
         self.shards = settings.shards // self.accelerator.num_processes  # of each batch, in this process
