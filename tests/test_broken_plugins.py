@@ -65,7 +65,10 @@ FAULTS = {
         "broken: couples_batch is True, so forward() must give vectors, not None. "
         "`retrobench objectives check broken` tries it.",
     ),
-    "unknown representation": ('    representation: ClassVar[str] = "csl"', "Broken.representation is 'csl'; known: cls, mean, terms, cls+terms."),
+    "unknown representation": (
+        '    representation: ClassVar[str] = "csl"',
+        "Broken.representation is 'csl'; known: cls, mean, terms, cls+terms.",
+    ),
     "operation that is not deterministic": (
         f"{STEP}        table = model.backbone.word_matrix.clone()\n"
         "        table.put_(batch['masked_ids'], table.flatten()[batch['masked_ids']])\n"
