@@ -71,7 +71,8 @@ Refuse = Callable[..., str]
 def test_an_unknown_objective_suggests_the_nearest(refuse: Refuse) -> None:
     text = refuse(objectives=["bert", "retromea"])
     assert text == (
-        "Unknown objective 'retromea'. Did you mean 'retromae'? Known: bert, bm25, bow-mae, dupmae, mlm, retromae. "
+        "Unknown objective 'retromea'. Did you mean 'retromae'? Known: bert, bm25, bow-mae, cocondenser, condenser, "
+        "contriever, cot-mae, dupmae, lexmae, mlm, retromae, simlm. "
         "`retrobench objectives` lists them."
     )
 
@@ -206,7 +207,7 @@ FILES = {
         "learnin_rate = 1e-3",
         "Unknown setting 'pretrain.learnin_rate'. Did you mean 'pretrain.learning_rate'?",
     ),
-    "section": ("[mine]", "[mines]", "Unknown section 'mines'. Did you mean 'mine'? Known: adapt, distil"),
+    "section": ("[mine]", "[mines]", "Unknown section 'mines'. Did you mean 'mine'? Known: adapt, data, distil"),
     "heading": (
         "title =",
         "titel =",

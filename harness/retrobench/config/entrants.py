@@ -94,7 +94,7 @@ def _compose(
         raise RetrobenchError(f"{key} changes an objective, not the composition {file.objective!r}. Leave it out.")
     objective_texts = texts.get("objective", {})
     components = []
-    members = []
+    parts: list[Entrant] = []
     known: list[str] = []  # keys of all components
     for part in parse_parts(file.objective):
         name, preset = parse_objective(part.text)
@@ -103,8 +103,8 @@ def _compose(
         own, _ = split_stages(find_preset(row.objective, preset))
         own |= _of_component(row, settings)
         own |= from_text(row.objective, _of_component(row, objective_texts))
-        components.append(Component(configure_objective(row.objective, own), part.weight))
-        members.append(row)
+        parts.append(_configure(row, own))
+        components.append(Component(parts[-1].objective, part.weight))
         for key in types_of(row.objective):
             known += [key, f"{name}.{key}"]
     for key in (*settings, *objective_texts):
@@ -118,10 +118,10 @@ def _compose(
         file.name,
         cast(Objective, composition),
         representation,
-        distribution=" + ".join(dict.fromkeys(row.distribution for row in members)),
-        version=" + ".join(dict.fromkeys(row.version for row in members)),
-        code="+".join(dict.fromkeys(row.code for row in members)),
-        file=next((row.file for row in members if row.file), None),
+        distribution=" + ".join(dict.fromkeys(part.distribution for part in parts)),
+        version=" + ".join(dict.fromkeys(part.version for part in parts)),
+        code="+".join(dict.fromkeys(part.code for part in parts)),
+        parts=tuple(parts),
     )
 
 

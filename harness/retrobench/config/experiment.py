@@ -31,6 +31,7 @@ class Entrant:
     file: Path | None = None  # of a `--plugin`
     # A stage, `pretrain` or `adapt`, that has another objective or other settings.
     stages: Mapping[str, Entrant] = field(default_factory=dict)
+    parts: tuple[Entrant, ...] = ()  # the components of a composition
 
     @property
     def kind(self) -> str:

@@ -206,16 +206,17 @@ def _source(entrant: Entrant | Baseline) -> str:
 def _plugin(experiment: Experiment, folder: Path) -> dict[str, str]:
     """Return the distribution of the objective with its version, or the file with its copy beside the rows.
 
-    Those of a stage's other objective stand behind the stage's name.
+    Those of a stage's other objective stand behind the stage's name, those of a component behind its name.
     """
     entrant = experiment.entrant
     plugin = _plugin_of(entrant, folder)
     if isinstance(entrant, Baseline):
         return plugin
-    for name, stage in entrant.stages.items():
-        other = _plugin_of(stage, folder)
-        if other != plugin:
-            plugin |= {f"{name} {key}": value for key, value in other.items()}
+    others = {**entrant.stages, **{part.kind: part for part in entrant.parts}}
+    for name, other in others.items():
+        other_plugin = _plugin_of(other, folder)
+        if other_plugin != plugin:
+            plugin |= {f"{name} {key}": value for key, value in other_plugin.items()}
     return plugin
 
 
