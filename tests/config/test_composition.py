@@ -147,7 +147,7 @@ def test_names_and_settings_on_the_command_line() -> None:
     assert entrant.settings["mlm.mask_ratio"] == entrant.settings["retromae.mask_ratio"] == 0.4
     assert entrant.settings["retromae.mask_pool"] == 7
     assert entrant.settings["retromae.decoder_reduction"] == "sum"
-    assert entrant.settings["retromae.weight"] == 0.5
+    assert entrant.settings["retromae"] == 0.5
     assert read("mlm+dupmae").representation == "cls+terms"
     assert read("mlm+dupmae", "entrant.representation=cls").representation == "cls"
 

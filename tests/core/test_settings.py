@@ -61,7 +61,8 @@ def test_a_fitting_value_is_converted(key: str, value: Any, expected: Any) -> No
         (
             "tables",
             {"a": 1},
-            "a field of type bool, int, float, str, ModelFolder, Literal, tuple[X, ...] or X | None, not dict[str, int] or none",
+            "a field of type bool, int, float, str, ModelFolder, Literal, tuple[X, ...] or X | None, "
+            "not dict[str, int] or none",
         ),
     ],
 )

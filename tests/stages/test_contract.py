@@ -90,6 +90,18 @@ def test_shards_change_neither_losses_nor_the_calls_of_begin(track: tiny.Tiny, r
     assert once[0]["pairs"] == pytest.approx(twice[0]["pairs"], rel=0.5), "all shards' spans are compared"
 
 
+def test_a_composition_with_a_component_that_couples_its_batch(track: tiny.Tiny, run: Run) -> None:
+    (row,) = run("mlm+0.5*pairs", overrides=("pretrain.shards=2",)).rows
+    assert row.objective == "mlm+0.5*pairs"
+    assert row.settings["pairs"] == 0.5
+    lines = log(artifact(track, row, "pretrain"))
+    assert [line["begun"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert all({"mlm", "pairs.mlm", "teacher", "pairs"} <= line.keys() for line in lines)
+    added = load_file(artifact(track, row, "pretrain") / "added/model.safetensors")
+    assert added.keys() == {"components.1.head.weight", "components.1.head.bias"}
+    assert row.plugin["pairs file"] == str(PLUGIN)
+
+
 def test_two_processes_train_as_two_shards(track: tiny.Tiny, run: Run) -> None:
     shards = ("pretrain.shards=2", "adapt.shards=2", "finetune.shards=2")
     (one,) = run("pairs", overrides=shards).rows

@@ -125,11 +125,11 @@ class Composition:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings as COMPONENT.KEY, and the weights as COMPONENT.weight."""
+        """Return the settings as COMPONENT.KEY, and the weights as COMPONENT."""
         settings: dict[str, Any] = {}
         for component in self.components:
             name = component.objective.name
-            settings[f"{name}.weight"] = component.weight
+            settings[name] = component.weight
             for key, value in asdict(cast(Any, component.objective)).items():
                 settings[f"{name}.{key}"] = value
         return settings
