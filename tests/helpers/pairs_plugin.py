@@ -45,11 +45,11 @@ class Pairs:
         return masked_batch(pack(halves, vocabulary, max_length), vocabulary, 0.3, generator)
 
     def wrap(self, backbone: Any, context: Context) -> Any:
-        from retrobench.model import Pretraining
+        from retrobench.model import Pretraining, WordGenerator
 
         SEEN.append(context)
         head = torch.nn.Linear(backbone.config.hidden_size, backbone.config.hidden_size)
-        kept = {"teacher": context.load(self.teacher)}
+        kept = {"teacher": WordGenerator(context.load(self.teacher), context.max_length)}
         model = Pretraining(
             backbone,
             self.step,
@@ -72,7 +72,7 @@ class Pairs:
 
         hidden = model.backbone.hidden(input_ids, attention_mask)
         with torch.no_grad():
-            words = model.teacher(input_ids=input_ids, attention_mask=attention_mask).logits[:, 0].softmax(-1)
+            words = model.teacher.logits(model.teacher.hidden(input_ids, attention_mask)[:, 0]).softmax(-1)
         own = model.backbone.logits(model.head(hidden[:, 0])).log_softmax(-1)
         losses = {
             "mlm": token_loss(model.backbone, hidden, masked_positions, masked_ids),
@@ -82,8 +82,8 @@ class Pairs:
 
     def couple(self, model: Any, progress: float, vectors: Any) -> Step:
         scores = vectors @ vectors.T
-        scores = scores.masked_fill(torch.eye(len(vectors), dtype=torch.bool), float("-inf"))
-        siblings = torch.arange(len(vectors)) ^ 1
+        scores = scores.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=vectors.device), float("-inf"))
+        siblings = torch.arange(len(vectors), device=vectors.device) ^ 1
         return Step({"pairs": self.weight * F.cross_entropy(scores, siblings)}, {"begun": model.begun.clone()})
 
 

@@ -31,6 +31,7 @@ _SLOW = "an operation for each number takes minutes here; the same search in sma
 LEFT_OUT = {
     "tests/training/test_shards.py::*": _PROCESSES,
     "tests/stages/test_contriever.py::test_two_processes*": _PROCESSES,
+    "tests/stages/test_contract.py::test_two_processes*": _PROCESSES,
     "tests/training/test_contrastive.py::test_processes_share_their_passages": _PROCESSES,
     "tests/training/test_repeating.py::test_tokens_are_those_of_all_processes": _PROCESSES,
     "tests/retrieval/test_encode.py::test_four_processes_are_one_bit_for_bit": _PROCESSES,

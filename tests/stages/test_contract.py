@@ -76,8 +76,11 @@ def test_a_stage_has_its_own_settings_and_begins_with_the_earlier_stages_head(tr
 
 def seen() -> list[Any]:
     """Return the contexts of the plugin as it was loaded from its file."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("pairs_plugin_")]
-    return modules[-1].SEEN if modules else []
+    contexts: list[Any] = []
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == str(PLUGIN) and module is not pairs_plugin:
+            contexts += module.SEEN
+    return contexts
 
 
 def test_shards_change_neither_losses_nor_the_calls_of_begin(track: tiny.Tiny, run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ class SentenceDecoder:
     """
 
     causal: bool
+
+    name: ClassVar[str] = "sentence-decoder"
+    couples_batch: ClassVar[bool] = False
 
     def collate(
         self, passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int, generator: torch.Generator

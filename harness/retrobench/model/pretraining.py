@@ -106,7 +106,8 @@ def _holds_copies(module: nn.Module, backbone: Backbone) -> bool:
     originals = [parameter for parameter in backbone.parameters() if parameter.ndim > 1]
     for matrix in [parameter for parameter in module.parameters() if parameter.ndim > 1]:
         for original in originals:
-            if original.shape == matrix.shape and torch.equal(original, matrix):
+            alike = original.shape == matrix.shape and original.device == matrix.device
+            if alike and torch.equal(original, matrix):
                 return True
     return False
 
