@@ -35,7 +35,10 @@ __all__ = ["MAX_LENGTH", "Bench", "check_processes", "check_resuming", "main"]
 MAX_LENGTH = 24
 STEPS = 4
 SETTINGS = Optimisation(STEPS, batch=8, learning_rate=1e-3, precision="fp32", bucket=0, shards=2)
-TOLERANCE = 1e-4  # between the norms of two processes and of one, whose sums have other orders
+# Between the norms of two processes and of one, whose sums have other orders. A bias whose gradient is zero but for
+# rounding, as that of attention's keys, has a norm below LEAST.
+TOLERANCE = 1e-4
+LEAST = 0.1
 CHILD = "from retrobench.testing.steps import main; main()"
 
 
@@ -101,7 +104,7 @@ def check_processes(name: str, bench: Bench, plugins: Sequence[Path] = ()) -> No
         _run_two([name, str(out), *map(str, plugins)], name)
         shared = json.loads(out.read_text("utf-8"))
     for key, norm in alone.items():
-        if abs(norm - shared[key]) > TOLERANCE * max(abs(norm), 1e-3):
+        if abs(norm - shared[key]) > TOLERANCE * max(abs(norm), LEAST):
             raise AssertionError(
                 f"{name}: {key} is {shared[key]:.6g} in two processes and {norm:.6g} in one with two shards. "
                 "A loss that compares examples needs couples_batch."
