@@ -169,3 +169,14 @@ def test_copied_layers_are_not_drawn_anew(bert: Base) -> None:
         Pretraining(backbone, step, fresh={"decoder": Layers(backbone, 1, copy=True)})
     with pytest.raises(RetrobenchError, match="two modules 'backbone'"):
         Pretraining(backbone, step, fresh={"backbone": linear()})
+
+
+def test_parameters_of_an_earlier_stage_replace_new_ones_or_are_refused(bert: Base) -> None:
+    added = {f"head.{name}": value + 1 for name, value in linear().state_dict().items()}
+    model = Pretraining(bert.backbone(), step, fresh={"head": linear(), "other": linear()}, added=added)
+    assert torch.equal(model.get_submodule("head").state_dict()["weight"], added["head.weight"])
+    with pytest.raises(RetrobenchError, match=r"head.bias is .*, and the earlier stage's is missing"):
+        Pretraining(bert.backbone(), step, fresh={"head": linear()}, added={"head.weight": added["head.weight"]})
+    wider = {**added, "head.weight": added["head.weight"].repeat(2, 1)}
+    with pytest.raises(RetrobenchError, match="Give both stages equal settings"):
+        Pretraining(bert.backbone(), step, fresh={"head": linear()}, added=wider)

@@ -37,15 +37,21 @@ objectives = typer.Typer(
 
 
 @objectives.callback()
-def objectives_list(context: typer.Context, plugin: Plugins, json: AsJson = False) -> None:
+def objectives_group(context: typer.Context, plugin: Plugins, json: AsJson = False) -> None:
     """List the installed objectives and their faults; show, check or begin one."""
-    from retrobench.config import discover
-
     if context.invoked_subcommand is None:
-        installed = discover(plugin)
-        show_result(_as_json(installed) if json else _table(installed))
+        objectives_list(plugin, json)
     elif plugin or json:
         raise RetrobenchError(f"Give --plugin and --json behind `objectives {context.invoked_subcommand}`.")
+
+
+@objectives.command("list")
+def objectives_list(plugin: Plugins, json: AsJson = False) -> None:
+    """List the installed objectives and their faults, as `objectives` alone does."""
+    from retrobench.config import discover
+
+    installed = discover(plugin)
+    show_result(_as_json(installed) if json else _table(installed))
 
 
 @objectives.command("show")

@@ -77,15 +77,16 @@ class Pretraining(nn.Module):
     @torch.no_grad()
     def _replace_parameters(self, added: Mapping[str, Tensor]) -> None:
         """Copy the parameters of an earlier stage over the new ones of equal name; the others stay as they are."""
-        for name, parameter in self.named_parameters():
-            if name not in added:
-                continue
-            if added[name].shape != parameter.shape:
+        own = dict(self.named_parameters())
+        shared = {name.partition(".")[0] for name in added} & set(self._modules)
+        names = [name for name in {**own, **added} if name.partition(".")[0] in shared]
+        for name in names:
+            sizes = [list(source[name].shape) if name in source else "missing" for source in (own, added)]
+            if sizes[0] != sizes[1]:
                 raise RetrobenchError(
-                    f"{name} is {list(parameter.shape)}, and the earlier stage's is {list(added[name].shape)}. "
-                    "Give both stages equal settings."
+                    f"{name} is {sizes[0]}, and the earlier stage's is {sizes[1]}. Give both stages equal settings."
                 )
-            parameter.copy_(added[name])
+            own[name].copy_(added[name])
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules but the kept ones."""
