@@ -115,6 +115,7 @@ def test_commands_that_read_datasets_prepare_their_process() -> None:
             unprepared.add(name)
     assert unprepared == {
         "_root",
+        "objectives_group",
         "objectives_list",
         "objectives_show",
         "objectives_new",
