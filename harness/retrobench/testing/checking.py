@@ -20,11 +20,11 @@ from retrobench.config import check_objective_class, configure_objective, split_
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Context, Objective, Passage, Step, Vocabulary
-from retrobench.testing.steps import MAX_LENGTH, Bench, check_resuming
+from retrobench.testing.steps import MAX_LENGTH, TrialTraining, check_resuming
 from retrobench.testing.texts import edge_cases, make_passage, make_vocabulary, ordinary_passages
 from retrobench.training import check_batch, check_module, deterministic, forward
 
-__all__ = ["Seen", "check_objective", "make_bench"]
+__all__ = ["Seen", "check_objective", "make_training"]
 
 STEPS = 20
 
@@ -68,16 +68,16 @@ def check_objective(objective_class: type[Objective], backbone: Backbone | None 
         trial = _Trial(objective_class.name, configured[objective_class.name], base, vocabulary)
         trained = trial.check_learning()
         trial.check_export(trained)
-        check_resuming(trial.name, make_bench(trial.objective, base))
+        check_resuming(trial.name, make_training(trial.objective, base))
         return trial.first_losses()
 
 
-def make_bench(objective: Objective, base: Backbone | None = None) -> Bench:
+def make_training(objective: Objective, base: Backbone | None = None) -> TrialTraining:
     """Return the parts of a trial training on ordinary texts; `base` is the tiny BERT by default."""
     if base is None:
         base = _tiny_bert()
     vocabulary = make_vocabulary(base.config)
-    return Bench(objective, base, vocabulary, ordinary_passages(vocabulary) * 2)
+    return TrialTraining(objective, base, vocabulary, ordinary_passages(vocabulary) * 2)
 
 
 def _require(condition: object, message: str) -> None:

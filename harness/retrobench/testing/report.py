@@ -11,7 +11,7 @@ from retrobench.core import quiet_transformers
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Objective
-from retrobench.testing.checking import check_objective, make_bench
+from retrobench.testing.checking import check_objective, make_training
 from retrobench.testing.families import FAMILIES
 from retrobench.testing.steps import check_processes
 from retrobench.training import deterministic
@@ -68,7 +68,7 @@ def _report_processes(row: InstalledObjective, plugins: Sequence[Path]) -> Check
     assert row.objective is not None
     try:
         with deterministic():
-            check_processes(row.name, make_bench(configure_objective(row.objective, {})), plugins)
+            check_processes(row.name, make_training(configure_objective(row.objective, {})), plugins)
     except (AssertionError, RetrobenchError) as fault:
         return Checked(f"FAULT  {fault}", 1)
     return Checked("ok     two processes train as one with two shards", 0)

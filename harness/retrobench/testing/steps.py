@@ -30,7 +30,7 @@ from retrobench.model import Backbone
 from retrobench.objective import Context, Objective, Passage, Vocabulary
 from retrobench.training import Batches, Coupled, Loop, check_module, deterministic, load_checkpoint, save_checkpoint
 
-__all__ = ["MAX_LENGTH", "Bench", "check_processes", "check_resuming", "main"]
+__all__ = ["MAX_LENGTH", "TrialTraining", "check_processes", "check_resuming", "main"]
 
 MAX_LENGTH = 24
 STEPS = 4
@@ -42,7 +42,7 @@ LEAST = 0.1
 CHILD = "from retrobench.testing.steps import main; main()"
 
 
-class Bench(NamedTuple):
+class TrialTraining(NamedTuple):
     """The parts of a trial training."""
 
     objective: Objective
@@ -69,18 +69,18 @@ class Bench(NamedTuple):
         return self.objective.collate(passages, self.vocabulary, MAX_LENGTH, generator)
 
 
-def check_resuming(name: str, bench: Bench) -> None:
+def check_resuming(name: str, training: TrialTraining) -> None:
     """Raise AssertionError where a training resumed from the checkpoint of its middle ends otherwise."""
-    unbroken, loop = bench.loop()
+    unbroken, loop = training.loop()
     for step in range(STEPS):
         loop.step(step)
-    broken, loop = bench.loop()
+    broken, loop = training.loop()
     for step in range(STEPS // 2):
         loop.step(step)
     with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
         cost = {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
         save_checkpoint(Path(folder), STEPS // 2, broken, loop.optimizer, loop.loss_scale, cost)
-        resumed, loop = bench.loop(seed=1)  # other weights, all of which the checkpoint must replace
+        resumed, loop = training.loop(seed=1)  # other weights, all of which the checkpoint must replace
         load_checkpoint(Path(folder), resumed, loop.optimizer, loop.loss_scale, loop.accelerator.device)
     for step in range(STEPS // 2, STEPS):
         loop.step(step)
@@ -93,12 +93,12 @@ def check_resuming(name: str, bench: Bench) -> None:
         )
 
 
-def check_processes(name: str, bench: Bench, plugins: Sequence[Path] = ()) -> None:
+def check_processes(name: str, training: TrialTraining, plugins: Sequence[Path] = ()) -> None:
     """Raise AssertionError where two processes train otherwise than one that takes two shards in turn.
 
     The processes find the objective by its name, among the installed ones and those of `plugins`.
     """
-    alone = _norms(bench)
+    alone = _norms(training)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "norms.json"
         _run_two([name, str(out), *map(str, plugins)], name)
@@ -111,9 +111,9 @@ def check_processes(name: str, bench: Bench, plugins: Sequence[Path] = ()) -> No
             )
 
 
-def _norms(bench: Bench) -> dict[str, float]:
+def _norms(training: TrialTraining) -> dict[str, float]:
     """Return the gradient norm of each step, and the norms of the weights at the end."""
-    model, loop = bench.loop()
+    model, loop = training.loop()
     norms = {}
     for step in range(STEPS):
         _, norm = loop.step(step)
@@ -149,12 +149,12 @@ def _run_two(words: Sequence[str], name: str) -> None:
 @deterministic()
 def main() -> None:
     """Train as one of two processes, and write the norms. The arguments are those that `check_processes` gives."""
-    from retrobench.testing.checking import make_bench
+    from retrobench.testing.checking import make_training
 
     name, out, *plugins = sys.argv[1:]
     torch.set_num_threads(1)
     objective = find_objective(name, discover([Path(plugin) for plugin in plugins])).objective
     assert objective is not None
-    norms: dict[str, Any] = _norms(make_bench(configure_objective(objective, {})))
+    norms: dict[str, Any] = _norms(make_training(configure_objective(objective, {})))
     if processes.leads():
         Path(out).write_text(json.dumps(norms), "utf-8")
