@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bases import FAMILIES, MAX_LENGTH, Base, make
-from contexts import trainable, wrapped
+from contexts import wrapped
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM
@@ -20,7 +20,7 @@ from retrobench.config.track import Optimisation
 from retrobench.model import Backbone, Pretraining
 from retrobench.model.masking import pack
 from retrobench.testing import check_objective
-from retrobench.training import Batches, train
+from retrobench.training import Batches, train, trainable
 
 INSTALLED = {row.name: row.objective for row in discover() if row.status == "ok" and row.objective is not None}
 PRETRAINING = {name: objective for name, objective in INSTALLED.items() if objective.pretrains}

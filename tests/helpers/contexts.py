@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from retrobench import Context, Step, Vocabulary
+from retrobench import Context, Vocabulary
 from retrobench.model import Backbone, Pretraining
-from retrobench.training import Coupled, Shard
 
 
 def context(backbone: Backbone, vocabulary: Vocabulary | None = None, max_length: int = 40, **facts: Any) -> Context:
@@ -32,21 +29,3 @@ def wrapped(objective: Any, backbone: Backbone, vocabulary: Vocabulary | None = 
     model = objective.wrap(backbone, context(backbone, vocabulary, **facts))
     assert isinstance(model, Pretraining)
     return model
-
-
-def trainable(objective: Any, model: nn.Module) -> nn.Module:
-    """Return the module that `train` takes: the objective's own, or one that couples its shards."""
-    if objective.couples_batch:
-        return Coupled(objective.name, model)
-    return model
-
-
-def forward(objective: Any, model: nn.Module, progress: float, batch: Mapping[str, Tensor], seed: int = 0) -> Step:
-    """Return the step of a batch. A coupled batch is a single shard, whose draws have the seed."""
-    step: Step
-    if objective.couples_batch:
-        shard = Shard(np.zeros(0, np.int64), seed, batch, 0.0)
-        step = trainable(objective, model)(progress, [shard])
-    else:
-        step = model(progress, **batch)
-    return step

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
-from contexts import forward, trainable, wrapped
+from contexts import wrapped
 from sides import assert_close, gradients, moved, without_dropout
 from torch import Tensor, nn
 from trainings import log
 
-from retrobench.config import configure_objective, discover, split_stages
+from retrobench.config import configure_objective, discover, own_settings
 from retrobench.config.track import Optimisation
 from retrobench.model import drawn_on_cpu
 from retrobench.objective import Objective
-from retrobench.training import Batches, deterministic, train
+from retrobench.training import Batches, deterministic, forward, train, trainable
 
 FAMILIES = ("bert", "roberta", "modernbert")
 BATCH = 6
@@ -32,8 +32,8 @@ def presets() -> Iterator[tuple[str, Objective]]:
         assert row.objective is not None, row
         if row.objective.pretrains:
             yield row.name, configure_objective(row.objective, {})
-            for name, settings in row.objective.presets.items():
-                own, _ = split_stages(settings)
+            for name in row.objective.presets:
+                own = own_settings(row.objective, name)
                 yield f"{row.name}:{name}", configure_objective(row.objective, own)
 
 

@@ -17,16 +17,16 @@ import pytest
 import torch
 from bases import MAX_LENGTH, Base, make
 from batches import shard_of
-from contexts import forward, wrapped
+from contexts import wrapped
 from random_encoders import REPRESENTATIONS, SIZES
 from torch import Tensor, nn
 from transformers import ElectraConfig, ElectraForMaskedLM
 
-from retrobench.config import Distil, Reading, configure_objective, discover, split_stages
+from retrobench.config import Distil, Reading, configure_objective, discover, own_settings
 from retrobench.data import Dataset
 from retrobench.model import Embeddings, Encoder, WordGenerator, draw_words
 from retrobench.objective import Objective, Step
-from retrobench.training import Candidates, Contrastive, ContrastiveBatches, Examples, map_tensors
+from retrobench.training import Candidates, Contrastive, ContrastiveBatches, Examples, forward, map_tensors
 
 FAMILIES = ("bert", "roberta", "modernbert")
 ROWS = np.arange(5)
@@ -38,8 +38,8 @@ def presets() -> Iterator[tuple[str, Objective]]:
     """Yield every pre-training objective with its defaults and with each preset."""
     for row in discover():
         if row.objective is not None and row.objective.pretrains:
-            for name, settings in {"": {}, **row.objective.presets}.items():
-                own, _ = split_stages(settings)
+            for name in ("", *row.objective.presets):
+                own = own_settings(row.objective, name or None)
                 yield f"{row.name}:{name}".removesuffix(":"), configure_objective(row.objective, own)
 
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from retrobench.bench.feeds import Feed
 from retrobench.bench.frame import Timed
 from retrobench.bench.methods import Method
-from retrobench.bench.models import BUCKET, Workload, make_pretraining, trainable
+from retrobench.bench.models import BUCKET, Workload, make_pretraining
 from retrobench.bench.texts import VOCABULARY, count_tokens
 from retrobench.config import Optimisation
-from retrobench.training import Batches, Loop, deterministic
+from retrobench.training import Batches, Loop, deterministic, trainable
 
 __all__ = ["FedSteps", "Feeding", "Steps", "pretraining_steps", "repeat_batches"]
 

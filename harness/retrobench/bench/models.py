@@ -9,7 +9,6 @@ The measured models, with random weights: a small BERT on a CPU, BERT-base on a 
 * make_backbone         a new model to train
 * make_encoder          a model that embeds texts
 * make_pretraining      a new model with an objective around it
-* trainable             the module of an objective that the training loop takes
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from retrobench.bench.setting import Setting
@@ -31,7 +29,6 @@ from retrobench.config import InstalledObjective, Representations, discover, fin
 from retrobench.model import Backbone, Encoder, Pretraining
 from retrobench.objective import Context, Objective, Passage
 from retrobench.plan import Shape
-from retrobench.training import Coupled
 
 __all__ = [
     "BASE",
@@ -44,7 +41,6 @@ __all__ = [
     "make_bert",
     "make_encoder",
     "make_pretraining",
-    "trainable",
 ]
 
 BUCKET = 32  # batches sorted by length together, the default of a run
@@ -156,10 +152,3 @@ def make_pretraining(objective: Any, sizes: Scale, device: str) -> Pretraining:
     context = Context(VOCABULARY, sizes.length, load=lambda name: deepcopy(backbone.lm))
     model = objective.wrap(backbone, context)
     return cast(Pretraining, model.to(device))
-
-
-def trainable(objective: Any, model: Pretraining) -> nn.Module:
-    """Return an objective's module as the training loop takes it: with `couples_batch`, over all shards of a batch."""
-    if objective.couples_batch:
-        return Coupled(objective.name, model)
-    return model

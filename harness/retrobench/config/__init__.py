@@ -24,6 +24,7 @@ from retrobench.config.declaration import (
     check_objective_class,
     configure_objective,
     find_preset,
+    own_settings,
     split_stages,
 )
 from retrobench.config.discovery import (
@@ -94,6 +95,7 @@ __all__ = [
     "find_objective",
     "find_preset",
     "names_a_path",
+    "own_settings",
     "parse_objective",
     "read_entrant",
     "read_track",

@@ -81,13 +81,14 @@ class Composed(nn.Module):
         with self.backbone.shared_passes():
             for component, batch in zip(self.components, batches, strict=True):
                 steps.append(component(progress, **batch))
+        with_mlm = [index for index, step in enumerate(steps) if "mlm" in step.losses]
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         for index, step in enumerate(steps):
             for name, loss in step.losses.items():
                 weight = self.weights[index]
                 if name == "mlm":
-                    alike = [other for other in self._with_mlm(steps) if _mask_alike(batches[index], batches[other])]
+                    alike = [other for other in with_mlm if _mask_alike(batches[index], batches[other])]
                     if alike[-1] > index:
                         continue  # a later component has this loss too
                     weight = max(self.weights[other] for other in alike)
@@ -110,10 +111,6 @@ class Composed(nn.Module):
         step: Step = component.couple(progress, vectors)
         weight = self.weights[self.coupled]
         return Step({name: weight * loss for name, loss in step.losses.items()}, step.metrics)
-
-    @staticmethod
-    def _with_mlm(steps: Sequence[Step]) -> list[int]:
-        return [index for index, step in enumerate(steps) if "mlm" in step.losses]
 
     def _free_name(self, name: str, index: int, taken: Mapping[str, Any]) -> str:
         """Return the name, or COMPONENT.NAME where another component has taken it."""

@@ -3,6 +3,7 @@ An objective's class: the check of its declaration, its presets and its settings
 
 * check_objective_class  check a class against the contract
 * find_preset            return the settings of a preset
+* own_settings           return those of them that are not of single stages
 * split_stages           divide settings into the objective's own and those of single stages
 * configure_objective    make a frozen objective from settings
 """
@@ -21,7 +22,15 @@ from retrobench.core import build_record, types_of
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.objective import Objective
 
-__all__ = ["HOOK", "REPRESENTATIONS", "check_objective_class", "configure_objective", "find_preset", "split_stages"]
+__all__ = [
+    "HOOK",
+    "REPRESENTATIONS",
+    "check_objective_class",
+    "configure_objective",
+    "find_preset",
+    "own_settings",
+    "split_stages",
+]
 
 HOOK = "retrobench_objectives"
 CONTRACT = 1  # the version of the contract in `objective.py`
@@ -129,6 +138,12 @@ def find_preset(objective: type[Objective] | type[Bm25], name: str | None) -> di
     if name not in objective.presets:
         raise unknown(f"{objective.name} preset", name, objective.presets)
     return dict(objective.presets[name])
+
+
+def own_settings(objective: type[Objective], preset: str | None) -> dict[str, Any]:
+    """Return the settings of a preset without those of single stages; None has none."""
+    own, _ = split_stages(find_preset(objective, preset))
+    return own
 
 
 def split_stages(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from retrobench.config.baseline import BASELINES, Baseline
 from retrobench.config.composition import Component, Composition, is_composition, parse_parts
-from retrobench.config.declaration import REPRESENTATIONS, configure_objective, find_preset, split_stages
+from retrobench.config.declaration import REPRESENTATIONS, configure_objective, find_preset, own_settings, split_stages
 from retrobench.config.discovery import InstalledObjective, find_objective, parse_objective
 from retrobench.config.experiment import Entrant
 from retrobench.config.reading import STAGES, by_section
@@ -100,7 +100,7 @@ def _compose(
         name, preset = parse_objective(part.text)
         row = find_objective(name, rows, BASELINES)
         assert row.objective is not None
-        own, _ = split_stages(find_preset(row.objective, preset))
+        own = own_settings(row.objective, preset)
         own |= _of_component(row, settings)
         own |= from_text(row.objective, _of_component(row, objective_texts))
         parts.append(_configure(row, own))
@@ -171,7 +171,7 @@ def _configure_stage(
         name, preset = parse_objective(other)
         row = find_objective(name, rows, BASELINES)
         assert row.objective is not None
-        start, _ = split_stages(find_preset(row.objective, preset))
+        start = own_settings(row.objective, preset)
     assert row.objective is not None
     return _configure(row, {**start, **changed, **from_text(row.objective, changed_texts)})
 

@@ -178,8 +178,7 @@ def open_base(name: str, random: bool = False) -> Base:
     Training from `random` weights needs the tokenizer alone. RetrobenchError for a folder without a trainable model.
     """
     folder = find(name)
-    if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
-        raise RetrobenchError(f"The model folder {name!r} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
+    _check_tokenizer(f"The model folder {name!r}", folder)
     positions, width = 0, None  # of random weights, by the track
     if not random:
         _check_safetensors(f"The model folder {name!r}", name, folder)
@@ -307,8 +306,7 @@ def _open_model(title: str, name: str, base: Base) -> Source:
     """Return the folder of a masked language model that has the vocabulary of the base."""
     folder = find(name)
     _check_safetensors(title, name, folder)
-    if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
-        raise RetrobenchError(f"{title} holds no tokenizer; add the tokenizer.json or vocab.txt of its training to it.")
+    _check_tokenizer(title, folder)
     vocabulary = load_tokenizer(folder).get_vocab()
     base_vocabulary = load_tokenizer(base.tokenizer.path).get_vocab()
     differing = dict(vocabulary.items() ^ base_vocabulary.items())
@@ -318,6 +316,11 @@ def _open_model(title: str, name: str, base: Base) -> Source:
             f"{min(differing)!r}. Give a model with the base's vocabulary."
         )
     return Source("model", tree_hash(model_files(folder)), folder)
+
+
+def _check_tokenizer(title: str, folder: Path) -> None:
+    if not (folder / "tokenizer.json").exists() and not (folder / "vocab.txt").exists():
+        raise RetrobenchError(f"{title} holds no tokenizer; add tokenizer.json or vocab.txt to it.")
 
 
 def _check_safetensors(title: str, name: str, folder: Path) -> None:

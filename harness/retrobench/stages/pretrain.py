@@ -23,14 +23,13 @@ from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
 from retrobench.training import (
     Batches,
-    Coupled,
     UnrepeatableError,
     check_module,
-    check_step,
     discard,
     on_this_machine,
     seeded,
     train,
+    trainable,
 )
 
 __all__ = ["pretrain"]
@@ -63,7 +62,7 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         )
         couples = objective.couples_batch
         wrapped = check_module(objective.name, objective.wrap(backbone, context), backbone, couples)
-        model = Coupled(objective.name, wrapped) if couples else _checked(objective.name, wrapped)
+        model = trainable(objective, wrapped)
         texts = Corpus([TokenisedTexts.open(source.path) for source in corpus])
         examples = PretrainingExamples(objective, texts, vocabulary, settings.max_length)
         batches = Batches(examples.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
@@ -96,16 +95,6 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         together=True,
         label=f"{label} seed {experiment.seed}",
     )
-
-
-def _checked(name: str, model: nn.Module) -> nn.Module:
-    """Check the result of every forward of a model."""
-
-    def check_output(model: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
-        check_step(name, output)
-
-    model.register_forward_hook(check_output)
-    return model
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrobench.config import check_objective_class, configure_objective, split_stages
+from retrobench.config import check_objective_class, configure_objective, own_settings
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Context, Objective, Passage, Step, Vocabulary
@@ -117,8 +117,8 @@ def _check_declaration(objective_class: type[Objective]) -> dict[str, Objective]
     _require(docstring and not is_generated, f"{name} has no docstring; say its idea in a sentence.")
     _require(objective_class.paper, f"{name}.paper is empty; cite it, or say that it is unpublished.")
     configured = {name: configure_objective(objective_class, {})}
-    for preset, settings in objective_class.presets.items():
-        own, _ = split_stages(settings)
+    for preset in objective_class.presets:
+        own = own_settings(objective_class, preset)
         configured[f"{name}:{preset}"] = configure_objective(objective_class, own)
     for label, objective in configured.items():
         _check_json(label, objective_class, objective)

@@ -18,9 +18,8 @@ from retrobench.config import (
     discover,
     field_comments,
     find_objective,
-    find_preset,
+    own_settings,
     parse_objective,
-    split_stages,
 )
 from retrobench.core import describe, quiet_transformers, types_of
 from retrobench.errors import RetrobenchError
@@ -127,7 +126,7 @@ def describe_objective(target: str, plugins: Sequence[Path] = ()) -> Description
     row = find_objective(name, discover(plugins))
     objective = row.objective
     assert objective is not None
-    own, _ = split_stages(find_preset(objective, preset))
+    own = own_settings(objective, preset)
     configured = configure_objective(objective, own)
     settings = _settings(objective, configured)
     return Description(row, objective, preset, settings, *_measure(name, configured))

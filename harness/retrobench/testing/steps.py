@@ -28,7 +28,7 @@ from retrobench.config import Optimisation, configure_objective, discover, find_
 from retrobench.core import processes
 from retrobench.model import Backbone
 from retrobench.objective import Context, Objective, Passage, Vocabulary
-from retrobench.training import Batches, Coupled, Loop, check_module, deterministic, load_checkpoint, save_checkpoint
+from retrobench.training import Batches, Loop, check_module, deterministic, load_checkpoint, save_checkpoint, trainable
 
 __all__ = ["MAX_LENGTH", "TrialTraining", "check_processes", "check_resuming", "main"]
 
@@ -58,10 +58,9 @@ class TrialTraining(NamedTuple):
         context = Context(self.vocabulary, MAX_LENGTH, load=lambda name: deepcopy(self.base.lm))
         couples = objective.couples_batch
         model = check_module(objective.name, objective.wrap(backbone, context), backbone, couples)
-        if couples:
-            model = Coupled(objective.name, model)
         lengths = np.full(len(self.passages), MAX_LENGTH)
         batches = Batches(lengths, SETTINGS.batch, SETTINGS.bucket, seed=0, shards=SETTINGS.shards)
+        model = trainable(objective, model)
         return model, Loop(model, batches, self._collate, SETTINGS, 0, couples)
 
     def _collate(self, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:

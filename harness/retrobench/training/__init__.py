@@ -27,7 +27,7 @@ from retrobench.training.contract import (
     choose_examples,
 )
 from retrobench.training.contrastive import Contrastive
-from retrobench.training.coupled import Coupled, forward
+from retrobench.training.coupled import Coupled, forward, trainable
 from retrobench.training.determinism import UnrepeatableError, deterministic
 from retrobench.training.examples import (
     Candidates,
@@ -70,4 +70,5 @@ __all__ = [
     "save_checkpoint",
     "seeded",
     "train",
+    "trainable",
 ]

@@ -1,8 +1,8 @@
-"""The forward of an objective whose loss compares the examples of a whole batch."""
+"""The forward of an objective as the training loop calls it; its loss may compare the examples of a whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from retrobench.training.batches import Shard
 from retrobench.training.contract import check_step
 from retrobench.training.gathering import gathered
 
-__all__ = ["Coupled", "forward"]
+__all__ = ["Coupled", "forward", "trainable"]
 
 
 class Coupled(nn.Module):
@@ -58,7 +58,21 @@ class Coupled(nn.Module):
         return check_step(self.name, output, couples=True)
 
 
-def forward(objective: Objective, model: nn.Module, progress: float, batch: dict[str, Tensor], seed: int = 0) -> Step:
+def trainable(objective: Objective, model: nn.Module) -> nn.Module:
+    """Return an objective's module as `train` takes it: over all shards, or with each Step checked."""
+    if objective.couples_batch:
+        return Coupled(objective.name, model)
+
+    def check_output(model: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
+        check_step(objective.name, output)
+
+    model.register_forward_hook(check_output)
+    return model
+
+
+def forward(
+    objective: Objective, model: nn.Module, progress: float, batch: Mapping[str, Tensor], seed: int = 0
+) -> Step:
     """Return the Step of one batch; where an objective couples its batch, the batch is a single shard.
 
     torch's default generators are seeded with `seed` first.

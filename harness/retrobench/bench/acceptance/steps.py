@@ -7,7 +7,6 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,13 +19,12 @@ from retrobench.bench.frame import (
     loss_scale,
     require_equal_steps,
 )
-from retrobench.bench.models import Scale, installed_objective, make_pretraining, trainable
+from retrobench.bench.models import Scale, installed_objective, make_pretraining
 from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY, draw_lengths, draw_passages
 from retrobench.config import ResolvedPrecision, discover
 from retrobench.model import Pretraining, autocast, drawn_on_cpu
-from retrobench.objective import Step
-from retrobench.training import Shard, map_tensors
+from retrobench.training import forward, map_tensors
 
 __all__ = ["checks", "trained_objectives"]
 
@@ -76,24 +74,12 @@ def _step(objective: Any, model: Pretraining, batch: dict[str, Tensor], precisio
     """Return the losses and gradients of a batch, with equal masks on every device, on the processor."""
     device = next(model.parameters()).device
     on_device = map_tensors(batch, lambda tensor: tensor.to(device))
-    torch.manual_seed(0)
     with autocast(device.type, precision), drawn_on_cpu():
-        step = _forward(objective, model, on_device)
+        step = forward(objective, model, 0.5, on_device)
+        if objective.couples_batch:  # the second step counts, for before it a queue holds no text
+            step = forward(objective, model, 0.5, on_device)
     losses = torch.stack([loss.float() for loss in step.losses.values()])
     scale = loss_scale(precision)
     gradients = compute_gradients(model, scale * losses)
     on_processor = {name: gradient.cpu() for name, gradient in gradients.items()}
     return StepResult(losses.detach().cpu(), on_processor, scale)
-
-
-def _forward(objective: Any, model: Pretraining, batch: dict[str, Tensor]) -> Step:
-    """Compute a step. A coupled batch is one shard, and its second step counts: before it a queue holds no text."""
-    step: Step
-    if not objective.couples_batch:
-        step = model(0.5, **batch)
-        return step
-    shard = Shard(np.zeros(0, np.int64), 0, batch, 0.0)
-    coupled = trainable(objective, model)
-    coupled(0.5, [shard])
-    step = coupled(0.5, [shard])
-    return step
