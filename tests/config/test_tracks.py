@@ -86,7 +86,7 @@ def test_every_setting_has_a_line_with_its_source(name: str) -> None:
         if section == "distil" and not read(name).distil.teacher:
             expected = {"teacher", "scores"}
         absent = expected - keys[section]
-        assert absent <= {"steps", "epochs", "titles"}, section
+        assert absent <= {"steps", "epochs", "titles", "transfer"}, section
         assert absent & {"steps", "epochs"} != {"steps", "epochs"}, section
 
 

@@ -35,7 +35,7 @@ from retrobench.config.discovery import (
     parse_objective,
 )
 from retrobench.config.entrants import read_entrant
-from retrobench.config.experiment import Entrant, Experiment
+from retrobench.config.experiment import Entrant, Experiment, absent_datasets
 from retrobench.config.fingerprint import source_files
 from retrobench.config.keys import TrackKey, as_in_toml, field_comments, track_keys
 from retrobench.config.reading import read_track, resolve
@@ -87,6 +87,7 @@ __all__ = [
     "Titles",
     "Track",
     "TrackKey",
+    "absent_datasets",
     "as_in_toml",
     "check_objective_class",
     "configure_objective",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +10,11 @@ from typing import Any, cast
 from retrobench.config.baseline import Baseline
 from retrobench.config.composition import Composition
 from retrobench.config.track import Pretrain, Track
-from retrobench.data import groups
+from retrobench.data import groups, is_local, load
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Objective
 
-__all__ = ["Entrant", "Experiment"]
+__all__ = ["Entrant", "Experiment", "absent_datasets"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Experiment:
     track: Track
     entrant: Entrant | Baseline
     seed: int
+    absent: frozenset[str] = frozenset()  # ids of `evaluate.transfer` that are not at hand, and not tested
 
     def __post_init__(self) -> None:
         if isinstance(self.entrant, Baseline):
@@ -103,11 +104,10 @@ class Experiment:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Return the ids of the evaluated datasets, with each group replaced by its members."""
-        members: list[str] = []
-        for name in self.track.evaluate.datasets:
-            members += groups.expand(name)
-        return tuple(dict.fromkeys(members))
+        """Return the ids of the evaluated datasets, each group replaced by its members, without the absent ones."""
+        evaluate = self.track.evaluate
+        datasets = [*_members(evaluate.datasets), *_members(evaluate.transfer)]
+        return tuple(name for name in dict.fromkeys(datasets) if name not in self.absent)
 
     @property
     def neural(self) -> Entrant:
@@ -115,6 +115,22 @@ class Experiment:
         if isinstance(self.entrant, Baseline):
             raise TypeError(f"{self.entrant.name} trains nothing")
         return self.entrant
+
+
+def absent_datasets(track: Track) -> frozenset[str]:
+    """Return the ids of `evaluate.transfer` that cannot be read without a download. Their tests are NOT RUN.
+
+    RetrobenchError for an id that no collection has.
+    """
+    tested = set(_members(track.evaluate.datasets))
+    transfer = [name for name in _members(track.evaluate.transfer) if name not in tested]
+    return frozenset(name for name in transfer if not is_local(load(name)))
+
+
+def _members(names: Iterable[str]) -> Iterator[str]:
+    """Yield ids of datasets, each group replaced by its members."""
+    for name in names:
+        yield from groups.expand(name)
 
 
 def _pretraining(track: Track, entrant: Entrant) -> dict[str, Pretrain]:

@@ -78,6 +78,8 @@ def resolve(track: Track) -> dict[str, dict[str, Any]]:
         record = getattr(track, section)
         if record is not None and record != Data():  # without a limit there is no such section
             settings = _as_in_files(_settings(record))
+            if not settings.get("transfer", True):  # as in the identity
+                del settings["transfer"]
             resolved[section] = {key: value for key, value in settings.items() if value is not None}
     return resolved
 

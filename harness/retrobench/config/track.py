@@ -239,6 +239,9 @@ class Evaluate:
     """Datasets and measures; the first measure of the first dataset ranks the table."""
 
     datasets: tuple[str, ...] = ()  # ids of datasets and of groups such as `beir`
+    # Ids of more datasets and groups, tested zero-shot where they are at hand. Others are NOT RUN, and nothing is
+    # downloaded for them.
+    transfer: tuple[str, ...] = ()
     select: str = ""  # the dataset on which the best round is chosen; empty: the last round
     measures: tuple[str, ...] = ("MRR@10", "nDCG@10", "Recall@100")  # the first ranks the tables
     depth: Positive = 1000  # documents kept per query
@@ -302,6 +305,8 @@ class Track:
             del settings[name]
         if not self.data.limit:  # a track without a limit keeps the identity that it has always had
             del settings["data"]
+        if not self.evaluate.transfer:  # nor does a track without datasets for transfer change its identity
+            del settings["evaluate"]["transfer"]
         del settings["evaluate"]["performance"]
         for section in ("pretrain", "adapt", "finetune"):
             if settings[section] is not None:

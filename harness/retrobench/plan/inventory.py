@@ -261,8 +261,7 @@ def _split_id(dataset_id: str) -> tuple[str, str]:
 def _catalogued(dataset: data.Dataset, with_queries: bool) -> CollectionFacts:
     """Return the facts that ir_datasets publishes, or count a dataset whose files are local."""
     counts = catalogue.published(dataset.id)
-    namespace = catalogue.entry(dataset.id).docs_handler().docs_namespace()
-    corpus = f"{namespace} {counts.get('docs', '')}"
+    corpus = dataset.corpus_id  # the namespace of the documents would do, but ir_datasets' Cranfield cannot say its own
     entities = ("docs", "queries", "qrels") if with_queries else ("docs",)
     missing = _missing_files(dataset.id, *entities)
     if not missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retrobench.config import Baseline, Experiment, Track, discover, read_entrant, read_track
+from retrobench.config import Baseline, Experiment, Track, absent_datasets, discover, read_entrant, read_track
 from retrobench.core import Column, Table
 from retrobench.data import groups
 from retrobench.errors import RetrobenchError
@@ -54,7 +54,8 @@ def plan(
     file = locate(track, leaderboard)
     changed_track = read_track(file, track_name(file), overrides)
     recipe = read_track(file, changed_track.name, [])
-    experiment = Experiment(changed_track, read_entrant(objective, discover(plugins), overrides), 0)
+    entrant = read_entrant(objective, discover(plugins), overrides)
+    experiment = Experiment(changed_track, entrant, 0, absent_datasets(changed_track))
     if isinstance(experiment.entrant, Baseline):
         raise RetrobenchError(
             f"{experiment.entrant.name} trains and encodes nothing, so there is nothing to plan. Name an objective."
@@ -153,14 +154,17 @@ class _Page:
 
     def _tests(self) -> str:
         collections = {collection.corpus: collection for collection in self.needs.tested}
-        test_sets = 0
-        for name in self.experiment.track.evaluate.datasets:
-            members = groups.GROUPS[name].members if name in groups.GROUPS else (name,)
-            test_sets += len(members)
+        evaluate = self.experiment.track.evaluate
+        members: list[str] = []
+        for name in (*evaluate.datasets, *evaluate.transfer):
+            members += groups.GROUPS[name].members if name in groups.GROUPS else [name]
+        test_sets = len(set(members) - self.experiment.absent)
         documents = sum(collection.documents for collection in collections.values())
         corpora = format_plural(len(collections), "collection")
         sets = format_plural(test_sets, "set")
         text = f"{sets} over {corpora} of {documents:,} documents"
+        if self.experiment.absent:
+            text += f" (not here, so NOT RUN: {', '.join(sorted(self.experiment.absent))})"
         if len(collections) == 1:
             return text
         largest = max(collections.values(), key=lambda collection: collection.documents)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench import leaderboard, pipeline, stages
-from retrobench.config import Experiment, Track, discover, read_entrant, read_track
+from retrobench.config import Experiment, Track, absent_datasets, discover, read_entrant, read_track
 from retrobench.core import processes, say
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import row, search_of
@@ -58,6 +58,7 @@ def sweep(request: Request) -> Swept:
     store = Store(request.store or default_root(), request.fresh)
     rows: list[Row] = []
     _say_limit(track)
+    _say_absent(runs)
     _say_overlaps(all_inputs)
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
     for run, inputs in zip(runs, all_inputs, strict=True):
@@ -88,6 +89,15 @@ def _say_limit(track: Track) -> None:
     )
 
 
+def _say_absent(runs: Sequence[_Run]) -> None:
+    """Print one line for each dataset that is not tested, with the command that fetches it."""
+    absent: set[str] = set()
+    for run in runs:
+        absent |= run.experiment.absent
+    for name in sorted(absent):
+        say(f"== NOT RUN: {name} is not here. Fetch it, and run again: retrobench data fetch {name}")
+
+
 def _say_overlaps(all_inputs: Sequence[stages.Inputs]) -> None:
     """Print one line for each two datasets that share questions."""
     sentences: dict[str, None] = {}
@@ -106,10 +116,11 @@ def _runs(request: Request, track: Track) -> list[_Run]:
     """Return every experiment of the request with the command that repeats it."""
     installed = discover(request.plugins)
     entrants = {name: read_entrant(name, installed, request.changes) for name in request.objectives}
+    absent = absent_datasets(track)
     runs = []
     for seed in request.seeds:
         for name, entrant in entrants.items():
-            runs.append(_Run(Experiment(track, entrant, seed), _command(request, name, seed)))
+            runs.append(_Run(Experiment(track, entrant, seed, absent), _command(request, name, seed)))
     return runs
 
 
