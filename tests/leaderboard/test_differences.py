@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 from leaderboard_rows import DATASET, row
 
-from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.comparison import Comparison
 from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
 from retrobench.leaderboard.evidence import PerQuery
 from retrobench.leaderboard.rows import Row

@@ -16,7 +16,7 @@ from rich.console import Console
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
 from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import clock
+from retrobench.leaderboard.formatting import clock
 from retrobench.leaderboard.pages import find_stale, main, render_readme, write_readme
 from retrobench.leaderboard.rows import Row, append, read
 from retrobench.leaderboard.showing import show_row

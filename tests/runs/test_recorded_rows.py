@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from retrobench.config.discovery import discover, find_objective
-from retrobench.leaderboard.comparison import compare
+from retrobench.leaderboard.compare import compare
 from retrobench.leaderboard.evidence import load_track
 from retrobench.leaderboard.rows import Row, read
 from retrobench.runs.sweep import Request, sweep

@@ -9,9 +9,11 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * naming       rows by name
 * showing      everything that one row stands on
 * lines        an entrant over its seeds
-* comparison   rows that may share a table
+* comparison   lines that may share a table, with the tests of their differences
+* compare      rows -> comparisons
 * differences  intervals of differences, as a table and sentences
 * footnotes    sentences on data, BM25 and training under a table
+* formatting   values as text
 * cells        compared rows as tables and sentences
 * view         the choices of a reader of tables
 * tables       text, Markdown, CSV, JSON, LaTeX

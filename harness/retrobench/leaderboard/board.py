@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench.config import read_track, resolve
+from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.clusters import Clusters, read_clusters
 from retrobench.leaderboard.evidence import PerQuery, has_values, load_per_query, load_track
@@ -88,9 +89,9 @@ class Board:
 
     def changes(self, row: Row) -> list[str] | None:
         """Return the settings in which a row's track differs from the track's file, or None where they are unknown."""
-        if row.id not in self.folders or self.settings is None:
+        if self.settings is None:
             return None
-        kept = load_track(self.folders[row.id], row.identity)
+        kept = self._kept(row)
         if kept is None:
             return None
         changes = []
@@ -101,6 +102,20 @@ class Board:
                 if measured.get(key) != present.get(key):
                     changes.append(format_override(f"{section}.{key}", measured.get(key)))
         return changes
+
+    def transfer(self, row: Row) -> list[str]:
+        """Return the datasets that a row's track tests where they are at hand, groups replaced by their members."""
+        kept = self._kept(row) or {}
+        members: list[str] = []
+        for name in kept.get("evaluate", {}).get("transfer", []):
+            members += groups.expand(name)
+        return members
+
+    def _kept(self, row: Row) -> dict[str, dict[str, Any]] | None:
+        """Return the resolved track of a row; None where it was not kept."""
+        if row.id not in self.folders:
+            return None
+        return load_track(self.folders[row.id], row.identity)
 
 
 def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:

@@ -3,35 +3,26 @@ Compared rows as sections of a page: tables of numbers, and the sentences below 
 
 * Section, sections   tables, commands and sentences under a heading, for any format to lay out
 * notes               sentences about the numbers, their test, and the differences that it did not show
-* spread, clock       a mean with its deviation; seconds as h:mm:ss
-* format_number       a number, or "-"
-* list_facts          facts in one line
-* shell_block         commands in Markdown
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
 from retrobench.leaderboard.footnotes import data_notes
+from retrobench.leaderboard.formatting import clock, format_number, spread
 from retrobench.leaderboard.lines import OWN, Line, find_namesakes
 
 __all__ = [
     "Block",
     "Commands",
     "Section",
-    "clock",
-    "format_number",
-    "list_facts",
     "notes",
     "sections",
-    "shell_block",
-    "spread",
 ]
 
 WIDE = 8  # measures side by side; a wider comparison shows every measure in a row of a second table
@@ -175,38 +166,6 @@ def _about_means(comparison: Comparison) -> str:
     if len(_datasets(comparison)) > 1:
         return sentence
     return f"Dataset: {comparison.columns[0][0]}. {sentence}"
-
-
-def clock(seconds: float | None) -> str:
-    """Return a duration as h:mm:ss, "-" for None."""
-    if seconds is None:
-        return "-"
-    minutes, remainder = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{remainder:02}"
-
-
-def spread(mean: float | None, deviation: float | None) -> str:
-    """Return a mean and its deviation with 4 decimals, "-" for None."""
-    if mean is None:
-        return "-"
-    return f"{mean:.4f} ± {format_number(deviation, '.4f')}"
-
-
-def format_number(value: float | None, spec: str) -> str:
-    """Return a number in the format `spec`, "-" for None."""
-    if value is None:
-        return "-"
-    return format(value, spec)
-
-
-def list_facts(facts: Mapping[str, Any]) -> str:
-    """Return names and values in one line."""
-    return ", ".join(f"{name} {value}" for name, value in facts.items())
-
-
-def shell_block(commands: Iterable[str]) -> str:
-    """Return commands as a block of Markdown."""
-    return "\n".join(["```sh", *commands, "```"])
 
 
 def _span(counts: Sequence[int]) -> str:

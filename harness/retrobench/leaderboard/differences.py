@@ -8,10 +8,9 @@ Differences between the lines of a table, with intervals over seeds and question
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.formatting import format_interval, signed
 from retrobench.scoring import ALPHA, FEW_CLUSTERS, FEWEST_SEEDS, MANY_CLUSTERS, POWER, Pair
 
 __all__ = ["about_differences", "difference_table", "format_ranks"]
@@ -40,8 +39,8 @@ def difference_table(comparison: Comparison) -> Table:
         name = comparison.name(index)
         if title == "difference":
             name = _pair_name(comparison, index, rival)
-        intervals = [_format_interval(pair.interval), _format_interval(pair.simultaneous)]
-        figures = [_signed(pair.difference), *intervals, _format_effect(pair), _format_wanted(pair)]
+        intervals = [format_interval(pair.interval), format_interval(pair.simultaneous)]
+        figures = [signed(pair.difference), *intervals, _format_effect(pair), _format_wanted(pair)]
         rows.append([comparison.letter(index), name, *figures])
     return Table(columns, rows)
 
@@ -161,11 +160,11 @@ def _near_the_best(comparison: Comparison) -> list[str]:
 
 def _result(comparison: Comparison, pair: Pair) -> str:
     """Return difference, interval and p; with many clusters the effect size before them."""
-    figures = [_signed(pair.difference)]
+    figures = [signed(pair.difference)]
     if comparison.test.clusters >= MANY_CLUSTERS:
         figures.append(f"d = {_format_effect(pair)}")
     if pair.simultaneous is not None:
-        figures.append(_format_interval(pair.simultaneous))
+        figures.append(format_interval(pair.simultaneous))
     if pair.p is not None:
         figures.append("p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.2g}")
     return ", ".join(figures)
@@ -173,17 +172,6 @@ def _result(comparison: Comparison, pair: Pair) -> str:
 
 def _pair_name(comparison: Comparison, index: int, rival: int) -> str:
     return f"{comparison.name(index)} - {comparison.name(rival)}"
-
-
-def _signed(number: float) -> str:
-    return f"{round(number, 4) + 0.0:+.4f}"  # the sum turns -0.0 into 0.0
-
-
-def _format_interval(interval: Sequence[float] | None) -> str:
-    if interval is None:
-        return "-"
-    low, high = interval
-    return f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _format_effect(pair: Pair) -> str:

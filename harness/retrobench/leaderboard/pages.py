@@ -17,9 +17,10 @@ from retrobench.core import Column, Table, atomic_write, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.clusters import write_missing
-from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.formatting import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
 from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import Commands, Section, notes, sections, shell_block
-from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.cells import Commands, Section, notes, sections
+from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.formatting import shell_block
 from retrobench.leaderboard.rows import Row
 from retrobench.leaderboard.view import View, select_columns
 from retrobench.scoring import Pair

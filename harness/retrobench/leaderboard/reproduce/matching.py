@@ -21,7 +21,7 @@ from typing import Any
 
 from retrobench.config import Baseline, discover, parse_objective, read_entrant
 from retrobench.leaderboard.claims import Excerpt, System
-from retrobench.leaderboard.comparison import check_same_data
+from retrobench.leaderboard.compare import check_same_data
 from retrobench.leaderboard.evidence import Load, per_query_loader
 from retrobench.leaderboard.folders import nearest_files
 from retrobench.leaderboard.reproduce.recipes import (

@@ -22,7 +22,8 @@ from typing import Any
 from retrobench.core import Column, Table
 from retrobench.data import Exclusions
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.cells import Block, Section, format_number
+from retrobench.leaderboard.cells import Block, Section
+from retrobench.leaderboard.formatting import format_number
 from retrobench.leaderboard.tables import lay_out
 from retrobench.scoring import Scored, replicability, score_file
 

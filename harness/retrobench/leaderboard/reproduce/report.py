@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.cells import Block, Commands, Section, format_number, spread
+from retrobench.leaderboard.cells import Block, Commands, Section
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
+from retrobench.leaderboard.formatting import format_number, spread
 from retrobench.leaderboard.reproduce.derived import PUBLIC_SETS, DerivedMean, derive_means, measuring_commands
 from retrobench.leaderboard.reproduce.sentences import (
     column_headers,

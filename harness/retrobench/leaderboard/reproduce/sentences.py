@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrobench.data import rules
-from retrobench.leaderboard.cells import format_number, list_facts
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
+from retrobench.leaderboard.formatting import format_number, list_facts
 from retrobench.leaderboard.lines import Line
 from retrobench.leaderboard.reproduce.equivalence import CONFIDENCE
 from retrobench.leaderboard.reproduce.recipes import fixed_texts

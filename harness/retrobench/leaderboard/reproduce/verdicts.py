@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System
-from retrobench.leaderboard.comparison import compare_pairs, opponent
+from retrobench.leaderboard.compare import compare_pairs
+from retrobench.leaderboard.comparison import opponent
 from retrobench.leaderboard.evidence import Load
 from retrobench.leaderboard.lines import Line, group_lines
 from retrobench.leaderboard.reproduce.equivalence import Equivalence, Interval, compare, compare_fixed
