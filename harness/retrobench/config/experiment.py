@@ -110,6 +110,13 @@ class Experiment:
         return tuple(name for name in dict.fromkeys(datasets) if name not in self.absent)
 
     @property
+    def transfer(self) -> tuple[str, ...]:
+        """Return the ids of the datasets that are tested only where they are at hand, each group by its members."""
+        evaluate = self.track.evaluate
+        own = set(_members(evaluate.datasets))
+        return tuple(name for name in dict.fromkeys(_members(evaluate.transfer)) if name not in own)
+
+    @property
     def neural(self) -> Entrant:
         """Return the entrant of an experiment that trains. TypeError for a baseline."""
         if isinstance(self.entrant, Baseline):

@@ -104,12 +104,14 @@ class Board:
         return changes
 
     def transfer(self, row: Row) -> list[str]:
-        """Return the datasets that a row's track tests where they are at hand, groups replaced by their members."""
+        """Return the datasets that a row's track tests where they are at hand, and the means of complete groups."""
         kept = self._kept(row) or {}
-        members: list[str] = []
+        names: list[str] = []
         for name in kept.get("evaluate", {}).get("transfer", []):
-            members += groups.expand(name)
-        return members
+            names += groups.expand(name)
+            if name in groups.GROUPS and groups.GROUPS[name].average:
+                names.append(groups.GROUPS[name].average)
+        return names
 
     def _kept(self, row: Row) -> dict[str, dict[str, Any]] | None:
         """Return the resolved track of a row; None where it was not kept."""

@@ -16,6 +16,7 @@ from retrobench.leaderboard.differences import about_differences, difference_tab
 from retrobench.leaderboard.footnotes import data_notes
 from retrobench.leaderboard.formatting import clock, format_number, spread
 from retrobench.leaderboard.lines import OWN, Line, find_namesakes
+from retrobench.leaderboard.transfer import transfer_blocks
 
 __all__ = [
     "Block",
@@ -59,6 +60,7 @@ def _section(comparison: Comparison) -> Section:
     if comparison.against_baseline():
         blocks.append(difference_table(comparison))
     blocks += notes(comparison)
+    blocks += transfer_blocks(comparison)
     return Section(comparison.heading, tuple(blocks))
 
 
@@ -101,8 +103,8 @@ def _costs(line: Line) -> list[str]:
 
 def _shown_measures(comparison: Comparison) -> list[DatasetMeasure]:
     if not _wide(comparison):
-        return list(comparison.columns)
-    measures = [comparison.columns[0]]
+        return list(comparison.own_columns)
+    measures = [comparison.own_columns[0]]
     if comparison.tested and comparison.tested not in measures:
         measures.append(comparison.tested)
     return measures
@@ -115,11 +117,11 @@ def _header(comparison: Comparison, column: DatasetMeasure) -> str:
 
 
 def _datasets(comparison: Comparison) -> set[str]:
-    return {dataset for dataset, _ in comparison.columns}
+    return {dataset for dataset, _ in comparison.own_columns}
 
 
 def _wide(comparison: Comparison) -> bool:
-    return len(comparison.columns) > WIDE
+    return len(comparison.own_columns) > WIDE
 
 
 def _by_measure(comparison: Comparison) -> list[Table]:
@@ -131,7 +133,7 @@ def _by_measure(comparison: Comparison) -> list[Table]:
         for index in range(first, first + len(lines)):
             columns.append(Column(f"{comparison.letter(index)} {comparison.name(index)}", "right", "measure"))
         rows = []
-        for dataset, measure in comparison.columns:
+        for dataset, measure in comparison.own_columns:
             scores = [spread(line.mean(dataset, measure), line.deviation(dataset, measure)) for line in lines]
             rows.append([dataset, measure, *scores])
         tables.append(Table(columns, rows))
@@ -140,7 +142,7 @@ def _by_measure(comparison: Comparison) -> list[Table]:
 
 def notes(comparison: Comparison) -> list[str]:
     """Return the sentences under a comparison: its numbers, its test, and the differences the test did not show."""
-    if not comparison.columns:
+    if not comparison.own_columns:
         return []
     sentences = [_about_means(comparison), *data_notes(comparison)]
     if comparison.superseded:
@@ -165,7 +167,7 @@ def _about_means(comparison: Comparison) -> str:
     )
     if len(_datasets(comparison)) > 1:
         return sentence
-    return f"Dataset: {comparison.columns[0][0]}. {sentence}"
+    return f"Dataset: {comparison.own_columns[0][0]}. {sentence}"
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -70,7 +70,8 @@ def render(board: Board, format: str, view: View = EVERYTHING) -> str:
 def compare_board(board: Board, view: View = EVERYTHING) -> list[Comparison]:
     """Return the comparisons of a board's rows, with tests where all values by query are at hand."""
     load = board.load if board.has_values else None
-    return compare(board.rows, load, board.load_clusters, view.baseline, board.changes, board.own, view.measures)
+    clusters, changes, transfer = board.load_clusters, board.changes, board.transfer
+    return compare(board.rows, load, clusters, view.baseline, changes, board.own, view.measures, transfer)
 
 
 def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> RenderableType:

@@ -35,8 +35,6 @@ def row(
     by_role = artifacts(result)
     reading = _reading(experiment)
     measures = {name: stages.scores(scored) for name, scored in result.scores.items()}
-    # Tables are ordered by the first mean, so the mean over the widest group comes first.
-    averages = dict(reversed(groups.averages(measures).items()))
     new_row = Row(
         track=track.name,
         identity=track.identity,
@@ -51,7 +49,7 @@ def row(
         checkpoint=_checkpoint(experiment, inputs),
         seed=None if isinstance(entrant, Baseline) else experiment.seed,
         processes=processes.size(),
-        measures={**averages, **measures},
+        measures=_with_averages(experiment, measures),
         selection={name: stages.scores(scored)[first_measure] for name, scored in result.validation.items()},
         artifacts={role: artifact.key for role, artifact in by_role.items()},
         commit=provenance.commit(),
@@ -70,6 +68,17 @@ def row(
         negatives=result.encoder.cost["negatives"] if result.encoder else 0.0,
     )
     return new_row, {name: stages.per_query(scored) for name, scored in result.scores.items()}
+
+
+def _with_averages(experiment: Experiment, measures: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the measures with the means of complete groups.
+
+    Tables are ordered by the first mean, so the mean over the widest group comes first. Means that need a dataset of
+    `evaluate.transfer`, which some users lack, come last.
+    """
+    own = {name: values for name, values in measures.items() if name not in experiment.transfer}
+    widest_first = dict(reversed(groups.averages(own).items()))
+    return {**widest_first, **measures, **groups.averages(measures)}
 
 
 def search_of(result: Result) -> Artifact:

@@ -1,0 +1,132 @@
+"""
+Tables of the datasets that a track tests where they are at hand, and of the gains that carry over to them.
+
+* transfer_blocks   the scores on each dataset, the gains over the baseline, and the sentences below
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from retrobench.core import Column, Table
+from retrobench.leaderboard.compare import transfer_columns
+from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.formatting import format_interval, signed, spread
+from retrobench.leaderboard.lines import Line
+from retrobench.scoring import Pair
+
+__all__ = ["transfer_blocks"]
+
+NOT_RUN = "NOT RUN"
+
+
+def transfer_blocks(comparison: Comparison) -> list[Table | str]:
+    """Return the tables of transfer and their sentences, none where the track has no datasets for it."""
+    columns = transfer_columns(comparison)
+    if not columns:
+        return []
+    measure = columns[0][1]
+    complete = [dataset for dataset, _ in columns[1:]]
+    blocks: list[Table | str] = [_scores(comparison, measure, complete)]
+    if _gains_are_tested(comparison):
+        blocks.append(_gains(comparison))
+    return [*blocks, *_sentences(comparison, measure, complete)]
+
+
+def _scores(comparison: Comparison, measure: str, complete: Sequence[str]) -> Table:
+    """Return a row for each line and a column for each dataset, with the mean over the `complete` datasets."""
+    columns = [Column(""), Column("entrant"), Column("representation")]
+    columns += [Column(f"{dataset} {measure}", "right", "measure") for dataset in comparison.transfer]
+    if len(complete) > 1:
+        columns.append(Column(_mean_name(complete), "right", "measure"))
+    rows = []
+    for index, line in enumerate(comparison.lines):
+        cells = [_score(line, dataset, measure) for dataset in comparison.transfer]
+        if len(complete) > 1:
+            cells.append(_mean_score(line, complete, measure))
+        rows.append([comparison.letter(index), line.entrant, line.representation, *cells])
+    return Table(columns, rows)
+
+
+def _score(line: Line, dataset: str, measure: str) -> str:
+    mean = line.mean(dataset, measure)
+    return NOT_RUN if mean is None else spread(mean, line.deviation(dataset, measure))
+
+
+def _mean_score(line: Line, datasets: Sequence[str], measure: str) -> str:
+    """Return the mean over the datasets, and its deviation over seeds."""
+    means = []
+    for row in line.rows:
+        means.append(statistics.fmean(row.measures[dataset][measure] for dataset in datasets))
+    deviation = statistics.stdev(means) if len(means) > 1 else None
+    return spread(statistics.fmean(means), deviation)
+
+
+def _mean_name(datasets: Sequence[str]) -> str:
+    return f"mean of {len(datasets)}"
+
+
+def _gains_are_tested(comparison: Comparison) -> bool:
+    return len(comparison.beside) > 1 and bool(comparison.beside[0].against_baseline())
+
+
+def _gains(comparison: Comparison) -> Table:
+    """Return a row for each line minus its baseline, and a column for each dataset: gain, interval, effect ratio."""
+    main, *others = comparison.beside
+    gains = {index: pair for index, _, pair in main.against_baseline()}
+    assert comparison.baseline is not None, "gains are over a baseline"
+    columns = [Column(""), Column(f"minus {comparison.name(comparison.baseline)}")]
+    for tested in comparison.beside:
+        columns += [Column(_dataset(tested), "right", "number"), Column("beats", "right", "marks")]
+        if tested is not main:
+            columns.append(Column("effect ratio", "right", "number"))
+    rows = []
+    for index, gain in gains.items():
+        cells = [comparison.letter(index), comparison.name(index), *_gain(main, index, gain)]
+        for tested in others:
+            pairs = {line: pair for line, _, pair in tested.against_baseline()}
+            cells += [*_gain(tested, index, pairs[index]), _effect_ratio(pairs[index], gain)]
+        rows.append(cells)
+    return Table(columns, rows)
+
+
+def _gain(tested: Comparison, index: int, pair: Pair) -> list[str]:
+    """Return the gain with its interval, and the baseline's letter where the line beats it."""
+    letter = ""
+    if pair.winner() == index and tested.baseline is not None:
+        letter = tested.letter(tested.baseline)
+    return [f"{signed(pair.difference)} {format_interval(pair.interval)}", letter]
+
+
+def _effect_ratio(pair: Pair, main: Pair) -> str:
+    """Return the gain as a share of the gain on the main dataset; "-" where that may be 0."""
+    if main.interval is None or main.interval[0] <= 0 <= main.interval[1]:
+        return "-"
+    return f"{pair.difference / main.difference:+.2f}"
+
+
+def _dataset(tested: Comparison) -> str:
+    assert tested.tested is not None, "the comparisons beside another are tested"
+    return tested.tested[0]
+
+
+def _sentences(comparison: Comparison, measure: str, complete: Sequence[str]) -> list[str]:
+    sentences = [f"{', '.join(comparison.transfer)}: {measure} of the same encoders, which no such question trained."]
+    if len(complete) > 1:
+        sentences.append(f"{_mean_name(complete).capitalize()}: the unweighted mean of {', '.join(complete)}.")
+    for dataset in comparison.transfer:
+        if not any(line.values(dataset, measure) for line in comparison.lines):
+            sentences.append(
+                f"NOT RUN: {dataset} was not at hand. `retrobench data fetch {dataset}` fetches it, and the rows' "
+                "commands then add its column."
+            )
+    if _gains_are_tested(comparison):
+        main = _dataset(comparison.beside[0])
+        sentences += [
+            f"Gains are differences of {measure} with 95 % intervals over seeds and questions. The baseline's letter "
+            "stands where the simultaneous interval over all pairs on that dataset excludes 0.",
+            f"Effect ratio: the gain divided by the gain on {main}; 1 where the gain carries over whole, \"-\" where "
+            f"the gain on {main} may be 0 (Breuer et al., SIGIR 2020).",
+        ]
+    return sentences
