@@ -16,7 +16,9 @@ from typing import Any
 from retrobench.config import read_track, resolve
 from retrobench.data import groups
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard import declared
 from retrobench.leaderboard.clusters import Clusters, read_clusters
+from retrobench.leaderboard.declared import Declared
 from retrobench.leaderboard.evidence import PerQuery, has_values, load_per_query, load_track
 from retrobench.leaderboard.folders import folders_with_rows, locate, nearest_files, track_name
 from retrobench.leaderboard.lines import format_override
@@ -33,13 +35,15 @@ class Board:
     folders: Mapping[str, Path] = field(default_factory=dict)  # empty for rows that lie in no folder
     own: frozenset[str] = frozenset()  # ids of the user's rows, where shipped rows stand beside them
     settings: Mapping[str, Mapping[str, Any]] | None = None  # of the track as its file has it now
+    declared: Declared = field(default_factory=Declared)  # the tables of its folder
 
     @classmethod
     def read(cls, folder: Path) -> Board:
         """Return the rows of one folder. Its own `track.toml` is the track's file."""
         rows = read(folder)
         folders = dict.fromkeys([row.id for row in rows], folder)
-        return cls(tuple(rows), folders, settings=_settings(folder / "track.toml"))
+        settings = _settings(folder / "track.toml")
+        return cls(tuple(rows), folders, settings=settings, declared=Declared.read(folder / declared.FILE))
 
     @classmethod
     def gather(cls, track: str, leaderboard: Path | None = None) -> Board:
@@ -62,7 +66,9 @@ class Board:
         file = nearest_files("track.toml", leaderboard).get(name)
         if file is None and not rows:
             file = locate(track, leaderboard)
-        return cls(tuple(rows.values()), folders, frozenset(own if shipped else ()), _settings(file))
+        tables = nearest_files(declared.FILE, leaderboard).get(name)
+        beside = Declared.read(tables) if tables else Declared()
+        return cls(tuple(rows.values()), folders, frozenset(own if shipped else ()), _settings(file), beside)
 
     @property
     def places(self) -> list[Path]:
@@ -87,21 +93,29 @@ class Board:
                 return clusters
         return None
 
-    def changes(self, row: Row) -> list[str] | None:
-        """Return the settings in which a row's track differs from the track's file, or None where they are unknown."""
-        if self.settings is None:
-            return None
+    def differences(self, row: Row) -> dict[str, Any] | None:
+        """Return the settings of a row's track that differ from the track's file, by SECTION.KEY; None where unknown.
+
+        A setting that the row's track lacks is None.
+        """
         kept = self._kept(row)
-        if kept is None:
+        if self.settings is None or kept is None:
             return None
-        changes = []
+        differing = {}
         for section in sorted(kept.keys() | self.settings.keys()):
             measured = kept.get(section, {})
             present = self.settings.get(section, {})
             for key in sorted(measured.keys() | present.keys()):
                 if measured.get(key) != present.get(key):
-                    changes.append(format_override(f"{section}.{key}", measured.get(key)))
-        return changes
+                    differing[f"{section}.{key}"] = measured.get(key)
+        return differing
+
+    def changes(self, row: Row) -> list[str] | None:
+        """Return the differences of a row's track as `--set` takes them, or None where they are unknown."""
+        differences = self.differences(row)
+        if differences is None:
+            return None
+        return [format_override(key, value) for key, value in differences.items()]
 
     def transfer(self, row: Row) -> list[str]:
         """Return the datasets that a row's track tests where they are at hand, and the means of complete groups."""
@@ -117,7 +131,13 @@ class Board:
         """Return the resolved track of a row; None where it was not kept."""
         if row.id not in self.folders:
             return None
-        return load_track(self.folders[row.id], row.identity)
+        kept = load_track(self.folders[row.id], row.identity)
+        return None if kept is None else _with_transfer(kept)
+
+
+def _with_transfer(resolved: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return a resolved track with `evaluate.transfer`, which it leaves out where it is empty."""
+    return {**resolved, "evaluate": {"transfer": [], **resolved.get("evaluate", {})}}
 
 
 def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:
@@ -128,4 +148,4 @@ def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:
         track = read_track(file, track_name(file), [])
     except RetrobenchError:
         return None  # a run names its faults; rows are shown all the same
-    return resolve(track)
+    return _with_transfer(resolve(track))

@@ -54,7 +54,7 @@ def sections(comparisons: Sequence[Comparison]) -> list[Section]:
 
 
 def _section(comparison: Comparison) -> Section:
-    blocks: list[Block] = [_by_entrant(comparison)]
+    blocks: list[Block] = [entrant_table(comparison)]
     if _wide(comparison):
         blocks += _by_measure(comparison)
     if comparison.against_baseline():
@@ -64,10 +64,12 @@ def _section(comparison: Comparison) -> Section:
     return Section(comparison.heading, tuple(blocks))
 
 
-def _by_entrant(comparison: Comparison) -> Table:
+def entrant_table(comparison: Comparison) -> Table:
     """Return a row for each entrant. Many measures are cut down to the main one and the tested one."""
     measures = _shown_measures(comparison)
     columns = [Column(""), Column("entrant"), Column("representation"), Column("seeds", "right", "number")]
+    if comparison.varied:
+        columns.append(Column(comparison.varied, "right", "number"))
     for measure in measures:
         columns.append(Column(_header(comparison, measure), "right", "measure"))
         if measure == comparison.tested:
@@ -84,6 +86,8 @@ def _entrant_row(comparison: Comparison, index: int, measures: Sequence[DatasetM
     line = comparison.lines[index]
     row = [comparison.letter(index), line.entrant, line.representation]
     row.append(format_number(len(line.seeds) or None, "d"))
+    if comparison.varied:
+        row.append(line.value)
     for measure in measures:
         row.append(spread(line.mean(*measure), line.deviation(*measure)))
         if measure == comparison.tested:

@@ -24,6 +24,7 @@ from retrobench.leaderboard.rows import Row, UnlikeError
 from retrobench.scoring import PairwiseTest, System, compare_systems
 
 __all__ = [
+    "BASELINES",
     "add_tests",
     "check_same_data",
     "compare",
@@ -183,7 +184,9 @@ def add_tests(comparison: Comparison, load: Load | None, load_clusters: LoadClus
     for column in comparison.own_columns:
         tested = _test(comparison, column, load, load_clusters)
         if tested.pairs:
-            beside = [_test(comparison, other, load, load_clusters) for other in transfer_columns(comparison)]
+            beside = []
+            for other in transfer_columns(comparison):
+                beside.append(_test(_measured_on(comparison, other), other, load, load_clusters))
             return replace(tested, beside=tuple(beside))
     return comparison
 
@@ -197,8 +200,17 @@ def _test(comparison: Comparison, column: DatasetMeasure, load: Load, load_clust
     return replace(comparison, test=test, tested=column, clustered_by=clusters.by if clusters else None)
 
 
+def _measured_on(comparison: Comparison, column: DatasetMeasure) -> Comparison:
+    """Return the comparison of those lines whose rows all have a column."""
+    lines = [line for line in comparison.lines if len(line.values(*column)) == len(line.rows)]
+    baseline = None
+    if comparison.baseline is not None and comparison.lines[comparison.baseline] in lines:
+        baseline = lines.index(comparison.lines[comparison.baseline])
+    return replace(comparison, lines=tuple(lines), baseline=baseline)
+
+
 def transfer_columns(comparison: Comparison) -> list[DatasetMeasure]:
-    """Return the columns of transfer: the main dataset's, then one for each dataset that every line has.
+    """Return the columns of transfer: the main dataset's, then one for each dataset that a line has.
 
     All are of one measure, nDCG@10 where it was measured, as BEIR reports it. The list is empty without transfer.
     """
@@ -207,11 +219,8 @@ def transfer_columns(comparison: Comparison) -> list[DatasetMeasure]:
     dataset, measure = comparison.own_columns[0]
     if (dataset, TRANSFER_MEASURE) in comparison.columns:
         measure = TRANSFER_MEASURE
-    columns = [(dataset, measure)]
-    for name in comparison.transfer:
-        if all(len(line.values(name, measure)) == len(line.rows) for line in comparison.lines):
-            columns.append((name, measure))
-    return columns
+    measured = [(name, measure) for name in comparison.transfer if (name, measure) in comparison.columns]
+    return [(dataset, measure), *measured]
 
 
 def _baseline(lines: Sequence[Line], entrants: Sequence[str]) -> int | None:

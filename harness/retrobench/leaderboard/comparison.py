@@ -35,7 +35,7 @@ class Comparison:
     changed: Sequence[str] | None = None  # settings in which the track differs from its file; None where unknown
     content: Mapping[str, str] = field(default_factory=dict)  # in which this track differs from others of its identity
     transfer: tuple[str, ...] = ()  # datasets that the track tests where they are at hand
-    beside: tuple[Comparison, ...] = ()  # these lines, tested on other columns: the main dataset, and each for transfer
+    beside: tuple[Comparison, ...] = ()  # the lines that have them, tested on the columns of transfer
     varied: str = ""  # the track's key in which the lines differ, where they are of several identities
 
     @property
@@ -87,12 +87,15 @@ class Comparison:
         return f"{letter}{cycle}" if cycle else letter
 
     def name(self, index: int) -> str:
-        """Return the entrant, with its representation where the table shows the entrant with more than one."""
+        """Return the entrant, with its representation or its varied setting where the table shows more than one."""
         line = self.lines[index]
-        entrants = [line.entrant for line in self.lines]
-        if entrants.count(line.entrant) == 1:
-            return line.entrant
-        return f"{line.entrant} ({line.representation})"
+        namesakes = [other for other in self.lines if other.entrant == line.entrant]
+        differing = []
+        if len({other.representation for other in namesakes}) > 1:
+            differing.append(line.representation)
+        if len({other.value for other in namesakes}) > 1:
+            differing.append(f"{self.varied}={line.value}")
+        return f"{line.entrant} ({', '.join(differing)})" if differing else line.entrant
 
     def rival(self, index: int) -> int | None:
         """Return the baseline of a line: the baseline's entrant after the same round, where that was measured."""

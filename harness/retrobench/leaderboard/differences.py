@@ -3,6 +3,8 @@ Differences between the lines of a table, with intervals over seeds and question
 
 * difference_table   each line minus the baseline
 * about_differences  the method, and the differences that it did not show
+* about_verdicts     the power, and the lines that do not beat their baseline
+* format_result      a difference with its interval and p
 * format_ranks       the ranks that the significant differences allow
 """
 
@@ -13,7 +15,7 @@ from retrobench.leaderboard.comparison import Comparison
 from retrobench.leaderboard.formatting import format_interval, signed
 from retrobench.scoring import ALPHA, FEW_CLUSTERS, FEWEST_SEEDS, MANY_CLUSTERS, POWER, Pair
 
-__all__ = ["about_differences", "difference_table", "format_ranks"]
+__all__ = ["about_differences", "about_verdicts", "difference_table", "format_ranks", "format_result"]
 
 SHARED = {"document": "a relevant document", "title": "the title of their document"}  # by Rule.clusters
 
@@ -50,10 +52,14 @@ def about_differences(comparison: Comparison) -> list[str]:
     sentences = [_about_letters(comparison), _about_intervals(comparison), _about_questions(comparison)]
     sentences += _about_size(comparison)
     sentences += _about_few_seeds(comparison)
-    sentences += _about_power(comparison)
-    sentences += _not_better(comparison)
+    sentences += about_verdicts(comparison)
     sentences += _near_the_best(comparison)
     return sentences
+
+
+def about_verdicts(comparison: Comparison) -> list[str]:
+    """Return sentences about the smallest detectable difference, and on each line that does not beat its baseline."""
+    return [*_about_power(comparison), *_not_better(comparison)]
 
 
 def _about_letters(comparison: Comparison) -> str:
@@ -140,7 +146,7 @@ def _not_better(comparison: Comparison) -> list[str]:
         if pair.winner() == index:
             continue
         worse = " It is significantly worse." if pair.significant else ""
-        result = _result(comparison, pair)
+        result = format_result(comparison, pair)
         sentences.append(
             f"{comparison.name(index)} does not beat {comparison.name(rival)} at this size: {result}.{worse}"
         )
@@ -152,13 +158,13 @@ def _near_the_best(comparison: Comparison) -> list[str]:
     names = []
     for index, pair in comparison.against(0):
         if not pair.significant:
-            names.append(f"{comparison.name(index)} ({_result(comparison, pair)})")
+            names.append(f"{comparison.name(index)} ({format_result(comparison, pair)})")
     if not names:
         return []
     return [f"Not significantly different from the best, {comparison.name(0)}: {'; '.join(names)}."]
 
 
-def _result(comparison: Comparison, pair: Pair) -> str:
+def format_result(comparison: Comparison, pair: Pair) -> str:
     """Return difference, interval and p; with many clusters the effect size before them."""
     figures = [signed(pair.difference)]
     if comparison.test.clusters >= MANY_CLUSTERS:

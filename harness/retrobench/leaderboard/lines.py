@@ -31,6 +31,7 @@ class Line:
     entrant: str  # as shown: with the round, where the track measures every one
     representation: str
     rows: tuple[Row, ...]
+    value: str = ""  # of the track's setting in which the lines of a table differ, where they do
 
     @property
     def seeds(self) -> list[int]:

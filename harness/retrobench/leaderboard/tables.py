@@ -20,10 +20,11 @@ from retrobench.core import Column, Table, escape_latex
 from retrobench.errors import unknown
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import Commands, Section, notes, sections
-from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.compare import BASELINES, compare
 from retrobench.leaderboard.comparison import Comparison
 from retrobench.leaderboard.formatting import shell_block
 from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.variants import covered_rows, variant_sections
 from retrobench.leaderboard.view import View, select_columns
 from retrobench.scoring import Pair
 
@@ -61,10 +62,20 @@ def render(board: Board, format: str, view: View = EVERYTHING) -> str:
         return _csv(comparisons)
     if format == "json":
         return _json(comparisons)
-    page = [select_columns(section, view.columns) for section in sections(comparisons)]
+    page = [select_columns(section, view.columns) for section in _page(board, comparisons, view)]
     if format == "latex":
         return _in_latex(page, view)
     return lay_out(page, format)
+
+
+def _page(board: Board, comparisons: Sequence[Comparison], view: View) -> list[Section]:
+    """Return a section for each identity, and the tables that the folder declares in place of those that they cover."""
+    covered = covered_rows(board)
+    shown = [table for table in comparisons if not all(row.id in covered for row in table.rows)]
+    unchanged = [table for table in shown if not table.is_changed]
+    main = unchanged[0] if unchanged else None
+    baselines = BASELINES if view.baseline is None else (view.baseline,)
+    return [*sections(shown), *variant_sections(board, main, baselines)]
 
 
 def compare_board(board: Board, view: View = EVERYTHING) -> list[Comparison]:

@@ -27,24 +27,24 @@ def transfer_blocks(comparison: Comparison) -> list[Table | str]:
     if not columns:
         return []
     measure = columns[0][1]
-    complete = [dataset for dataset, _ in columns[1:]]
-    blocks: list[Table | str] = [_scores(comparison, measure, complete)]
+    measured = [dataset for dataset, _ in columns[1:]]
+    blocks: list[Table | str] = [_scores(comparison, measure, measured)]
     if _gains_are_tested(comparison):
         blocks.append(_gains(comparison))
-    return [*blocks, *_sentences(comparison, measure, complete)]
+    return [*blocks, *_sentences(comparison, measure, measured)]
 
 
-def _scores(comparison: Comparison, measure: str, complete: Sequence[str]) -> Table:
-    """Return a row for each line and a column for each dataset, with the mean over the `complete` datasets."""
+def _scores(comparison: Comparison, measure: str, measured: Sequence[str]) -> Table:
+    """Return a row for each line and a column for each dataset, with the mean over the `measured` datasets."""
     columns = [Column(""), Column("entrant"), Column("representation")]
     columns += [Column(f"{dataset} {measure}", "right", "measure") for dataset in comparison.transfer]
-    if len(complete) > 1:
-        columns.append(Column(_mean_name(complete), "right", "measure"))
+    if len(measured) > 1:
+        columns.append(Column(_mean_name(measured), "right", "measure"))
     rows = []
     for index, line in enumerate(comparison.lines):
         cells = [_score(line, dataset, measure) for dataset in comparison.transfer]
-        if len(complete) > 1:
-            cells.append(_mean_score(line, complete, measure))
+        if len(measured) > 1:
+            cells.append(_mean_score(line, measured, measure))
         rows.append([comparison.letter(index), line.entrant, line.representation, *cells])
     return Table(columns, rows)
 
@@ -56,6 +56,8 @@ def _score(line: Line, dataset: str, measure: str) -> str:
 
 def _mean_score(line: Line, datasets: Sequence[str], measure: str) -> str:
     """Return the mean over the datasets, and its deviation over seeds."""
+    if not all(len(line.values(dataset, measure)) == len(line.rows) for dataset in datasets):
+        return NOT_RUN
     means = []
     for row in line.rows:
         means.append(statistics.fmean(row.measures[dataset][measure] for dataset in datasets))
@@ -76,6 +78,7 @@ def _gains(comparison: Comparison) -> Table:
     main, *others = comparison.beside
     gains = {index: pair for index, _, pair in main.against_baseline()}
     assert comparison.baseline is not None, "gains are over a baseline"
+    letter = comparison.letter(comparison.baseline)
     columns = [Column(""), Column(f"minus {comparison.name(comparison.baseline)}")]
     for tested in comparison.beside:
         columns += [Column(_dataset(tested), "right", "number"), Column("beats", "right", "marks")]
@@ -83,20 +86,25 @@ def _gains(comparison: Comparison) -> Table:
             columns.append(Column("effect ratio", "right", "number"))
     rows = []
     for index, gain in gains.items():
-        cells = [comparison.letter(index), comparison.name(index), *_gain(main, index, gain)]
+        cells = [comparison.letter(index), comparison.name(index), *_gain(main, index, gain, letter)]
         for tested in others:
-            pairs = {line: pair for line, _, pair in tested.against_baseline()}
-            cells += [*_gain(tested, index, pairs[index]), _effect_ratio(pairs[index], gain)]
+            cells += _transferred(tested, comparison.lines[index], gain, letter)
         rows.append(cells)
     return Table(columns, rows)
 
 
-def _gain(tested: Comparison, index: int, pair: Pair) -> list[str]:
+def _transferred(tested: Comparison, line: Line, main_gain: Pair, letter: str) -> list[str]:
+    """Return the cells of a line on a dataset of transfer: gain, the baseline's letter, effect ratio."""
+    for index, _, pair in tested.against_baseline():
+        if tested.lines[index] == line:
+            return [*_gain(tested, index, pair, letter), _effect_ratio(pair, main_gain)]
+    return [NOT_RUN, "", "-"]
+
+
+def _gain(tested: Comparison, index: int, pair: Pair, letter: str) -> list[str]:
     """Return the gain with its interval, and the baseline's letter where the line beats it."""
-    letter = ""
-    if pair.winner() == index and tested.baseline is not None:
-        letter = tested.letter(tested.baseline)
-    return [f"{signed(pair.difference)} {format_interval(pair.interval)}", letter]
+    mark = letter if pair.winner() == index else ""
+    return [f"{signed(pair.difference)} {format_interval(pair.interval)}", mark]
 
 
 def _effect_ratio(pair: Pair, main: Pair) -> str:
@@ -111,10 +119,10 @@ def _dataset(tested: Comparison) -> str:
     return tested.tested[0]
 
 
-def _sentences(comparison: Comparison, measure: str, complete: Sequence[str]) -> list[str]:
+def _sentences(comparison: Comparison, measure: str, measured: Sequence[str]) -> list[str]:
     sentences = [f"{', '.join(comparison.transfer)}: {measure} of the same encoders, which no such question trained."]
-    if len(complete) > 1:
-        sentences.append(f"{_mean_name(complete).capitalize()}: the unweighted mean of {', '.join(complete)}.")
+    if len(measured) > 1:
+        sentences.append(f"{_mean_name(measured).capitalize()}: the unweighted mean of {', '.join(measured)}.")
     for dataset in comparison.transfer:
         if not any(line.values(dataset, measure) for line in comparison.lines):
             sentences.append(
@@ -126,7 +134,7 @@ def _sentences(comparison: Comparison, measure: str, complete: Sequence[str]) ->
         sentences += [
             f"Gains are differences of {measure} with 95 % intervals over seeds and questions. The baseline's letter "
             "stands where the simultaneous interval over all pairs on that dataset excludes 0.",
-            f"Effect ratio: the gain divided by the gain on {main}; 1 where the gain carries over whole, \"-\" where "
+            f'Effect ratio: the gain divided by the gain on {main}; 1 where the gain carries over whole, "-" where '
             f"the gain on {main} may be 0 (Breuer et al., SIGIR 2020).",
         ]
     return sentences
