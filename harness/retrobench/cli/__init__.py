@@ -4,6 +4,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * run           train and measure objectives under one track.
 * objectives    list the installed objectives and their faults; show, check or begin one.
 * leaderboard   print the rows of a track.
+* compare       print two rows, entrants or run files side by side.
 * verify        check rows against everything that they stand on.
 * show          print everything that a row stands on.
 * score         score a TREC run.
@@ -36,11 +37,13 @@ from retrobench.cli.options import (
     Bounds,
     Caption,
     ClaimedTable,
+    ComparedMeasure,
     Conflicts,
     Datasets,
     Deadline,
     Device,
     Dtype,
+    FirstSystem,
     Format,
     Fresh,
     Gpus,
@@ -70,6 +73,7 @@ from retrobench.cli.options import (
     Rounds,
     RowsFile,
     Run,
+    SecondSystem,
     Seeds,
     Shown,
     ShownColumns,
@@ -160,6 +164,25 @@ def leaderboard(
 
     view = View(measure, columns.split(",") if columns else (), baseline, label, caption)
     show_result(show_track(track, leaderboard, format, view))
+
+
+@app.command()
+def compare(
+    a: FirstSystem,
+    b: SecondSystem,
+    dataset: Judged = None,
+    qrels: Qrels = None,
+    measure: ComparedMeasure = None,
+    relevance_level: Level = None,
+    leaderboard: Leaderboard = None,
+    json: OneJson = False,
+) -> None:
+    """Print two rows, entrants or run files side by side, and the questions that differ most."""
+    from retrobench import leaderboard as board
+
+    prepare()
+    compared = board.side_by_side(a, b, board.Judged(dataset, qrels, relevance_level), measure, leaderboard)
+    show_result(compared.json() if json else compared.text())
 
 
 @app.command()

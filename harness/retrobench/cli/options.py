@@ -16,9 +16,11 @@ __all__ = [
     "Benchmarks",
     "Bounds",
     "ClaimedTable",
+    "ComparedMeasure",
     "Datasets",
     "Device",
     "Dtype",
+    "FirstSystem",
     "Format",
     "Fresh",
     "Gpus",
@@ -46,6 +48,7 @@ __all__ = [
     "ResultFile",
     "RowsFile",
     "Run",
+    "SecondSystem",
     "Seeds",
     "Shown",
     "ShownObjective",
@@ -75,6 +78,13 @@ Track = Annotated[str, typer.Option(metavar="NAME", help="A track or a .toml fil
 Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml file.")]
 Verified = Annotated[str, typer.Argument(metavar="[TRACK]", help="A track or a .toml file; by default all with rows.")]
 ShownRow = Annotated[str, typer.Argument(metavar="ROW", help="The start of a row's id, or TRACK:ENTRANT:SEED.")]
+FirstSystem = Annotated[
+    str, typer.Argument(metavar="A", help="A row, TRACK:ENTRANT with all its seeds, or a TREC run file.")
+]
+SecondSystem = Annotated[str, typer.Argument(metavar="B", help="Another; differences are A minus B.")]
+ComparedMeasure = Annotated[
+    str | None, typer.Option("--measure", metavar="M", help="The measure, by default the first that both have.")
+]
 Seeds = Annotated[
     list[int],
     typer.Option(

@@ -17,6 +17,10 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * cells        compared rows as tables and sentences
 * view         the choices of a reader of tables
 * tables       text, Markdown, CSV, JSON, LaTeX
+* side_by_side two systems, and the questions that differ most
+* transfer     datasets that a track tests where they are at hand
+* declared     the tables that a folder declares
+* variants     those tables, from rows of several tracks
 * claims       the papers' printed numbers
 * reproduce    claims beside rows, with verdicts
 * performance  results of benchmarks
@@ -33,15 +37,18 @@ from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
 from retrobench.leaderboard.rows import Inspected, Row, append, read
 from retrobench.leaderboard.showing import show_row
+from retrobench.leaderboard.side_by_side import Judged, SideBySide, side_by_side
 from retrobench.leaderboard.tables import show_track, summarise_run
 from retrobench.leaderboard.view import View
 
 __all__ = [
     "BenchmarkResult",
     "Inspected",
+    "Judged",
     "PerQuery",
     "Row",
     "RunFiles",
+    "SideBySide",
     "View",
     "append",
     "check_writable",
@@ -60,6 +67,7 @@ __all__ = [
     "rows_folder",
     "show_row",
     "show_track",
+    "side_by_side",
     "summarise_run",
     "track_folders",
     "track_name",
