@@ -2,6 +2,7 @@
 #   make run      the main job: DupMAE on the embedded collection, to a row in a table
 #   make test     the tests, offline once installed
 #   make rehearse the tests of what runs on a GPU, on a pretend device that computes on the host; needs a C++ compiler
+#   make browser  the report in Chromium, which must be installed
 #   make check    formatting, lint, types, and that the rendered tables are current
 #   make test-lowest, make test-newest
 #                 the tests on the lowest dependencies that pyproject.toml allows, and on the newest that PyPI has
@@ -17,7 +18,7 @@ INSTALLED := $(VENV)/installed
 # Not ./leaderboards: the rows of a trial run are nobody's published results.
 ROWS := out/leaderboards
 
-.PHONY: run test rehearse check check-published test-lowest test-newest clean
+.PHONY: run test rehearse browser check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -29,6 +30,11 @@ test: $(INSTALLED)
 
 rehearse: $(INSTALLED)
 	$(BIN)/python tests/rehearsal/rehearse.py
+
+# Playwright's own browsers are not needed: the tests start Debian's.
+browser: $(INSTALLED)
+	$(PIP) install --constraint constraints.txt --editable '.[browser]'
+	RETROBENCH_BROWSER=1 $(BIN)/pytest tests/browser
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check

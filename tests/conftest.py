@@ -18,8 +18,9 @@ import torch
 
 from retrobench import core, data
 
-# These tests need the pretend device, which `make rehearse` builds.
-collect_ignore = [] if "RETROBENCH_REHEARSAL" in os.environ else ["rehearsal"]
+# The one needs the pretend device, which `make rehearse` builds, the other a browser, for which `make browser` looks.
+OPTIONAL = {"rehearsal": "RETROBENCH_REHEARSAL", "browser": "RETROBENCH_BROWSER"}
+collect_ignore = [folder for folder, variable in OPTIONAL.items() if variable not in os.environ]
 
 # What the command line does for its process; most tests call the library without it.
 data.register()

@@ -45,7 +45,8 @@ TOP = {
     *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt"),
 }
 
-MODULES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
+DOORS = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
+MODULES = sorted(file for file in PACKAGE.rglob("*.py") if file not in DOORS)
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
 SOURCES = sorted(
     [*(ROOT / "harness").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]

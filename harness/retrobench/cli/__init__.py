@@ -4,6 +4,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * run           train and measure objectives under one track.
 * objectives    list the installed objectives and their faults; show, check or begin one.
 * leaderboard   print the rows of a track.
+* report        write a page with tables and plots.
 * compare       print two rows, entrants or run files side by side.
 * verify        check rows against everything that they stand on.
 * show          print everything that a row stands on.
@@ -20,6 +21,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -69,6 +71,8 @@ from retrobench.cli.options import (
     Pooling,
     Prefix,
     Qrels,
+    ReportedTracks,
+    ReportFolder,
     ResultFile,
     Rounds,
     RowsFile,
@@ -183,6 +187,15 @@ def compare(
     prepare()
     compared = board.side_by_side(a, b, board.Judged(dataset, qrels, relevance_level), measure, leaderboard)
     show_result(compared.json() if json else compared.text())
+
+
+@app.command()
+def report(tracks: ReportedTracks = None, output: ReportFolder = Path(), leaderboard: Leaderboard = None) -> None:
+    """Write a page with tables and plots that opens from disk."""
+    from retrobench import leaderboard as board
+
+    prepare()
+    show_result(board.write_report(tracks or (), output, leaderboard).text())
 
 
 @app.command()

@@ -10,7 +10,7 @@ __all__ = ["GROUPS", "Grouped"]
 
 # Every command stands in one group, in this order.
 GROUPS = {
-    "Compare objectives": ("run", "leaderboard", "compare", "reproduce"),
+    "Compare objectives": ("run", "leaderboard", "compare", "report", "reproduce"),
     "Trust a number": ("verify", "show", "score", "evaluate"),
     "Make a model": ("convert",),
     "Objectives": ("objectives",),

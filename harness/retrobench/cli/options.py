@@ -45,6 +45,8 @@ __all__ = [
     "Pooling",
     "Prefix",
     "Qrels",
+    "ReportFolder",
+    "ReportedTracks",
     "ResultFile",
     "RowsFile",
     "Run",
@@ -78,6 +80,12 @@ Track = Annotated[str, typer.Option(metavar="NAME", help="A track or a .toml fil
 Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml file.")]
 Verified = Annotated[str, typer.Argument(metavar="[TRACK]", help="A track or a .toml file; by default all with rows.")]
 ShownRow = Annotated[str, typer.Argument(metavar="ROW", help="The start of a row's id, or TRACK:ENTRANT:SEED.")]
+ReportedTracks = Annotated[
+    list[str] | None, typer.Argument(metavar="[TRACK ...]", help="The tracks, by default all with rows.")
+]
+ReportFolder = Annotated[
+    Path, typer.Option("--output", metavar="DIR", help="The folder of report.html, by default here.")
+]
 FirstSystem = Annotated[
     str, typer.Argument(metavar="A", help="A row, TRACK:ENTRANT with all its seeds, or a TREC run file.")
 ]

@@ -30,6 +30,7 @@ __all__ = [
     "corpus_id",
     "entry",
     "files",
+    "forbids_copies",
     "has_documents",
     "home",
     "ids",
@@ -108,6 +109,11 @@ def corpus_id(dataset_id: str) -> str:
     import ir_datasets
 
     return str(ir_datasets.docs_parent_id(dataset_id))
+
+
+def forbids_copies(dataset_id: str) -> bool:
+    """Tell whether a dataset's licence forbids copies of its texts, as MS MARCO's does."""
+    return "msmarco" in dataset_id
 
 
 def home() -> Path:

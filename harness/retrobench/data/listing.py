@@ -120,7 +120,7 @@ def _published() -> Iterator[ListedDataset]:
         if files:
             at_hand = all(file.at_hand for file in files)
         licence = None
-        if "msmarco" in name:
+        if catalogue.forbids_copies(name):
             licence = "non-commercial"
         yield ListedDataset(
             id=name,

@@ -24,6 +24,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * claims       the papers' printed numbers
 * reproduce    claims beside rows, with verdicts
 * performance  results of benchmarks
+* report       a page that opens from disk
 * pages        the README of a track's folder, and the check that it is current
 """
 
@@ -34,6 +35,7 @@ from retrobench.leaderboard.folders import check_writable, locate, rows_folder, 
 from retrobench.leaderboard.lines import format_override
 from retrobench.leaderboard.naming import inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
+from retrobench.leaderboard.report import Report, write_report
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
 from retrobench.leaderboard.rows import Inspected, Row, append, read
 from retrobench.leaderboard.showing import show_row
@@ -46,6 +48,7 @@ __all__ = [
     "Inspected",
     "Judged",
     "PerQuery",
+    "Report",
     "Row",
     "RunFiles",
     "SideBySide",
@@ -72,4 +75,5 @@ __all__ = [
     "track_folders",
     "track_name",
     "write_clusters",
+    "write_report",
 ]

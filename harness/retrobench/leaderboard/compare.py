@@ -30,6 +30,7 @@ __all__ = [
     "compare",
     "compare_lines",
     "compare_pairs",
+    "test_on",
     "transfer_columns",
 ]
 
@@ -186,9 +187,17 @@ def add_tests(comparison: Comparison, load: Load | None, load_clusters: LoadClus
         if tested.pairs:
             beside = []
             for other in transfer_columns(comparison):
-                beside.append(_test(_measured_on(comparison, other), other, load, load_clusters))
+                beside.append(test_on(comparison, other, load, load_clusters))
             return replace(tested, beside=tuple(beside))
     return comparison
+
+
+def test_on(
+    comparison: Comparison, column: DatasetMeasure, load: Load | None, load_clusters: LoadClusters | None
+) -> Comparison:
+    """Return the comparison of those lines whose rows all have a column, with their test in it."""
+    measured = _measured_on(comparison, column)
+    return measured if load is None else _test(measured, column, load, load_clusters)
 
 
 def _test(comparison: Comparison, column: DatasetMeasure, load: Load, load_clusters: LoadClusters | None) -> Comparison:

@@ -34,6 +34,7 @@ __all__ = [
     "read",
     "read_aims",
     "render_page",
+    "result_tables",
 ]
 
 RESULTS = "results.jsonl"
@@ -196,13 +197,27 @@ def format_results(results: Sequence[BenchmarkResult], aims: Sequence[Aim] = ())
 
 def render_page(folder: Path) -> str:
     """Return the README of the folder: a table for each device, with the cases that were not measured."""
-    results = latest(read(folder))
-    aims = read_aims(folder)
     paragraphs = [
         "# Performance",
         f"<!-- Rendered by `python -m retrobench.leaderboard` from {RESULTS} and {AIMS}: edits are lost. -->",
         *ABOUT,
     ]
+    for title, device, cases in _by_device(folder):
+        paragraphs += [f"## {title}", _table(cases.items(), read_aims(folder), device).markdown()]
+        paragraphs += _sources([result for result in cases.values() if result])
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def result_tables(folder: Path) -> dict[str, Table]:
+    """Return the tables of the page by their titles, one for each device with cases."""
+    aims = read_aims(folder)
+    return {title: _table(cases.items(), aims, device) for title, device, cases in _by_device(folder)}
+
+
+def _by_device(folder: Path) -> Iterator[tuple[str, str, dict[Key, BenchmarkResult | None]]]:
+    """Yield the title, the name and the cases of each device, a case without a result as None."""
+    results = latest(read(folder))
+    aims = read_aims(folder)
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
         cases: dict[Key, BenchmarkResult | None] = {}
         for aim in aims:
@@ -212,9 +227,7 @@ def render_page(folder: Path) -> str:
             if result.device == device:
                 cases[result.benchmark, result.case] = result
         if cases:
-            paragraphs += [f"## {title}", _table(cases.items(), aims, device).markdown()]
-            paragraphs += _sources([result for result in cases.values() if result])
-    return "\n\n".join(paragraphs) + "\n"
+            yield title, device, cases
 
 
 def _table(cases: Iterable[tuple[Key, BenchmarkResult | None]], aims: Sequence[Aim], device: str) -> Table:

@@ -4,6 +4,7 @@ The papers' tables beside the rows measured here.
 * reproduce       the text of `retrobench reproduce`: a table, the list of all, conflicts, or a run beside the authors'
 * RunFiles        the files of a run and of the authors' run
 * render_claims   the tables of one folder in Markdown, for its README
+* published_sections   every table and every conflict, for a page
 * Reproduction    a text, and the exit code: 1 where a claim failed, 3 where rows were refused
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench.errors import RetrobenchError, unknown
+from retrobench.leaderboard.cells import Section
 from retrobench.leaderboard.claims import ClaimedTable, read_excerpts, read_tables
 from retrobench.leaderboard.reproduce import records, report
 from retrobench.leaderboard.reproduce.conflicts import (
@@ -29,7 +31,7 @@ from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, Ta
 from retrobench.leaderboard.rows import UnlikeError
 from retrobench.leaderboard.tables import FORMATS, lay_out
 
-__all__ = ["Reproduction", "RunFiles", "render_claims", "reproduce"]
+__all__ = ["Reproduction", "RunFiles", "published_sections", "render_claims", "reproduce"]
 
 
 class Reproduction(NamedTuple):
@@ -74,6 +76,18 @@ def reproduce(
 
 
 def _reproduce_conflicts(system: str, format: str, leaderboard: Path | None) -> Reproduction:
+    judged, refusals = _judge_all(leaderboard)
+    conflicts = find_conflicts(judged, system)
+    exit_code = UnlikeError.exit_code if refusals else 0
+    if format == "csv":
+        return Reproduction(conflicts_as_csv(conflicts), exit_code)
+    if format == "json":
+        return Reproduction(conflicts_as_json(conflicts), exit_code)
+    return Reproduction(lay_out(lay_out_conflicts(conflicts, refusals), format), exit_code)
+
+
+def _judge_all(leaderboard: Path | None) -> tuple[list[JudgedExcerpt], list[str]]:
+    """Judge every table by its tracks' rows, and without rows where they are refused; return the refusals too."""
     judged: list[JudgedExcerpt] = []
     refusals = []
     for table in read_tables(leaderboard):
@@ -82,13 +96,14 @@ def _reproduce_conflicts(system: str, format: str, leaderboard: Path | None) -> 
         except UnlikeError as error:
             refusals.append(str(error))
             judged += [judge(excerpt, RowFile()) for excerpt in table.excerpts]
-    conflicts = find_conflicts(judged, system)
-    exit_code = UnlikeError.exit_code if refusals else 0
-    if format == "csv":
-        return Reproduction(conflicts_as_csv(conflicts), exit_code)
-    if format == "json":
-        return Reproduction(conflicts_as_json(conflicts), exit_code)
-    return Reproduction(lay_out(lay_out_conflicts(conflicts, refusals), format), exit_code)
+    return judged, refusals
+
+
+def published_sections(leaderboard: Path | None = None) -> tuple[list[Section], list[Section]]:
+    """Return a section for every excerpt of a paper's table beside measured rows, and one for every conflict."""
+    judged, refusals = _judge_all(leaderboard)
+    excerpts = [report.lay_out_excerpt(excerpt) for excerpt in judged]
+    return excerpts, lay_out_conflicts(find_conflicts(judged, ""), refusals)
 
 
 def _reproduce_table(table: ClaimedTable, judged: list[JudgedExcerpt], unused: list[str], format: str) -> Reproduction:

@@ -1,0 +1,180 @@
+"""
+The numbers of a page, from the rows of a track and the files beside them.
+
+* read_figures   the figures of a track
+* Figures        lines with their scores, differences and values by question
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from retrobench.core import read_toml
+from retrobench.data import catalogue, is_local, load
+from retrobench.leaderboard.board import Board
+from retrobench.leaderboard.compare import compare, test_on
+from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
+from retrobench.leaderboard.folders import nearest_files
+from retrobench.scoring import Pair
+
+__all__ = ["Figures", "read_figures"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The main comparison of a track: the rows of the unchanged track, tested in every column."""
+
+    track: str
+    title: str
+    description: str
+    board: Board
+    comparison: Comparison
+    tested: Mapping[DatasetMeasure, Comparison]  # of the lines that have the column, with their test
+
+    @property
+    def columns(self) -> tuple[DatasetMeasure, ...]:
+        """Return the columns, the main one first."""
+        return tuple(self.tested)
+
+    def position(self, column: DatasetMeasure, index: int) -> int | None:
+        """Return the position of a line among those that have a column; None where the line lacks it."""
+        line = self.comparison.lines[index]
+        for position, other in enumerate(self.tested[column].lines):
+            if other is line:
+                return position
+        return None
+
+    def document(self) -> dict[str, Any]:
+        """Return everything that the page's script reads."""
+        comparison = self.comparison
+        baseline = None if comparison.baseline is None else comparison.name(comparison.baseline)
+        return {
+            "track": self.track,
+            "title": self.title,
+            "identity": comparison.rows[0].identity,
+            "baseline": baseline,
+            "lines": [self._line(index) for index in range(len(comparison.lines))],
+            "columns": [self._column(column) for column in self.columns],
+            "questions": self._questions(),
+        }
+
+    def _line(self, index: int) -> dict[str, Any]:
+        line = self.comparison.lines[index]
+        return {
+            "letter": self.comparison.letter(index),
+            "name": self.comparison.name(index),
+            "entrant": line.entrant,
+            "representation": line.representation,
+            "seeds": line.seeds,
+            "seconds": line.seconds(),
+            "pretrain_seconds": line.seconds("pretrain"),
+            "memory": line.peak_memory(),
+            "rows": [row.id for row in line.rows],
+        }
+
+    def _column(self, column: DatasetMeasure) -> dict[str, Any]:
+        dataset, measure = column
+        tested = self.tested[column]
+        against = {tested.lines[index].rows[0].id: pair for index, _, pair in tested.against_baseline()}
+        scores: list[dict[str, Any] | None] = []
+        for index, line in enumerate(self.comparison.lines):
+            position = self.position(column, index)
+            if position is None:
+                scores.append(None)
+                continue
+            first, last = tested.ranks(position)
+            score: dict[str, Any] = {
+                "values": line.values(dataset, measure),
+                "mean": line.mean(dataset, measure),
+                "sd": line.deviation(dataset, measure),
+                "ranks": [first, last] if tested.pairs else None,
+            }
+            pair = against.get(line.rows[0].id)
+            if pair is not None:
+                score["gain"] = _pair(pair)
+            scores.append(score)
+        return {"dataset": dataset, "measure": measure, "queries": tested.queries, "scores": scores}
+
+    def _questions(self) -> dict[str, Any] | None:
+        """Return the seed-averaged values of every line in the main column, and all pairs; None without values."""
+        tested = self.tested[self.columns[0]]
+        if not tested.pairs:
+            return None
+        dataset, measure = self.columns[0]
+        by_line = [self._mean_values(line.rows, dataset, measure) for line in tested.lines]
+        ids = list(by_line[0])
+        return {
+            "dataset": dataset,
+            "measure": measure,
+            "ids": ids,
+            "lines": [tested.name(index) for index in range(len(tested.lines))],
+            "values": [_packed([values[query] for query in ids]) for values in by_line],
+            "texts": _texts(dataset),
+            "pairs": [{"first": pair.first, "second": pair.second, **_pair(pair)} for pair in tested.pairs],
+        }
+
+    def _mean_values(self, rows: Sequence[Any], dataset: str, measure: str) -> dict[str, float]:
+        seeds = [self.board.load(row)[dataset][measure] for row in rows]
+        return {query: fmean(seed[query] for seed in seeds) for query in seeds[0]}
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    return {
+        "difference": pair.difference,
+        "interval": pair.interval,
+        "simultaneous": pair.simultaneous,
+        "d": pair.effect,
+        "p": pair.p,
+        "significant": pair.significant,
+    }
+
+
+def _texts(dataset: str) -> dict[str, str]:
+    """Return the texts of a dataset's questions; none where it is not at hand, or its licence forbids copies."""
+    if catalogue.forbids_copies(dataset):
+        return {}
+    source = load(dataset)
+    if not is_local(source):
+        return {}
+    return {query.id: query.text for query in source.queries()}
+
+
+def _packed(values: Sequence[float]) -> str:
+    """Return little-endian float32 in base64: a third of the size of their digits."""
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
+
+
+def read_figures(track: str, leaderboard: Path | None = None) -> Figures | None:
+    """Return the figures of a track's own rows, None without rows of the unchanged track."""
+    board = Board.gather(track, leaderboard)
+    load = board.load if board.has_values else None
+    tables = compare(
+        board.rows,
+        load,
+        board.load_clusters,
+        changes=board.changes,
+        own=board.own,
+        transfer=board.transfer,
+    )
+    unchanged = [table for table in tables if not table.is_changed and table.columns]
+    if not unchanged:
+        return None
+    comparison = unchanged[0]
+    tested = {}
+    for column in (*comparison.own_columns, *_transfer_columns(comparison)):
+        tested[column] = test_on(comparison, column, load, board.load_clusters)
+    file = nearest_files("track.toml", leaderboard).get(track)
+    about = read_toml(file) if file else {}
+    title, description = str(about.get("title", f"Track {track}")), str(about.get("description", "")).strip()
+    return Figures(track, title, description, board, comparison, tested)
+
+
+def _transfer_columns(comparison: Comparison) -> list[DatasetMeasure]:
+    return [column for column in comparison.columns if column not in comparison.own_columns]

@@ -1,0 +1,218 @@
+"""
+One self-contained HTML file about tracks, made from `leaderboards/` alone.
+
+* write_report   write the file of some tracks, or of all with rows
+* Report         its path and size
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from retrobench.core import Column, Table, atomic_write, retrobench_version
+from retrobench.errors import RetrobenchError, unknown
+from retrobench.leaderboard import performance
+from retrobench.leaderboard.cells import Section, entrant_table, notes
+from retrobench.leaderboard.folders import folders_with_rows, nearest_files
+from retrobench.leaderboard.report import plots
+from retrobench.leaderboard.report.drawing import draw
+from retrobench.leaderboard.report.figures import Figures, read_figures
+from retrobench.leaderboard.report.markup import render_block, render_table
+from retrobench.leaderboard.reproduce import published_sections
+from retrobench.leaderboard.transfer import transfer_blocks
+from retrobench.leaderboard.variants import variant_sections
+
+__all__ = ["Report", "write_report"]
+
+NAME = "report.html"
+SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js", "vendor/vega-embed.min.js", "assets/page.js")
+
+
+class Report(NamedTuple):
+    """The written file."""
+
+    file: Path
+    tracks: tuple[str, ...]
+    size: int  # bytes
+
+    def text(self) -> str:
+        """Return a line about the file."""
+        size = f"{self.size / 1e6:.1f} MB"
+        return f"{self.file}: {', '.join(self.tracks)}, {size}. Open it in a browser; it needs no server."
+
+
+class _Plot(NamedTuple):
+    name: str
+    id: str
+    caption: str
+    svg: Markup
+
+
+def write_report(tracks: Sequence[str], output: Path, leaderboard: Path | None = None) -> Report:
+    """Write `report.html` about tracks, all with rows where none is named, into the folder `output`.
+
+    RetrobenchError for a track without rows, and where the folder cannot be written.
+    """
+    known = folders_with_rows(leaderboard)
+    for track in tracks:
+        if track not in known:
+            raise unknown("track with rows", track, known, "--leaderboard DIR adds another folder of tracks.")
+    shown: list[Figures] = []
+    for track in tracks or sorted(known):
+        figures = read_figures(track, leaderboard)
+        if figures is not None:
+            shown.append(figures)
+    if not shown:
+        raise RetrobenchError("No track has rows yet. `retrobench run --objective NAME` appends one.")
+    content = _render(shown, leaderboard).encode()
+    file = output / NAME
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, content)
+    except OSError as error:
+        raise RetrobenchError(f"Cannot write {file}: {error.strerror}. Name another folder with --output.") from error
+    return Report(file, tuple(figures.track for figures in shown), len(content))
+
+
+def _render(shown: Sequence[Figures], leaderboard: Path | None) -> str:
+    import jinja2
+
+    specs: dict[str, plots.Spec] = {}
+    tracks = [_track(figures, specs) for figures in shown]
+    document = {"tracks": [figures.document() for figures in shown], "plots": specs}
+    scripts = [_script(name) for name in SCRIPTS]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(_asset("assets/page.html.j2"))
+    return template.render(
+        title="Objectives for dense retrieval, compared",
+        policy=_policy(scripts),
+        style=Markup(_asset("assets/page.css")),
+        version=retrobench_version(),
+        tracks=tracks,
+        **_published(leaderboard),
+        performance=_performance(leaderboard),
+        data=Markup(_inline(document)),
+        scripts=[Markup(script) for script in scripts],
+    )
+
+
+def _track(figures: Figures, specs: dict[str, plots.Spec]) -> dict[str, Any]:
+    comparison = figures.comparison
+    baselines = () if comparison.baseline is None else (comparison.lines[comparison.baseline].rows[0].entrant,)
+    main = figures.tested[figures.columns[0]]
+    extra = variant_sections(figures.board, main, baselines)
+    transfer = transfer_blocks(comparison)
+    if transfer:
+        extra.insert(0, Section("Transfer to other collections", tuple(transfer)))
+    return {
+        "name": figures.track,
+        "title": figures.title,
+        "description": figures.description.split("\n\n") if figures.description else [],
+        "leaderboard": render_table(entrant_table(main), f"Scores of track {figures.track}"),
+        "notes": notes(main),
+        "plots": list(_plots(figures, specs)),
+        "pairs": bool(main.pairs),
+        "sections": [_section(section) for section in extra],
+        "rows": render_table(_rows(figures)),
+    }
+
+
+def _plots(figures: Figures, specs: dict[str, plots.Spec]) -> list[_Plot]:
+    """Return the plots of a track, and add their specifications to `specs`."""
+    drawn = []
+    candidates: dict[str, tuple[str, plots.Spec | None]] = {}
+    for column in figures.columns:
+        tested = figures.tested[column]
+        if column == figures.columns[0]:
+            candidates["forest"] = ("Differences from the baseline", plots.forest(tested))
+            candidates["cost"] = ("Quality against the cost of pre-training", plots.cost_quality(tested, column))
+            candidates["gain"] = ("Gain for an hour of pre-training", plots.gain_per_hour(tested))
+    for name, (caption, spec) in candidates.items():
+        if spec is None:
+            continue
+        identifier = f"{figures.track}-{name}"
+        specs[identifier] = spec
+        drawn.append(_Plot(name, identifier, caption, draw(spec)))
+    return drawn
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {"heading": section.heading, "blocks": [render_block(block) for block in section.blocks]}
+
+
+def _rows(figures: Figures) -> Table:
+    """Return a row for each row of the track: its id, its provenance and the command that repeats it."""
+    names = ("row", "entrant", "read by", "seed", "commit", "date", "encoder", "run", "command")
+    lines = []
+    for line in figures.comparison.lines:
+        for row in line.rows:
+            encoder = row.artifacts.get(f"finetune {row.chosen}", "-")
+            run = row.artifacts.get(f"search {next(iter(row.facts), '')}", "-")
+            seed = "-" if row.seed is None else row.seed
+            lines.append(
+                [row.id, row.entrant, row.representation, seed, row.commit[:10], row.date, encoder, run, row.command]
+            )
+    return Table([Column(name) for name in names], lines)
+
+
+def _published(leaderboard: Path | None) -> dict[str, Any]:
+    """Return the papers' tables beside measured rows, and the numbers that papers print differently."""
+    tables, conflicts = published_sections(leaderboard)
+    published = {
+        "id": "published",
+        "title": "Published and measured",
+        "text": "The numbers that papers print, beside rows of the same recipe and data, with verdicts and intervals.",
+        "sections": [_section(section) for section in tables],
+    }
+    differing = {
+        "id": "conflicts",
+        "title": "Where papers differ",
+        "text": "One system on one dataset, with numbers that differ between papers.",
+        "sections": [_section(section) for section in conflicts],
+    }
+    return {"published": published if tables else None, "conflicts": differing if conflicts else None}
+
+
+def _performance(leaderboard: Path | None) -> Markup | None:
+    """Return the results of benchmarks, a table for each device; None without results."""
+    file = nearest_files(performance.RESULTS, leaderboard).get("performance")
+    if file is None:
+        return None
+    tables = performance.result_tables(file.parent)
+    return Markup("").join(render_table(table, title) for title, table in tables.items())
+
+
+def _asset(name: str) -> str:
+    return files("retrobench.leaderboard.report").joinpath(name).read_text("utf-8")
+
+
+def _script(name: str) -> str:
+    """Return a script without the address of a source map, which a browser would ask for."""
+    lines = _asset(name).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("//# sourceMappingURL")) + "\n"
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Return the content security policy: these scripts by their hashes, inline styles, and no request at all."""
+    hashes = []
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        hashes.append(f"'sha256-{digest}'")
+    return (
+        f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _inline(document: object) -> str:
+    """Return JSON that may stand in a script element: no text in it can end the element."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

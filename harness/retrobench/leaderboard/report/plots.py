@@ -1,0 +1,170 @@
+"""
+The plots of a page as Vega-Lite specifications, each with its data inside.
+
+* forest          each line minus the baseline, with its simultaneous interval
+* cost_quality    the main measure against the time of pre-training, and the lines that no other beats in both
+* gain_per_hour   the gain over the baseline for an hour of pre-training
+* curves          the losses of pre-training against its steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
+
+__all__ = ["cost_quality", "curves", "forest", "gain_per_hour"]
+
+Spec = dict[str, Any]
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+HOUR = 3600
+ROW = 26  # height of a line in a plot of lines, in pixels
+
+
+def forest(tested: Comparison) -> Spec | None:
+    """Return the plot of the differences from the baseline; None where nothing is tested.
+
+    Systems without seeds, as BM25, are left out: they lie far from the objectives.
+    """
+    values = []
+    for index, _, pair in tested.against_baseline():
+        if not tested.lines[index].seeds:
+            continue
+        low, high = pair.simultaneous or (None, None)
+        record = {"line": tested.name(index), "difference": pair.difference, "low": low, "high": high}
+        values.append({**record, "shown": "significant" if pair.significant else "not significant"})
+    if not values or tested.baseline is None or tested.tested is None:
+        return None
+    dataset, measure = tested.tested
+    title = f"{measure} minus {tested.name(tested.baseline)}"
+    names = {"field": "line", "type": "nominal", "sort": None, "title": None}
+    shape = {"field": "shown", "type": "nominal", "title": None, "scale": {"range": ["diamond", "circle"]}}
+    shape["scale"] |= {"domain": ["significant", "not significant"]}  # type: ignore[operator]
+    layers: list[Spec] = [
+        {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0}, "y": None}},
+        {
+            "mark": {"type": "rule", "strokeWidth": 2},
+            "encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 80},
+            "encoding": {
+                "x": {"field": "difference", "type": "quantitative", "title": title},
+                "shape": shape,
+                "tooltip": _tooltip("line", "difference", "low", "high"),
+            },
+        },
+    ]
+    return _spec(f"{dataset}: differences with simultaneous 95 % intervals", values, {"y": names}, layers)
+
+
+def cost_quality(comparison: Comparison, column: DatasetMeasure) -> Spec | None:
+    """Return the plot of the main measure against the minutes of pre-training; None without two points."""
+    values = []
+    for index, line in enumerate(comparison.lines):
+        mean = line.mean(*column)
+        if mean is None or not line.seeds:
+            continue
+        spread = line.deviation(*column) or 0.0
+        minutes = (line.seconds("pretrain") or 0.0) / 60
+        record: dict[str, Any] = {"line": comparison.name(index), "minutes": minutes, "score": mean}
+        values.append({**record, "low": mean - spread, "high": mean + spread})
+    if len(values) < 2:
+        return None
+    for record in values:
+        record["best"] = "yes" if _is_best(record, values) else "no"
+    dataset, measure = column
+    y = {"field": "score", "type": "quantitative", "scale": {"zero": False}, "title": measure}
+    x = {"field": "minutes", "type": "quantitative", "title": "minutes of pre-training"}
+    shape = {"field": "best", "type": "nominal", "title": "on the Pareto front"}
+    layers: list[Spec] = [
+        {
+            "transform": [{"filter": "datum.best === 'yes'"}],
+            "mark": {"type": "line", "strokeDash": [4, 3], "interpolate": "step-after"},
+        },
+        {"mark": {"type": "rule"}, "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 80},
+            "encoding": {"shape": shape, "tooltip": _tooltip("line", "minutes", "score")},
+        },
+        {
+            "mark": {"type": "text", "align": "left", "dx": 8, "dy": -6},
+            "encoding": {"text": {"field": "line"}},
+        },
+    ]
+    return _spec(f"{dataset}: quality against cost", values, {"x": x, "y": y}, layers, height=320)
+
+
+def _is_best(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether no line that costs at most as much scores more."""
+    affordable = [other["score"] for other in others if other["minutes"] <= record["minutes"]]
+    return bool(record["score"] >= max(affordable))
+
+
+def gain_per_hour(tested: Comparison) -> Spec | None:
+    """Return the plot of the gain over the baseline for an hour of pre-training; None where nothing is tested."""
+    values: list[dict[str, Any]] = []
+    for index, _, pair in tested.against_baseline():
+        seconds = tested.lines[index].seconds("pretrain")
+        if not seconds:
+            continue
+        hours = seconds / HOUR
+        low, high = pair.interval or (None, None)
+        bounds = {} if low is None or high is None else {"low": low / hours, "high": high / hours}
+        values.append({"line": tested.name(index), "gain": pair.difference / hours, **bounds})
+    if not values or tested.baseline is None or tested.tested is None:
+        return None
+    dataset, measure = tested.tested
+    title = f"{measure} over {tested.name(tested.baseline)}, for an hour of pre-training"
+    values.sort(key=lambda record: -record["gain"])
+    names = {"field": "line", "type": "nominal", "sort": None, "title": None}
+    layers: list[Spec] = [
+        {"mark": {"type": "bar", "opacity": 0.6}, "encoding": {"x": {"field": "gain", "type": "quantitative"}}},
+        {
+            "mark": {"type": "rule", "strokeWidth": 2},
+            "encoding": {
+                "x": {"field": "low", "type": "quantitative", "title": title},
+                "x2": {"field": "high"},
+                "tooltip": _tooltip("line", "gain", "low", "high"),
+            },
+        },
+    ]
+    return _spec(f"{dataset}: gain per hour, with 95 % intervals", values, {"y": names}, layers)
+
+
+def curves(values: Sequence[Mapping[str, Any]], x: str, y: str) -> Spec | None:
+    """Return the plot of a training's log, a line for each entrant; None without values."""
+    if not values:
+        return None
+    encoding = {
+        "x": {"field": x, "type": "quantitative", "title": x},
+        "y": {"field": y, "type": "quantitative", "title": y, "scale": {"zero": False}},
+        "color": {"field": "line", "type": "nominal", "title": None},
+    }
+    layers: list[Spec] = [{"mark": {"type": "line"}, "encoding": {"tooltip": _tooltip("line", x, y)}}]
+    return _spec(f"{y} of pre-training", values, encoding, layers, height=280)
+
+
+def _tooltip(name: str, *fields: str) -> list[Spec]:
+    numbers: list[Spec] = [{"field": field, "type": "quantitative", "format": ".4f"} for field in fields]
+    return [{"field": name, "type": "nominal"}, *numbers]
+
+
+def _spec(
+    title: str, values: Sequence[Mapping[str, Any]], encoding: Spec, layers: Sequence[Spec], height: int | None = None
+) -> Spec:
+    return {
+        "$schema": SCHEMA,
+        "description": title,
+        "title": {"text": title.split(": ", 1), "anchor": "start"},  # in two lines, for narrow screens
+        "width": "container",
+        "height": height or ROW * len(values),
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "data": {"values": list(values)},
+        "encoding": encoding,
+        "layer": [
+            {**layer, "mark": {"aria": False, **layer["mark"]}} for layer in layers
+        ],  # the tables are for readers
+    }
