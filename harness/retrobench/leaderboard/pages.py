@@ -8,6 +8,7 @@ missing files of clusters of a track's folder.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.clusters import write_missing
-from retrobench.leaderboard.compare import compare
 from retrobench.leaderboard.comparison import Comparison
 from retrobench.leaderboard.formatting import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
+from retrobench.leaderboard.report import Plot, can_draw, draw, plots_of
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row
-from retrobench.leaderboard.tables import render
+from retrobench.leaderboard.tables import compare_board, lay_out, page_sections
 
 __all__ = ["find_stale", "main", "render_readme", "write_readme"]
 
@@ -38,18 +39,39 @@ def render_readme(folder: Path) -> str:
     """Return the README of a folder of results, claims or benchmarks. Equal files give equal text."""
     if (folder / performance.AIMS).exists():
         return performance.render_page(folder)
-    paragraphs = list(_heading(folder))
     board = Board.read(folder)
-    rows = board.rows
-    if rows:
-        paragraphs += ["## Results", render(board, "md")]
+    return _render(folder, board, compare_board(board))
+
+
+def _render(folder: Path, board: Board, comparisons: Sequence[Comparison]) -> str:
+    paragraphs = list(_heading(folder))
+    if board.rows:
+        images = [f"![{plot.caption}]({file})" for file, plot in _drawn_plots(folder, comparisons).items()]
+        paragraphs += ["## Results", *images, lay_out(page_sections(board, comparisons), "md")]
     elif _has_results(folder):
         paragraphs += ["## Results", "No rows yet."]
     if (folder / "claims.toml").exists():
         paragraphs += ["## Published and measured", PUBLISHED, render_claims(folder)]
-    if rows:
-        paragraphs += _details(board)
+    if board.rows:
+        paragraphs += _details(board, comparisons)
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _plots(comparisons: Sequence[Comparison]) -> dict[str, Plot]:
+    """Return the plots of the unchanged track by their paths in its folder; none without rows of it."""
+    for comparison in comparisons:
+        if not comparison.is_changed:
+            return {f"plots/{name}.svg": plot for name, plot in plots_of(comparison).items()}
+    return {}
+
+
+def _drawn_plots(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, Plot]:
+    """Return those plots whose file is in the folder: only the extra `report` draws them."""
+    return {file: plot for file, plot in _plots(comparisons).items() if (folder / file).exists()}
+
+
+def _specification(plot: Plot) -> str:
+    return json.dumps(plot.spec, indent=1, sort_keys=True) + "\n"
 
 
 def _has_results(folder: Path) -> bool:
@@ -80,9 +102,8 @@ def _heading(folder: Path) -> Iterator[str]:
         yield "[`track.toml`](track.toml) fixes everything but the objective."
 
 
-def _details(board: Board) -> Iterator[str]:
+def _details(board: Board, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield the costs, the provenance and the commands of rows."""
-    comparisons = compare(board.rows, changes=board.changes)
     yield "## Cost"
     yield "Time of each stage as h:mm:ss, mean over seeds."
     for comparison in comparisons:
@@ -109,19 +130,40 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def write_readme(folder: Path) -> Path:
-    """Render the README of a track's folder into it, and return its path."""
+    """Render the README of a track's folder into it, with its plots where they can be drawn, and return its path."""
     file = folder / "README.md"
-    atomic_write(file, render_readme(folder))
+    if (folder / performance.AIMS).exists():
+        atomic_write(file, performance.render_page(folder))
+        return file
+    board = Board.read(folder)
+    comparisons = compare_board(board)
+    for name, plot in _plots(comparisons).items():
+        if can_draw():
+            (folder / name).parent.mkdir(exist_ok=True)
+            atomic_write(folder / name, draw(plot.spec))
+            atomic_write((folder / name).with_suffix(".vl.json"), _specification(plot))
+    atomic_write(file, _render(folder, board, comparisons))
     return file
 
 
 def find_stale(folder: Path) -> list[str]:
-    """Return the READMEs, of the folder or of those in it, that are missing or not current."""
+    """Return the READMEs and the specifications of plots, of the folder or of those in it, that are not current.
+
+    The bytes of a drawn plot depend on the library that drew it, so its specification is compared.
+    """
     stale = []
     for track in _tracks(folder):
+        board = Board.read(track)
+        comparisons = compare_board(board)
         file = track / "README.md"
-        if not file.exists() or file.read_text("utf-8") != render_readme(track):
+        is_benchmarks = (track / performance.AIMS).exists()
+        text = performance.render_page(track) if is_benchmarks else _render(track, board, comparisons)
+        if not file.exists() or file.read_text("utf-8") != text:
             stale.append(str(file))
+        for name, plot in _drawn_plots(track, comparisons).items():
+            specification = (track / name).with_suffix(".vl.json")
+            if not specification.exists() or specification.read_text("utf-8") != _specification(plot):
+                stale.append(str(specification))
     guide = find_guide(folder)
     if guide and not is_current(guide):
         stale.append(str(guide))

@@ -3,6 +3,8 @@ Tables of a leaderboard: text for the terminal, Markdown, CSV, JSON and LaTeX.
 
 * show_track       the text that `retrobench leaderboard` prints
 * render           rows in one format
+* compare_board    the comparisons of a board's rows
+* page_sections    a page's sections, from comparisons
 * summarise_run    the tables at the end of a run
 * lay_out          any sections of tables and sentences, as text, Markdown or LaTeX
 * FORMATS          the names of the formats
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "md", "csv", "json", "latex")
 EVERYTHING = View()
 
-__all__ = ["FORMATS", "compare_board", "lay_out", "render", "show_track", "summarise_run"]
+__all__ = ["FORMATS", "compare_board", "lay_out", "page_sections", "render", "show_track", "summarise_run"]
 
 
 def show_track(track: str, leaderboard: Path | None = None, format: str = "text", view: View = EVERYTHING) -> str:
@@ -62,13 +64,13 @@ def render(board: Board, format: str, view: View = EVERYTHING) -> str:
         return _csv(comparisons)
     if format == "json":
         return _json(comparisons)
-    page = [select_columns(section, view.columns) for section in _page(board, comparisons, view)]
+    page = [select_columns(section, view.columns) for section in page_sections(board, comparisons, view)]
     if format == "latex":
         return _in_latex(page, view)
     return lay_out(page, format)
 
 
-def _page(board: Board, comparisons: Sequence[Comparison], view: View) -> list[Section]:
+def page_sections(board: Board, comparisons: Sequence[Comparison], view: View = EVERYTHING) -> list[Section]:
     """Return a section for each identity, and the tables that the folder declares in place of those that they cover."""
     covered = covered_rows(board)
     shown = [table for table in comparisons if not all(row.id in covered for row in table.rows)]

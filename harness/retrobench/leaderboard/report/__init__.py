@@ -10,6 +10,8 @@ A page of results that opens from disk.
 `assets` holds the page's template, style and script. `vendor` holds the libraries that draw plots in a browser.
 """
 
+from retrobench.leaderboard.report.drawing import can_draw, draw
 from retrobench.leaderboard.report.page import Report, write_report
+from retrobench.leaderboard.report.plots import Plot, plots_of
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Plot", "Report", "can_draw", "draw", "plots_of", "write_report"]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from markupsafe import Markup, escape
 
-__all__ = ["draw"]
+__all__ = ["can_draw", "draw"]
 
 WIDTH = 640  # of a plot that takes the width of its container on the page
+
+
+def can_draw() -> bool:
+    """Tell whether vl-convert is installed."""
+    return find_spec("vl_convert") is not None
 
 
 def draw(spec: dict[str, Any]) -> Markup:

@@ -128,19 +128,10 @@ def _track(figures: Figures, specs: dict[str, plots.Spec]) -> dict[str, Any]:
 def _plots(figures: Figures, specs: dict[str, plots.Spec]) -> list[_Plot]:
     """Return the plots of a track, and add their specifications to `specs`."""
     drawn = []
-    candidates: dict[str, tuple[str, plots.Spec | None]] = {}
-    for column in figures.columns:
-        tested = figures.tested[column]
-        if column == figures.columns[0]:
-            candidates["forest"] = ("Differences from the baseline", plots.forest(tested))
-            candidates["cost"] = ("Quality against the cost of pre-training", plots.cost_quality(tested, column))
-            candidates["gain"] = ("Gain for an hour of pre-training", plots.gain_per_hour(tested))
-    for name, (caption, spec) in candidates.items():
-        if spec is None:
-            continue
+    for name, plot in plots.plots_of(figures.tested[figures.columns[0]]).items():
         identifier = f"{figures.track}-{name}"
-        specs[identifier] = spec
-        drawn.append(_Plot(name, identifier, caption, draw(spec)))
+        specs[identifier] = plot.spec
+        drawn.append(_Plot(name, identifier, plot.caption, draw(plot.spec)))
     return drawn
 
 

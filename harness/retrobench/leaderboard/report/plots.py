@@ -1,26 +1,46 @@
 """
 The plots of a page as Vega-Lite specifications, each with its data inside.
 
+* plots_of        all of them, by name
 * forest          each line minus the baseline, with its simultaneous interval
 * cost_quality    the main measure against the time of pre-training, and the lines that no other beats in both
 * gain_per_hour   the gain over the baseline for an hour of pre-training
-* curves          the losses of pre-training against its steps
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 
-__all__ = ["cost_quality", "curves", "forest", "gain_per_hour"]
+__all__ = ["Plot", "Spec", "cost_quality", "forest", "gain_per_hour", "plots_of"]
 
 Spec = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HOUR = 3600
+DIGITS = 6  # of numbers in a specification; the last bits of a float differ between machines
 ROW = 26  # height of a line in a plot of lines, in pixels
+
+
+class Plot(NamedTuple):
+    """A plot and its caption."""
+
+    caption: str
+    spec: Spec
+
+
+def plots_of(tested: Comparison) -> dict[str, Plot]:
+    """Return the plots of a comparison by name, without those that its lines are too few for."""
+    if not tested.columns:
+        return {}
+    candidates = {
+        "forest": ("Differences from the baseline", forest(tested)),
+        "cost": ("Quality against the cost of pre-training", cost_quality(tested, tested.own_columns[0])),
+        "gain": ("Gain for an hour of pre-training", gain_per_hour(tested)),
+    }
+    return {name: Plot(caption, spec) for name, (caption, spec) in candidates.items() if spec is not None}
 
 
 def forest(tested: Comparison) -> Spec | None:
@@ -134,17 +154,9 @@ def gain_per_hour(tested: Comparison) -> Spec | None:
     return _spec(f"{dataset}: gain per hour, with 95 % intervals", values, {"y": names}, layers)
 
 
-def curves(values: Sequence[Mapping[str, Any]], x: str, y: str) -> Spec | None:
-    """Return the plot of a training's log, a line for each entrant; None without values."""
-    if not values:
-        return None
-    encoding = {
-        "x": {"field": x, "type": "quantitative", "title": x},
-        "y": {"field": y, "type": "quantitative", "title": y, "scale": {"zero": False}},
-        "color": {"field": "line", "type": "nominal", "title": None},
-    }
-    layers: list[Spec] = [{"mark": {"type": "line"}, "encoding": {"tooltip": _tooltip("line", x, y)}}]
-    return _spec(f"{y} of pre-training", values, encoding, layers, height=280)
+def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record whose numbers are equal on every machine."""
+    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
 
 
 def _tooltip(name: str, *fields: str) -> list[Spec]:
@@ -162,7 +174,7 @@ def _spec(
         "width": "container",
         "height": height or ROW * len(values),
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "data": {"values": list(values)},
+        "data": {"values": [_rounded(record) for record in values]},
         "encoding": encoding,
         "layer": [
             {**layer, "mark": {"aria": False, **layer["mark"]}} for layer in layers
