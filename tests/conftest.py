@@ -34,6 +34,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def explanations() -> None:
+    """Tests read the reasons for new and cached stages, which `-v` prints."""
+    core.set_verbosity(2)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def freed_memory_goes_back() -> Iterator[None]:
     """A command that is called within this process would have it keep the memory of all tests after it."""

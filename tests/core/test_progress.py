@@ -110,3 +110,24 @@ def read(master: int) -> bytes:
         return os.read(master, 65536)
     except OSError:  # on Linux, the other end is closed
         return b""
+
+
+def test_a_quiet_process_prints_nothing_and_a_normal_one_no_explanations(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.set_verbosity(0)
+    say("a line")
+    with bar("encode", 1, "texts") as advance:
+        advance(1)
+    progress.set_verbosity(1)
+    say("", "why")
+    say("short", "long")
+    with bar("encode", 1, "texts") as advance:
+        advance(1)
+    assert capsys.readouterr().err == "short\n", "a short bar leaves no line"
+
+
+def test_facts_stand_behind_the_count(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("pretrain", 2, "steps") as advance:
+        advance(1)
+        advance(0, "loss 5.31")
+        advance(1)
+    assert re.fullmatch(rf"pretrain: 2/2 steps, {RATE}, 0\.\d s, loss 5\.31\n", capsys.readouterr().err)

@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(store_module, "say", lines.append)
+    monkeypatch.setattr(store_module, "say", lambda text, explained="": lines.append(explained or text))
     return lines
 
 

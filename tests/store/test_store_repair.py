@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(store_module, "say", lines.append)
+    monkeypatch.setattr(store_module, "say", lambda text, explained="": lines.append(explained or text))
     return lines
 
 
@@ -125,8 +125,10 @@ def test_an_exception_passes_through(
 CHILD = """
 import sys, time
 from pathlib import Path
+from retrobench.core import set_verbosity
 from retrobench.store import Store
 
+set_verbosity(2)
 root, go, resumes = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True"
 
 def make(folder):

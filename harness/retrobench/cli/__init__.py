@@ -71,6 +71,7 @@ from retrobench.cli.options import (
     Pooling,
     Prefix,
     Qrels,
+    Quiet,
     ReportedTracks,
     ReportFolder,
     ResultFile,
@@ -90,6 +91,7 @@ from retrobench.cli.options import (
     TheirBaseline,
     TheirRun,
     Track,
+    Verbose,
     Verified,
 )
 from retrobench.cli.process import prepare, show_result
@@ -141,6 +143,8 @@ def run(
     leaderboard: Leaderboard = None,
     fresh: Fresh = False,
     allow_overlap: AllowOverlap = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train and measure objectives under one track."""
     prepare(encodes=True, trains=True)
@@ -232,6 +236,8 @@ def evaluate(
     store: Store = None,
     bounds: Bounds = False,
     json: OneJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score an encoder with the settings of its publication, or of its training by `run`."""
     prepare(encodes=True)

@@ -45,6 +45,7 @@ __all__ = [
     "Pooling",
     "Prefix",
     "Qrels",
+    "Quiet",
     "ReportFolder",
     "ReportedTracks",
     "ResultFile",
@@ -60,6 +61,7 @@ __all__ = [
     "Store",
     "Target",
     "Track",
+    "Verbose",
     "Verified",
 ]
 
@@ -72,6 +74,29 @@ def _read_limit(text: str) -> int:
     return limit
 
 
+def _set_quiet(value: bool) -> None:
+    from retrobench.core import set_verbosity
+
+    if value:
+        set_verbosity(0)
+
+
+def _set_verbose(value: bool) -> None:
+    from retrobench.core import set_verbosity
+
+    if value:
+        set_verbosity(2)
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_set_quiet, expose_value=False, help="Print the result alone.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", callback=_set_verbose, expose_value=False, help="Say why each stage is new or cached."
+    ),
+]
 Objectives = Annotated[
     list[str],
     typer.Option("--objective", "-o", metavar="NAME[:PRESET]", help="An objective or a .toml file; repeatable."),

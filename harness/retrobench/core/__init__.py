@@ -18,7 +18,7 @@ from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, rea
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
-from retrobench.core.progress import bar, duration, quiet_transformers, say
+from retrobench.core.progress import bar, duration, quiet_transformers, say, set_verbosity
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
 from retrobench.core.tables import Column, Table, escape_latex
@@ -52,6 +52,7 @@ __all__ = [
     "release_freed_memory",
     "retrobench_version",
     "say",
+    "set_verbosity",
     "sleep_when_busy",
     "sync",
     "tree_hash",

@@ -1,8 +1,12 @@
 """
 Progress on standard error: one line per event, and a bar with the rate and the remaining time.
 
-Standard output holds only the command's result. In a log or a pipe, a bar becomes a line every few seconds and a last
-line at the end.
+Standard output holds only the command's result. In a log or a pipe, a bar becomes a line a minute, and a last line at
+the end unless it was short.
+
+* say             print a line, and with `-v` a longer one
+* bar             show progress
+* set_verbosity   0 prints nothing, 1 lines and bars, 2 explanations too
 """
 
 from __future__ import annotations
@@ -12,14 +16,30 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["bar", "duration", "quiet_transformers", "say"]
+__all__ = ["bar", "duration", "quiet_transformers", "say", "set_verbosity"]
 
-SECONDS_BETWEEN_LINES = 10.0  # in a log
+SECONDS_BETWEEN_LINES = 60.0  # in a log
+SHORT = 2.0  # seconds; a shorter bar leaves no line in a log
+QUIET, NORMAL, VERBOSE = 0, 1, 2
+
+_verbosity = NORMAL
+
+
+def set_verbosity(verbosity: int) -> None:
+    """Print nothing with 0, lines and bars with 1, explanations too with 2, in this process."""
+    global _verbosity
+    _verbosity = verbosity
+
+
+class Advance(Protocol):
+    """The function that a bar yields."""
+
+    def __call__(self, n: int, facts: str = "") -> None: ...
 
 
 @functools.cache
@@ -33,9 +53,13 @@ def _console() -> Console:
     return Console(stderr=True, quiet=quiet, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print one line."""
-    _console().print(text)
+def say(text: str, explained: str = "") -> None:
+    """Print one line, and where `-v` asks for more the explained line in its place. An empty line is not printed."""
+    line = text
+    if explained and _verbosity >= VERBOSE:
+        line = explained
+    if line and _verbosity >= NORMAL:
+        _console().print(line)
 
 
 def quiet_transformers() -> None:
@@ -61,12 +85,13 @@ def duration(seconds: float) -> str:
 
 
 class _Meter:
-    """Count units against a clock; as text, `120/200 steps, 3.4 steps/s, 24 s left`."""
+    """Count units against a clock; as text, `120/200 steps, 3.4 steps/s, 24 s left, loss 5.31`."""
 
     def __init__(self, total: int, unit: str, count: int) -> None:
         self.total = total
         self.unit = unit
         self.count = count
+        self.facts = ""
         self._first_count = count
         self._start = time.monotonic()
         self._end: float | None = None
@@ -74,14 +99,19 @@ class _Meter:
     def stop(self) -> None:
         self._end = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        return (self._end or time.monotonic()) - self._start
+
     def __str__(self) -> str:
-        seconds = (self._end or time.monotonic()) - self._start
+        seconds = self.seconds
         rate = 0.0
         if seconds > 0:
             rate = (self.count - self._first_count) / seconds
         speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
         clock = self._clock(seconds, rate)
-        return f"{self.count:,}/{self.total:,} {self.unit}, {speed} {self.unit}/s, {clock}"
+        facts = f", {self.facts}" if self.facts else ""
+        return f"{self.count:,}/{self.total:,} {self.unit}, {speed} {self.unit}/s, {clock}{facts}"
 
     def _clock(self, seconds: float, rate: float) -> str:
         """Return the elapsed time at the end, the remaining time before."""
@@ -94,21 +124,23 @@ class _Meter:
 
 
 @contextmanager
-def bar(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show progress and yield `advance(n)`, which the caller calls after every `n` further units.
+def bar(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show progress and yield `advance(n, facts)`, which the caller calls after every `n` further units.
 
+    `facts`, such as a loss, stand behind the count until the next facts.
     `unit` is a plural (`steps`, `passages`). An earlier process finished `done` units, which the rate leaves out. The
     last line shows the final count, also after an exception.
     """
     meter = _Meter(total, unit, done)
     console = _console()
     show = _write_lines
-    if console.is_terminal and not console.is_dumb_terminal:
+    if console.is_terminal and not console.is_dumb_terminal and _verbosity >= NORMAL:
         show = _draw_bar
     with show(label, meter) as refresh:
 
-        def advance(n: int) -> None:
+        def advance(n: int, facts: str = "") -> None:
             meter.count += n
+            meter.facts = facts or meter.facts
             refresh()
 
         try:
@@ -148,4 +180,5 @@ def _write_lines(label: str, meter: _Meter) -> Iterator[Callable[[], None]]:
     try:
         yield refresh
     finally:
-        say(f"{label}: {meter}")
+        if meter.seconds >= SHORT or _verbosity >= VERBOSE:
+            say(f"{label}: {meter}")

@@ -61,9 +61,10 @@ def sweep(request: Request) -> Swept:
     _say_absent(runs)
     _say_overlaps(all_inputs)
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
-    for run, inputs in zip(runs, all_inputs, strict=True):
+    for number, (run, inputs) in enumerate(zip(runs, all_inputs, strict=True), 1):
         entrant = run.experiment.entrant
-        say(f"== {entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}")
+        about = f"{entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}"
+        say(f"== run {number} of {len(runs)}: {about}")
         for result in pipeline.run(run.experiment, inputs, store):
             paths[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
             if result.encoder is not None:

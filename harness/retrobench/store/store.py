@@ -36,6 +36,8 @@ from retrobench.store.entries import Entry, Recipe, to_json_values
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
+NEW = "new"  # begins the reason for an entry that nobody has made yet
+
 Make = Callable[[Path], Mapping[str, float] | None]
 
 
@@ -142,9 +144,15 @@ class Store:
         return entry
 
     def _look_up(self, call: _Call) -> Artifact | None:
-        """Return the usable entry or None, and print the reason."""
+        """Return the usable entry or None, and print the reason; reasons with keys and hashes only where asked for."""
         entry, message = self._find(call)
-        say(f"{call.label}: {message}")
+        explained = f"{call.label}: {message}"
+        if entry is not None:
+            say(f"{call.label}: cached", explained)
+        elif message.startswith(NEW):
+            say("", explained)
+        else:
+            say(explained)
         return entry
 
     def _find(self, call: _Call) -> tuple[Artifact | None, str]:
@@ -188,10 +196,10 @@ class Store:
                 cached_text = cached.get(first_name, "none")
                 differences.append((-len(names), entry.date, first_name, cached_text))
         if not differences:
-            return "new (first time)"
+            return f"{NEW} (first time)"
         _, _, name, cached_text = max(differences)
         text = ingredients.get(name, "none")
-        return f"new ({name} {_short(text)}, nearest cached has {_short(cached_text)})"
+        return f"{NEW} ({name} {_short(text)}, nearest cached has {_short(cached_text)})"
 
     def _entries(self, stage: str) -> Iterator[Entry]:
         for folder in (self.root / stage).iterdir():

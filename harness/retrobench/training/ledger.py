@@ -52,6 +52,7 @@ class Ledger:
         self.settings = settings
         self.label = label
         self.pending: list[_Entry] = []
+        self.latest = ""  # loss and rate of the last settled step, for a progress bar
 
     def add(
         self,
@@ -81,6 +82,7 @@ class Ledger:
                     raise self._diverged(entry)
                 if self._is_logged(entry.step):
                     file.write(self._line(entry.step, values))
+                self.latest = f"loss {_total(entry, values):.4g}, rate {self.settings.rate(entry.step):.2g}"
         self.pending.clear()
 
     def _line(self, step: int, values: Mapping[str, float]) -> str:
@@ -115,6 +117,11 @@ class Ledger:
             f"{self.label}: step {entry.step} is not finite ({shown_losses}); the batch held {shown_names}; {state}. "
             f"{advice}"
         )
+
+
+def _total(entry: _Entry, values: Mapping[str, float]) -> float:
+    """Return the sum of a step's losses, which the training minimises."""
+    return sum(values[name] for name in entry.forwards[0].losses)
 
 
 def _is_diverged(entry: _Entry, values: dict[str, float]) -> bool:

@@ -203,6 +203,7 @@ def train(
             saves = (step + 1) % settings.checkpoint_every == 0 and not is_last
             if logs or saves or is_last:
                 ledger.settle()
+                advance(0, ledger.latest)
             if saves or is_last:
                 # A checkpoint's cost holds the tokens of all processes, so each adds only the later tokens.
                 cost["tokens"] += loop.take_tokens()
