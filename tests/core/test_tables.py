@@ -6,7 +6,6 @@ import csv
 import io
 
 import pytest
-from rich.console import Console
 
 from retrobench.core import Column, Table, escape_latex
 from retrobench.core.tables import Value
@@ -124,18 +123,3 @@ def test_a_rule_of_markdown_has_three_dashes_at_least() -> None:
 def test_wide_letters_take_two_cells() -> None:
     table = Table([Column("name"), Column("n", "right")], [("検索", 1), ("abcd", 22)])
     assert table.text().splitlines() == ["name   n", "検索   1", "abcd  22"]
-
-
-def printed(table: Table, width: int) -> list[str]:
-    """Return the lines of a table on a terminal."""
-    out = io.StringIO()
-    Console(file=out, width=width).print(table.fitted())
-    return [line.rstrip() for line in out.getvalue().splitlines()]
-
-
-def test_fitted_equals_text_and_folds_at_a_narrow_edge() -> None:
-    assert printed(RANKED, 80) == RANKED.text().splitlines()
-    markup = Table([Column(""), Column("")], [("[b]rows[/b]", "x")])
-    assert printed(markup, 80) == ["[b]rows[/b]  x"]
-    long = Table([Column("name"), Column("n", "right")], [("0123456789" * 2, 7)])
-    assert printed(long, 13) == ["name        n", "0123456789  7", "0123456789"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from leaderboard_rows import BERT, DATASET, RETROMAE, entrants, mean, row, shifted, squeezed_lines
-from rich.console import Console
 
+from retrobench.core import fold_text, set_width
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import folders
 from retrobench.leaderboard.board import Board
@@ -204,13 +204,11 @@ def test_several_datasets_are_named_in_the_columns(format: str) -> None:
     assert text.index("beir/scifact/test") < text.index("beir/nfcorpus/test")
 
 
-def test_the_summary_of_a_run_fits_a_terminal_and_names_the_files(mini: Path) -> None:
-    files = {"rows": mini / "rows.jsonl", "encoder": Path("store/encoder")}
-    out = io.StringIO()
-    console = Console(file=out, width=80)
-    console.print(summarise_run(read(mini), mini, files))
-    text = out.getvalue()
-    lines = [line.rstrip() for line in text.splitlines()]
+def test_the_summary_of_a_run_fits_a_terminal_and_names_the_files(mini: Path, request: pytest.FixtureRequest) -> None:
+    files = {"rows": Path("toy/rows.jsonl"), "encoder": Path("store/encoder")}
+    set_width(80)
+    request.addfinalizer(lambda: set_width(None))
+    lines = fold_text(summarise_run(read(mini), mini, files)).splitlines()
     assert max(map(len, lines)) <= 80
     assert " ".join(lines[3].split()) == "a retromae cls 3 0.4500 ± 0.0000 bc 1 0:03:35"
     assert "encoder  store/encoder" in lines

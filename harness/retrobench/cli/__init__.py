@@ -93,8 +93,9 @@ from retrobench.cli.options import (
     Track,
     Verbose,
     Verified,
+    Wide,
 )
-from retrobench.cli.process import prepare, show_result
+from retrobench.cli.process import measure_screen, prepare, show_result
 from retrobench.errors import RetrobenchError
 
 __all__ = ["main"]
@@ -128,6 +129,7 @@ def _root(
     ] = False,
 ) -> None:
     """Compare pre-training objectives for retrieval under one recipe."""
+    measure_screen()
 
 
 @app.command()
@@ -145,6 +147,7 @@ def run(
     allow_overlap: AllowOverlap = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    wide: Wide = False,
 ) -> None:
     """Train and measure objectives under one track."""
     prepare(encodes=True, trains=True)
@@ -166,6 +169,7 @@ def leaderboard(
     label: Label = "",
     caption: Caption = "",
     leaderboard: Leaderboard = None,
+    wide: Wide = False,
 ) -> None:
     """Print the rows of a track as tables."""
     from retrobench.leaderboard import View, show_track
@@ -184,6 +188,7 @@ def compare(
     relevance_level: Level = None,
     leaderboard: Leaderboard = None,
     json: OneJson = False,
+    wide: Wide = False,
 ) -> None:
     """Print two rows, entrants or run files side by side, and the questions that differ most."""
     from retrobench import leaderboard as board
@@ -203,7 +208,13 @@ def report(tracks: ReportedTracks = None, output: ReportFolder = Path(), leaderb
 
 
 @app.command()
-def verify(track: Verified = "", store: Store = None, leaderboard: Leaderboard = None, json: AsJson = False) -> None:
+def verify(
+    track: Verified = "",
+    store: Store = None,
+    leaderboard: Leaderboard = None,
+    json: AsJson = False,
+    wide: Wide = False,
+) -> None:
     """Check rows against the runs, data and files behind them. Exit 1 at a difference."""
     from retrobench import runs
 
@@ -214,7 +225,7 @@ def verify(track: Verified = "", store: Store = None, leaderboard: Leaderboard =
 
 
 @app.command()
-def show(row: ShownRow, leaderboard: Leaderboard = None, json: OneJson = False) -> None:
+def show(row: ShownRow, leaderboard: Leaderboard = None, json: OneJson = False, wide: Wide = False) -> None:
     """Print everything that a row stands on."""
     from retrobench.leaderboard import show_row
 
@@ -238,6 +249,7 @@ def evaluate(
     json: OneJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    wide: Wide = False,
 ) -> None:
     """Score an encoder with the settings of its publication, or of its training by `run`."""
     prepare(encodes=True)
@@ -258,6 +270,7 @@ def score(
     per_query: PerQuery = False,
     bounds: Bounds = False,
     json: OneJson = False,
+    wide: Wide = False,
 ) -> None:
     """Score a TREC run file."""
     from retrobench.scoring import score_file
@@ -288,6 +301,7 @@ def reproduce(
     baseline_against: TheirBaseline = None,
     dataset: Judged = None,
     qrels: Qrels = None,
+    wide: Wide = False,
 ) -> None:
     """Print a paper's table beside measured rows, conflicting prints, or a run beside the authors'."""
     from retrobench.leaderboard import RunFiles, reproduce
@@ -309,6 +323,7 @@ def plan(
     hardware: Hardware = "this",
     gpus: Gpus = 1,
     leaderboard: Leaderboard = None,
+    wide: Wide = False,
 ) -> None:
     """Print the downloads, disk, memory and hours that a track needs."""
     from retrobench import plan
@@ -327,6 +342,7 @@ def bench(
     deadline: Deadline = None,
     json: ResultFile = None,
     leaderboard: BenchLeaderboard = None,
+    wide: Wide = False,
 ) -> None:
     """Measure speed and memory beside peers, after a check that the results are equal."""
     from retrobench import bench
@@ -338,7 +354,11 @@ def bench(
 
 @app.command()
 def accept(
-    device: Device = None, minutes: Minutes = 9.0, json: ResultFile = None, leaderboard: AcceptLeaderboard = None
+    device: Device = None,
+    minutes: Minutes = 9.0,
+    json: ResultFile = None,
+    leaderboard: AcceptLeaderboard = None,
+    wide: Wide = False,
 ) -> None:
     """Check that a device computes as a processor does, and how fast. Exit 1 at a fault."""
     from retrobench import bench

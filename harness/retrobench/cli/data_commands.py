@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from retrobench.cli.options import Against, OneId, OneJson
+from retrobench.cli.options import Against, OneId, OneJson, Wide
 from retrobench.cli.process import prepare, show_result
 
 __all__ = ["data"]
@@ -13,7 +13,7 @@ data = typer.Typer(no_args_is_help=True, help="List, prefetch and check datasets
 
 
 @data.command("list")
-def data_list(json: OneJson = False) -> None:
+def data_list(json: OneJson = False, wide: Wide = False) -> None:
     """List the datasets with rules of their own, and the downloaded datasets."""
     from retrobench.data import list_datasets
 
@@ -31,7 +31,7 @@ def data_fetch(id: OneId) -> None:
 
 
 @data.command("check")
-def data_check(id: OneId, against: Against = None, json: OneJson = False) -> None:
+def data_check(id: OneId, against: Against = None, json: OneJson = False, wide: Wide = False) -> None:
     """Check counts, hashes, dangling judgements, duplicates and empty documents of a dataset. Exit 1 at a fault.
 
     With --against, a question that the dataset shares with the training is a fault too. Two questions are the same

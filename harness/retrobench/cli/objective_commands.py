@@ -14,6 +14,7 @@ from retrobench.cli.options import (
     OneJson,
     Plugins,
     ShownObjective,
+    Wide,
 )
 from retrobench.cli.process import show_result
 from retrobench.core import Column, Table
@@ -21,8 +22,6 @@ from retrobench.errors import RetrobenchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import RenderableType
 
     from retrobench.config import InstalledObjective
 
@@ -37,7 +36,7 @@ objectives = typer.Typer(
 
 
 @objectives.callback()
-def objectives_group(context: typer.Context, plugin: Plugins, json: AsJson = False) -> None:
+def objectives_group(context: typer.Context, plugin: Plugins, json: AsJson = False, wide: Wide = False) -> None:
     """List the installed objectives and their faults; show, check or begin one."""
     if context.invoked_subcommand is None:
         objectives_list(plugin, json)
@@ -46,7 +45,7 @@ def objectives_group(context: typer.Context, plugin: Plugins, json: AsJson = Fal
 
 
 @objectives.command("list")
-def objectives_list(plugin: Plugins, json: AsJson = False) -> None:
+def objectives_list(plugin: Plugins, json: AsJson = False, wide: Wide = False) -> None:
     """List the installed objectives and their faults, as `objectives` alone does."""
     from retrobench.config import discover
 
@@ -55,7 +54,7 @@ def objectives_list(plugin: Plugins, json: AsJson = False) -> None:
 
 
 @objectives.command("show")
-def objectives_show(objective: ShownObjective, plugin: Plugins, json: OneJson = False) -> None:
+def objectives_show(objective: ShownObjective, plugin: Plugins, json: OneJson = False, wide: Wide = False) -> None:
     """Print an objective's idea, settings and presets, and measure its cost beside mlm's."""
     from retrobench import testing
 
@@ -87,12 +86,12 @@ def _as_json(installed: Sequence[InstalledObjective]) -> str:
     return json.dumps(_list(installed, LISTED_FIELDS).records(), indent=2, ensure_ascii=False)
 
 
-def _table(installed: Sequence[InstalledObjective]) -> RenderableType:
+def _table(installed: Sequence[InstalledObjective]) -> str:
     """Return the objectives as a table. The column of reasons is dropped where it is empty."""
-    fields: Sequence[str] = LISTED_FIELDS
-    if not any(row.reason for row in installed):
-        fields = fields[:-1]
-    return _list(installed, fields).fitted()
+    fields = ["name", "status", "version", "paper", "distribution"]  # what a narrow terminal leaves out comes last
+    if any(row.reason for row in installed):
+        fields.insert(2, "reason")
+    return _list(installed, fields).text()
 
 
 def _list(installed: Sequence[InstalledObjective], fields: Sequence[str]) -> Table:

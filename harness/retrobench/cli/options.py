@@ -63,6 +63,7 @@ __all__ = [
     "Track",
     "Verbose",
     "Verified",
+    "Wide",
 ]
 
 
@@ -95,6 +96,21 @@ Verbose = Annotated[
     bool,
     typer.Option(
         "--verbose", "-v", callback=_set_verbose, expose_value=False, help="Say why each stage is new or cached."
+    ),
+]
+
+
+def _set_wide(value: bool) -> None:
+    from retrobench.core import set_width
+
+    if value:
+        set_width(None)
+
+
+Wide = Annotated[
+    bool,
+    typer.Option(
+        "--wide", callback=_set_wide, expose_value=False, help="Print every column, beyond the terminal's edge."
     ),
 ]
 Objectives = Annotated[

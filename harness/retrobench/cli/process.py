@@ -3,15 +3,17 @@ The beginning and the end of a command.
 
 * prepare       set up this process
 * show_result   print a result
+* measure_screen   state the terminal's width
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 from retrobench.core import processes
 
-__all__ = ["prepare", "show_result"]
+__all__ = ["measure_screen", "prepare", "show_result"]
 
 
 def prepare(encodes: bool = False, trains: bool = False) -> None:
@@ -28,14 +30,19 @@ def prepare(encodes: bool = False, trains: bool = False) -> None:
         core.keep_freed_memory()
 
 
-def show_result(result: object) -> None:
-    """Print a text or a table of Rich on standard output. Only rank 0 prints."""
-    if not processes.leads():
-        return
-    if isinstance(result, str):
-        print(result)
-        return
-    from rich.console import Console
+def show_result(result: str) -> None:
+    """Print a text on standard output, its sentences folded at the terminal's edge. Only rank 0 prints."""
+    if processes.leads():
+        from retrobench.core import fold_text
 
-    width = None if sys.stdout.isatty() else 10_000  # a pipe or a file has no edge for folding
-    Console(width=width, highlight=False).print(result)
+        print(fold_text(result))
+
+
+def measure_screen(wide: bool = False) -> None:
+    """State the terminal's width, which tables keep to. A pipe and `--wide` have no edge."""
+    from retrobench.core import set_width
+
+    if not wide and sys.stdout.isatty():
+        set_width(shutil.get_terminal_size().columns)
+    else:
+        set_width(None)

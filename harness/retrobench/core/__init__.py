@@ -8,6 +8,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 * processor    facts about the processor.
 * progress     lines and bars on standard error.
 * provenance   facts about the program and the machine.
+* screen       the width of the terminal.
 * settings     typed settings of frozen records.
 * tables       tables as text, Markdown, CSV, JSON and LaTeX.
 * threads      loops compiled by numba, and work shared among threads.
@@ -20,6 +21,7 @@ from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, r
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say, set_verbosity
 from retrobench.core.provenance import retrobench_version
+from retrobench.core.screen import fold_text, set_width
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
 from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
@@ -37,6 +39,7 @@ __all__ = [
     "duration",
     "escape_latex",
     "file_hash",
+    "fold_text",
     "from_text",
     "gpu_memory",
     "in_threads",
@@ -53,6 +56,7 @@ __all__ = [
     "retrobench_version",
     "say",
     "set_verbosity",
+    "set_width",
     "sleep_when_busy",
     "sync",
     "tree_hash",

@@ -5,19 +5,19 @@ Tables of all commands and pages.
 * escape_latex    plain text as LaTeX source.
 
 tabulate pads headers and escapes cells differently from the published pages. Rich takes seconds for the values of
-7,000 queries. So this module lays out text, Markdown and LaTeX, and Rich only folds cells at a terminal's edge.
+7,000 queries, and breaks words at a terminal's edge. So this module lays out text, Markdown and LaTeX.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from rich.table import Table as FoldingTable
+from retrobench.core.screen import fit
 
 __all__ = ["Column", "Table", "escape_latex"]
 
@@ -89,13 +89,25 @@ class Table:
         return self.only(*{column.kind for column in self.columns} - {kind})
 
     def text(self) -> str:
-        """Return plain lines. Each column is as wide as its widest cell."""
+        """Return plain lines. Each column is as wide as its widest cell, and the table no wider than the terminal.
+
+        A last line names the columns that a narrow terminal has no room for.
+        """
         body = [_shown(row) for row in self.rows]
         header = [column.name for column in self.columns]
         lines = [header, *body] if any(header) else body
         widths = _widths(lines, len(header))
-        aligned = [_aligned(line, widths, self.columns) for line in lines]
-        return "\n".join(GAP.join(cells).rstrip() for cells in aligned)
+        kept, folded = fit([column.kind for column in self.columns], widths, len(GAP))
+        columns = [self.columns[index] for index in kept]
+        texts = []
+        for line in lines:
+            for part in _folded([line[index] for index in kept], [folded.get(index) for index in kept]):
+                cells = _aligned(part, [folded.get(index, widths[index]) for index in kept], columns)
+                texts.append(GAP.join(cells).rstrip())
+        omitted = [column.name for index, column in enumerate(self.columns) if index not in kept and column.name]
+        if omitted:
+            texts += ["", f"Too narrow for {', '.join(omitted)}: --wide prints every column."]
+        return "\n".join(texts)
 
     def markdown(self) -> str:
         """Return a Markdown table, padded so that its source is readable."""
@@ -136,19 +148,6 @@ class Table:
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
-    def fitted(self) -> FoldingTable:
-        """Return a table that Rich prints like `text`, with cells folded at the terminal's edge."""
-        from rich.table import Table as FoldingTable
-        from rich.text import Text
-
-        named = any(column.name for column in self.columns)
-        table = FoldingTable(box=None, show_header=named, pad_edge=False, padding=(0, len(GAP), 0, 0))
-        for column in self.columns:
-            table.add_column(Text(column.name), justify=column.align, overflow="fold")
-        for row in self.rows:
-            table.add_row(*map(Text, _shown(row)))
-        return table
-
     def _with_superscripts(
         self, escape: Callable[[str], str], superscript: str
     ) -> tuple[list[Column], list[str], list[list[str]]]:
@@ -177,6 +176,19 @@ def _escape_markdown(text: str) -> str:
 
 def _shown(row: Sequence[Value]) -> list[str]:
     return ["" if value is None else str(value) for value in row]
+
+
+def _folded(cells: Sequence[str], widths: Sequence[int | None]) -> list[list[str]]:
+    """Return a line of cells as several, where a cell is folded at words to its width."""
+    parts = [
+        [cell] if width is None else textwrap.wrap(cell, width) or [""]
+        for cell, width in zip(cells, widths, strict=True)
+    ]
+    height = max(map(len, parts), default=0)
+    lines = []
+    for number in range(height):
+        lines.append([part[number] if number < len(part) else "" for part in parts])
+    return lines
 
 
 def _widths(lines: Sequence[Sequence[str]], columns: int, least: int = 0) -> list[int]:

@@ -16,9 +16,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from retrobench.core import Column, Table, escape_latex
+from retrobench.core import Table, escape_latex
 from retrobench.errors import unknown
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import Commands, Section, notes, sections
@@ -29,9 +29,6 @@ from retrobench.leaderboard.rows import Row
 from retrobench.leaderboard.variants import covered_rows, variant_sections
 from retrobench.leaderboard.view import View, select_columns
 from retrobench.scoring import Pair
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 FORMATS = ("text", "md", "csv", "json", "latex")
 EVERYTHING = View()
@@ -87,23 +84,15 @@ def compare_board(board: Board, view: View = EVERYTHING) -> list[Comparison]:
     return compare(board.rows, load, clusters, view.baseline, changes, board.own, view.measures, transfer)
 
 
-def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> RenderableType:
-    """Return the tables of a run's rows for a terminal of any width, and below them the `files` by name.
+def summarise_run(rows: Sequence[Row], folder: Path, files: Mapping[str, Path]) -> str:
+    """Return the tables of a run's rows, and below them the `files` by name.
 
     `folder` holds the rows and their values by query.
     """
-    from rich.console import Group
-    from rich.text import Text
-
-    lines: list[RenderableType] = []
     board = replace(Board.read(folder), rows=tuple(rows))
-    for section in sections(compare_board(board)):
-        lines.append(Text(section.heading, "bold"))
-        for block in _printed(section):
-            lines.append(block.fitted() if isinstance(block, Table) else Text(block))
-        lines.append(Text(""))
     paths = [(name, str(path)) for name, path in files.items()]
-    return Group(*lines, Table([Column(""), Column("")], paths).fitted())
+    listing = "\n".join(f"{name.ljust(max(map(len, files)))}  {path}" for name, path in paths)
+    return f"{lay_out(sections(compare_board(board)), 'text')}\n\n{listing}"
 
 
 def lay_out(page: Sequence[Section], format: str) -> str:

@@ -1,0 +1,77 @@
+"""
+The width of the terminal: tables that fit it, and sentences folded at words.
+
+* set_width    state the width; None, in a pipe, for no edge
+* fit          a table cut and folded to the width, with the names of the columns that were left out
+* fold_text    text whose sentences are folded; tables and commands stay as they are
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+__all__ = ["fit", "fold_text", "set_width"]
+
+NAMES = 3  # columns of texts that name a line: its letter, entrant and representation
+NARROWEST = 20  # letters; a column of texts is not folded to less
+
+_width: int | None = None
+
+
+def set_width(columns: int | None) -> None:
+    """State the width of the terminal in letters, None where there is no edge, in this process."""
+    global _width
+    _width = columns
+
+
+def fit(kinds: Sequence[str], widths: Sequence[int], gap: int) -> tuple[list[int], dict[int, int]]:
+    """Return the columns that fit the width, in order, and the narrower widths of columns whose texts are folded.
+
+    Columns are left out from the right. The last column of texts is folded before any is left out. The first columns
+    of texts, which name a line, and the first measure always stay.
+    """
+    kept = list(range(len(widths)))
+    folded: dict[int, int] = {}
+    if _width is None:
+        return kept, folded
+    while True:
+        total = sum(folded.get(index, widths[index]) for index in kept) + gap * (len(kept) - 1)
+        excess = total - _width
+        if excess <= 0:
+            return kept, folded
+        last = kept[-1]
+        if kinds[last] == "text" and last not in folded and widths[last] - excess >= min(NARROWEST, widths[last]):
+            folded[last] = widths[last] - excess
+            continue
+        candidate = _least_needed(kept, kinds)
+        if candidate is None:
+            return kept, folded
+        kept.remove(candidate)
+        folded.pop(candidate, None)
+        if candidate + 1 in kept and kinds[candidate + 1] == "marks":  # marks belong to the column before them
+            kept.remove(candidate + 1)
+
+
+def _least_needed(kept: Sequence[int], kinds: Sequence[str]) -> int | None:
+    """Return the column to leave out next; None where only those are left that a table needs."""
+    texts = [index for index in kept if kinds[index] == "text"]
+    measures = [index for index in kept if kinds[index] == "measure"]
+    needed = {*texts[:NAMES], *measures[:1]}
+    for index in reversed(kept):
+        if index not in needed and kinds[index] != "marks":
+            return index
+    return None
+
+
+def fold_text(text: str) -> str:
+    """Return text whose long lines are folded at words, but for lines of tables, commands and data."""
+    if _width is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        is_sentence = line[:1].isalnum() and line[-1:] in (".", ":") and "  " not in line
+        if len(line) > _width and is_sentence:
+            line = textwrap.fill(line, _width, break_long_words=False, break_on_hyphens=False)
+        lines.append(line)
+    return "\n".join(lines)
