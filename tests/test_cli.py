@@ -202,6 +202,17 @@ def test_objectives_as_json_is_a_sorted_array_with_null_for_missing_values(tmp_p
     }
 
 
+def test_a_shell_completes_commands() -> None:
+    completed = call(COMP_WORDS="retrobench le", COMP_CWORD="1", _RETROBENCH_COMPLETE="complete_bash")
+    assert completed.stdout.split() == ["leaderboard"]
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "retrobench", "--version"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert completed.stdout == call("--version").stdout
+
+
 def test_objectives_as_a_table_shows_reasons_only_if_an_objective_is_broken(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     sound = call("objectives")

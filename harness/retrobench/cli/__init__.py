@@ -103,7 +103,7 @@ __all__ = ["main"]
 # Rich takes half of the time limit of --help.
 app = typer.Typer(
     cls=Grouped,
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
