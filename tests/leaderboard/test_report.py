@@ -17,6 +17,7 @@ from leaderboard_rows import DATASET, MLM, RETROMAE, entrants, mean, row
 
 from retrobench.core import Column, Table
 from retrobench.errors import RetrobenchError
+from retrobench.leaderboard.curves import read_curve, write_missing_curves
 from retrobench.leaderboard.report import drawing, write_report
 from retrobench.leaderboard.report.markup import render_table
 from retrobench.leaderboard.rows import append
@@ -103,6 +104,30 @@ def test_plots_are_drawn_for_readers_without_javascript(page: str) -> None:
 def test_without_the_library_that_draws_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     assert "Drawn by JavaScript" in drawing.draw({})
+
+
+def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
+    for seed, losses in enumerate([(5.0, 3.0), (4.0, 2.0)]):
+        folder = tmp_path / "store" / "pretrain" / f"key{seed}"
+        folder.mkdir(parents=True)
+        records = [{"step": 10 * number, "mlm": loss, "gradient_norm": None} for number, loss in enumerate(losses)]
+        (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        artifacts = {"pretrain": f"key{seed}", "score": f"s{seed}"}
+        append(tmp_path / "other", row("mlm", seed, [0.1], artifacts=artifacts), {})
+    assert len(write_missing_curves(tmp_path / "other", tmp_path / "store")) == 2
+    text = write_report(["other"], tmp_path / "out", tmp_path).file.read_text("utf-8")
+    (track,) = data(text)["tracks"]
+    (curve,) = track["curves"]
+    assert (curve["line"], curve["training"], curve["seeds"]) == ("mlm", "pretrain", 2)
+    assert curve["values"] == {"step": [0, 10], "mlm": [4.5, 2.5], "gradient_norm": [None, None]}
+    assert curve["seconds_per_step"] == pytest.approx(90 / 11), "the rows' 90 seconds for 11 steps"
+
+
+def test_a_damaged_curve_is_named(tmp_path: Path) -> None:
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "key.json.gz").write_bytes(b"no gzip")
+    with pytest.raises(RetrobenchError, match=r"key\.json\.gz.*--curves"):
+        read_curve(tmp_path, "key")
 
 
 def test_faults_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * folders      where tracks are looked up and where rows go
 * rows         rows, appended and read
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
+* curves       the logs of trainings
 * clusters     queries that depend on each other, in files beside the rows
 * board        the rows of a track from all its folders, with the files beside them
 * naming       rows by name
@@ -30,6 +31,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
+from retrobench.leaderboard.curves import keep_curve
 from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
 from retrobench.leaderboard.lines import format_override
@@ -58,6 +60,7 @@ __all__ = [
     "claims",
     "format_override",
     "inspect_tracks",
+    "keep_curve",
     "keep_plugin",
     "keep_track",
     "load_per_query",

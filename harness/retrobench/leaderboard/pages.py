@@ -3,7 +3,7 @@ The README of a track's folder, rendered from the files beside it alone.
 
 `python -m retrobench.leaderboard DIR` writes it, for a track's folder or for all below DIR. With `--check` it
 writes nothing, names each README that is not current, and exits with 1 if there is one. With `--clusters` it writes the
-missing files of clusters of a track's folder.
+missing files of clusters of a track's folder, with `--curves` those of the logs of its trainings, from the store.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from retrobench.leaderboard import performance
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.clusters import write_missing
 from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.curves import write_missing_curves
 from retrobench.leaderboard.formatting import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.report import Plot, can_draw, draw, plots_of
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row
 from retrobench.leaderboard.tables import compare_board, lay_out, page_sections
+from retrobench.store import default_root
 
 __all__ = ["find_stale", "main", "render_readme", "write_readme"]
 
@@ -175,12 +177,18 @@ def main(arguments: Sequence[str]) -> int:
     folders = [Path(argument) for argument in arguments if not argument.startswith("--")]
     try:
         if not folders:
-            raise RetrobenchError("No folder. Usage: python -m retrobench.leaderboard [--check | --clusters] DIR ...")
+            raise RetrobenchError(
+                "No folder. Usage: python -m retrobench.leaderboard [--check | --clusters | --curves] DIR ..."
+            )
         if "--check" in arguments:
             return _check(folders)
         if "--clusters" in arguments:
             for folder in folders:
                 print(*write_missing(folder), sep="\n")
+            return 0
+        if "--curves" in arguments:
+            for folder in folders:
+                print(*write_missing_curves(folder, default_root()), sep="\n")
             return 0
         for folder in folders:
             for track in _tracks(folder):

@@ -11,7 +11,7 @@ from retrobench import leaderboard, pipeline, stages
 from retrobench.config import Experiment, Track, absent_datasets, discover, read_entrant, read_track
 from retrobench.core import processes, say
 from retrobench.leaderboard import Row
-from retrobench.runs.rows import row, search_of
+from retrobench.runs.rows import artifacts, row, search_of
 from retrobench.store import Store, default_root
 
 __all__ = ["Request", "Swept", "sweep"]
@@ -73,6 +73,8 @@ def sweep(request: Request) -> Swept:
             appended = leaderboard.append(folder, new_row, per_query)
             for name in per_query:
                 leaderboard.write_clusters(folder, inputs.collections[name])
+            for artifact in artifacts(result).values():
+                leaderboard.keep_curve(folder, artifact.key, artifact.path)
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
     return Swept(rows, folder, paths)

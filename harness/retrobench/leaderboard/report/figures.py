@@ -8,7 +8,7 @@ The numbers of a page, from the rows of a track and the files beside them.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,10 +21,13 @@ from retrobench.data import catalogue, is_local, load
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.compare import compare, test_on
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
+from retrobench.leaderboard.curves import curve_roles, read_curve
 from retrobench.leaderboard.folders import nearest_files
 from retrobench.scoring import Pair
 
-__all__ = ["Figures", "read_figures"]
+__all__ = ["Figures", "mean_records", "read_figures"]
+
+DIGITS = 5  # of values in a curve
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Figures:
             "lines": [self._line(index) for index in range(len(comparison.lines))],
             "columns": [self._column(column) for column in self.columns],
             "questions": self._questions(),
+            "curves": [curve for index in range(len(comparison.lines)) for curve in self._curves(index)],
         }
 
     def _line(self, index: int) -> dict[str, Any]:
@@ -78,6 +82,28 @@ class Figures:
             "memory": line.peak_memory(),
             "rows": [row.id for row in line.rows],
         }
+
+    def _curves(self, index: int) -> Iterator[dict[str, Any]]:
+        """Yield the trainings of a line: means over its seeds of every logged value, and the cost of a step."""
+        line = self.comparison.lines[index]
+        by_role: dict[str, list[list[dict[str, Any]]]] = {}
+        for row in line.rows:
+            for role, key in curve_roles(row):
+                records = read_curve(self.board.folders[row.id], key) if row.id in self.board.folders else []
+                if records:
+                    by_role.setdefault(role, []).append(records)
+        for role, seeds in by_role.items():
+            stage = role.split()[0]
+            steps = seeds[0][-1]["step"] + 1
+            seconds, tokens = line.cost("seconds", stage), line.cost("tokens", stage)
+            yield {
+                "line": self.comparison.name(index),
+                "training": role,
+                "seeds": len(seeds),
+                "seconds_per_step": fmean(seconds) / steps if seconds and stage != "finetune" else None,
+                "tokens_per_step": fmean(tokens) / steps if tokens and stage != "finetune" else None,
+                "values": mean_records(seeds),
+            }
 
     def _column(self, column: DatasetMeasure) -> dict[str, Any]:
         dataset, measure = column
@@ -123,6 +149,24 @@ class Figures:
     def _mean_values(self, rows: Sequence[Any], dataset: str, measure: str) -> dict[str, float]:
         seeds = [self.board.load(row)[dataset][measure] for row in rows]
         return {query: fmean(seed[query] for seed in seeds) for query in seeds[0]}
+
+
+def mean_records(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float | None]]:
+    """Return the means over seeds of each logged value, by its name, at the steps that all seeds logged."""
+    shared = set.intersection(*[{record["step"] for record in records} for records in seeds])
+    steps = sorted(shared)
+    by_step = [{record["step"]: record for record in records} for records in seeds]
+    values: dict[str, list[float | None]] = {"step": [float(step) for step in steps]}
+    for name in seeds[0][0]:
+        if name != "step":
+            values[name] = [_mean_or_none([records[step].get(name) for records in by_step]) for step in steps]
+    return values
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    """Return the mean, None where a seed has no value, as for the gradient norm of a skipped step."""
+    known = [value for value in values if value is not None]
+    return round(fmean(known), DIGITS) if len(known) == len(values) else None
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

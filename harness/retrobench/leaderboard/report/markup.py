@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from retrobench.core import Column, Table
 from retrobench.leaderboard.cells import Block, Commands
 
-__all__ = ["render_block", "render_table"]
+__all__ = ["render_block", "render_paragraph", "render_table"]
 
 
 def render_table(table: Table, caption: str = "") -> Markup:
@@ -48,6 +48,14 @@ def _side(column: Column) -> Markup:
     return Markup(' class="right"') if column.align == "right" else Markup("")
 
 
+def render_paragraph(text: str) -> Markup:
+    """Return a paragraph, with words between backticks as code."""
+    parts = []
+    for number, part in enumerate(text.split("`")):
+        parts.append(Markup("<code>{}</code>").format(part) if number % 2 else escape(part))
+    return Markup("<p>{}</p>").format(Markup("").join(parts))
+
+
 def render_block(block: Block) -> Markup:
     """Return a table, a paragraph, or commands, as HTML."""
     if isinstance(block, Table):
@@ -56,4 +64,4 @@ def render_block(block: Block) -> Markup:
         return Markup(region).format(f"Table of {label}"[:120], render_table(block))
     if isinstance(block, Commands):
         return Markup("<pre>{}</pre>").format("\n".join(block.lines))
-    return Markup("<p>{}</p>").format(block)
+    return render_paragraph(block)

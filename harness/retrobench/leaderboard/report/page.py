@@ -25,7 +25,7 @@ from retrobench.leaderboard.folders import folders_with_rows, nearest_files
 from retrobench.leaderboard.report import plots
 from retrobench.leaderboard.report.drawing import draw
 from retrobench.leaderboard.report.figures import Figures, read_figures
-from retrobench.leaderboard.report.markup import render_block, render_table
+from retrobench.leaderboard.report.markup import render_block, render_paragraph, render_table
 from retrobench.leaderboard.reproduce import published_sections
 from retrobench.leaderboard.transfer import transfer_blocks
 from retrobench.leaderboard.variants import variant_sections
@@ -86,8 +86,9 @@ def _render(shown: Sequence[Figures], leaderboard: Path | None) -> str:
     import jinja2
 
     specs: dict[str, plots.Spec] = {}
-    tracks = [_track(figures, specs) for figures in shown]
-    document = {"tracks": [figures.document() for figures in shown], "plots": specs}
+    documents = [figures.document() for figures in shown]
+    tracks = [_track(figures, document, specs) for figures, document in zip(shown, documents, strict=True)]
+    page_data = {"tracks": documents, "plots": specs}
     scripts = [_script(name) for name in SCRIPTS]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_asset("assets/page.html.j2"))
@@ -99,12 +100,12 @@ def _render(shown: Sequence[Figures], leaderboard: Path | None) -> str:
         tracks=tracks,
         **_published(leaderboard),
         performance=_performance(leaderboard),
-        data=Markup(_inline(document)),
+        data=Markup(_inline(page_data)),
         scripts=[Markup(script) for script in scripts],
     )
 
 
-def _track(figures: Figures, specs: dict[str, plots.Spec]) -> dict[str, Any]:
+def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Spec]) -> dict[str, Any]:
     comparison = figures.comparison
     baselines = () if comparison.baseline is None else (comparison.lines[comparison.baseline].rows[0].entrant,)
     main = figures.tested[figures.columns[0]]
@@ -112,13 +113,15 @@ def _track(figures: Figures, specs: dict[str, plots.Spec]) -> dict[str, Any]:
     transfer = transfer_blocks(comparison)
     if transfer:
         extra.insert(0, Section("Transfer to other collections", tuple(transfer)))
+    curves = plots.curves(document["curves"])
     return {
         "name": figures.track,
         "title": figures.title,
-        "description": figures.description.split("\n\n") if figures.description else [],
+        "description": [render_paragraph(text) for text in figures.description.split("\n\n") if text],
         "leaderboard": render_table(entrant_table(main), f"Scores of track {figures.track}"),
         "notes": notes(main),
         "plots": list(_plots(figures, specs)),
+        "curves": draw(curves) if curves is not None else None,
         "pairs": bool(main.pairs),
         "sections": [_section(section) for section in extra],
         "rows": render_table(_rows(figures)),

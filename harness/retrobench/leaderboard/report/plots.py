@@ -4,6 +4,7 @@ The plots of a page as Vega-Lite specifications, each with its data inside.
 * plots_of        all of them, by name
 * forest          each line minus the baseline, with its simultaneous interval
 * cost_quality    the main measure against the time of pre-training, and the lines that no other beats in both
+* curves          a logged value of pre-training against its steps
 * gain_per_hour   the gain over the baseline for an hour of pre-training
 """
 
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 
-__all__ = ["Plot", "Spec", "cost_quality", "forest", "gain_per_hour", "plots_of"]
+__all__ = ["Plot", "Spec", "cost_quality", "curves", "forest", "gain_per_hour", "plots_of"]
 
 Spec = dict[str, Any]
 
@@ -152,6 +153,29 @@ def gain_per_hour(tested: Comparison) -> Spec | None:
         },
     ]
     return _spec(f"{dataset}: gain per hour, with 95 % intervals", values, {"y": names}, layers)
+
+
+def curves(documents: Sequence[Mapping[str, Any]]) -> Spec | None:
+    """Return the plot of the most widely logged value of pre-training against its steps; None without curves."""
+    logged = [document for document in documents if document["training"] == "pretrain"]
+    counts: dict[str, int] = {}
+    for document in logged:
+        for name in document["values"]:
+            if name not in ("step", "rate", "gradient_norm"):
+                counts[name] = counts.get(name, 0) + 1
+    if not counts:
+        return None
+    name = max(counts, key=lambda value: counts[value])
+    values = []
+    for document in logged:
+        for step, value in zip(document["values"]["step"], document["values"].get(name, []), strict=False):
+            values.append({"line": document["line"], "step": step, "value": value})
+    encoding = {
+        "x": {"field": "step", "type": "quantitative"},
+        "y": {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}},
+        "color": {"field": "line", "type": "nominal", "title": None},
+    }
+    return _spec(f"pretrain: {name}", values, encoding, [{"mark": {"type": "line"}}], height=280)
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:

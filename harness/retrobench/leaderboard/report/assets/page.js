@@ -244,6 +244,52 @@
     show();
   }
 
+  function curves(section, track) {
+    const part = section.querySelector("section.curves");
+    if (!part || !track.curves.length) return;
+    const controls = part.querySelector("form").elements;
+    const order = (name) => ["pretrain", "adapt", "finetune"].indexOf(name.split(" ")[0]);
+    const trainings = [...new Set(track.curves.map((curve) => curve.training))].sort((a, b) => order(a) - order(b));
+    fill(controls.training, trainings.map((name) => [name, name]), recalled(track.track, "training"));
+    const axes = { step: () => 1, tokens: (curve) => curve.tokens_per_step, minutes: (curve) => curve.seconds_per_step && curve.seconds_per_step / 60 };
+    fill(controls.against, Object.keys(axes).map((name) => [name, name]), recalled(track.track, "against"));
+
+    function values() {
+      const counts = new Map();
+      for (const curve of track.curves.filter((entry) => entry.training === controls.training.value)) {
+        for (const name of Object.keys(curve.values)) if (name !== "step") counts.set(name, (counts.get(name) ?? 0) + 1);
+      }
+      const last = ["gradient_norm", "rate"]; // losses first, the most widely logged before others
+      const names = [...counts.keys()].sort((a, b) => last.indexOf(a) - last.indexOf(b) || counts.get(b) - counts.get(a));
+      fill(controls.value, names.map((name) => [name, name]), recalled(track.track, "value"));
+    }
+    function show() {
+      const scale = axes[controls.against.value];
+      const points = [];
+      for (const curve of track.curves) {
+        if (curve.training !== controls.training.value || !curve.values[controls.value.value] || !scale(curve)) continue;
+        curve.values.step.forEach((step, index) => points.push({ line: curve.line, x: step * scale(curve), y: curve.values[controls.value.value][index] }));
+      }
+      draw(part.querySelector("[data-role=curves]"), {
+        $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 280, data: { values: points },
+        description: `${controls.value.value} of ${controls.training.value} against ${controls.against.value}`,
+        mark: { type: "line", aria: false, point: { size: 12 }, tooltip: true },
+        encoding: {
+          x: { field: "x", type: "quantitative", title: controls.against.value },
+          y: { field: "y", type: "quantitative", title: controls.value.value, scale: { zero: false } },
+          color: { field: "line", type: "nominal", title: null },
+        },
+      });
+    }
+    values();
+    part.querySelector("form").addEventListener("input", (event) => {
+      remember(track.track, event.target.name, event.target.value);
+      if (event.target.name === "training") values();
+      show();
+    });
+    show();
+  }
+
   function histogram(records, measure, a, b) {
     return {
       $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 160,
@@ -263,6 +309,7 @@
     const track = tracks.get(section.dataset.track);
     if (!track) return;
     leaderboard(section, track);
+    curves(section, track);
     pairs(section, track);
   });
   document.querySelectorAll("[data-spec]").forEach((element) => draw(element, data.plots[element.dataset.spec]));
