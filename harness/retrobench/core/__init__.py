@@ -21,7 +21,7 @@ from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, r
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
 from retrobench.core.progress import bar, duration, quiet_transformers, say, set_verbosity
 from retrobench.core.provenance import retrobench_version
-from retrobench.core.screen import fold_text, set_width
+from retrobench.core.screen import fold_text, set_width, width_for
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
 from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
@@ -62,4 +62,5 @@ __all__ = [
     "tree_hash",
     "try_build_record",
     "types_of",
+    "width_for",
 ]

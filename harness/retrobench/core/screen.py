@@ -1,6 +1,7 @@
 """
 The width of the terminal: tables that fit it, and sentences folded at words.
 
+* width_for    the width of paragraphs
 * set_width    state the width; None, in a pipe, for no edge
 * fit          a table cut and folded to the width, with the names of the columns that were left out
 * fold_text    text whose sentences are folded; tables and commands stay as they are
@@ -11,7 +12,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-__all__ = ["fit", "fold_text", "set_width"]
+__all__ = ["fit", "fold_text", "set_width", "width_for"]
 
 NAMES = 3  # columns of texts that name a line: its letter, entrant and representation
 NARROWEST = 20  # letters; a column of texts is not folded to less
@@ -25,6 +26,11 @@ def set_width(columns: int | None) -> None:
     _width = columns
 
 
+def width_for(usual: int) -> int:
+    """Return the width to fold paragraphs to: the usual one, or a narrower terminal's."""
+    return usual if _width is None else min(usual, _width)
+
+
 def fit(kinds: Sequence[str], widths: Sequence[int], gap: int) -> tuple[list[int], dict[int, int]]:
     """Return the columns that fit the width, in order, and the narrower widths of columns whose texts are folded.
 
@@ -36,17 +42,23 @@ def fit(kinds: Sequence[str], widths: Sequence[int], gap: int) -> tuple[list[int
     if _width is None:
         return kept, folded
     while True:
-        total = sum(folded.get(index, widths[index]) for index in kept) + gap * (len(kept) - 1)
-        excess = total - _width
+        shown = {index: folded.get(index, widths[index]) for index in kept}
+        excess = sum(shown.values()) + gap * (len(kept) - 1) - _width
         if excess <= 0:
             return kept, folded
         last = kept[-1]
-        if kinds[last] == "text" and last not in folded and widths[last] - excess >= min(NARROWEST, widths[last]):
-            folded[last] = widths[last] - excess
+        if kinds[last] == "text" and shown[last] - excess >= NARROWEST:
+            folded[last] = shown[last] - excess
             continue
         candidate = _least_needed(kept, kinds)
         if candidate is None:
-            return kept, folded
+            widest = max(
+                (index for index in kept if kinds[index] == "text"), key=lambda index: shown[index], default=last
+            )
+            if shown[widest] <= NARROWEST or kinds[widest] != "text":
+                return kept, folded
+            folded[widest] = max(NARROWEST, shown[widest] - excess)
+            continue
         kept.remove(candidate)
         folded.pop(candidate, None)
         if candidate + 1 in kept and kinds[candidate + 1] == "marks":  # marks belong to the column before them
@@ -70,7 +82,7 @@ def fold_text(text: str) -> str:
         return text
     lines = []
     for line in text.split("\n"):
-        is_sentence = line[:1].isalnum() and line[-1:] in (".", ":") and "  " not in line
+        is_sentence = (line[:1].isalnum() or line[:1] == "`") and line[-1:] in (".", ":") and "  " not in line
         if len(line) > _width and is_sentence:
             line = textwrap.fill(line, _width, break_long_words=False, break_on_hyphens=False)
         lines.append(line)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 
+from retrobench.core import width_for
+
 __all__ = [
     "WIDTH",
     "format_bytes",
@@ -85,7 +87,7 @@ def wrap(text: str, label: str = "", indent: int = _LABEL_WIDTH) -> list[str]:
     """Return the lines of a paragraph beside its label."""
     return textwrap.wrap(
         text,
-        WIDTH,
+        width_for(WIDTH),
         initial_indent=label.ljust(indent),
         subsequent_indent=" " * indent,
         break_long_words=False,

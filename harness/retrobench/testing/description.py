@@ -21,7 +21,7 @@ from retrobench.config import (
     own_settings,
     parse_objective,
 )
-from retrobench.core import describe, quiet_transformers, types_of
+from retrobench.core import describe, quiet_transformers, types_of, width_for
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Objective
 from retrobench.testing.cost import MODEL, Cost, measure_cost
@@ -185,6 +185,8 @@ def _wrap(text: str, label: str) -> list[str]:
     """Return a text in lines behind a label. Paragraphs stay apart."""
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
-        lines += textwrap.wrap(paragraph, WIDTH, initial_indent=label, subsequent_indent=" " * min(len(label), 16))
+        lines += textwrap.wrap(
+            paragraph, width_for(WIDTH), initial_indent=label, subsequent_indent=" " * min(len(label), 16)
+        )
         label = " " * min(len(label), 16)
     return lines

@@ -14,7 +14,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from retrobench.core import Column, Table
+from retrobench.core import Column, Table, width_for
 from retrobench.leaderboard.cells import Block, Commands, Section
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
 from retrobench.leaderboard.formatting import format_number, spread
@@ -67,7 +67,7 @@ def fold_sentences(section: Section) -> Section:
 
 
 def _fold(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False)
+    return textwrap.fill(text, width_for(WIDTH), break_on_hyphens=False)
 
 
 def summarise(outcomes: Sequence[Outcome], exit_code: int | None, format: str, unused: Sequence[str] = ()) -> str:
@@ -202,7 +202,7 @@ def _published(excerpt: Excerpt, outcomes: Sequence[Outcome], numbers: Mapping[s
 
 def _column_blocks(excerpt: Excerpt, headers: Mapping[ClaimedColumn, str]) -> list[list[ClaimedColumn]]:
     """Cut the columns into blocks that fit beside the models."""
-    available = WIDTH - max(len(system.model) for system in excerpt.systems) - 18
+    available = width_for(WIDTH) - max(len(system.model) for system in excerpt.systems) - 18
     blocks: list[list[ClaimedColumn]] = [[]]
     used = 0
     for column in excerpt.columns:
