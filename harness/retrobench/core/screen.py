@@ -35,7 +35,7 @@ def fit(kinds: Sequence[str], widths: Sequence[int], gap: int) -> tuple[list[int
     """Return the columns that fit the width, in order, and the narrower widths of columns whose texts are folded.
 
     Columns are left out from the right. The last column of texts is folded before any is left out. The first columns
-    of texts, which name a line, and the first measure always stay.
+    of texts, which name a line, and the first measure stay; where they are too wide, texts are folded further.
     """
     kept = list(range(len(widths)))
     folded: dict[int, int] = {}
@@ -52,11 +52,10 @@ def fit(kinds: Sequence[str], widths: Sequence[int], gap: int) -> tuple[list[int
             continue
         candidate = _least_needed(kept, kinds)
         if candidate is None:
-            widest = max(
-                (index for index in kept if kinds[index] == "text"), key=lambda index: shown[index], default=last
-            )
-            if shown[widest] <= NARROWEST or kinds[widest] != "text":
+            texts = [index for index in kept if kinds[index] == "text" and shown[index] > NARROWEST]
+            if not texts:
                 return kept, folded
+            widest = max(texts, key=lambda index: shown[index])
             folded[widest] = max(NARROWEST, shown[widest] - excess)
             continue
         kept.remove(candidate)
