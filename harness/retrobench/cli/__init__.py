@@ -91,6 +91,7 @@ from retrobench.cli.options import (
     TheirBaseline,
     TheirRun,
     Track,
+    Tracker,
     Verbose,
     Verified,
     Wide,
@@ -145,6 +146,7 @@ def run(
     leaderboard: Leaderboard = None,
     fresh: Fresh = False,
     allow_overlap: AllowOverlap = False,
+    tracker: Tracker = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     wide: Wide = False,
@@ -152,10 +154,10 @@ def run(
     """Train and measure objectives under one track."""
     prepare(encodes=True, trains=True)
     from retrobench import leaderboard as board
-    from retrobench.runs import Request, sweep
+    from retrobench import runs
 
-    overrides += [f"evaluate.index={index}"] if index else []
-    swept = sweep(Request(objective, track, seed, overrides, store, leaderboard, plugin, fresh, allow_overlap, limit))
+    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index)
+    swept = runs.sweep(runs.Request(objective, track, seed, overrides, *choices))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
 

@@ -61,6 +61,7 @@ __all__ = [
     "Store",
     "Target",
     "Track",
+    "Tracker",
     "Verbose",
     "Verified",
     "Wide",
@@ -191,6 +192,9 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Run every stage again.")]
 AllowOverlap = Annotated[
     bool,
     typer.Option("--allow-overlap", help="Test on questions of the training too; the row and its table say so."),
+]
+Tracker = Annotated[
+    str | None, typer.Option(metavar="tensorboard|wandb|trackio", help="Send losses to a tracker too, offline.")
 ]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 BaselineName = Annotated[

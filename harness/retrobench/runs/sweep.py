@@ -13,6 +13,7 @@ from retrobench.core import processes, say
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import artifacts, row, search_of
 from retrobench.store import Store, default_root
+from retrobench.training import use_tracker
 
 __all__ = ["Request", "Swept", "sweep"]
 
@@ -30,13 +31,22 @@ class Request(NamedTuple):
     fresh: bool = False
     allow_overlap: bool = False  # of test questions with training questions
     limit: int | None = None  # most documents, and most questions, of each dataset
+    tracker: str | None = None  # of the losses: tensorboard, wandb or trackio
+    faiss_index: str | None = None  # "exact", or a factory string of faiss
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """Return the overrides, and the index as one of them."""
+        if self.faiss_index is None:
+            return tuple(self.overrides)
+        return (*self.overrides, f"evaluate.index={self.faiss_index}")
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """Return the overrides, and the limit as one of them."""
+        """Return the overrides, and index and limit as two of them."""
         if self.limit is None:
-            return tuple(self.overrides)
-        return (*self.overrides, f"data.limit={self.limit}")
+            return self.typed
+        return (*self.typed, f"data.limit={self.limit}")
 
 
 class Swept(NamedTuple):
@@ -56,11 +66,14 @@ def sweep(request: Request) -> Swept:
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
     store = Store(request.store or default_root(), request.fresh)
+    use_tracker(request.tracker, store.root / "trackers")
     rows: list[Row] = []
     _say_limit(track)
     _say_absent(runs)
     _say_overlaps(all_inputs)
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
+    if request.tracker is not None:
+        paths[request.tracker] = store.root / "trackers"
     for number, (run, inputs) in enumerate(zip(runs, all_inputs, strict=True), 1):
         entrant = run.experiment.entrant
         about = f"{entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}"
@@ -130,7 +143,7 @@ def _runs(request: Request, track: Track) -> list[_Run]:
 def _command(request: Request, objective: str, seed: int) -> str:
     """Return the command that repeats a run."""
     words = ["retrobench", "run", "--objective", objective, "--track", request.track, "--seed", str(seed)]
-    for override in request.overrides:
+    for override in request.typed:
         words += ["--set", override]
     if request.limit is not None:
         words += ["--limit", str(request.limit)]

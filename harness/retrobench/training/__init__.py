@@ -4,6 +4,7 @@ Training: one loop for pre-training and fine-tuning.
 * loop           the training loop
 * batches        the rows of each batch, and batches made ahead
 * ledger         the log of losses, and the check that they are finite
+* trackers       losses in TensorBoard and others
 * determinism    torch's deterministic algorithms
 * loss_scale     dynamic loss scaling, for float16
 * machine        precision and compilation on this machine
@@ -40,6 +41,7 @@ from retrobench.training.examples import (
 )
 from retrobench.training.loop import Loop, train
 from retrobench.training.machine import on_this_machine, resolve_precision
+from retrobench.training.trackers import use_tracker
 
 __all__ = [
     "Batches",
@@ -71,4 +73,5 @@ __all__ = [
     "seeded",
     "train",
     "trainable",
+    "use_tracker",
 ]

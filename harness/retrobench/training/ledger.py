@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from retrobench.core import processes
 from retrobench.errors import DivergedError
 from retrobench.objective import Step
 from retrobench.training.checkpoints import checkpoints
+from retrobench.training.trackers import Tracking
 
 __all__ = ["Ledger"]
 
@@ -49,6 +51,8 @@ class Ledger:
 
     def __init__(self, folder: Path, settings: Optimisation, label: str) -> None:
         self.folder = folder
+        key = folder.name.partition(".")[0]
+        self.tracking = Tracking(f"{label} {key[:8]}".replace(" ", "-"), asdict(settings))
         self.settings = settings
         self.label = label
         self.pending: list[_Entry] = []
@@ -81,16 +85,18 @@ class Ledger:
                 if _is_diverged(entry, values):
                     raise self._diverged(entry)
                 if self._is_logged(entry.step):
-                    file.write(self._line(entry.step, values))
+                    line = self._line(entry.step, values)
+                    file.write(json.dumps(line) + "\n")
+                    self.tracking.log(entry.step, line)
                 self.latest = f"loss {_total(entry, values):.4g}, rate {self.settings.rate(entry.step):.2g}"
         self.pending.clear()
 
-    def _line(self, step: int, values: Mapping[str, float]) -> str:
+    def _line(self, step: int, values: Mapping[str, float]) -> dict[str, float | None]:
         """Return a step's line of the log. JSON has no infinity, so the gradient norm of a skipped step is null."""
         line: dict[str, float | None] = {"step": step, "rate": self.settings.rate(step), **values}
         if not math.isfinite(values["gradient_norm"]):
             line["gradient_norm"] = None
-        return json.dumps(line) + "\n"
+        return line
 
     def _is_logged(self, step: int) -> bool:
         return step % self.settings.log_every == 0 or step == self.settings.steps - 1

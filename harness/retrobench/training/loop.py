@@ -211,5 +211,6 @@ def train(
                 cost["seconds"] = time.perf_counter() - start
             if saves and processes.leads():
                 save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
+    ledger.tracking.finish()
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}
