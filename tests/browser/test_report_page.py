@@ -38,11 +38,21 @@ class Opened:
         self.page.wait_for_load_state()
 
 
+@pytest.fixture(scope="module", params=["mini", "small"])
+def track(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    report = write_report(["mini"], tmp_path_factory.mktemp("report"))
+def address(track: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a page about one track, so that every control is there once."""
+    return write_report([track], tmp_path_factory.mktemp("report")).file.as_uri()
+
+
+def test_a_page_about_all_tracks_is_small(tmp_path: Path) -> None:
+    report = write_report([], tmp_path)
+    assert {"mini", "small"} <= set(report.tracks)
     assert report.size < 4 * MEGABYTE
-    return report.file.as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +72,20 @@ def opened(browser: Browser, address: str) -> Iterator[Opened]:
     opened.context.close()
 
 
-def rows(track: str = "mini") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (LEADERBOARDS / track / "rows.jsonl").read_text().splitlines()]
+def rows(track: str) -> list[dict[str, Any]]:
+    """Return the rows of the unchanged track."""
+    lines = (LEADERBOARDS / track / "rows.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if not row["overrides"]]
+
+
+def lines_of(track: str) -> set[tuple[str, str]]:
+    return {(row["entrant"], row["representation"]) for row in rows(track)}
 
 
 def column(page: Page, number: int) -> list[str]:
     """Return the texts of a column of the leaderboard, counted from 1."""
-    return page.locator(f"[data-role=scores] tbody tr td:nth-child({number})").all_inner_texts()
+    texts: list[str] = page.locator(f"[data-role=scores] tbody tr td:nth-child({number})").all_inner_texts()
+    return texts
 
 
 def test_it_opens_from_disk_without_a_request_or_an_error(opened: Opened, address: str) -> None:
@@ -85,13 +102,11 @@ def test_its_policy_stops_scripts_that_are_not_its_own(opened: Opened) -> None:
     assert any("Content Security Policy" in message for message in opened.messages)
 
 
-def test_its_numbers_are_those_of_the_rows(opened: Opened) -> None:
+def test_its_numbers_are_those_of_the_rows(opened: Opened, track: str) -> None:
     measured: dict[tuple[str, str], list[float]] = {}
-    for row in rows():
-        if not row["overrides"]:
-            measured.setdefault((row["entrant"], row["representation"]), []).append(
-                row["measures"]["retrobench/squad/test"]["MRR@10"]
-            )
+    for row in rows(track):
+        values = measured.setdefault((row["entrant"], row["representation"]), [])
+        values.append(row["measures"]["retrobench/squad/test"]["MRR@10"])
     shown = dict(
         zip(zip(column(opened.page, 2), column(opened.page, 3), strict=True), column(opened.page, 5), strict=True)
     )
@@ -100,15 +115,15 @@ def test_its_numbers_are_those_of_the_rows(opened: Opened) -> None:
         assert shown[line].split(" ")[0] == f"{sum(values) / len(values):.4f}", line
 
 
-def test_another_measure_seed_and_representation_can_be_chosen(opened: Opened) -> None:
+def test_another_measure_seed_and_representation_can_be_chosen(opened: Opened, track: str) -> None:
     page = opened.page
     page.locator("select[name=measure]").select_option("Recall@100")
     page.locator("select[name=seeds]").select_option("3")
     page.locator("select[name=representation]").select_option("cls")
     (expected,) = [
         row["measures"]["retrobench/squad/test"]["Recall@100"]
-        for row in rows()
-        if row["entrant"] == "mlm" and row["seed"] == 3 and not row["overrides"]
+        for row in rows(track)
+        if row["entrant"] == "mlm" and row["seed"] == 3
     ]
     shown = dict(zip(column(page, 2), column(page, 5), strict=True))
     assert shown["mlm"] == f"{expected:.4f} ± -"
@@ -131,12 +146,12 @@ def test_it_sorts_and_filters_and_the_url_holds_the_state(opened: Opened) -> Non
     assert set(column(page, 2)) == {"dupmae"}
 
 
-def test_two_lines_side_by_side_have_the_numbers_of_compare(opened: Opened) -> None:
+def test_two_lines_side_by_side_have_the_numbers_of_compare(opened: Opened, track: str) -> None:
     page = opened.page
     page.locator("select[name=a]").select_option("retromae")
     page.locator("select[name=b]").select_option("bert")
     text = page.locator("[data-role=pair]").inner_text()
-    compared = side_by_side("mini:retromae", "mini:bert", Judged(), leaderboard=LEADERBOARDS)
+    compared = side_by_side(f"{track}:retromae", f"{track}:bert", Judged(), leaderboard=LEADERBOARDS)
     assert compared.pair.interval is not None
     low, high = compared.pair.interval
     assert f"95 % interval [{low:+.4f}, {high:+.4f}]" in text
@@ -144,6 +159,20 @@ def test_two_lines_side_by_side_have_the_numbers_of_compare(opened: Opened) -> N
     assert f"better on {wins} questions, bert on {losses}, both are equal on {ties}." in text
     first = page.locator("[data-role=questions] tbody tr").first.locator("td").all_inner_texts()
     assert first[3] == f"{compared.questions[0].difference:+.4f}"
+
+
+def test_curves_can_be_drawn_against_steps_tokens_and_minutes(opened: Opened, track: str) -> None:
+    page = opened.page
+    curves = page.locator("section.curves")
+    if track == "mini":
+        assert curves.count() == 0, "its trainings' logs were not kept"
+        return
+    for axis in ("tokens", "minutes", "step"):
+        curves.locator("select[name=against]").select_option(axis)
+        page.wait_for_function(
+            "axis => document.querySelector('section.curves .plot').textContent.includes(axis)", arg=axis
+        )
+    assert opened.messages == []
 
 
 def test_data_can_be_saved(opened: Opened) -> None:
@@ -163,16 +192,16 @@ def test_axe_finds_no_violation(scheme: str, browser: Browser, address: str) -> 
     opened.context.close()
 
 
-def test_tables_and_plots_are_there_without_javascript(browser: Browser, address: str) -> None:
+def test_tables_and_plots_are_there_without_javascript(browser: Browser, address: str, track: str) -> None:
     opened = Opened(browser, address, java_script_enabled=False)
-    assert opened.page.locator("[data-role=scores] tbody tr").count() == 7
-    assert opened.page.locator(".plot svg").count() == 3
+    assert opened.page.locator("[data-role=scores] tbody tr").count() == len(lines_of(track))
+    assert opened.page.locator("figure .plot svg").count() == 3
     assert not opened.page.locator("form.controls").first.is_visible()
     opened.context.close()
 
 
 @pytest.mark.parametrize("name", ["light", "dark", "narrow", "print"])
-def test_nothing_is_wider_than_the_screen(name: str, browser: Browser, address: str) -> None:
+def test_nothing_is_wider_than_the_screen(name: str, browser: Browser, address: str, track: str) -> None:
     opened = Opened(browser, address, color_scheme="dark" if name == "dark" else "light")
     page = opened.page
     if name == "narrow":
@@ -184,5 +213,5 @@ def test_nothing_is_wider_than_the_screen(name: str, browser: Browser, address: 
     if name != "print":  # a printer scales
         assert widths[0] <= widths[1]
     if SCREENSHOTS:
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)
+        page.screenshot(path=f"{SCREENSHOTS}/{track}-{name}.png", full_page=True)
     opened.context.close()

@@ -120,7 +120,7 @@ def _dataset(tested: Comparison) -> str:
 
 
 def _sentences(comparison: Comparison, measure: str, measured: Sequence[str]) -> list[str]:
-    sentences = [f"{', '.join(comparison.transfer)}: {measure} of the same encoders, which no such question trained."]
+    sentences = [f"{', '.join(comparison.transfer)}: {measure} of the same encoders. No training read their questions."]
     if len(measured) > 1:
         sentences.append(f"{_mean_name(measured).capitalize()}: the unweighted mean of {', '.join(measured)}.")
     for dataset in comparison.transfer:
