@@ -77,7 +77,7 @@ class Tiny(NamedTuple):
 
     def options(self, *objectives: str) -> list[str]:
         """Return the command line of a run, after `retrobench`."""
-        words = ["run"]
+        words = ["run", "--verbose"]
         for name in objectives:
             words += ["--objective", name]
         return [*words, "--track", str(self.track), "--store", str(self.store), "--leaderboard", str(self.boards)]

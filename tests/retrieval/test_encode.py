@@ -20,7 +20,7 @@ from processes import launch
 from torch.nn.attention import SDPBackend
 
 from retrobench.config import Attention, Representations, ResolvedPrecision
-from retrobench.core import bar
+from retrobench.core import bar, set_verbosity
 from retrobench.data.tokens import TokenChunk, TokenisedTexts, write_chunks
 from retrobench.model.encoder import Embeddings, Encoder
 from retrobench.model.loading import load_backbone
@@ -75,6 +75,7 @@ def make(root: Path, folder: Path) -> dict[str, float]:
 def main(root: Path, killed: str = "") -> None:
     """Encode in one of several processes, and print its number of windows."""
     torch.set_num_threads(1)
+    set_verbosity(2)  # a bar this short leaves no line otherwise
     embedding.WINDOW = WINDOW
     put = Writer.put
     windows = list[int]()  # the first row of each
