@@ -130,6 +130,16 @@ def test_a_damaged_curve_is_named(tmp_path: Path) -> None:
         read_curve(tmp_path, "key")
 
 
+def test_texts_can_be_left_out(tmp_path: Path) -> None:
+    entrants(tmp_path / "other")
+    assert data(write_report(["other"], tmp_path, tmp_path).file.read_text("utf-8"))["texts"][DATASET]
+    assert data(write_report(["other"], tmp_path, tmp_path, has_texts=False).file.read_text("utf-8"))["texts"] == {}
+
+
+def test_an_empty_header_is_no_header() -> None:
+    assert "<thead><tr><td></td>" in render_table(Table([Column("")], []))
+
+
 def test_faults_are_named(tmp_path: Path) -> None:
     entrants(tmp_path / "mini")
     with pytest.raises(RetrobenchError, match=r"nothing.*mini"):

@@ -60,6 +60,7 @@ from retrobench.cli.options import (
     Measures,
     Minutes,
     Model,
+    NoTexts,
     Objectives,
     OneJson,
     OurBaseline,
@@ -201,12 +202,17 @@ def compare(
 
 
 @app.command()
-def report(tracks: ReportedTracks = None, output: ReportFolder = Path(), leaderboard: Leaderboard = None) -> None:
+def report(
+    tracks: ReportedTracks = None,
+    output: ReportFolder = Path(),
+    leaderboard: Leaderboard = None,
+    no_texts: NoTexts = False,
+) -> None:
     """Write a page with tables and plots that opens from disk."""
     from retrobench import leaderboard as board
 
     prepare()
-    show_result(board.write_report(tracks or (), output, leaderboard).text())
+    show_result(board.write_report(tracks or (), output, leaderboard, not no_texts).text())
 
 
 @app.command()

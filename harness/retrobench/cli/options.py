@@ -34,6 +34,7 @@ __all__ = [
     "Measures",
     "Model",
     "NewName",
+    "NoTexts",
     "ObjectiveOrPath",
     "Objectives",
     "OneId",
@@ -128,6 +129,7 @@ ReportedTracks = Annotated[
 ReportFolder = Annotated[
     Path, typer.Option("--output", metavar="DIR", help="The folder of report.html, by default here.")
 ]
+NoTexts = Annotated[bool, typer.Option("--no-texts", help="Leave the texts of questions out.")]
 FirstSystem = Annotated[
     str, typer.Argument(metavar="A", help="A row, TRACK:ENTRANT with all its seeds, or a TREC run file.")
 ]

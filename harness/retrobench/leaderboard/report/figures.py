@@ -25,7 +25,7 @@ from retrobench.leaderboard.curves import curve_roles, read_curve
 from retrobench.leaderboard.folders import nearest_files
 from retrobench.scoring import Pair
 
-__all__ = ["Figures", "mean_records", "read_figures"]
+__all__ = ["Figures", "mean_records", "question_texts", "read_figures"]
 
 DIGITS = 5  # of values in a curve
 
@@ -142,7 +142,6 @@ class Figures:
             "ids": ids,
             "lines": [tested.name(index) for index in range(len(tested.lines))],
             "values": [_packed([values[query] for query in ids]) for values in by_line],
-            "texts": _texts(dataset),
             "pairs": [{"first": pair.first, "second": pair.second, **_pair(pair)} for pair in tested.pairs],
         }
 
@@ -180,7 +179,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _texts(dataset: str) -> dict[str, str]:
+def question_texts(dataset: str) -> dict[str, str]:
     """Return the texts of a dataset's questions; none where it is not at hand, or its licence forbids copies."""
     if catalogue.forbids_copies(dataset):
         return {}

@@ -20,7 +20,7 @@ def render_table(table: Table, caption: str = "") -> Markup:
     parts.append(Markup("<thead><tr>"))
     for column in table.columns:
         if column.kind != "marks":
-            parts.append(Markup('<th scope="col"{}>{}</th>').format(_side(column), column.name))
+            parts.append(_header(column))
     parts.append(Markup("</tr></thead><tbody>"))
     for row in table.rows:
         parts.append(Markup("<tr>{}</tr>").format(Markup("").join(_cells(table, row))))
@@ -42,6 +42,13 @@ def _cells(table: Table, row: Iterable[object]) -> list[Markup]:
     for column, content in contents:
         cells.append(Markup("<td{}>{}</td>").format(_side(column), content))
     return cells
+
+
+def _header(column: Column) -> Markup:
+    """Return the header of a column; a screen reader has nothing to say of an empty one."""
+    if not column.name:
+        return Markup("<td></td>")
+    return Markup('<th scope="col"{}>{}</th>').format(_side(column), column.name)
 
 
 def _side(column: Column) -> Markup:

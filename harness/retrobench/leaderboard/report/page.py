@@ -24,7 +24,7 @@ from retrobench.leaderboard.cells import Section, entrant_table, notes
 from retrobench.leaderboard.folders import folders_with_rows, nearest_files
 from retrobench.leaderboard.report import plots
 from retrobench.leaderboard.report.drawing import draw
-from retrobench.leaderboard.report.figures import Figures, read_figures
+from retrobench.leaderboard.report.figures import Figures, question_texts, read_figures
 from retrobench.leaderboard.report.markup import render_block, render_paragraph, render_table
 from retrobench.leaderboard.reproduce import published_sections
 from retrobench.leaderboard.transfer import transfer_blocks
@@ -56,9 +56,12 @@ class _Plot(NamedTuple):
     svg: Markup
 
 
-def write_report(tracks: Sequence[str], output: Path, leaderboard: Path | None = None) -> Report:
+def write_report(
+    tracks: Sequence[str], output: Path, leaderboard: Path | None = None, has_texts: bool = True
+) -> Report:
     """Write `report.html` about tracks, all with rows where none is named, into the folder `output`.
 
+    `has_texts` puts the texts of questions into it, where their licence allows copies.
     RetrobenchError for a track without rows, and where the folder cannot be written.
     """
     known = folders_with_rows(leaderboard)
@@ -72,7 +75,7 @@ def write_report(tracks: Sequence[str], output: Path, leaderboard: Path | None =
             shown.append(figures)
     if not shown:
         raise RetrobenchError("No track has rows yet. `retrobench run --objective NAME` appends one.")
-    content = _render(shown, leaderboard).encode()
+    content = _render(shown, leaderboard, has_texts).encode()
     file = output / NAME
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -82,13 +85,15 @@ def write_report(tracks: Sequence[str], output: Path, leaderboard: Path | None =
     return Report(file, tuple(figures.track for figures in shown), len(content))
 
 
-def _render(shown: Sequence[Figures], leaderboard: Path | None) -> str:
+def _render(shown: Sequence[Figures], leaderboard: Path | None, has_texts: bool) -> str:
     import jinja2
 
     specs: dict[str, plots.Spec] = {}
     documents = [figures.document() for figures in shown]
     tracks = [_track(figures, document, specs) for figures, document in zip(shown, documents, strict=True)]
-    page_data = {"tracks": documents, "plots": specs}
+    asked = {document["questions"]["dataset"] for document in documents if document["questions"]}
+    texts = {dataset: question_texts(dataset) for dataset in sorted(asked)} if has_texts else {}
+    page_data = {"tracks": documents, "plots": specs, "texts": texts}
     scripts = [_script(name) for name in SCRIPTS]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_asset("assets/page.html.j2"))

@@ -237,7 +237,7 @@
       draw(part.querySelector("[data-role=histogram]"), histogram(records, questions.measure, a, b));
       const differing = records.filter((record) => Math.abs(record.difference) > TIE).sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference)).slice(0, DIFFERING);
       const columns = [{ name: "question" }, { name: a, right: true }, { name: b, right: true }, { name: "difference", right: true }, { name: "text", text: true }];
-      const rows = differing.map((record) => [record.id, [digits(record.a), record.a], [digits(record.b), record.b], [signed(record.difference), record.difference], (questions.texts ?? {})[record.id] ?? ""]);
+      const rows = differing.map((record) => [record.id, [digits(record.a), record.a], [digits(record.b), record.b], [signed(record.difference), record.difference], (data.texts[questions.dataset] ?? {})[record.id] ?? ""]);
       part.querySelector("[data-role=questions]").replaceChildren(table(columns, rows, `The ${differing.length} questions that differ most in ${questions.measure} on ${questions.dataset}`));
     }
     form.addEventListener("input", (event) => { remember(track.track, event.target.name, event.target.value); show(); });
