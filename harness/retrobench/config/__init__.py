@@ -57,6 +57,7 @@ from retrobench.config.track import (
     ResolvedPrecision,
     Titles,
     Track,
+    with_added,
 )
 
 __all__ = [
@@ -104,4 +105,5 @@ __all__ = [
     "source_files",
     "split_stages",
     "track_keys",
+    "with_added",
 ]

@@ -21,6 +21,7 @@ from retrobench.config.track import (
     Pretrain,
     Representations,
     Track,
+    without_added,
 )
 from retrobench.core import build_record, from_text, read_toml, try_build_record, types_of
 from retrobench.errors import RetrobenchError, unknown
@@ -76,12 +77,10 @@ def resolve(track: Track) -> dict[str, dict[str, Any]]:
     resolved = {}
     for section in SECTIONS:
         record = getattr(track, section)
-        if record is not None and record != Data():  # without a limit there is no such section
+        if record is not None:
             settings = _as_in_files(_settings(record))
-            if not settings.get("transfer", True):  # as in the identity
-                del settings["transfer"]
             resolved[section] = {key: value for key, value in settings.items() if value is not None}
-    return resolved
+    return without_added(resolved)
 
 
 def _build_sections(tables: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ __all__ = [
     "ResolvedPrecision",
     "Titles",
     "Track",
+    "with_added",
+    "without_added",
 ]
 
 DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # NumPy types of dense vectors on disk, by name
@@ -86,6 +88,10 @@ class EvaluatePerformance(Knobs):
     # every shape of batch; cudnn, efficient or math: this kernel, where it can compute the batch.
     attention: Attention = "auto"
 
+
+# Settings that tracks got after rows had identities, with the empty values that change nothing. A track with these
+# values keeps the identity and the kept file that it has always had.
+ADDED: Mapping[str, Any] = {"data.limit": 0, "evaluate.transfer": []}
 
 KNOBS = tuple(knob.name for record in (FinetunePerformance, EvaluatePerformance) for knob in fields(record))
 
@@ -279,6 +285,29 @@ class Data:
     limit: Count = 0
 
 
+def without_added(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by section and key without those of `ADDED` that change nothing."""
+    kept = dict(sections)
+    for name in ADDED:
+        section, _, key = name.partition(".")
+        settings = dict(kept.get(section) or {})
+        if key in settings and not settings[key]:
+            del settings[key]
+            kept[section] = settings
+            if not settings:
+                del kept[section]
+    return kept
+
+
+def with_added(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return settings by section and key with those of `ADDED` that they lack."""
+    completed = {section: dict(settings) for section, settings in sections.items()}
+    for name, value in ADDED.items():
+        section, _, key = name.partition(".")
+        completed.setdefault(section, {}).setdefault(key, value)
+    return completed
+
+
 @dataclass(frozen=True)
 class Track:
     """Everything but the objective, equal for all entrants."""
@@ -303,10 +332,7 @@ class Track:
         settings = asdict(self)
         for name in ("name", "title", "description", "overrides"):
             del settings[name]
-        if not self.data.limit:  # a track without a limit keeps the identity that it has always had
-            del settings["data"]
-        if not self.evaluate.transfer:  # nor does a track without datasets for transfer change its identity
-            del settings["evaluate"]["transfer"]
+        settings = without_added(settings)
         del settings["evaluate"]["performance"]
         for section in ("pretrain", "adapt", "finetune"):
             if settings[section] is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrobench.config import read_track, resolve
+from retrobench.config import read_track, resolve, with_added
 from retrobench.data import groups
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import declared
@@ -132,12 +132,7 @@ class Board:
         if row.id not in self.folders:
             return None
         kept = load_track(self.folders[row.id], row.identity)
-        return None if kept is None else _with_transfer(kept)
-
-
-def _with_transfer(resolved: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return a resolved track with `evaluate.transfer`, which it leaves out where it is empty."""
-    return {**resolved, "evaluate": {"transfer": [], **resolved.get("evaluate", {})}}
+        return None if kept is None else with_added(kept)
 
 
 def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:
@@ -148,4 +143,4 @@ def _settings(file: Path | None) -> dict[str, dict[str, Any]] | None:
         track = read_track(file, track_name(file), [])
     except RetrobenchError:
         return None  # a run names its faults; rows are shown all the same
-    return _with_transfer(resolve(track))
+    return with_added(resolve(track))

@@ -6,7 +6,9 @@ Lines that may share a table, and the tests of their differences.
 * add_tests         a Comparison -> the same with tests
 * compare_pairs     the PairwiseTest of lines, on one dataset and measure
 * transfer_columns  the columns in which transfer is shown
-* check_same_data   refuses rows of one dataset that were measured on different data
+* tested_on         a Comparison of the lines that have a column, with the test in it
+* check_same_data, check_same_queries
+                    refuse rows of one dataset that were measured on different data or queries
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ __all__ = [
     "BASELINES",
     "add_tests",
     "check_same_data",
+    "check_same_queries",
     "compare",
     "compare_lines",
     "compare_pairs",
-    "test_on",
+    "tested_on",
     "transfer_columns",
 ]
 
@@ -149,20 +152,27 @@ def compare_pairs(
         values.append(line_values)
     if len(lines) < 2 or queries == 0:
         return PairwiseTest()
-    first = values[0][0]
+    named: list[tuple[str, Mapping[str, float]]] = []
     for line, line_values in zip(lines, values, strict=True):
-        for row, row_values in zip(line.rows, line_values, strict=True):
-            unshared = sorted(row_values.keys() ^ first.keys())
-            if unshared or not row_values:
-                raise UnlikeError(
-                    f"{measure} on {dataset} cannot be compared: {_row_name(row)} has {len(row_values)} queries "
-                    f"and {_row_name(lines[0].rows[0])} {len(first)}, differing in "
-                    f"{', '.join(unshared[:3]) or 'none'}. Score both on the same queries."
-                )
+        named += zip(map(_row_name, line.rows), line_values, strict=True)
+    check_same_queries(named, column)
     systems = []
     for line, line_values in zip(lines, values, strict=True):
         systems.append(System(line_values, random=line.rows[0].seed is not None))
     return compare_systems(systems, clusters.numbers if clusters else None)
+
+
+def check_same_queries(named: Sequence[tuple[str, Mapping[str, float]]], column: DatasetMeasure) -> None:
+    """Raise UnlikeError, naming both, where a system has other queries in a column than the first, or none."""
+    dataset, measure = column
+    first_name, first = named[0]
+    for name, values in named:
+        unshared = sorted(values.keys() ^ first.keys())
+        if unshared or not values:
+            raise UnlikeError(
+                f"{measure} on {dataset} cannot be compared: {name} has {len(values)} queries and {first_name} "
+                f"{len(first)}, differing in {', '.join(unshared[:3]) or 'none'}. Score both on the same queries."
+            )
 
 
 def compare_lines(lines: Sequence[Line], columns: Sequence[DatasetMeasure], baselines: Sequence[str]) -> Comparison:
@@ -187,12 +197,12 @@ def add_tests(comparison: Comparison, load: Load | None, load_clusters: LoadClus
         if tested.pairs:
             beside = []
             for other in transfer_columns(comparison):
-                beside.append(test_on(comparison, other, load, load_clusters))
+                beside.append(tested_on(comparison, other, load, load_clusters))
             return replace(tested, beside=tuple(beside))
     return comparison
 
 
-def test_on(
+def tested_on(
     comparison: Comparison, column: DatasetMeasure, load: Load | None, load_clusters: LoadClusters | None
 ) -> Comparison:
     """Return the comparison of those lines whose rows all have a column, with their test in it."""

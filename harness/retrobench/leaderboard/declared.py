@@ -100,11 +100,6 @@ class Declared:
 
 def _records(record: type[R], document: Mapping[str, Any], name: str, file: Path) -> tuple[R, ...]:
     entries = document.get(name, [])
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise RetrobenchError(f"{name} in {file} must be [[{name}]] tables.")
-    records = []
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict):
-            raise RetrobenchError(f"{name} in {file} must be [[{name}]] tables.")
-        records.append(build_record(record, entry, f"{name} {number} of {file}"))
-    return tuple(records)
+    return tuple(build_record(record, entry, f"{name} {number} of {file}") for number, entry in enumerate(entries, 1))

@@ -275,12 +275,6 @@ def _provenance_record(row: Row) -> dict[str, Any]:
         "plugin": plugin or "-",
         "version": row.version,
         "commit": row.commit[:10],
-        "encoder": _key(row, "finetune"),
-        "run": _key(row, "search"),
+        "encoder": row.encoder[:8],
+        "run": row.run[:8],
     }
-
-
-def _key(row: Row, stage: str) -> str:
-    """Return the first digits of the key of the row's own encoder or run in the store."""
-    role = f"{stage} {row.chosen}" if stage == "finetune" else f"{stage} {next(iter(row.facts), '')}"
-    return row.artifacts.get(role, "-")[:8]

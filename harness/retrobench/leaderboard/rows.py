@@ -93,6 +93,16 @@ class Row:
         trained = [name for name in ROUNDS if f"finetune {name}" in self.artifacts]
         return trained[-1] if trained else ""
 
+    @property
+    def encoder(self) -> str:
+        """Return the key of the row's own encoder in the store, "-" without one."""
+        return self.artifacts.get(f"finetune {self.chosen}", "-")
+
+    @property
+    def run(self) -> str:
+        """Return the key of the run on the row's first dataset in the store, "-" without one."""
+        return self.artifacts.get(f"search {next(iter(self.facts), '')}", "-")
+
     def to_json(self) -> str:
         """Return one line of JSON. Keys are sorted, except in `measures`, `cost` and `selection`."""
         values = {name: getattr(self, name) for name in FIELDS} | self.later

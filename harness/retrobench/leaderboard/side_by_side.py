@@ -19,13 +19,13 @@ from retrobench.data import is_local, load, query_clusters
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.clusters import read_clusters
-from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.compare import check_same_queries, compare
 from retrobench.leaderboard.evidence import PerQuery, load_per_query
 from retrobench.leaderboard.folders import folders_with_rows
 from retrobench.leaderboard.formatting import format_interval, format_number, signed
 from retrobench.leaderboard.lines import Line
 from retrobench.leaderboard.naming import find_row, row_name
-from retrobench.leaderboard.rows import Row, UnlikeError
+from retrobench.leaderboard.rows import Row
 from retrobench.scoring import POWER, Pair, System, canonical, compare_systems, score_file
 
 __all__ = ["Judged", "SideBySide", "side_by_side"]
@@ -177,7 +177,8 @@ def side_by_side(
     dataset = _shared_dataset(first, second, judged)
     measure = _shared_measure(first, second, dataset, measure)
     values = [[seed[dataset][measure] for seed in side.seeds] for side in sides]
-    _check_same_queries(first, second, values, dataset)
+    named = [(side.name, seed) for side, seeds in zip(sides, values, strict=True) for seed in seeds]
+    check_same_queries(named, (dataset, measure))
     clusters = _clusters(first, second, dataset)
     systems = [System(seeds, side.random) for seeds, side in zip(values, sides, strict=True)]
     test = compare_systems(systems, clusters)
@@ -245,20 +246,6 @@ def _shared_measure(first: _Side, second: _Side, dataset: str, measure: str | No
     if not shared:
         raise RetrobenchError(f"{first.name} and {second.name} share no measure on {dataset}. Name one with --measure.")
     return measure or shared[0]
-
-
-def _check_same_queries(
-    first: _Side, second: _Side, values: Sequence[Sequence[Mapping[str, float]]], dataset: str
-) -> None:
-    queries = values[0][0].keys()
-    for side, seeds in zip((first, second), values, strict=True):
-        for seed in seeds:
-            differing = sorted(queries ^ seed.keys())
-            if differing:
-                raise UnlikeError(
-                    f"{side.name} has {len(seed)} questions of {dataset} and {first.name} {len(queries)}, differing in "
-                    f"{', '.join(differing[:3])}. Score both on the same questions."
-                )
 
 
 def _clusters(first: _Side, second: _Side, dataset: str) -> Mapping[str, int] | None:

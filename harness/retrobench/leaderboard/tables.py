@@ -26,7 +26,7 @@ from retrobench.leaderboard.compare import BASELINES, compare
 from retrobench.leaderboard.comparison import Comparison
 from retrobench.leaderboard.formatting import shell_block
 from retrobench.leaderboard.rows import Row
-from retrobench.leaderboard.variants import covered_rows, variant_sections
+from retrobench.leaderboard.variants import expectation_sections, read_variants
 from retrobench.leaderboard.view import View, select_columns
 from retrobench.scoring import Pair
 
@@ -69,12 +69,12 @@ def render(board: Board, format: str, view: View = EVERYTHING) -> str:
 
 def page_sections(board: Board, comparisons: Sequence[Comparison], view: View = EVERYTHING) -> list[Section]:
     """Return a section for each identity, and the tables that the folder declares in place of those that they cover."""
-    covered = covered_rows(board)
-    shown = [table for table in comparisons if not all(row.id in covered for row in table.rows)]
-    unchanged = [table for table in shown if not table.is_changed]
-    main = unchanged[0] if unchanged else None
     baselines = BASELINES if view.baseline is None else (view.baseline,)
-    return [*sections(shown), *variant_sections(board, main, baselines)]
+    variants = read_variants(board, baselines)
+    shown = [table for table in comparisons if not all(row.id in variants.covered for row in table.rows)]
+    unchanged = [table for table in shown if not table.is_changed]
+    claims = expectation_sections(unchanged[0] if unchanged else None, board.declared.expectations)
+    return [*sections(shown), *claims, *variants.sections]
 
 
 def compare_board(board: Board, view: View = EVERYTHING) -> list[Comparison]:

@@ -1,15 +1,15 @@
 """
 Tables of rows whose tracks differ in one setting, as a folder's `tables.toml` declares them.
 
-* variant_sections   a section for each grid, each table across tracks, and the papers' expectations
-* covered_rows       the ids of rows of changed tracks that these sections show
+* read_variants          a section for each grid and each table across tracks
+* expectation_sections   the papers' claims about pairs of lines
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from retrobench.config import as_in_toml
 from retrobench.core import Column, Table
@@ -20,47 +20,45 @@ from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.declared import Across, Expectation, Grid
 from retrobench.leaderboard.differences import about_verdicts, difference_table, format_result
 from retrobench.leaderboard.formatting import format_number
-from retrobench.leaderboard.lines import Line, group_lines
+from retrobench.leaderboard.lines import Line, format_override, group_lines
 from retrobench.leaderboard.rows import Row
 
-__all__ = ["covered_rows", "variant_sections"]
+__all__ = ["Variants", "expectation_sections", "read_variants"]
 
 
-def variant_sections(board: Board, main: Comparison | None, baselines: Sequence[str]) -> list[Section]:
-    """Return the declared sections that have rows. `main` is the comparison of the unchanged track."""
+class Variants(NamedTuple):
+    """The declared tables that have rows of changed tracks, and the ids of these rows."""
+
+    sections: list[Section]
+    covered: set[str]
+
+
+def read_variants(board: Board, baselines: Sequence[str]) -> Variants:
+    """Return a section for each grid and each table across tracks."""
     sections = []
-    if main is not None and board.declared.expectations:
-        sections.append(_expectations(main, board.declared.expectations))
+    shown: list[Row] = []
     for grid in board.declared.grids:
         rows = _grid_rows(board, grid)
         if rows:
             sections.append(_grid(board, grid, rows))
+            shown += rows
     for across in board.declared.across:
         lines = _across_lines(board, across)
-        if any(line.rows[0].overrides for line in lines):
+        rows = [row for line in lines for row in line.rows]
+        if any(board.differences(row) for row in rows):
             sections.append(_across(board, across, lines, baselines))
-    return sections
-
-
-def covered_rows(board: Board) -> set[str]:
-    """Return the ids of the rows of changed tracks that a declared table shows."""
-    rows: list[Row] = []
-    for grid in board.declared.grids:
-        rows += _grid_rows(board, grid)
-    for across in board.declared.across:
-        for line in _across_lines(board, across):
-            rows += line.rows
-    return {row.id for row in rows if board.differences(row)}
+            shown += rows
+    return Variants(sections, {row.id for row in shown if board.differences(row)})
 
 
 def _grid_rows(board: Board, grid: Grid) -> list[Row]:
     """Return the rows that differ from the track in the grid's overrides and in nothing else but its key."""
     rows = []
     for row in board.rows:
-        changes = board.changes(row)
-        if changes is None:
+        differences = board.differences(row)
+        if differences is None:
             continue
-        others = {change for change in changes if not change.startswith(f"{grid.key}=")}
+        others = {format_override(key, value) for key, value in differences.items() if key != grid.key}
         if others == set(grid.overrides):
             rows.append(row)
     return rows
@@ -149,8 +147,13 @@ def _across(board: Board, across: Across, lines: Sequence[Line], baselines: Sequ
     return Section(across.title, tuple(blocks))
 
 
-def _expectations(main: Comparison, expectations: Sequence[Expectation]) -> Section:
-    """Return a sentence for each claim: shown, not shown, or the reverse, with the difference."""
+def expectation_sections(main: Comparison | None, expectations: Sequence[Expectation]) -> list[Section]:
+    """Return a section with a sentence for each claim: shown, not shown, or the reverse, with the difference.
+
+    `main` is the comparison of the unchanged track. The list is empty without it, and without claims.
+    """
+    if main is None or not expectations:
+        return []
     indices: Mapping[str, int] = {main.name(index): index for index in range(len(main.lines))}
     sentences: list[Block] = []
     for expected in expectations:
@@ -158,7 +161,7 @@ def _expectations(main: Comparison, expectations: Sequence[Expectation]) -> Sect
         if expected.better in indices and expected.worse in indices:
             verdict = _verdict(main, indices[expected.better], indices[expected.worse])
         sentences.append(f"{expected.claim} ({expected.paper}). Here {expected.better} - {expected.worse}: {verdict}.")
-    return Section("The papers' claims at this size", tuple(sentences))
+    return [Section("The papers' claims at this size", tuple(sentences))]
 
 
 def _verdict(main: Comparison, better: int, worse: int) -> str:

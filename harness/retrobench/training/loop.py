@@ -192,7 +192,7 @@ def train(
     start = time.perf_counter() - cost["seconds"]
     loop.waited = cost["data_seconds"]
     ledger = Ledger(folder, settings, label)
-    with bar(label, settings.steps, "steps", done) as advance:
+    with contextlib.closing(ledger.tracking), bar(label, settings.steps, "steps", done) as advance:
         for step in range(done, settings.steps):
             outputs, norm = loop.step(step)
             ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm, loop.loss_scale.value())
@@ -211,6 +211,5 @@ def train(
                 cost["seconds"] = time.perf_counter() - start
             if saves and processes.leads():
                 save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
-    ledger.tracking.finish()
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}

@@ -73,8 +73,8 @@ class Tracking:
             known = {name: value for name, value in values.items() if value is not None}
             self._tracker.log(known, step=step)
 
-    def finish(self) -> None:
-        """End the run."""
+    def close(self) -> None:
+        """End the run, also where a training failed."""
         if self._tracker is not None:
             self._tracker.finish()
 

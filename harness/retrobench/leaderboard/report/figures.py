@@ -19,10 +19,11 @@ import numpy as np
 from retrobench.core import read_toml
 from retrobench.data import catalogue, is_local, load
 from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.compare import compare, test_on
+from retrobench.leaderboard.compare import tested_on
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.curves import curve_roles, read_curve
 from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.tables import compare_board
 from retrobench.scoring import Pair
 
 __all__ = ["Figures", "mean_records", "question_texts", "read_figures"]
@@ -197,27 +198,17 @@ def _packed(values: Sequence[float]) -> str:
 def read_figures(track: str, leaderboard: Path | None = None) -> Figures | None:
     """Return the figures of a track's own rows, None without rows of the unchanged track."""
     board = Board.gather(track, leaderboard)
-    load = board.load if board.has_values else None
-    tables = compare(
-        board.rows,
-        load,
-        board.load_clusters,
-        changes=board.changes,
-        own=board.own,
-        transfer=board.transfer,
-    )
-    unchanged = [table for table in tables if not table.is_changed and table.columns]
+    unchanged = [table for table in compare_board(board) if not table.is_changed and table.columns]
     if not unchanged:
         return None
     comparison = unchanged[0]
+    known = {table.tested: table for table in (comparison, *comparison.beside)}
+    others = [column for column in comparison.columns if column not in comparison.own_columns]
+    load = board.load if board.has_values else None
     tested = {}
-    for column in (*comparison.own_columns, *_transfer_columns(comparison)):
-        tested[column] = test_on(comparison, column, load, board.load_clusters)
+    for column in (*comparison.own_columns, *others):
+        tested[column] = known.get(column) or tested_on(comparison, column, load, board.load_clusters)
     file = nearest_files("track.toml", leaderboard).get(track)
     about = read_toml(file) if file else {}
     title, description = str(about.get("title", f"Track {track}")), str(about.get("description", "")).strip()
     return Figures(track, title, description, board, comparison, tested)
-
-
-def _transfer_columns(comparison: Comparison) -> list[DatasetMeasure]:
-    return [column for column in comparison.columns if column not in comparison.own_columns]

@@ -21,6 +21,7 @@ from retrobench.core import Column, Table, atomic_write, retrobench_version
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import Section, entrant_table, notes
+from retrobench.leaderboard.compare import BASELINES
 from retrobench.leaderboard.folders import folders_with_rows, nearest_files
 from retrobench.leaderboard.report import plots
 from retrobench.leaderboard.report.drawing import draw
@@ -28,7 +29,7 @@ from retrobench.leaderboard.report.figures import Figures, question_texts, read_
 from retrobench.leaderboard.report.markup import render_block, render_paragraph, render_table
 from retrobench.leaderboard.reproduce import published_sections
 from retrobench.leaderboard.transfer import transfer_blocks
-from retrobench.leaderboard.variants import variant_sections
+from retrobench.leaderboard.variants import expectation_sections, read_variants
 
 __all__ = ["Report", "write_report"]
 
@@ -112,12 +113,13 @@ def _render(shown: Sequence[Figures], leaderboard: Path | None, has_texts: bool)
 
 def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Spec]) -> dict[str, Any]:
     comparison = figures.comparison
-    baselines = () if comparison.baseline is None else (comparison.lines[comparison.baseline].rows[0].entrant,)
     main = figures.tested[figures.columns[0]]
-    extra = variant_sections(figures.board, main, baselines)
+    extra = []
     transfer = transfer_blocks(comparison)
     if transfer:
-        extra.insert(0, Section("Transfer to other collections", tuple(transfer)))
+        extra.append(Section("Transfer to other collections", tuple(transfer)))
+    extra += expectation_sections(main, figures.board.declared.expectations)
+    extra += read_variants(figures.board, BASELINES).sections
     curves = plots.curves(document["curves"])
     return {
         "name": figures.track,
@@ -153,11 +155,19 @@ def _rows(figures: Figures) -> Table:
     lines = []
     for line in figures.comparison.lines:
         for row in line.rows:
-            encoder = row.artifacts.get(f"finetune {row.chosen}", "-")
-            run = row.artifacts.get(f"search {next(iter(row.facts), '')}", "-")
             seed = "-" if row.seed is None else row.seed
             lines.append(
-                [row.id, row.entrant, row.representation, seed, row.commit[:10], row.date, encoder, run, row.command]
+                [
+                    row.id,
+                    row.entrant,
+                    row.representation,
+                    seed,
+                    row.commit[:10],
+                    row.date,
+                    row.encoder,
+                    row.run,
+                    row.command,
+                ]
             )
     return Table([Column(name) for name in names], lines)
 
