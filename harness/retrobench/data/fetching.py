@@ -3,6 +3,7 @@ Download datasets of ir_datasets, or build collections, so that later commands n
 
 * fetch_dataset   download or build a dataset
 * is_local        tell whether a dataset can be read without a download
+* local_questions the questions of a dataset that is at hand
 * entities        the entities of a dataset that are downloaded
 """
 
@@ -12,7 +13,7 @@ from retrobench.data import catalogue, groups
 from retrobench.data.datasets import Dataset, FolderDataset, load, local_root
 from retrobench.data.embedded import SHIPPED
 
-__all__ = ["entities", "fetch_dataset", "is_local"]
+__all__ = ["entities", "fetch_dataset", "is_local", "local_questions"]
 
 
 def fetch_dataset(dataset_id: str) -> str:
@@ -54,6 +55,12 @@ def is_local(dataset: Dataset) -> bool:
         return True
     files = catalogue.files(dataset.id)
     return bool(files) and all(file.at_hand for file in files)
+
+
+def local_questions(dataset_id: str) -> dict[str, str]:
+    """Return the texts of a dataset's questions by id; none where they cannot be read without a download."""
+    dataset = load(dataset_id)
+    return {query.id: query.text for query in dataset.queries()} if is_local(dataset) else {}
 
 
 def entities(dataset_id: str) -> tuple[str, ...]:

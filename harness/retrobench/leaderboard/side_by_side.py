@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from retrobench.core import Column, Table
-from retrobench.data import is_local, load, query_clusters
+from retrobench.data import is_local, load, local_questions, query_clusters
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.clusters import read_clusters
@@ -182,7 +182,7 @@ def side_by_side(
     clusters = _clusters(first, second, dataset)
     systems = [System(seeds, side.random) for seeds, side in zip(values, sides, strict=True)]
     test = compare_systems(systems, clusters)
-    texts = _texts(dataset)
+    texts = {} if Path(dataset).is_file() else local_questions(dataset)  # a file of judgements has no texts
     questions = []
     for query in values[0][0]:
         mean_a, mean_b = (fmean(seed[query] for seed in seeds) for seeds in values)
@@ -258,11 +258,3 @@ def _clusters(first: _Side, second: _Side, dataset: str) -> Mapping[str, int] | 
     if Path(dataset).is_file() or not is_local(load(dataset)):
         return None
     return query_clusters(load(dataset))
-
-
-def _texts(dataset: str) -> dict[str, str]:
-    """Return the texts of a dataset's questions; none for a file of judgements, or a dataset that is not at hand."""
-    if Path(dataset).is_file():
-        return {}
-    source = load(dataset)
-    return {query.id: query.text for query in source.queries()} if is_local(source) else {}

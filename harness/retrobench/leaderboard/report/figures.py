@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from retrobench.core import read_toml
-from retrobench.data import catalogue, is_local, load
+from retrobench.data import catalogue, local_questions
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.compare import tested_on
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
@@ -182,12 +182,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 def question_texts(dataset: str) -> dict[str, str]:
     """Return the texts of a dataset's questions; none where it is not at hand, or its licence forbids copies."""
-    if catalogue.forbids_copies(dataset):
-        return {}
-    source = load(dataset)
-    if not is_local(source):
-        return {}
-    return {query.id: query.text for query in source.queries()}
+    return {} if catalogue.forbids_copies(dataset) else local_questions(dataset)
 
 
 def _packed(values: Sequence[float]) -> str:
