@@ -19,7 +19,7 @@ import pytest
 import typer
 
 from retrobench import cli, runs
-from retrobench.cli import data_commands, groups, objective_commands
+from retrobench.cli import data_commands, groups, measuring_commands, objective_commands
 from retrobench.runs.sweep import Swept
 
 HEAVY = {"torch", "transformers", "ir_datasets", "ranx", "numpy", "scipy", "rich"}
@@ -101,7 +101,7 @@ def test_a_listing_imports_no_library_that_trains_or_reads_datasets(
 def command_functions() -> dict[str, ast.FunctionDef]:
     """Return the functions of the commands by name, as syntax trees."""
     functions = {}
-    for module in (cli, data_commands, objective_commands):
+    for module in (cli, data_commands, measuring_commands, objective_commands):
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.FunctionDef) and node.decorator_list:
                 functions[node.name] = node
@@ -167,7 +167,7 @@ def test_help_lists_every_command_once_below_a_heading() -> None:
             assert overview.count(f"\n  {name} ") == 1
             positions.append(overview.index(f"\n  {name} "))
     assert positions == sorted(positions)
-    assert groups.GROUPS["Trust a number"] == ("verify", "show", "score", "evaluate")
+    assert groups.GROUPS["Trust a number"] == ("verify", "show", "score", "evaluate", "coverage")
 
 
 def test_version() -> None:
@@ -311,5 +311,5 @@ def test_a_command_is_short() -> None:
         assert last_line - docstring_end < 8, name
         if last_line - node.lineno >= 15:
             long_commands.add(name)
-    longest = {"bench", "compare", "evaluate", "leaderboard", "plan", "reproduce", "run", "score"}
+    longest = {"bench", "compare", "coverage", "evaluate", "leaderboard", "plan", "reproduce", "run", "score"}
     assert long_commands == longest, "the commands with most options"

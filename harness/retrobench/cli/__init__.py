@@ -10,6 +10,7 @@ The commands. Each parses, makes one call and prints, and imports heavy librarie
 * show          print everything that a row stands on.
 * score         score a TREC run.
 * evaluate      score an encoder, published or trained here.
+* coverage      measure the words that vectors name.
 * convert       turn a pickled checkpoint into safetensors.
 * reproduce     compare the papers' tables with rows.
 * plan          print the needs of a track.
@@ -28,6 +29,7 @@ import typer
 
 from retrobench.cli.data_commands import data
 from retrobench.cli.groups import Grouped
+from retrobench.cli.measuring_commands import measuring
 from retrobench.cli.objective_commands import objectives
 from retrobench.cli.options import (
     AcceptLeaderboard,
@@ -36,15 +38,12 @@ from retrobench.cli.options import (
     BaselineName,
     BenchLeaderboard,
     Benchmarks,
-    Bounds,
     Caption,
     ClaimedTable,
     ComparedMeasure,
     Conflicts,
-    Datasets,
     Deadline,
     Device,
-    Dtype,
     FirstSystem,
     Format,
     Fresh,
@@ -54,10 +53,8 @@ from retrobench.cli.options import (
     Judged,
     Label,
     Leaderboard,
-    Length,
     Level,
     Limit,
-    Measures,
     Minutes,
     Model,
     NoTexts,
@@ -66,11 +63,8 @@ from retrobench.cli.options import (
     OurBaseline,
     OurRun,
     Overrides,
-    PerQuery,
     PlannedObjective,
     Plugins,
-    Pooling,
-    Prefix,
     Qrels,
     Quiet,
     ReportedTracks,
@@ -78,14 +72,12 @@ from retrobench.cli.options import (
     ResultFile,
     Rounds,
     RowsFile,
-    Run,
     SecondSystem,
     Seeds,
     Shown,
     ShownColumns,
     ShownMeasures,
     ShownRow,
-    Similarity,
     Smoke,
     Store,
     Target,
@@ -111,6 +103,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(measuring)
 app.add_typer(objectives, name="objectives")
 app.add_typer(data, name="data")
 
@@ -238,54 +231,6 @@ def show(row: ShownRow, leaderboard: Leaderboard = None, json: OneJson = False, 
     from retrobench.leaderboard import show_row
 
     show_result(show_row(row, leaderboard, json))
-
-
-@app.command()
-def evaluate(
-    model: Model,
-    dataset: Datasets,
-    measure: Measures,
-    pooling: Pooling = None,
-    query_prefix: Prefix = None,
-    passage_prefix: Prefix = None,
-    max_length: Length = None,
-    similarity: Similarity = None,
-    dtype: Dtype = None,
-    index: Index = None,
-    store: Store = None,
-    bounds: Bounds = False,
-    json: OneJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    wide: Wide = False,
-) -> None:
-    """Score an encoder with the settings of its publication, or of its training by `run`."""
-    prepare(encodes=True)
-    from retrobench import runs
-
-    choices = runs.Choices(pooling, query_prefix, passage_prefix, max_length, similarity, dtype)
-    evaluated = runs.evaluate(model, dataset, measure, choices, store, index or "exact", bounds)
-    show_result(evaluated.json() if json else evaluated.text())
-
-
-@app.command()
-def score(
-    run: Run,
-    measure: Measures,
-    dataset: Judged = None,
-    qrels: Qrels = None,
-    relevance_level: Level = None,
-    per_query: PerQuery = False,
-    bounds: Bounds = False,
-    json: OneJson = False,
-    wide: Wide = False,
-) -> None:
-    """Score a TREC run file."""
-    from retrobench.scoring import score_file
-
-    prepare()
-    scored = score_file(run, dataset, qrels, measure, relevance_level, bounds)
-    show_result(scored.json(per_query) if json else scored.text(per_query))
 
 
 @app.command()

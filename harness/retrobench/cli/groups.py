@@ -11,7 +11,7 @@ __all__ = ["GROUPS", "Grouped"]
 # Every command stands in one group, in this order.
 GROUPS = {
     "Compare objectives": ("run", "leaderboard", "compare", "report", "reproduce"),
-    "Trust a number": ("verify", "show", "score", "evaluate"),
+    "Trust a number": ("verify", "show", "score", "evaluate", "coverage"),
     "Make a model": ("convert",),
     "Objectives": ("objectives",),
     "Data, tracks, store": ("data",),

@@ -17,6 +17,7 @@ __all__ = [
     "Bounds",
     "ClaimedTable",
     "ComparedMeasure",
+    "CoverageDatasets",
     "Datasets",
     "Device",
     "Dtype",
@@ -25,18 +26,21 @@ __all__ = [
     "Fresh",
     "Gpus",
     "Hardware",
+    "HeadModel",
     "Index",
     "Judged",
     "Leaderboard",
     "Length",
     "Level",
     "Limit",
+    "Measured",
     "Measures",
     "Model",
     "NewName",
     "NoTexts",
     "ObjectiveOrPath",
     "Objectives",
+    "OfQueries",
     "OneId",
     "OneJson",
     "Overrides",
@@ -224,6 +228,16 @@ AsDistribution = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 Hardware = Annotated[str, typer.Option(metavar="h200|a100|v100|this", help="The machine to plan for.")]
 Gpus = Annotated[int, typer.Option(min=1, metavar="N", help="The number of GPUs.")]
+Measured = Annotated[
+    list[str], typer.Argument(metavar="MODEL|ROW ...", help="Rows by id or TRACK:ENTRANT:SEED, folders, hub ids.")
+]
+CoverageDatasets = Annotated[
+    list[str], typer.Option("--dataset", metavar="ID", help="An ir_datasets id or a folder PATH[:SPLIT]; repeatable.")
+]
+OfQueries = Annotated[bool, typer.Option("--queries", help="Measure the dataset's queries instead of its documents.")]
+HeadModel = Annotated[
+    str | None, typer.Option("--head", metavar="MODEL", help="A model whose head projects MODEL's vectors too.")
+]
 Datasets = Annotated[
     list[str],
     typer.Option("--dataset", metavar="ID", help="An ir_datasets id, a folder PATH[:SPLIT], or `beir`; repeatable."),

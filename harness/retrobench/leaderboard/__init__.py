@@ -22,6 +22,8 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * transfer     datasets that a track tests where they are at hand
 * declared     the tables that a folder declares
 * variants     those tables, from rows of several tracks
+* term_coverage    the words that vectors name, beside the rows
+* coverage_tables  their tables
 * claims       the papers' printed numbers
 * reproduce    claims beside rows, with verdicts
 * performance  results of benchmarks
@@ -31,11 +33,19 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
+from retrobench.leaderboard.coverage_tables import coverage_text
 from retrobench.leaderboard.curves import keep_curve
-from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
+from retrobench.leaderboard.evidence import (
+    PerQuery,
+    keep_plugin,
+    keep_track,
+    load_per_query,
+    load_track,
+    missing_files,
+)
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
 from retrobench.leaderboard.lines import format_override
-from retrobench.leaderboard.naming import inspect_tracks, row_name
+from retrobench.leaderboard.naming import find_row, inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.report import Report, write_report
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
@@ -43,10 +53,16 @@ from retrobench.leaderboard.rows import Inspected, Row, append, read
 from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.side_by_side import Judged, SideBySide, side_by_side
 from retrobench.leaderboard.tables import show_track, summarise_run
+from retrobench.leaderboard.term_coverage import ABOVE, CONTROL, COVERAGE_FILE, LESS, CoverageRecord, append_coverage
 from retrobench.leaderboard.view import View
 
 __all__ = [
+    "ABOVE",
+    "CONTROL",
+    "COVERAGE_FILE",
+    "LESS",
     "BenchmarkResult",
+    "CoverageRecord",
     "Inspected",
     "Judged",
     "PerQuery",
@@ -56,14 +72,18 @@ __all__ = [
     "SideBySide",
     "View",
     "append",
+    "append_coverage",
     "check_writable",
     "claims",
+    "coverage_text",
+    "find_row",
     "format_override",
     "inspect_tracks",
     "keep_curve",
     "keep_plugin",
     "keep_track",
     "load_per_query",
+    "load_track",
     "locate",
     "missing_files",
     "performance",

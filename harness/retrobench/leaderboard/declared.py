@@ -21,6 +21,8 @@ The tables that a track's folder declares in `tables.toml`, beside the tables of
     claim = "RetroMAE's pre-training makes a better retriever than BERT"
     better = "retromae"
     worse = "bert"
+
+`[[coverage]]` has the fields of an expectation, and is held against term coverage.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ class Declared:
     grids: tuple[Grid, ...] = ()
     across: tuple[Across, ...] = ()
     expectations: tuple[Expectation, ...] = ()
+    coverage: tuple[Expectation, ...] = ()  # about term coverage
 
     @classmethod
     def read(cls, file: Path) -> Declared:
@@ -87,7 +90,7 @@ class Declared:
         if not file.is_file():
             return cls()
         document = read_toml(file)
-        names = ("grid", "across", "expectation")
+        names = ("grid", "across", "expectation", "coverage")
         for name in document:
             if name not in names:
                 raise unknown(f"table of {file}", name, names)
@@ -95,6 +98,7 @@ class Declared:
             _records(Grid, document, "grid", file),
             _records(Across, document, "across", file),
             _records(Expectation, document, "expectation", file),
+            _records(Expectation, document, "coverage", file),
         )
 
 

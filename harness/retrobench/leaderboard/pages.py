@@ -20,6 +20,7 @@ from retrobench.leaderboard import performance
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.clusters import write_missing
 from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
 from retrobench.leaderboard.curves import write_missing_curves
 from retrobench.leaderboard.formatting import clock, format_number, list_facts, shell_block
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
@@ -48,8 +49,9 @@ def render_readme(folder: Path) -> str:
 def _render(folder: Path, board: Board, comparisons: Sequence[Comparison]) -> str:
     paragraphs = list(_heading(folder))
     if board.rows:
-        images = [f"![{plot.caption}]({file})" for file, plot in _drawn_plots(folder, comparisons).items()]
-        paragraphs += ["## Results", *images, lay_out(page_sections(board, comparisons), "md")]
+        images = [f"![{plot.caption}]({file})" for file, plot in _drawn_plots(folder, board, comparisons).items()]
+        results = [*page_sections(board, comparisons), *coverage_sections(board)]
+        paragraphs += ["## Results", *images, lay_out(results, "md")]
     elif _has_results(folder):
         paragraphs += ["## Results", "No rows yet."]
     if (folder / "claims.toml").exists():
@@ -59,17 +61,18 @@ def _render(folder: Path, board: Board, comparisons: Sequence[Comparison]) -> st
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _plots(comparisons: Sequence[Comparison]) -> dict[str, Plot]:
+def _plots(board: Board, comparisons: Sequence[Comparison]) -> dict[str, Plot]:
     """Return the plots of the unchanged track by their paths in its folder; none without rows of it."""
     for comparison in comparisons:
         if not comparison.is_changed:
-            return {f"plots/{name}.svg": plot for name, plot in plots_of(comparison).items()}
+            plots = plots_of(comparison, coverage_records(board))
+            return {f"plots/{name}.svg": plot for name, plot in plots.items()}
     return {}
 
 
-def _drawn_plots(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, Plot]:
+def _drawn_plots(folder: Path, board: Board, comparisons: Sequence[Comparison]) -> dict[str, Plot]:
     """Return those plots whose file is in the folder: only the extra `report` draws them."""
-    return {file: plot for file, plot in _plots(comparisons).items() if (folder / file).exists()}
+    return {file: plot for file, plot in _plots(board, comparisons).items() if (folder / file).exists()}
 
 
 def _specification(plot: Plot) -> str:
@@ -139,7 +142,7 @@ def write_readme(folder: Path) -> Path:
         return file
     board = Board.read(folder)
     comparisons = compare_board(board)
-    for name, plot in _plots(comparisons).items():
+    for name, plot in _plots(board, comparisons).items():
         if can_draw():
             (folder / name).parent.mkdir(exist_ok=True)
             atomic_write(folder / name, draw(plot.spec))
@@ -162,7 +165,7 @@ def find_stale(folder: Path) -> list[str]:
         text = performance.render_page(track) if is_benchmarks else _render(track, board, comparisons)
         if not file.exists() or file.read_text("utf-8") != text:
             stale.append(str(file))
-        for name, plot in _drawn_plots(track, comparisons).items():
+        for name, plot in _drawn_plots(track, board, comparisons).items():
             specification = (track / name).with_suffix(".vl.json")
             if not specification.exists() or specification.read_text("utf-8") != _specification(plot):
                 stale.append(str(specification))

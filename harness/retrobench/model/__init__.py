@@ -26,7 +26,7 @@ from retrobench.model.encoder import Embeddings, Encoder, keep_largest, mean_poo
 from retrobench.model.heads import bag_loss, bag_of_words, draw_words, pooled_logits, token_loss
 from retrobench.model.internals import has_int8_product, int8_product
 from retrobench.model.layers import bfloat16_layers, first_token_only
-from retrobench.model.loading import load_backbone, load_encoder, load_masked_lm, load_tokenizer
+from retrobench.model.loading import load_backbone, load_encoder, load_masked_lm, load_tokenizer, load_with_head
 from retrobench.model.masking import (
     decoder_visibility,
     drawn_on_cpu,
@@ -74,6 +74,7 @@ __all__ = [
     "load_encoder",
     "load_masked_lm",
     "load_tokenizer",
+    "load_with_head",
     "masked_batch",
     "mean_pooled",
     "pack",

@@ -16,7 +16,7 @@ from retrobench.model.backbones import Backbone
 from retrobench.model.encoder import Encoder
 from retrobench.objective import Vocabulary
 
-__all__ = ["load_backbone", "load_encoder", "load_masked_lm", "load_tokenizer"]
+__all__ = ["load_backbone", "load_encoder", "load_masked_lm", "load_tokenizer", "load_with_head"]
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -32,7 +32,7 @@ def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False
     Raises RetrobenchError where the checkpoint lacks weights of the encoder.
     """
     tokenizer = load_tokenizer(folder)
-    lm = _masked_lm(folder, shape, tokenizer)
+    lm, _ = _masked_lm(folder, shape, tokenizer)
     if trains:
         _choose_attention(lm)
     return Backbone(lm), vocabulary(tokenizer, lm.get_output_embeddings().weight.shape[0])
@@ -43,9 +43,18 @@ def load_masked_lm(folder: Path) -> nn.Module:
 
     Raises RetrobenchError where the checkpoint lacks weights of the encoder.
     """
-    lm = _masked_lm(folder)
+    lm, _ = _masked_lm(folder)
     _choose_attention(lm)
     return cast(nn.Module, lm)
+
+
+def load_with_head(folder: Path) -> tuple[Backbone, bool]:
+    """Return the float32 model in `folder`, and whether its checkpoint has the masked-language-modelling head.
+
+    Raises RetrobenchError where the checkpoint lacks weights of the encoder.
+    """
+    lm, has_head = _masked_lm(folder)
+    return Backbone(lm), has_head
 
 
 def _choose_attention(lm: Any) -> None:
@@ -80,20 +89,21 @@ def _random_bert(shape: Model, tokenizer: Any) -> Any:
     return BertForMaskedLM(config)
 
 
-def _masked_lm(folder: Path, shape: Model | None = None, tokenizer: Any = None) -> Any:
+def _masked_lm(folder: Path, shape: Model | None = None, tokenizer: Any = None) -> tuple[Any, bool]:
+    """Return the model in `folder`, or a random one of a shape, and whether its head was trained."""
     from transformers import AutoModelForMaskedLM
 
     if shape is not None and shape.layers:
-        return _random_bert(shape, tokenizer)
+        return _random_bert(shape, tokenizer), False
     lm, report = AutoModelForMaskedLM.from_pretrained(
         folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
-    _check_missing(folder, f"{lm.base_model_prefix}.", sorted(report["missing_keys"]))
-    return lm
+    has_head = _check_missing(folder, f"{lm.base_model_prefix}.", sorted(report["missing_keys"]))
+    return lm, has_head
 
 
-def _check_missing(folder: Path, prefix: str, missing: list[str]) -> None:
-    """Refuse a checkpoint that lacks tensors of the encoder, whose names begin with `prefix`.
+def _check_missing(folder: Path, prefix: str, missing: list[str]) -> bool:
+    """Return whether a checkpoint has the head. Refuse one that lacks tensors of the encoder, named `prefix`...
 
     transformers draws missing tensors at random. A head may be random, but the encoder may not.
     """
@@ -105,5 +115,7 @@ def _check_missing(folder: Path, prefix: str, missing: list[str]) -> None:
             f"The weights of the model folder {folder.name!r} lack {len(lacking)} tensors of the encoder, such as "
             f"{lacking[0]}; they would be random. Choose a checkpoint of the architecture that its config.json names."
         )
-    if len(of_encoder) < len(missing):
+    has_head = len(of_encoder) == len(missing)
+    if not has_head:
         say(f"{folder.name} lacks tensors of the masked-language-modelling head, so these are random")
+    return has_head

@@ -11,6 +11,7 @@ Rank documents and score rankings.
 * intervals      intervals for one pair and for all pairs, power
 * significance   pairs of systems compared
 * coverage       simulation of the intervals
+* term_coverage  the words that a text's vector names
 * conventions    the means of a run by BEIR's own code
 * rescoring      a run file scored again, by three engines
 * replicability  a run beside the authors' run
@@ -23,24 +24,30 @@ from retrobench.scoring.rescoring import Rescored, rescore
 from retrobench.scoring.runfiles import read_run, write_run
 from retrobench.scoring.score import Judgements, Scored, dataset_judgements, score_file, score_hits
 from retrobench.scoring.significance import FEW_CLUSTERS, MANY_CLUSTERS, Pair, PairwiseTest, System, compare_systems
+from retrobench.scoring.term_coverage import CUTOFFS, Mean, bootstrap_mean, measure_coverage, rank_words
 
 __all__ = [
     "ALPHA",
+    "CUTOFFS",
     "FEWEST_SEEDS",
     "FEW_CLUSTERS",
     "MANY_CLUSTERS",
     "POWER",
     "Judgements",
+    "Mean",
     "Pair",
     "PairwiseTest",
     "Rescored",
     "Scored",
     "System",
+    "bootstrap_mean",
     "canonical",
     "compare_systems",
     "critical_value",
     "dataset_judgements",
     "deepest",
+    "measure_coverage",
+    "rank_words",
     "ranking",
     "read_run",
     "replicability",

@@ -22,6 +22,7 @@ from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.cells import Section, entrant_table, notes
 from retrobench.leaderboard.compare import BASELINES
+from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
 from retrobench.leaderboard.folders import folders_with_rows, nearest_files
 from retrobench.leaderboard.report import plots
 from retrobench.leaderboard.report.drawing import draw
@@ -120,6 +121,7 @@ def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Sp
         extra.append(Section("Transfer to other collections", tuple(transfer)))
     extra += expectation_sections(main, figures.board.declared.expectations)
     extra += read_variants(figures.board, BASELINES).sections
+    extra += coverage_sections(figures.board)
     curves = plots.curves(document["curves"])
     return {
         "name": figures.track,
@@ -138,7 +140,8 @@ def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Sp
 def _plots(figures: Figures, specs: dict[str, plots.Spec]) -> list[_Plot]:
     """Return the plots of a track, and add their specifications to `specs`."""
     drawn = []
-    for name, plot in plots.plots_of(figures.tested[figures.columns[0]]).items():
+    main = figures.tested[figures.columns[0]]
+    for name, plot in plots.plots_of(main, coverage_records(figures.board)).items():
         identifier = f"{figures.track}-{name}"
         specs[identifier] = plot.spec
         drawn.append(_Plot(name, identifier, plot.caption, draw(plot.spec)))

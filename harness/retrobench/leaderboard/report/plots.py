@@ -6,16 +6,19 @@ The plots of a page as Vega-Lite specifications, each with its data inside.
 * cost_quality    the main measure against the time of pre-training, and the lines that no other beats in both
 * curves          a logged value of pre-training against its steps
 * gain_per_hour   the gain over the baseline for an hour of pre-training
+* coverage        the term coverage of pre-trained encoders above that of shuffled texts
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
+from retrobench.leaderboard.term_coverage import ABOVE, STATES, CoverageRecord
 
-__all__ = ["Plot", "Spec", "cost_quality", "curves", "forest", "gain_per_hour", "plots_of"]
+__all__ = ["Plot", "Spec", "cost_quality", "coverage", "curves", "forest", "gain_per_hour", "plots_of"]
 
 Spec = dict[str, Any]
 
@@ -32,14 +35,15 @@ class Plot(NamedTuple):
     spec: Spec
 
 
-def plots_of(tested: Comparison) -> dict[str, Plot]:
-    """Return the plots of a comparison by name, without those that its lines are too few for."""
+def plots_of(tested: Comparison, records: Sequence[CoverageRecord] = ()) -> dict[str, Plot]:
+    """Return the plots of a comparison and of its rows' coverage by name, without those that lack lines."""
     if not tested.columns:
         return {}
     candidates = {
         "forest": ("Differences from the baseline", forest(tested)),
         "cost": ("Quality against the cost of pre-training", cost_quality(tested, tested.own_columns[0])),
         "gain": ("Gain for an hour of pre-training", gain_per_hour(tested)),
+        "coverage": ("Term coverage before fine-tuning", coverage(records)),
     }
     return {name: Plot(caption, spec) for name, (caption, spec) in candidates.items() if spec is not None}
 
@@ -176,6 +180,49 @@ def curves(documents: Sequence[Mapping[str, Any]]) -> Spec | None:
         "color": {"field": "line", "type": "nominal", "title": None},
     }
     return _spec(f"pretrain: {name}", values, encoding, [{"mark": {"type": "line"}}], height=280)
+
+
+def coverage(records: Sequence[CoverageRecord]) -> Spec | None:
+    """Return the plot of R-coverage above that of shuffled texts, by projection; None without records.
+
+    Points are means over seeds, and bars reach from the smallest to the largest. The first dataset is shown.
+    """
+    means: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        if (record.dataset, record.kind) != (records[0].dataset, records[0].kind):
+            continue
+        for projection in record.measures.get(STATES[0], {}):
+            value = record.mean(STATES[0], projection, ABOVE)
+            if value is not None:
+                means.setdefault((record.line, projection), []).append(value)
+    if not means:
+        return None
+    values = []
+    for (line, projection), seeds in means.items():
+        values.append(
+            {"line": line, "projection": projection, "coverage": fmean(seeds), "low": min(seeds), "high": max(seeds)}
+        )
+    lines = {line for line, _ in means}
+    encoding = {
+        "y": {"field": "line", "type": "nominal", "title": None, "sort": {"field": "coverage", "order": "descending"}},
+        "yOffset": {"field": "projection"},
+        "color": {"field": "projection", "type": "nominal", "title": None},
+    }
+    title = "R-coverage above shuffled texts"
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "rule"},
+            "encoding": {"x": {"field": "low", "type": "quantitative", "title": title}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 40},
+            "encoding": {
+                "x": {"field": "coverage", "type": "quantitative", "title": title},
+                "tooltip": _tooltip("line", "coverage", "low", "high"),
+            },
+        },
+    ]
+    return _spec(f"{records[0].dataset}: term coverage", values, encoding, layers, height=2 * ROW * len(lines))
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
