@@ -20,6 +20,7 @@ def prepare(encodes: bool = False, trains: bool = False) -> None:
     """Set up this process to read datasets, and to encode texts or train. Call it before torch is loaded."""
     from retrobench import core, data
 
+    processes.check_address()
     if encodes:
         core.sleep_when_busy()
     data.register()

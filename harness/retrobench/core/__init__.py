@@ -1,6 +1,7 @@
 """
 The base of all rooms. Nothing in it depends on retrieval.
 
+* documents    JSON and TOML of the user's files.
 * files        hashes of files, and atomic writes.
 * machine_load whether other processes keep this machine busy.
 * memory       peak memory of this process, and settings of the allocator.
@@ -15,7 +16,8 @@ The base of all rooms. Nothing in it depends on retrieval.
 """
 
 from retrobench.core import processes, provenance
-from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
+from retrobench.core.documents import parse_json, parse_toml, read_json, read_toml, take_table, take_tables
+from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, sync, tree_hash
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
@@ -46,11 +48,14 @@ __all__ = [
     "jit",
     "keep_freed_memory",
     "move",
+    "parse_json",
+    "parse_toml",
     "peak_memory",
     "processes",
     "processor_name",
     "provenance",
     "quiet_transformers",
+    "read_json",
     "read_toml",
     "release_freed_memory",
     "retrobench_version",
@@ -59,6 +64,8 @@ __all__ = [
     "set_width",
     "sleep_when_busy",
     "sync",
+    "take_table",
+    "take_tables",
     "tree_hash",
     "try_build_record",
     "types_of",

@@ -1,24 +1,19 @@
 """
-Hashes and contents of files, and writes after which a file is complete or absent.
+Hashes of files, and writes after which a file is complete or absent.
 
 * atomic_write           replace a file's content at once.
 * sync, move             write a file or a folder to the disk, then rename it.
 * file_hash, tree_hash   hash a file's bytes; hash source code.
-* read_toml              return the contents of a TOML file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from retrobench.errors import RetrobenchError
-
-__all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "move", "read_toml", "sync", "tree_hash"]
+__all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "move", "sync", "tree_hash"]
 
 KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a disk can hold
 
@@ -93,13 +88,3 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     if not path.is_dir():
         return [(path.name, path)]
     return [(file.relative_to(path).as_posix(), file) for file in sorted(path.rglob("*.py"))]
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Return the contents of a TOML file. RetrobenchError names the file and the fault."""
-    try:
-        return tomllib.loads(file.expanduser().read_text("utf-8"))
-    except OSError as error:
-        raise RetrobenchError(f"Cannot read {file}: {error.strerror}. Give a .toml file that exists.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RetrobenchError(f"{file} is not TOML: {error}. Correct it there.") from error

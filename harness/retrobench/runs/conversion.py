@@ -110,8 +110,8 @@ def _shards(index: Path) -> list[str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        weight_map = {str(name): str(file) for name, file in read_json(index)["weight_map"].items()}
+    except (LookupError, AttributeError) as error:
         raise RetrobenchError(f"{index} is no index of weights ({error}). Fetch the model again.") from error
     return weight_map
 
