@@ -27,8 +27,11 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return a text with escapes such as `\\x1b` in place of control characters. Tabs and line ends stay."""
-    return _UNPRINTABLE.sub(lambda match: ascii(match.group())[1:-1], text)
+    """Return a text with escapes such as `\\u001b` in place of control characters. Tabs and line ends stay.
+
+    JSON has the same escapes, so a printable JSON text is the same document.
+    """
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def quote(value: object) -> str:

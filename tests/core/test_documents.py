@@ -44,5 +44,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_an_error_is_printable_and_quotes_little_of_the_input() -> None:
     assert len(quote("a" * 5000)) == 200
     assert quote(10**5000) == "a int too large to show"
-    assert str(RetrobenchError("a\x1b[31m\u202eb\n" + "c" * 5000)) == r"a\x1b[31m\u202eb " + "c" * 196 + " ..."
+    assert str(RetrobenchError("a\x1b[31m\u202eb\n" + "c" * 5000)) == r"a\u001b[31m\u202eb " + "c" * 196 + " ..."
     assert printable("tab\tand\nline, ü") == "tab\tand\nline, ü"

@@ -12,6 +12,7 @@ import shutil
 import sys
 
 from retrobench.core import processes
+from retrobench.errors import printable
 
 __all__ = ["measure_screen", "prepare", "show_result"]
 
@@ -36,7 +37,7 @@ def show_result(result: str) -> None:
     if processes.leads():
         from retrobench.core import fold_text
 
-        print(fold_text(result))
+        print(fold_text(printable(result)))
 
 
 def measure_screen(wide: bool = False) -> None:

@@ -25,12 +25,13 @@ from retrobench.core.progress import bar, duration, quiet_transformers, say, set
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.screen import fold_text, set_width, width_for
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
-from retrobench.core.tables import Column, Table, escape_latex
+from retrobench.core.tables import Column, Markdown, Table, escape_latex, escape_markdown
 from retrobench.core.threads import in_threads, jit
 
 __all__ = [
     "KEY_LENGTH",
     "Column",
+    "Markdown",
     "Table",
     "atomic_write",
     "bar",
@@ -40,6 +41,7 @@ __all__ = [
     "describe",
     "duration",
     "escape_latex",
+    "escape_markdown",
     "file_hash",
     "fold_text",
     "from_text",

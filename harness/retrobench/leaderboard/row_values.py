@@ -9,6 +9,7 @@ A row comes from anybody: its numbers are counted with, and its names become pat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -92,7 +93,8 @@ def _is_text(value: str) -> bool:
 
 def _faults(values: Mapping[str, Any]) -> Iterator[str]:
     for name, beginning in PATHS.items():
-        if values[name] and not _stays_below(values[name], beginning):
+        is_plain = re.fullmatch(r"[\w./+-]*", values[name])  # pages link to it
+        if values[name] and not (is_plain and _stays_below(values[name], beginning)):
             yield f"its {name} is {quote(values[name])}, which names no file beside it"
     for key, path in values["plugin"].items():
         if key.split(" ")[-1] == "kept" and not _stays_below(path, KEPT):
