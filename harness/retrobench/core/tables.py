@@ -197,7 +197,7 @@ def escape_markdown(text: str) -> str:
 
 def _shown(row: Sequence[Value]) -> list[str]:
     """Return the cells of a row as printable texts of one line."""
-    cells = []
+    cells: list[str] = []
     for value in row:
         if isinstance(value, Markdown):
             cells.append(value)
@@ -244,7 +244,7 @@ def _aligned(line: Sequence[str], widths: Sequence[int], columns: Sequence[Colum
     """Return the cells of a line, padded to the widths of their columns."""
     from rich.cells import cell_len
 
-    cells = []
+    cells: list[str] = []
     for cell, width, column in zip(line, widths, columns, strict=True):
         padding = " " * (width - cell_len(cell))
         cells.append(padding + cell if column.align == "right" else cell + padding)
