@@ -3,6 +3,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 
 * documents    JSON and TOML of the user's files.
 * files        hashes of files, and atomic writes.
+* limits       limits of the machine and of the process.
 * machine_load whether other processes keep this machine busy.
 * memory       peak memory of this process, and settings of the allocator.
 * processes    rank, world size and agreement among the processes of an experiment.
@@ -17,7 +18,8 @@ The base of all rooms. Nothing in it depends on retrieval.
 
 from retrobench.core import processes, provenance
 from retrobench.core.documents import parse_json, parse_toml, read_json, read_toml, take_table, take_tables
-from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, sync, tree_hash
+from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, follow_umask, move, sync, tree_hash
+from retrobench.core.limits import describe_limit
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
@@ -39,11 +41,13 @@ __all__ = [
     "computes_bf16",
     "computes_int8",
     "describe",
+    "describe_limit",
     "duration",
     "escape_latex",
     "escape_markdown",
     "file_hash",
     "fold_text",
+    "follow_umask",
     "from_text",
     "gpu_memory",
     "in_threads",

@@ -3,6 +3,7 @@ Hashes of files, and writes after which a file is complete or absent.
 
 * atomic_write           replace a file's content at once.
 * sync, move             write a file or a folder to the disk, then rename it.
+* follow_umask           give files the mode of their folder.
 * file_hash, tree_hash   hash a file's bytes; hash source code.
 """
 
@@ -13,7 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "move", "sync", "tree_hash"]
+__all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "follow_umask", "move", "sync", "tree_hash"]
 
 KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a disk can hold
 
@@ -55,6 +56,14 @@ def sync(path: Path) -> None:
         for inner in path.rglob("*"):
             _flush(inner)
     _flush(path)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files in a folder the mode that the umask gave the folder: safetensors writes for the owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def _flush(path: Path) -> None:

@@ -32,14 +32,21 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
 from retrobench.leaderboard.curves import keep_curve
-from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
+from retrobench.leaderboard.evidence import (
+    PerQuery,
+    keep_plugin,
+    keep_track,
+    kept_files,
+    load_per_query,
+    missing_files,
+)
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
 from retrobench.leaderboard.lines import format_override
-from retrobench.leaderboard.naming import inspect_tracks, row_name
+from retrobench.leaderboard.naming import find_row, inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.report import Report, write_report
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
-from retrobench.leaderboard.rows import Inspected, Row, append, read
+from retrobench.leaderboard.rows import Inspected, Row, append, inspect, read
 from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.side_by_side import Judged, SideBySide, side_by_side
 from retrobench.leaderboard.tables import show_track, summarise_run
@@ -58,11 +65,14 @@ __all__ = [
     "append",
     "check_writable",
     "claims",
+    "find_row",
     "format_override",
+    "inspect",
     "inspect_tracks",
     "keep_curve",
     "keep_plugin",
     "keep_track",
+    "kept_files",
     "load_per_query",
     "locate",
     "missing_files",

@@ -6,6 +6,7 @@ The files beside the rows of a track: everything that a row stands on and that i
 * keep_track, load_track           the resolved track, in `tracks/IDENTITY.toml`
 * keep_plugin                      a plugin's source, in `plugins/HASH.py`, or `plugins/HASH/` with its neighbours
 * kept_faults, missing_files       the kept files of a row that were changed, or that are not there
+* kept_files                       the kept files of a row
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "keep_plugin",
     "keep_track",
     "kept_faults",
+    "kept_files",
     "load_per_query",
     "load_track",
     "missing_files",
@@ -206,11 +208,23 @@ def _is_changed(plugin: Path) -> bool:
 
 def missing_files(folder: Path, row: Row) -> list[str]:
     """Return the kept files of a row that are not there, relative to `folder`."""
-    paths = [path for path in (*_value_files(folder, row), _track_file(folder, row.identity)) if not path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in _kept_paths(folder, row) if not path.exists()]
+
+
+def kept_files(folder: Path, row: Row) -> list[str]:
+    """Return the kept files of a row that are there, relative to `folder`; every file of a plugin's folder."""
+    files: list[Path] = []
+    for path in _kept_paths(folder, row):
+        home = path.parent if path.parent.parent.name == "plugins" else path
+        files += home.rglob("*") if home.is_dir() else [path]
+    names = [file.relative_to(folder).as_posix() for file in files if file.is_file()]
+    return [name for name in dict.fromkeys(names) if "__pycache__" not in name]
+
+
+def _kept_paths(folder: Path, row: Row) -> list[Path]:
+    paths = [*_value_files(folder, row), _track_file(folder, row.identity)]
     plugin = _plugin_path(folder, row)
-    if plugin is not None and not plugin.exists():
-        paths.append(plugin)
-    return [path.relative_to(folder).as_posix() for path in paths]
+    return paths if plugin is None else [*paths, plugin]
 
 
 def _plugin_path(folder: Path, row: Row) -> Path | None:
