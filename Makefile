@@ -1,6 +1,8 @@
 # From a bare Python 3.11 or newer, every target makes what it needs:
 #   make run      the main job: DupMAE on the embedded collection, to a row in a table
 #   make test     the tests, offline once installed
+#   make fuzz     10,000 generated inputs for every reader of a user's file; SEED=N repeats a failure
+#   make audit    the installed versions against the known vulnerabilities; needs the network
 #   make rehearse the tests of what runs on a GPU, on a pretend device that computes on the host; needs a C++ compiler
 #   make browser  the report in Chromium, which must be installed
 #   make check    formatting, lint, types, and that the rendered tables are current
@@ -18,7 +20,7 @@ INSTALLED := $(VENV)/installed
 # Not ./leaderboards: the rows of a trial run are nobody's published results.
 ROWS := out/leaderboards
 
-.PHONY: run test rehearse browser check check-published test-lowest test-newest clean
+.PHONY: run test fuzz audit rehearse browser check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -27,6 +29,20 @@ run: $(INSTALLED)
 # A file's tests stay together, and each process keeps to one thread.
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# `make test` runs 100 inputs of each.
+INPUTS ?= 10000
+SEED ?= $(shell date +%s)
+fuzz: $(INSTALLED)
+	@echo "RETROBENCH_SEED=$(SEED)"
+	RETROBENCH_FUZZ=$(INPUTS) RETROBENCH_SEED=$(SEED) $(BIN)/pytest -n 2 -o timeout=0 tests/test_readers.py
+
+# pip-audit stands in an environment of its own: it is no dependency, and its own dependencies are not audited.
+audit: $(INSTALLED)
+	$(PYTHON) -m venv out/audit
+	out/audit/bin/python -m pip -qq --disable-pip-version-check install pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >out/audit/installed.txt
+	.ci/audit out/audit/bin/pip-audit out/audit/installed.txt
 
 rehearse: $(INSTALLED)
 	$(BIN)/python tests/rehearsal/rehearse.py

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from retrobench.core import Column, Table, escape_latex
+from retrobench.core import Column, Markdown, Table, escape_latex
 from retrobench.core.tables import Value
 
 COLUMNS = (
@@ -123,3 +123,25 @@ def test_a_rule_of_markdown_has_three_dashes_at_least() -> None:
 def test_wide_letters_take_two_cells() -> None:
     table = Table([Column("name"), Column("n", "right")], [("検索", 1), ("abcd", 22)])
     assert table.text().splitlines() == ["name   n", "検索   1", "abcd  22"]
+
+
+HOSTILE = "=1+\x1b[31m|\n<b>[x](javascript:y)\u202e"
+
+
+def test_no_value_leaves_its_cell_in_any_format() -> None:
+    table = Table([Column(HOSTILE), Column("n", "right")], [(HOSTILE, 1), ("[0.1, 0.2]", "@sum"), ("-", "-0.5")])
+    for text in (table.text(), table.markdown(), table.latex(), table.csv()):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert len(table.text().splitlines()) == 4
+    markdown = table.markdown().splitlines()
+    assert len(markdown) == 5
+    assert "\\u001b[31m\\| &lt;b>[x]\\(javascript:y)\\u202e" in markdown[2]
+    assert table.latex().splitlines()[5].startswith("{}[0.1, 0.2] & @sum")
+    header, *rows = csv.reader(io.StringIO(table.csv()))
+    assert [header[0][:3], rows[0][0][:3], rows[0][1]] == ["'=1", "'=1", "1"]
+    assert rows[1:] == [["[0.1, 0.2]", "'@sum"], ["-", "-0.5"]]
+
+
+def test_markdown_source_is_not_escaped_again() -> None:
+    table = Table([Column("link")], [(Markdown("[values](file.gz)"),)])
+    assert table.markdown().splitlines()[2] == "| [values](file.gz) |"

@@ -30,13 +30,13 @@ def write(file: Path, content: bytes) -> Path:
 
 
 def test_tab_separated_collection_with_trec_judgements(tmp_path: Path) -> None:
-    write(tmp_path / "corpus.tsv", lines("7\tone", '8\ta "quoted \r text', "9\t"))
+    write(tmp_path / "corpus.tsv", lines("7\tone", '8\ta "quoted text', "9\t"))
     write(tmp_path / "queries.tsv", lines("q1\tfirst", "q2\tsecond", "q3\tthird"))
     write(tmp_path / "qrels/dev.tsv", lines("q2 0 9 1", "q1\t0\t7\t-1"))
     dataset = load(f"{tmp_path}:dev")
     assert list(dataset.documents()) == [
         Document("7", "", "one"),
-        Document("8", "", 'a "quoted \r text'),
+        Document("8", "", 'a "quoted text'),
         Document("9", "", ""),
     ]
     assert list(dataset.queries()) == [Query("q2", "second"), Query("q1", "first")]
@@ -128,7 +128,8 @@ def test_a_gzip_file_cut_short_is_named(tmp_path: Path) -> None:
     [
         (lines("q 0 d 1", "q 0 d"), r"line 2: a query id, an iteration, .* not \['q', '0', 'd'\]"),
         (lines("q 0 d 1", "q 0 d 0.5"), "line 2: a query id, an iteration"),
-        (lines("h\th\th", "q\td\t1\r2"), "line 2: "),
+        (lines("query-id\tcorpus-id\tscore", "q\td\t1\r2"), "line 2: a carriage return within a line"),
+        (lines("h\th\th", "q\td\t1"), "has no header"),
     ],
 )
 def test_faulty_judgements_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:

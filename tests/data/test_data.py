@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from ir_datasets.formats import GenericDocPair
 
 from retrobench.data import catalogue, embedded
 from retrobench.data.datasets import Document, Query, load, local_root
-from retrobench.data.embedded import SHIPPED, register
+from retrobench.data.embedded import SHIPPED, collection, register
 from retrobench.errors import RetrobenchError
 
 refused = functools.partial(pytest.raises, RetrobenchError)
@@ -275,3 +276,16 @@ def test_nearly_all_pieces_of_the_collection_are_known(tokenizer: Any) -> None:
         total += len(ids)
         unknown += ids.count(tokenizer.unk_token_id)
     assert unknown < 0.001 * total
+
+
+def test_a_damaged_shipped_file_is_refused_when_first_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(embedded.shipped_folder("squad"), tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(collection, "shipped_folder", lambda name: tmp_path)
+    file = tmp_path / "qrels" / "val.tsv.xz"
+    assert len(collection._lines("qrels/val.tsv.xz")) > 1000
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RetrobenchError, match=r"val\.tsv\.xz is damaged: .*Install retrobench again\."):
+        collection._lines("qrels/val.tsv.xz")
+    file.unlink()
+    with pytest.raises(RetrobenchError, match=r"Cannot read .*val\.tsv\.xz: No such file"):
+        collection._lines("qrels/val.tsv.xz")

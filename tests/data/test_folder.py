@@ -186,8 +186,8 @@ def test_a_description_gives_title_and_rule_by_split(folder: Path) -> None:
         ('[splits.test]\nrelevance_level = "2"', "^relevance_level .* whole number, got '2'"),
         ("relevance_level = 0", r"^relevance_level is 0, .*dataset\.toml"),
         ("drop_self = ", r"dataset\.toml is not TOML: .*Correct it there\."),
-        ("title = 1", r"dataset\.toml: title .* \[splits\.test\]"),
-        ("splits = 1", r"dataset\.toml: title .* \[splits\.test\]"),
+        ("title = 1", r"dataset\.toml: title and language must be texts"),
+        ("splits = 1", r"dataset\.toml splits is 1; expected a table \[splits\]"),
     ],
 )
 def test_a_faulty_description_is_one_line(folder: Path, line: str, message: str) -> None:

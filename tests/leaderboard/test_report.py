@@ -18,9 +18,11 @@ from leaderboard_rows import DATASET, MLM, RETROMAE, entrants, mean, row
 from retrobench.core import Column, Table
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.curves import read_curve, write_missing_curves
+from retrobench.leaderboard.pages import write_readme
 from retrobench.leaderboard.report import drawing, write_report
 from retrobench.leaderboard.report.markup import render_table
 from retrobench.leaderboard.rows import append
+from retrobench.leaderboard.tables import show_track
 
 
 @pytest.fixture
@@ -83,6 +85,23 @@ def test_no_name_can_leave_its_place(tmp_path: Path) -> None:
     assert "<script>alert" not in text
     (track,) = data(text)["tracks"]
     assert track["lines"][0]["entrant"] == name
+
+
+def test_control_characters_in_names_reach_no_page(tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    for seed in range(2):
+        append(folder, row("bad\x1b[2J\n# heading\u202e", seed, [0.1], command="run\n```\n<b>"), {})
+    page = write_report(["other"], tmp_path / "out", tmp_path).file.read_text("utf-8")
+    readme = write_readme(folder).read_text("utf-8")
+    for text in (
+        readme,
+        page.split("<script")[0],
+        *(show_track("other", tmp_path, name) for name in ("text", "md", "latex", "csv")),
+    ):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+        assert "u001b[2J" in text
+    assert "\n# heading" not in readme, "HTML and CSV hold a line end within a cell"
+    assert "````sh\nrun ``` <b>\n````" in readme
 
 
 def test_a_table_escapes_its_cells_and_puts_marks_behind_them() -> None:

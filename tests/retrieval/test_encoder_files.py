@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda f: (f / "model.safetensors").write_bytes(b"x"),
         r"cannot be loaded \(.+\)\. Check",
     ),
-    "broken list": ("mean", lambda f: (f / "modules.json").write_text("["), r"modules\.json cannot be read as JSON"),
+    "broken list": ("mean", lambda f: (f / "modules.json").write_text("["), r"modules\.json is not JSON"),
     "odd list": ("mean", lambda f: (f / "modules.json").write_text('["a"]'), "lists no path and type"),
     "place outside": ("mean", outside, r"names a place outside the model, '\.\./1_Pooling'"),
     "odd config": ("mean", lambda f: (f / "config.json").write_text("[]"), r"config\.json is not a JSON object"),

@@ -51,6 +51,12 @@ def test_an_option_that_is_not_computed_is_refused(name: str, message: str) -> N
         canonical(name)
 
 
+@pytest.mark.parametrize("name", ["nDCG@9999999999", "MRR@1000001", f"MAP@{'9' * 5000}", "AP(rel=1001)"])
+def test_a_number_that_no_engine_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(RetrobenchError, match=r"has a (cutoff above 1,000,000|level above 1,000)\. Give a smaller"):
+        canonical(name)
+
+
 def test_the_deepest_cutoff() -> None:
     assert deepest(["MRR@10", "Recall@100", "nDCG@10"]) == 100
     assert deepest(["MRR@10", "MAP"]) is None

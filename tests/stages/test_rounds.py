@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -346,6 +347,17 @@ def test_a_teacher_that_cannot_be_used(tmp_path: Path) -> None:
     teacher = tmp_path / "one"
     recipes.write_teacher(teacher, labels=1)
     assert open_teacher(str(teacher)).path == teacher
+    weights = teacher / "model.safetensors"
+    weights.rename(teacher / "model-00001-of-00001.safetensors")
+    index = teacher / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"no.such.tensor": "model-00001-of-00001.safetensors"}}))
+    with pytest.raises(RetrobenchError, match=r"index\.json names 'no\.such\.tensor' in 'model-00001"):
+        open_teacher(str(teacher))
+    index.unlink()
+    (teacher / "model-00001-of-00001.safetensors").rename(weights)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RetrobenchError, match=r"cannot be loaded: model\.safetensors is damaged"):
+        open_teacher(str(teacher))
     (teacher / "model.safetensors").rename(teacher / "pytorch_model.bin")
     with pytest.raises(RetrobenchError, match="holds no safetensors, and nothing pickled is loaded"):
         open_teacher(str(teacher))

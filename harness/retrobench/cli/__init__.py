@@ -89,7 +89,8 @@ from retrobench.cli.options import (
     Verified,
     Wide,
 )
-from retrobench.cli.process import measure_screen, prepare, show_result
+from retrobench.cli.process import exit_at_limit, measure_screen, prepare, show_result
+from retrobench.cli.store_commands import store
 from retrobench.errors import RetrobenchError
 
 __all__ = ["main"]
@@ -106,6 +107,7 @@ app = typer.Typer(
 app.add_typer(measuring)
 app.add_typer(objectives, name="objectives")
 app.add_typer(data, name="data")
+app.add_typer(store, name="store")
 
 
 def _version(is_requested: bool) -> None:
@@ -328,6 +330,9 @@ def main() -> None:
     except RetrobenchError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (OSError, MemoryError, RuntimeError) as error:
+        exit_at_limit(error)
+        raise
     except SystemExit as stop:
         # Typer turns an interrupt into a silent exit, and the EOFError of a truncated file into "Aborted!".
         cause = getattr(stop.__context__, "__cause__", None)

@@ -14,7 +14,7 @@ GROUPS = {
     "Trust a number": ("verify", "show", "score", "evaluate", "coverage"),
     "Make a model": ("convert",),
     "Objectives": ("objectives",),
-    "Data, tracks, store": ("data",),
+    "Data, tracks, store": ("data", "store"),
     "Machine": ("plan", "bench", "accept"),
 }
 

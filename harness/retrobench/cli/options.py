@@ -10,6 +10,7 @@ import typer
 from retrobench.errors import RetrobenchError
 
 __all__ = [
+    "Archive",
     "AsDistribution",
     "AsJson",
     "BenchLeaderboard",
@@ -20,8 +21,10 @@ __all__ = [
     "CoverageDatasets",
     "Datasets",
     "Device",
+    "DryRun",
     "Dtype",
     "FirstSystem",
+    "Force",
     "Format",
     "Fresh",
     "Gpus",
@@ -64,7 +67,9 @@ __all__ = [
     "Similarity",
     "Smoke",
     "Store",
+    "StoreItems",
     "Target",
+    "ToArchive",
     "Track",
     "Tracker",
     "Verbose",
@@ -302,3 +307,10 @@ AcceptLeaderboard = Annotated[
     Path | None, typer.Option("--leaderboard", metavar="DIR", help="Append the benchmarks to this folder of results.")
 ]
 ResultFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results to this file too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Name everything, and remove nothing.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Remove named items that rows need; prune a store that no row needs.")
+]
+StoreItems = Annotated[list[str] | None, typer.Argument(metavar="[STAGE/KEY]...", help="Items, as `list` names them.")]
+ToArchive = Annotated[Path, typer.Option("--to", metavar="FILE", help="The archive, a tar.")]
+Archive = Annotated[Path, typer.Argument(metavar="FILE", help="An archive of `store export`.")]

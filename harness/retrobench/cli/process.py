@@ -3,6 +3,7 @@ The beginning and the end of a command.
 
 * prepare       set up this process
 * show_result   print a result
+* exit_at_limit   print a limit of the machine as one line
 * measure_screen   state the terminal's width
 """
 
@@ -12,14 +13,16 @@ import shutil
 import sys
 
 from retrobench.core import processes
+from retrobench.errors import RetrobenchError, clip, printable
 
-__all__ = ["measure_screen", "prepare", "show_result"]
+__all__ = ["exit_at_limit", "measure_screen", "prepare", "show_result"]
 
 
 def prepare(encodes: bool = False, trains: bool = False) -> None:
     """Set up this process to read datasets, and to encode texts or train. Call it before torch is loaded."""
     from retrobench import core, data
 
+    processes.check_address()
     if encodes:
         core.sleep_when_busy()
     data.register()
@@ -35,7 +38,18 @@ def show_result(result: str) -> None:
     if processes.leads():
         from retrobench.core import fold_text
 
-        print(fold_text(result))
+        print(fold_text(printable(result)))
+
+
+def exit_at_limit(error: Exception) -> None:
+    """Print a limit of the disk, of memory or of open files as one line and exit; return for any other exception."""
+    from retrobench.core import describe_limit
+
+    limit = describe_limit(error)
+    if limit is not None:
+        line = RetrobenchError(f"{limit[0]} ({clip(error)}). {limit[1]} and run the same command again.")
+        print(f"Error: {line}", file=sys.stderr)
+        sys.exit(line.exit_code)
 
 
 def measure_screen(wide: bool = False) -> None:

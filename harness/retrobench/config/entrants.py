@@ -13,7 +13,7 @@ from retrobench.config.declaration import REPRESENTATIONS, configure_objective, 
 from retrobench.config.discovery import InstalledObjective, find_objective, parse_objective
 from retrobench.config.experiment import Entrant
 from retrobench.config.reading import STAGES, by_section
-from retrobench.core import build_record, from_text, read_toml, types_of
+from retrobench.core import build_record, from_text, read_toml, take_table, types_of
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.objective import Objective
 
@@ -188,24 +188,17 @@ def _entrant_file(text: str) -> tuple[_EntrantFile, dict[str, Any]]:
         name, preset = parse_objective(text)
         return _EntrantFile(objective=name, preset=preset or "", name=text), {}
     document = read_toml(Path(text))
-    settings = _table(document, "settings", text)
+    source = f"the entrant file {text}"
+    settings = take_table(document, "settings", source)
     for stage in STAGES:
-        table = _table(document, stage, text)
-        stage_settings = _table(table, "settings", text)
+        table = take_table(document, stage, source)
+        stage_settings = take_table(table, "settings", source)
         other = build_record(_StageTable, table, f"[{stage}] of entrant file {text}").objective
         if other:
             settings[f"{stage}.objective"] = other
         settings |= {f"{stage}.{key}": value for key, value in stage_settings.items()}
     file = build_record(_EntrantFile, document, f"entrant file {text}")
     return replace(file, name=file.name or Path(text).stem), settings
-
-
-def _table(document: dict[str, Any], name: str, file: str) -> dict[str, Any]:
-    """Take a table out of a TOML document; it is empty where the document lacks it."""
-    table = document.pop(name, {})
-    if not isinstance(table, dict):
-        raise RetrobenchError(f"In the entrant file {file} {name} is {table!r}; expected a table [{name}].")
-    return dict(table)
 
 
 def _override_entrant(file: _EntrantFile, texts: Mapping[str, str]) -> _EntrantFile:

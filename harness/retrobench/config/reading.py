@@ -24,7 +24,7 @@ from retrobench.config.track import (
     without_added,
 )
 from retrobench.core import build_record, from_text, read_toml, try_build_record, types_of
-from retrobench.errors import RetrobenchError, unknown
+from retrobench.errors import RetrobenchError, quote, unknown
 
 __all__ = ["STAGES", "by_section", "read_track", "resolve"]
 
@@ -168,7 +168,7 @@ def by_section(overrides: Sequence[str]) -> dict[str, dict[str, str]]:
         name, equals, value = override.partition("=")
         section, dot, key = _section_and_key(name.strip())
         if not equals or not dot:
-            faults.append(f"--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not {override!r}.")
+            faults.append(f"--set takes SECTION.KEY=VALUE, such as pretrain.steps=200, not {quote(override)}.")
             continue
         fault = _override_fault(name, section, key)
         if fault is None:

@@ -1,7 +1,9 @@
 """
 The base of all rooms. Nothing in it depends on retrieval.
 
+* documents    JSON and TOML of the user's files.
 * files        hashes of files, and atomic writes.
+* limits       limits of the machine and of the process.
 * machine_load whether other processes keep this machine busy.
 * memory       peak memory of this process, and settings of the allocator.
 * processes    rank, world size and agreement among the processes of an experiment.
@@ -15,7 +17,9 @@ The base of all rooms. Nothing in it depends on retrieval.
 """
 
 from retrobench.core import processes, provenance
-from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
+from retrobench.core.documents import parse_json, parse_toml, read_json, read_toml, take_table, take_tables
+from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, follow_umask, move, sync, tree_hash
+from retrobench.core.limits import describe_limit
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
@@ -23,12 +27,13 @@ from retrobench.core.progress import bar, duration, quiet_transformers, say, set
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.screen import fold_text, set_width, width_for
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
-from retrobench.core.tables import Column, Table, escape_latex
+from retrobench.core.tables import Column, Markdown, Table, escape_latex, escape_markdown
 from retrobench.core.threads import in_threads, jit
 
 __all__ = [
     "KEY_LENGTH",
     "Column",
+    "Markdown",
     "Table",
     "atomic_write",
     "bar",
@@ -36,21 +41,27 @@ __all__ = [
     "computes_bf16",
     "computes_int8",
     "describe",
+    "describe_limit",
     "duration",
     "escape_latex",
+    "escape_markdown",
     "file_hash",
     "fold_text",
+    "follow_umask",
     "from_text",
     "gpu_memory",
     "in_threads",
     "jit",
     "keep_freed_memory",
     "move",
+    "parse_json",
+    "parse_toml",
     "peak_memory",
     "processes",
     "processor_name",
     "provenance",
     "quiet_transformers",
+    "read_json",
     "read_toml",
     "release_freed_memory",
     "retrobench_version",
@@ -59,6 +70,8 @@ __all__ = [
     "set_width",
     "sleep_when_busy",
     "sync",
+    "take_table",
+    "take_tables",
     "tree_hash",
     "try_build_record",
     "types_of",

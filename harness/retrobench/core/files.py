@@ -1,24 +1,20 @@
 """
-Hashes and contents of files, and writes after which a file is complete or absent.
+Hashes of files, and writes after which a file is complete or absent.
 
 * atomic_write           replace a file's content at once.
 * sync, move             write a file or a folder to the disk, then rename it.
+* follow_umask           give files the mode of their folder.
 * file_hash, tree_hash   hash a file's bytes; hash source code.
-* read_toml              return the contents of a TOML file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from retrobench.errors import RetrobenchError
-
-__all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "move", "read_toml", "sync", "tree_hash"]
+__all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "follow_umask", "move", "sync", "tree_hash"]
 
 KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision within any store a disk can hold
 
@@ -62,6 +58,14 @@ def sync(path: Path) -> None:
     _flush(path)
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the files in a folder the mode that the umask gave the folder: safetensors writes for the owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
 def _flush(path: Path) -> None:
     """Write the bytes of one file, or the names in one folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -93,13 +97,3 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     if not path.is_dir():
         return [(path.name, path)]
     return [(file.relative_to(path).as_posix(), file) for file in sorted(path.rglob("*.py"))]
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Return the contents of a TOML file. RetrobenchError names the file and the fault."""
-    try:
-        return tomllib.loads(file.expanduser().read_text("utf-8"))
-    except OSError as error:
-        raise RetrobenchError(f"Cannot read {file}: {error.strerror}. Give a .toml file that exists.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RetrobenchError(f"{file} is not TOML: {error}. Correct it there.") from error

@@ -9,20 +9,49 @@ import os
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["agree", "average", "join", "leads", "meet", "rank", "size"]
+from retrobench.errors import RetrobenchError, quote
+
+__all__ = ["agree", "average", "check_address", "join", "leads", "meet", "rank", "size"]
 
 # Rank 0 may tokenise or search an index for hours while the other ranks wait.
 PATIENCE = timedelta(days=2)
+LONGEST_NUMBER = 6  # digits
+NEXT_STEP = "Start with torchrun, which sets both, or unset them for one process."
 
 
 def size() -> int:
-    """Return the world size."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    """Return the world size. RetrobenchError for variables of the environment that torchrun would not set."""
+    return _read_team()[1]
 
 
 def rank() -> int:
-    """Return the rank of this process, from 0."""
-    return int(os.environ.get("RANK") or 0)
+    """Return the rank of this process, from 0. RetrobenchError as from `size`."""
+    return _read_team()[0]
+
+
+def check_address() -> None:
+    """Check that several processes can find each other. RetrobenchError names the missing variable."""
+    if size() == 1:
+        return
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise RetrobenchError(f"WORLD_SIZE is {size()}, and {name} is not set. {NEXT_STEP}")
+
+
+def _read_team() -> tuple[int, int]:
+    """Return the rank and the world size."""
+    size = os.environ.get("WORLD_SIZE", "")
+    rank = os.environ.get("RANK", "")
+    if not size and not rank:
+        return 0, 1
+    for name, text in (("WORLD_SIZE", size), ("RANK", rank)):
+        if not text and (name == "WORLD_SIZE" or size != "1"):
+            raise RetrobenchError(f"{name} is not set, and the other of WORLD_SIZE and RANK is. {NEXT_STEP}")
+        if text and not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER):
+            raise RetrobenchError(f"{name} is {quote(text)}, and must be a whole number. {NEXT_STEP}")
+    if int(rank or 0) >= int(size):
+        raise RetrobenchError(f"RANK is {rank or 0}, and must be below WORLD_SIZE, {size}. {NEXT_STEP}")
+    return int(rank or 0), int(size)
 
 
 def leads() -> bool:
@@ -61,6 +90,7 @@ def average(values: Any) -> Any:
 
 def join() -> Any:
     """Return accelerate's `PartialState`, which connects the processes: NCCL between GPUs, else gloo."""
+    check_address()
     import torch
     from accelerate import PartialState
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from retrobench.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -59,7 +61,7 @@ def say(text: str, explained: str = "") -> None:
     if explained and _verbosity >= VERBOSE:
         line = explained
     if line and _verbosity >= NORMAL:
-        _console().print(line)
+        _console().print(printable(line))
 
 
 def quiet_transformers() -> None:
@@ -159,7 +161,7 @@ def _draw_bar(label: str, meter: _Meter) -> Iterator[Callable[[], None]]:
         TextColumn("{task.fields[meter]}"),
     )
     with Progress(*columns, console=_console()) as progress:
-        task = progress.add_task(label, total=meter.total, completed=meter.count, meter=meter)
+        task = progress.add_task(printable(label), total=meter.total, completed=meter.count, meter=meter)
 
         def refresh() -> None:
             progress.update(task, completed=meter.count)

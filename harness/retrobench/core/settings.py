@@ -19,7 +19,6 @@ import inspect
 import math
 import operator
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace, UnionType
@@ -27,7 +26,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
-from retrobench.errors import RetrobenchError, unknown
+from retrobench.core.documents import parse_toml
+from retrobench.errors import RetrobenchError, quote, unknown
 from retrobench.objective import ModelFolder
 
 __all__ = ["build_record", "describe", "from_text", "try_build_record", "types_of"]
@@ -77,7 +77,7 @@ def try_build_record(record: type[T], settings: Mapping[str, Any], prefix: str =
         try:
             values[key] = _convert(value, types[key])
         except ValueError as error:
-            faults.append(f"{prefix}{key} must be {error}, got {value!r}")
+            faults.append(f"{prefix}{key} must be {error}, got {quote(value)}")
     for key in _required_keys(record):
         if key not in settings:
             faults.append(f"{prefix}{key} is missing")
@@ -162,8 +162,9 @@ def _convert(value: Any, annotation: Any) -> Any:
             with suppress(ValueError):
                 return tuple(_convert(element, options[0]) for element in value)
     elif annotation is float:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
+        with suppress(OverflowError):  # of a whole number beyond any float
+            if type(value) in (int, float) and math.isfinite(value):
+                return float(value)
     elif annotation is ModelFolder:
         if isinstance(value, str):
             return ModelFolder(value)
@@ -221,8 +222,10 @@ def _read(text: str, annotation: Any) -> Any:
     readings: list[Any] = []
     if text == "none":
         readings.append(None)
-    with suppress(tomllib.TOMLDecodeError):
-        readings.append(tomllib.loads(f"value = {text}")["value"])
+    with suppress(ValueError):
+        document = parse_toml(f"value = {text}")
+        if len(document) == 1:  # a text of several lines could bring keys of its own
+            readings.append(document["value"])
     with suppress(ValueError):
         readings.append(float(text))  # `.5` is no TOML
     readings.append(text)

@@ -2,7 +2,10 @@
 Tables of all commands and pages.
 
 * Column, Table   columns with their alignment and kind, and rows of values.
-* escape_latex    plain text as LaTeX source.
+* Markdown        a cell that is Markdown source.
+* escape_latex, escape_markdown   plain text as LaTeX or Markdown source.
+
+Values come from rows that anybody writes. No value steers a terminal, ends its cell, or is a formula of a spreadsheet.
 
 tabulate pads headers and escapes cells differently from the published pages. Rich takes seconds for the values of
 7,000 queries, and breaks words at a terminal's edge. So this module lays out text, Markdown and LaTeX.
@@ -12,16 +15,20 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from retrobench.core.screen import fit
+from retrobench.errors import printable
 
-__all__ = ["Column", "Table", "escape_latex"]
+__all__ = ["Column", "Markdown", "Table", "escape_latex", "escape_markdown"]
 
 Value = str | int | float | None
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin a formula in a spreadsheet
 
 Kind = Literal["text", "number", "measure", "marks", "cost"]
 """
@@ -46,6 +53,10 @@ LATEX = str.maketrans(
         **{letter: rf"\{letter}" for letter in "&%$#_{}"},
     }
 )
+
+
+class Markdown(str):
+    """A cell that is Markdown source, such as a link, which is not escaped again."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class Table:
         A last line names the columns that a narrow terminal has no room for.
         """
         body = [_shown(row) for row in self.rows]
-        header = [column.name for column in self.columns]
+        header = _shown([column.name for column in self.columns])
         lines = [header, *body] if any(header) else body
         widths = _widths(lines, len(header))
         kept, folded = fit([column.kind for column in self.columns], widths, len(GAP))
@@ -111,7 +122,7 @@ class Table:
 
     def markdown(self) -> str:
         """Return a Markdown table, padded so that its source is readable."""
-        columns, header, body = self._with_superscripts(_escape_markdown, "<sup>{}</sup>")
+        columns, header, body = self._with_superscripts(escape_markdown, "<sup>{}</sup>")
         widths = _widths([header, *body], len(header), least=RULE_LENGTH)
         rule = [_rule(width, column) for width, column in zip(widths, columns, strict=True)]
         lines = [_aligned(header, widths, columns), rule]
@@ -122,7 +133,7 @@ class Table:
         r"""Return a `tabular` of LaTeX with the rules of booktabs."""
         columns, header, body = self._with_superscripts(escape_latex, r"$^{{\mathrm{{{}}}}}$")
         layout = "".join(column.align[0] for column in columns)
-        head, *lines = [rf"{' & '.join(cells)} \\" for cells in (header, *body)]
+        head, *lines = [rf"{_begin_latex(' & '.join(cells))} \\" for cells in (header, *body)]
         return "\n".join(
             [
                 rf"\begin{{tabular}}{{{layout}}}",
@@ -139,8 +150,9 @@ class Table:
         """Return comma-separated values below the names of the columns."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
-        writer.writerows(self.rows)
+        writer.writerow([_without_formula(column.name) for column in self.columns])
+        for row in self.rows:
+            writer.writerow([_without_formula(value) for value in row])
         return out.getvalue().rstrip("\n")
 
     def records(self) -> list[dict[str, Value]]:
@@ -160,22 +172,48 @@ class Table:
                 if column.kind != "marks":
                     cells.append(escape(cell))
                 elif cell:
-                    cells[-1] += superscript.format(cell)
+                    cells[-1] += superscript.format(escape(cell))
             body.append(cells)
-        return columns, [escape(column.name) for column in columns], body
+        return columns, [escape(name) for name in _shown([column.name for column in columns])], body
 
 
 def escape_latex(text: str) -> str:
-    """Return LaTeX source that prints the text as it is."""
-    return text.translate(LATEX)
+    """Return LaTeX source that prints the text as it is, in one paragraph."""
+    return re.sub(r"\s*\n\s*", " ", printable(text)).translate(LATEX)
 
 
-def _escape_markdown(text: str) -> str:
-    return text.replace("|", "\\|")
+def _begin_latex(line: str) -> str:
+    r"""Return a line that LaTeX does not take for an option of the `\\\\` before it."""
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
+
+
+def escape_markdown(text: str) -> str:
+    """Return Markdown source without tags, links and ends of cells, for a text of any origin."""
+    if isinstance(text, Markdown):
+        return text
+    without_tags = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)  # "p < 0.05" begins no tag
+    return without_tags.replace("|", "\\|").replace("](", "]\\(")
 
 
 def _shown(row: Sequence[Value]) -> list[str]:
-    return ["" if value is None else str(value) for value in row]
+    """Return the cells of a row as printable texts of one line."""
+    cells: list[str] = []
+    for value in row:
+        if isinstance(value, Markdown):
+            cells.append(value)
+        else:
+            cells.append("" if value is None else re.sub(r"[\n\t]+", " ", printable(str(value))))
+    return cells
+
+
+def _without_formula(value: Value) -> Value:
+    """Return a value that a spreadsheet shows as it is: a text that would be a formula gets an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    if text.startswith(FORMULA) and not re.fullmatch(r"-|[-+]?[\d.]+", text):
+        return f"'{text}"
+    return text
 
 
 def _folded(cells: Sequence[str], widths: Sequence[int | None]) -> list[list[str]]:
@@ -206,7 +244,7 @@ def _aligned(line: Sequence[str], widths: Sequence[int], columns: Sequence[Colum
     """Return the cells of a line, padded to the widths of their columns."""
     from rich.cells import cell_len
 
-    cells = []
+    cells: list[str] = []
     for cell, width, column in zip(line, widths, columns, strict=True):
         padding = " " * (width - cell_len(cell))
         cells.append(padding + cell if column.align == "right" else cell + padding)

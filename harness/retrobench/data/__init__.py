@@ -33,6 +33,7 @@ from retrobench.data.identifiers import LARGEST_GRADE, TOO_LARGE, UNFIT, fits_tr
 from retrobench.data.limited import Part
 from retrobench.data.listing import list_datasets
 from retrobench.data.overlap import Overlap, Questions, find_overlap, read_questions
+from retrobench.data.tables import scored_pairs
 from retrobench.data.tokens import (
     TextRow,
     TokenChunk,
@@ -80,6 +81,7 @@ __all__ = [
     "read_questions",
     "register",
     "rules",
+    "scored_pairs",
     "shipped_folder",
     "vocabulary",
     "write_chunks",

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrobench.core import build_record, read_toml
+from retrobench.core import build_record, read_toml, take_table
 from retrobench.data import tables
 from retrobench.data.rules import Rule
-from retrobench.errors import RetrobenchError
+from retrobench.errors import RetrobenchError, quote
 
 __all__ = [
     "Description",
@@ -79,7 +79,9 @@ def queries(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     judged = dict.fromkeys(query_id for query_id, _, _ in judgements(folder, split))
     for query_id in judged:
         if query_id not in texts:
-            raise tables.FaultyFile(_qrels_file(folder, split), 0, f"judges query {query_id!r}, which {file} lacks")
+            raise tables.FaultyFile(
+                _qrels_file(folder, split), 0, f"judges query {quote(query_id)}, which {file} lacks"
+            )
     return ((query_id, texts[query_id]) for query_id in judged)
 
 
@@ -120,12 +122,10 @@ def describe(folder: Path, split: str) -> Description:
     settings = read_toml(file) if file.is_file() else {}
     title = settings.pop("title", "")
     language = settings.pop("language", "en")
-    by_split = settings.pop("splits", {})
-    split_settings = None
-    if isinstance(by_split, dict):
-        split_settings = by_split.get(split, {})
-    if not isinstance(title, str) or not isinstance(language, str) or not isinstance(split_settings, dict):
-        raise RetrobenchError(f"{file}: title and language must be texts, and splits a table like [splits.{split}].")
+    if not isinstance(title, str) or not isinstance(language, str):
+        raise RetrobenchError(f"{file}: title and language must be texts. Correct them there.")
+    by_split = take_table(settings, "splits", str(file))
+    split_settings = take_table(by_split, split, f"[splits] of {file}")
     rule = build_record(Rule, {"note": title, **settings, **split_settings}, str(file))
     return Description(title, rule, language)
 

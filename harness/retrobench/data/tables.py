@@ -4,6 +4,7 @@ Read the files of a collection line by line: JSON Lines and tab-separated text, 
 * records      id, title and text of documents or queries
 * judgements   query id, document id and grade
 * pairs        query id and document id
+* scored_pairs query id, document id and score
 
 A JSON Lines record has its id in `_id`, `id`, `docid` or `query_id`, and its text in `text`, `contents` or `query`. A
 `title` is optional. Tab-separated columns are id, text or id, title, text, without header and quotes. The first line
@@ -15,7 +16,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import json
+import math
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -24,16 +25,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrobench.errors import RetrobenchError
+from retrobench.core import parse_json
+from retrobench.errors import RetrobenchError, clip, quote
 
-__all__ = ["FaultyFile", "IdPair", "Judgement", "Record", "count", "judgements", "pairs", "records"]
+__all__ = ["FaultyFile", "IdPair", "Judgement", "Record", "count", "judgements", "pairs", "records", "scored_pairs"]
 
 ID_FIELDS = ("_id", "id", "docid", "query_id")
 TEXT_FIELDS = ("text", "contents", "query")
 
 PAIRS_HEADER = ("query-id", "corpus-id")
+JUDGEMENTS_HEADER = (*PAIRS_HEADER, "score")
+LONGEST_GRADE = 18  # digits
 
 Judgement = tuple[str, str, int]  # query id, document id, grade
+ScoredPair = tuple[str, str, float]
 IdPair = tuple[str, str]  # query id, document id
 Line = tuple[int, str]  # number, from 1, and text
 
@@ -77,7 +82,10 @@ def records(file: Path) -> Iterator[Record]:
 def count(file: Path) -> int:
     """Return the number of lines, without parsing any."""
     with _opened(file) as lines:
-        return sum(1 for _ in lines)
+        try:
+            return sum(1 for _ in lines)
+        except (OSError, EOFError, zlib.error) as error:
+            raise FaultyFile(file, 0, f"cannot be read ({clip(error)})") from None
 
 
 def judgements(file: Path) -> Iterator[Judgement]:
@@ -106,15 +114,43 @@ def pairs(file: Path) -> Iterator[IdPair]:
                 raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id")
             continue
         if len(row) != 2 or not all(row):
-            raise FaultyFile(file, number, f"a query id and a document id were expected, not {list(row)}")
+            raise FaultyFile(file, number, f"a query id and a document id were expected, not {quote(list(row))}")
         yield row[0], row[1]
+
+
+def scored_pairs(file: Path) -> Iterator[ScoredPair]:
+    """Yield query id, document id and score of each row below the header `query-id`, `corpus-id`, `score`."""
+    for number, line in _lines(file):
+        row = tuple(line.rstrip("\r\n").split("\t"))
+        if number == 1:
+            if row != JUDGEMENTS_HEADER:
+                raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id, score")
+            continue
+        score = _parse_score(row)
+        if not math.isfinite(score):
+            expected = "query-id, corpus-id and a finite score with tabs between them"
+            raise FaultyFile(file, number, f"{expected} were expected, not {quote(list(row))}")
+        yield row[0], row[1], score
+
+
+def _parse_score(row: Sequence[str]) -> float:
+    """Return the score of a row, NaN where it has none."""
+    if len(row) != 3:
+        return math.nan
+    try:
+        return float(row[2])
+    except ValueError:
+        return math.nan
 
 
 def _opened(file: Path) -> gzip.GzipFile:
     # Bytes, because text mode would also end a line at a lone carriage return.
-    if file.suffix == ".gz":
-        return gzip.open(file, "rb")
-    return file.open("rb")  # type: ignore[return-value]
+    try:
+        if file.suffix == ".gz":
+            return gzip.open(file, "rb")
+        return file.open("rb")  # type: ignore[return-value]
+    except OSError as error:
+        raise FaultyFile(file, 0, f"cannot be read ({error.strerror})") from error
 
 
 def _lines(file: Path) -> Iterator[Line]:
@@ -127,8 +163,12 @@ def _lines(file: Path) -> Iterator[Line]:
                 raise FaultyFile(file, number, f"byte {error.start + 1} is not UTF-8") from None
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise FaultyFile(file, number, f"the gzip file is damaged ({error})") from None
+            except OSError as error:  # of a folder, or of a disk
+                raise FaultyFile(file, number, f"cannot be read ({error.strerror})") from error
             if not line:
                 return
+            if "\r" in line.removesuffix("\n")[:-1]:
+                raise FaultyFile(file, number, "a carriage return within a line; end lines with a line feed")
             yield number, line
 
 
@@ -154,9 +194,9 @@ def _numbered_records(file: Path) -> Iterator[tuple[int, Record]]:
 
 def _from_json(line: str) -> Record:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
-        raise ValueError(f"not a JSON object ({error})") from None
+        raise ValueError(f"not a JSON object ({clip(error)})") from None
     if not isinstance(row, dict):
         row = {}
     identifier = row.get(_first_field(row, ID_FIELDS))
@@ -165,9 +205,14 @@ def _from_json(line: str) -> Record:
     text_field = _first_field(row, TEXT_FIELDS)
     for field in ("title", text_field):
         if not isinstance(row.get(field), str | None):
-            raise ValueError(f"{field!r} is not a string but {row[field]!r}")
+            raise ValueError(f"{field!r} is not a string but {quote(row[field])}")
     title = row.get("title") or ""
     text = row.get(text_field) or ""
+    if "\\u" in line:  # no tokenizer takes half of a pair
+        try:
+            f"{title}{text}".encode()
+        except UnicodeEncodeError:
+            raise ValueError("a lone surrogate, which is no letter") from None
     return Record(identifier, title, text)
 
 
@@ -188,7 +233,7 @@ def _from_row(row: list[str], columns: int) -> Record:
     expected = "an id and a text"
     if columns == 3:
         expected = "an id, a title and a text"
-    raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {row[:3]}")
+    raise ValueError(f"{expected} with tabs between them were expected, not {len(row)} columns: {quote(row[:3])}")
 
 
 def _check_repetition(file: Path, hashes: set[int]) -> None:
@@ -199,21 +244,21 @@ def _check_repetition(file: Path, hashes: set[int]) -> None:
             continue
         if record.id in first_lines:
             first_line = first_lines[record.id]
-            raise FaultyFile(file, number, f"id {record.id!r} was used on line {first_line}")
+            raise FaultyFile(file, number, f"id {quote(record.id)} was used on line {first_line}")
         first_lines[record.id] = number
 
 
 def _beir_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
     # A quote character is a part of an id, as it is in corpus.jsonl.
     rows = csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(rows, [])
-    if len(header) == 3 and _is_grade(header[2:]):
-        raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id, score")
     try:
+        header = tuple(next(rows, JUDGEMENTS_HEADER))
+        if header != JUDGEMENTS_HEADER:
+            raise FaultyFile(file, 0, "has no header; let its first line be query-id, corpus-id, score")
         for number, row in enumerate(rows, 2):
             if len(row) != 3 or not _is_grade(row[2:]):
                 expected = "a query id, a document id and a whole number with tabs between them"
-                raise FaultyFile(file, number, f"{expected} were expected, not {row}")
+                raise FaultyFile(file, number, f"{expected} were expected, not {quote(row)}")
             yield row[0], row[1], int(row[2])
     except csv.Error as error:
         raise FaultyFile(file, rows.line_num, str(error)) from None
@@ -224,10 +269,13 @@ def _trec_judgements(file: Path, lines: Iterator[Line]) -> Iterator[Judgement]:
         row = line.split()
         if len(row) != 4 or not _is_grade(row[3:]):
             expected = "a query id, an iteration, a document id and a whole number"
-            raise FaultyFile(file, number, f"{expected} were expected, not {row}")
+            raise FaultyFile(file, number, f"{expected} were expected, not {quote(row)}")
         yield row[0], row[2], int(row[3])
 
 
 def _is_grade(columns: list[str]) -> bool:
     """Tell whether the columns are a single whole number."""
-    return len(columns) == 1 and columns[0].removeprefix("-").isdecimal()
+    if len(columns) != 1:
+        return False
+    digits = columns[0].removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= LONGEST_GRADE

@@ -39,6 +39,7 @@ from retrobench.leaderboard.evidence import (
     PerQuery,
     keep_plugin,
     keep_track,
+    kept_files,
     load_per_query,
     load_track,
     missing_files,
@@ -49,7 +50,7 @@ from retrobench.leaderboard.naming import find_row, inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
 from retrobench.leaderboard.report import Report, write_report
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
-from retrobench.leaderboard.rows import Inspected, Row, append, read
+from retrobench.leaderboard.rows import Inspected, Row, append, inspect, read
 from retrobench.leaderboard.showing import show_row
 from retrobench.leaderboard.side_by_side import Judged, SideBySide, side_by_side
 from retrobench.leaderboard.tables import show_track, summarise_run
@@ -78,10 +79,12 @@ __all__ = [
     "coverage_text",
     "find_row",
     "format_override",
+    "inspect",
     "inspect_tracks",
     "keep_curve",
     "keep_plugin",
     "keep_track",
+    "kept_files",
     "load_per_query",
     "load_track",
     "locate",

@@ -34,8 +34,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import build_record, read_toml
-from retrobench.errors import RetrobenchError, unknown
+from retrobench.core import build_record, read_toml, take_table, take_tables
+from retrobench.errors import RetrobenchError, clip, quote, unknown
 from retrobench.leaderboard.folders import nearest_files
 
 __all__ = [
@@ -269,14 +269,18 @@ def read_tables(leaderboard: Path | None = None) -> tuple[ClaimedTable, ...]:
 def read_excerpts(file: Path) -> tuple[Excerpt, ...]:
     """Return the excerpts in one file. Raises RetrobenchError in one line that names the file and the fault."""
     document = read_toml(file)
-    reasons = document.pop("reasons", {})
-    datasets = document.pop("dataset", {})
-    tables = document.pop("table", [])
+    reasons = take_table(document, "reasons", str(file))
+    datasets = take_table(document, "dataset", str(file))
+    tables = take_tables(document, "table", str(file))
     build_record(_Document, document, str(file))
-    defaults = datasets.pop("*", {})
+    for word, sentence in reasons.items():
+        if not isinstance(sentence, str):
+            raise RetrobenchError(f"{file}: the reason {quote(word)} is {quote(sentence)}. Give a sentence.")
+    defaults = take_table(datasets, "*", str(file))
     claimed = {}
-    for name, facts in datasets.items():
-        claimed[name] = build_record(ClaimedDataset, {**defaults, **facts}, f'{file} [dataset."{name}"]')
+    for name in list(datasets):
+        facts = take_table(datasets, name, str(file))
+        claimed[name] = build_record(ClaimedDataset, {**defaults, **facts}, f'{file} [dataset."{clip(name)}"]')
     track_file = file.with_name("track.toml")
     shared = _File(
         str(file), file.resolve().parent.name, track_file if track_file.is_file() else None, reasons, claimed
@@ -285,9 +289,9 @@ def read_excerpts(file: Path) -> tuple[Excerpt, ...]:
 
 
 def _read_table(file: _File, document: dict[str, Any]) -> Excerpt:
-    label = f"{file.path} {document.get('id', 'table without id')}"
-    rows = document.pop("rows", [])
-    corrections = _read_corrections(document.pop("corrections", []), label)
+    label = f"{file.path} {clip(document.get('id', 'table without id'))}"
+    rows = take_tables(document, "rows", label)
+    corrections = _read_corrections(take_tables(document, "corrections", label), label)
     keys = build_record(_TableKeys, document, label)
     if not re.fullmatch(r"[\w-]+/[\w-]+", keys.id) or not (keys.paper and keys.title and keys.source):
         raise RetrobenchError(f"{label}: needs an id PAPER/TABLE, a title, a paper and a source.")
@@ -329,7 +333,9 @@ def _read_columns(keys: _TableKeys, label: str) -> Iterator[ClaimedColumn]:
     for name, header in zip(keys.columns, headers, strict=True):
         dataset, _, measure = name.rpartition(" ")
         if not dataset:
-            raise RetrobenchError(f"{label}: column {name!r} is not DATASET MEASURE. Write both, with a space between.")
+            raise RetrobenchError(
+                f"{label}: column {quote(name)} is not DATASET MEASURE. Write both, with a space between."
+            )
         yield ClaimedColumn(dataset, measure, header)
 
 
@@ -347,7 +353,7 @@ def _check_names(context: _TableContext, systems: tuple[System, ...]) -> None:
 
 def _read_system(context: _TableContext, document: Mapping[str, Any]) -> System:
     keys = build_record(_SystemKeys, document, context.label)
-    label = f"{context.label}, {keys.model}"
+    label = f"{context.label}, {clip(keys.model)}"
     if len(keys.values) != len(context.columns):
         raise RetrobenchError(
             f"{label}: {len(keys.values)} values for {len(context.columns)} columns. Give every column a value."
@@ -371,7 +377,7 @@ def _read_system(context: _TableContext, document: Mapping[str, Any]) -> System:
 
 
 def _read_cell(context: _TableContext, keys: _SystemKeys, column: ClaimedColumn, value: float | str) -> Cell:
-    label = f"{context.label}, {keys.model}"
+    label = f"{context.label}, {clip(keys.model)}"
     source = keys.source or context.keys.source
     printed = None
     note = ""

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrobench.core import atomic_write
-from retrobench.errors import RetrobenchError
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from retrobench.core import atomic_write, parse_json
+from retrobench.errors import RetrobenchError, clip
 from retrobench.leaderboard.rows import Row, read
 
 if TYPE_CHECKING:
@@ -63,10 +66,12 @@ def read_clusters(folder: Path, rows: Iterable[Row], dataset: str) -> Clusters |
         return None
     file = _file(folder, qrels)
     try:
-        return Clusters(**json.loads(gzip.decompress(file.read_bytes())))
-    except (OSError, EOFError, ValueError, TypeError) as error:
+        clusters = Clusters(**parse_json(gzip.decompress(file.read_bytes())))
+        check_type(clusters.numbers, dict[str, int], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        return clusters
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, TypeCheckError) as error:
         raise RetrobenchError(
-            f"Cannot read {file}, clusters of {dataset}: {error}. "
+            f"Cannot read {file}, clusters of {dataset}: {clip(error)}. "
             f"Delete it and run python -m retrobench.leaderboard --clusters {folder}."
         ) from error
 

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import atomic_write, processes
-from retrobench.errors import RetrobenchError
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from retrobench.core import atomic_write, parse_json, processes
+from retrobench.errors import RetrobenchError, clip
 from retrobench.leaderboard.rows import Row, read
 
 __all__ = ["curve_roles", "keep_curve", "read_curve", "write_missing_curves"]
@@ -53,13 +56,13 @@ def read_curve(folder: Path, key: str) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        records: list[dict[str, Any]] = json.loads(gzip.decompress(file.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
+        records = parse_json(gzip.decompress(file.read_bytes()))
+        return check_type(records, list[dict[str, Any]], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except (OSError, EOFError, zlib.error, ValueError, TypeCheckError) as error:
         raise RetrobenchError(
-            f"Cannot read the curve {file}: {error}. "
+            f"Cannot read the curve {file}: {clip(error)}. "
             f"Delete it and run python -m retrobench.leaderboard --curves {folder}."
         ) from error
-    return records
 
 
 def write_missing_curves(folder: Path, store: Path) -> list[Path]:

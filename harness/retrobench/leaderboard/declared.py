@@ -27,13 +27,12 @@ The tables that a track's folder declares in `tables.toml`, beside the tables of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retrobench.core import build_record, read_toml
-from retrobench.errors import RetrobenchError, unknown
+from retrobench.core import build_record, read_toml, take_tables
+from retrobench.errors import unknown
 
 __all__ = ["FILE", "Across", "Declared", "Expectation", "Grid"]
 
@@ -102,8 +101,6 @@ class Declared:
         )
 
 
-def _records(record: type[R], document: Mapping[str, Any], name: str, file: Path) -> tuple[R, ...]:
-    entries = document.get(name, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise RetrobenchError(f"{name} in {file} must be [[{name}]] tables.")
+def _records(record: type[R], document: dict[str, Any], name: str, file: Path) -> tuple[R, ...]:
+    entries = take_tables(document, name, str(file))
     return tuple(build_record(record, entry, f"{name} {number} of {file}") for number, entry in enumerate(entries, 1))

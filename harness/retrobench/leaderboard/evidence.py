@@ -6,6 +6,7 @@ The files beside the rows of a track: everything that a row stands on and that i
 * keep_track, load_track           the resolved track, in `tracks/IDENTITY.toml`
 * keep_plugin                      a plugin's source, in `plugins/HASH.py`, or `plugins/HASH/` with its neighbours
 * kept_faults, missing_files       the kept files of a row that were changed, or that are not there
+* kept_files                       the kept files of a row
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -20,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrobench.config import source_files
-from retrobench.core import atomic_write, processes, read_toml
-from retrobench.errors import RetrobenchError
+from retrobench.core import atomic_write, parse_json, processes, read_toml
+from retrobench.errors import RetrobenchError, clip, quote
 
 if TYPE_CHECKING:
     from retrobench.leaderboard.rows import Row
@@ -34,6 +36,7 @@ __all__ = [
     "keep_plugin",
     "keep_track",
     "kept_faults",
+    "kept_files",
     "load_per_query",
     "load_track",
     "missing_files",
@@ -44,6 +47,7 @@ PerQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Dataset id -> measure -> query id -> value, a fraction."""
 
 DIGITS = 16  # of a file's hash in its name
+QUERIES_FILE = re.compile(r"queries/[0-9a-f]+\.json\.gz")
 
 # What reading a damaged file of values raises.
 DAMAGE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError)
@@ -94,7 +98,7 @@ def _value_files(folder: Path, row: Row) -> list[Path]:
         return [file]
     try:
         records = _load(file).values()
-        return [file, *(folder / record["queries"] for record in records)]
+        return [file, *(_queries_file(folder, record["queries"]) for record in records)]
     except DAMAGE:
         return [file]  # reading it names the damage
 
@@ -104,16 +108,32 @@ def load_per_query(folder: Path, row: Row) -> PerQuery:
     per_query: dict[str, dict[str, dict[str, float]]] = {}
     try:
         for dataset, record in _load(folder / row.per_query).items():
-            query_ids = _load(folder / record["queries"])
+            query_ids = _load(_queries_file(folder, record["queries"]))
             per_query[dataset] = {}
             for measure, values in record["measures"].items():
-                per_query[dataset][measure] = dict(zip(query_ids, values, strict=True))
+                per_query[dataset][measure] = _by_query(query_ids, values)
     except DAMAGE as error:
         raise RetrobenchError(
-            f"Cannot read {folder / row.per_query}, values of {row.entrant}: {error}. "
-            f"Restore it, or rerun: {row.command}"
+            f"Cannot read {folder / row.per_query}, values of {clip(row.entrant)}: {clip(error)}. "
+            f"Restore it, or rerun: {clip(row.command)}"
         ) from error
     return per_query
+
+
+def _by_query(query_ids: Any, values: Any) -> dict[str, float]:
+    """Return values by query. ValueError for contents of another kind."""
+    if not query_ids or not all(isinstance(query_id, str) for query_id in query_ids):
+        raise ValueError("it names no queries")
+    if not all(type(value) in (int, float) for value in values):
+        raise ValueError("a value is no number")
+    return dict(zip(query_ids, values, strict=True))
+
+
+def _queries_file(folder: Path, name: str) -> Path:
+    """Return the file of query ids. ValueError for a path to another place."""
+    if not QUERIES_FILE.fullmatch(name):
+        raise ValueError(f"{quote(name)} is no file of query ids")
+    return folder / name
 
 
 def _load(file: Path) -> Any:
@@ -122,7 +142,7 @@ def _load(file: Path) -> Any:
     digest = hashlib.sha256(content).hexdigest()[:DIGITS]
     if file.name != f"{digest}.json.gz":
         raise ValueError(f"{file.name} was changed since it was written")
-    return json.loads(content)
+    return parse_json(content)
 
 
 def keep_track(folder: Path, identity: str, track: Mapping[str, Any]) -> str:
@@ -188,11 +208,23 @@ def _is_changed(plugin: Path) -> bool:
 
 def missing_files(folder: Path, row: Row) -> list[str]:
     """Return the kept files of a row that are not there, relative to `folder`."""
-    paths = [path for path in (*_value_files(folder, row), _track_file(folder, row.identity)) if not path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in _kept_paths(folder, row) if not path.exists()]
+
+
+def kept_files(folder: Path, row: Row) -> list[str]:
+    """Return the kept files of a row that are there, relative to `folder`; every file of a plugin's folder."""
+    files: list[Path] = []
+    for path in _kept_paths(folder, row):
+        home = path.parent if path.parent.parent.name == "plugins" else path
+        files += home.rglob("*") if home.is_dir() else [path]
+    names = [file.relative_to(folder).as_posix() for file in files if file.is_file()]
+    return [name for name in dict.fromkeys(names) if "__pycache__" not in name]
+
+
+def _kept_paths(folder: Path, row: Row) -> list[Path]:
+    paths = [*_value_files(folder, row), _track_file(folder, row.identity)]
     plugin = _plugin_path(folder, row)
-    if plugin is not None and not plugin.exists():
-        paths.append(plugin)
-    return [path.relative_to(folder).as_posix() for path in paths]
+    return paths if plugin is None else [*paths, plugin]
 
 
 def _plugin_path(folder: Path, row: Row) -> Path | None:

@@ -37,7 +37,7 @@ def _about_data(dataset: str, facts: Mapping[str, Any]) -> Iterator[str]:
 def _about_baseline(row: Row, dataset: str, facts: Mapping[str, Any]) -> Iterator[str]:
     if row.objective not in BASELINES or "stemmer" not in facts:
         return
-    settings = {**row.settings, "stemmer": facts["stemmer"], "stop_words": facts["stop_words"]}
+    settings = {"k1": "", "b": "", **row.settings, "stemmer": facts["stemmer"], "stop_words": facts["stop_words"]}
     version = row.libraries.get("bm25s", "")
     yield (
         f"{row.entrant} on {dataset}: bm25s {version}, Lucene's formula, k1 {settings['k1']}, b {settings['b']}, "

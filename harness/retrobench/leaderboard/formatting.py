@@ -8,6 +8,7 @@ Values as text in the cells and sentences of a page.
 * clock             seconds as h:mm:ss
 * list_facts        facts in one line
 * shell_block       commands in Markdown
+* one_line          a text as one printable line
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["clock", "format_interval", "format_number", "list_facts", "shell_block", "signed", "spread"]
+from retrobench.errors import printable
+
+__all__ = ["clock", "format_interval", "format_number", "list_facts", "one_line", "shell_block", "signed", "spread"]
 
 
 def clock(seconds: float | None) -> str:
@@ -46,8 +49,17 @@ def list_facts(facts: Mapping[str, Any]) -> str:
 
 
 def shell_block(commands: Iterable[str]) -> str:
-    """Return commands as a block of Markdown."""
-    return "\n".join(["```sh", *commands, "```"])
+    """Return commands as a block of Markdown, which no command can end."""
+    lines = [one_line(command) for command in commands]
+    fence = "```"
+    while any(fence in line for line in lines):
+        fence += "`"
+    return "\n".join([f"{fence}sh", *lines, fence])
+
+
+def one_line(text: str) -> str:
+    """Return a text as one printable line."""
+    return " ".join(printable(text).split("\n"))
 
 
 def signed(number: float) -> str:

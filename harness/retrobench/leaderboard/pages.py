@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import Column, Table, atomic_write, read_toml
+from retrobench.core import Column, Markdown, Table, atomic_write, escape_markdown, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
 from retrobench.leaderboard.board import Board
@@ -22,7 +22,7 @@ from retrobench.leaderboard.clusters import write_missing
 from retrobench.leaderboard.comparison import Comparison
 from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
 from retrobench.leaderboard.curves import write_missing_curves
-from retrobench.leaderboard.formatting import clock, format_number, list_facts, shell_block
+from retrobench.leaderboard.formatting import clock, format_number, list_facts, one_line, shell_block
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.report import Plot, can_draw, draw, plots_of
 from retrobench.leaderboard.reproduce import render_claims
@@ -112,7 +112,7 @@ def _details(board: Board, comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield "## Cost"
     yield "Time of each stage as h:mm:ss, mean over seeds."
     for comparison in comparisons:
-        yield f"### {comparison.heading}"
+        yield f"### {escape_markdown(one_line(comparison.heading))}"
         yield _costs(comparison).markdown()
     yield "## Rows"
     yield (
@@ -120,7 +120,7 @@ def _details(board: Board, comparisons: Sequence[Comparison]) -> Iterator[str]:
         "stands on. The keys of its encoder and its run name folders below `finetune` and `search` in the store."
     )
     for comparison in comparisons:
-        yield f"### {comparison.heading}"
+        yield f"### {escape_markdown(one_line(comparison.heading))}"
         yield from _provenance(comparison.rows)
     yield "## Rerun"
     yield "The commands of the rows. Rows may share one."
@@ -254,11 +254,11 @@ def _provenance(rows: Sequence[Row]) -> Iterator[str]:
         record["machine"] = machines.setdefault(list_facts(row.hardware), len(machines) + 1)
         record["libraries"] = libraries.setdefault(list_facts(row.libraries), len(libraries) + 1)
         record["date"] = row.date
-        record["per query"] = f"[values]({row.per_query})"
+        record["per query"] = Markdown(f"[values]({row.per_query})")
         records.append(record)
     yield Table.from_records(records).markdown()
-    legend = [f"- Machine {number}: {text}" for text, number in machines.items()]
-    legend += [f"- Libraries {number}: {text}" for text, number in libraries.items()]
+    legend = [f"- Machine {number}: {escape_markdown(one_line(text))}" for text, number in machines.items()]
+    legend += [f"- Libraries {number}: {escape_markdown(one_line(text))}" for text, number in libraries.items()]
     yield "\n".join(legend)
 
 

@@ -21,12 +21,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
-
-from retrobench.core import atomic_write, say
-from retrobench.errors import RetrobenchError
+from retrobench.core import atomic_write, parse_json, say
+from retrobench.errors import RetrobenchError, clip, quote
 from retrobench.leaderboard import evidence
 from retrobench.leaderboard.evidence import PerQuery
+from retrobench.leaderboard.row_values import check_typed, find_fault
 
 __all__ = ["Inspected", "Row", "UnlikeError", "append", "find_duplicate", "inspect", "read", "read_file"]
 
@@ -40,7 +39,6 @@ class UnlikeError(RetrobenchError):
 SCHEMA = 1  # of rows; a reader refuses rows of another
 ORDERED = ("measures", "cost", "selection")  # fields whose keys have an order with a meaning
 ROUNDS = ("in-batch", "mined", "distilled")  # in the order of training
-ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS
 ROUNDING = 1e-9  # between a measure and the mean of its values by query
 
 
@@ -135,7 +133,9 @@ def inspect(file: Path) -> list[Inspected]:
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as error:
-        raise RetrobenchError(f"Cannot read rows from {file}: {error}. Name a rows.jsonl of a track.") from error
+        raise RetrobenchError(
+            f"Cannot read rows from {file}: {error.strerror}. Name a rows.jsonl of a track."
+        ) from error
     inspected = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -219,35 +219,31 @@ def _append_line(file: Path, line: str) -> None:
 def _parse(line: bytes) -> tuple[Row | None, str]:
     """Return the row of a line, or None with the fault."""
     try:
-        document = json.loads(line, parse_constant=_refuse_constant)
+        document = parse_json(line)
     except ValueError as error:
-        return None, f"it is not JSON ({error})"
+        return None, f"it is not JSON ({clip(error)})"
     if not isinstance(document, dict):
         return None, "it is not a JSON object"
     if document.get("schema", SCHEMA) != SCHEMA:
-        return None, f"it is a row of schema {document['schema']}, and this version reads {SCHEMA}"
+        return None, f"it is a row of schema {quote(document['schema'])}, and this version reads {SCHEMA}"
     missing = [repr(name) for name in sorted(set(FIELDS) - document.keys())]
     if missing:
         return None, f"it lacks {', '.join(missing)}"
     for name in FIELDS:
-        try:
-            check_type(document[name], TYPES[name], collection_check_strategy=ALL_ITEMS)
-        except TypeCheckError as error:
-            reason = " ".join(str(error).split())  # in one line
-            return None, f"its {name} is {document[name]!r} ({reason})"
+        fault = check_typed(name, document[name], TYPES[name])
+        if fault:
+            return None, fault
+    fault = find_fault(document)
+    if fault:
+        return None, fault
     values = {name: document.pop(name) for name in FIELDS}
     return Row(**values, later=document), ""
-
-
-def _refuse_constant(name: str) -> None:
-    """Raise ValueError for NaN and the infinities, which Python's reader takes for numbers."""
-    raise ValueError(f"{name} is no number")
 
 
 def _faults(folder: Path, row: Row) -> Iterator[str]:
     """Yield the differences between a row and its own id, kept files and values by query."""
     if row.id != row.digest():
-        yield f"its content does not have the id {row.id}"
+        yield f"its content does not have the id {clip(row.id)}"
     yield from evidence.kept_faults(folder, row)
     if not evidence.has_values(folder, row):
         return  # differences cannot be tested, which the table says

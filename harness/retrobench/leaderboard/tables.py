@@ -18,13 +18,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import Table, escape_latex
-from retrobench.errors import unknown
+from retrobench.core import Table, escape_latex, escape_markdown
+from retrobench.errors import printable, unknown
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.cells import Commands, Section, notes, sections
 from retrobench.leaderboard.compare import BASELINES, compare
 from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.formatting import shell_block
+from retrobench.leaderboard.formatting import one_line, shell_block
 from retrobench.leaderboard.rows import Row
 from retrobench.leaderboard.variants import expectation_sections, read_variants
 from retrobench.leaderboard.view import View, select_columns
@@ -138,14 +138,14 @@ def _stacked(table: Table) -> list[Table]:
 
 
 def _in_markdown(section: Section) -> str:
-    paragraphs = [f"### {section.heading}"]
+    paragraphs = [f"### {escape_markdown(one_line(section.heading))}"]
     for block in section.blocks:
         if isinstance(block, Table):
             paragraphs.append(block.markdown())
         elif isinstance(block, Commands):
             paragraphs += ["Run it:", shell_block(block.lines)]
         else:
-            paragraphs.append(block)
+            paragraphs.append(escape_markdown(printable(block)))
     return "\n\n".join(paragraphs)
 
 
@@ -162,7 +162,7 @@ def _in_latex(page: Sequence[Section], view: View) -> str:
                 lines.append(block.latex())
             elif isinstance(block, Commands):
                 lines.append("% Run it:")
-                lines += [f"% {line}" for line in block.lines]
+                lines += [f"% {one_line(line)}" for line in block.lines]
             else:
                 lines.append(rf"\par\footnotesize {escape_latex(block)}")
         lines.append(r"\end{table}")

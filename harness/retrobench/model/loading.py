@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ from torch import nn
 from retrobench.config import Model, Representations
 from retrobench.core import say
 from retrobench.data import vocabulary
-from retrobench.errors import RetrobenchError
+from retrobench.errors import RetrobenchError, clip
 from retrobench.model.backbones import Backbone
 from retrobench.model.encoder import Encoder
 from retrobench.objective import Vocabulary
@@ -23,7 +25,8 @@ def load_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a model folder."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with _loads(folder, "tokenizer"):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load_backbone(folder: Path, shape: Model | None = None, trains: bool = False) -> tuple[Backbone, Vocabulary]:
@@ -95,15 +98,31 @@ def _masked_lm(folder: Path, shape: Model | None = None, tokenizer: Any = None) 
 
     if shape is not None and shape.layers:
         return _random_bert(shape, tokenizer), False
-    lm, report = AutoModelForMaskedLM.from_pretrained(
-        folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
+    with _loads(folder, "model"):
+        lm, report = AutoModelForMaskedLM.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
     has_head = _check_missing(folder, f"{lm.base_model_prefix}.", sorted(report["missing_keys"]))
     return lm, has_head
 
 
+@contextmanager
+def _loads(folder: Path, kind: str) -> Iterator[None]:
+    """Turn the exceptions of transformers for damaged files, which have many types, into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise RetrobenchError(
+            f"The {kind} in {str(folder)!r} cannot be loaded ({clip(reason)}). "
+            "Check that its files are whole and belong together."
+        ) from error
+
+
 def _check_missing(folder: Path, prefix: str, missing: list[str]) -> bool:
-    """Return whether a checkpoint has the head. Refuse one that lacks tensors of the encoder, named `prefix`...
+    """Return whether a checkpoint has its head. Refuse one that lacks tensors of the encoder, named `prefix`...
 
     transformers draws missing tensors at random. A head may be random, but the encoder may not.
     """

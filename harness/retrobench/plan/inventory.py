@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from retrobench import data
 from retrobench.config import Model
+from retrobench.core import parse_json, read_json
 from retrobench.data import MODELS, build, catalogue, shipped_folder
 from retrobench.errors import RetrobenchError
 from retrobench.plan.arithmetic import BERT_BASE, Shape
@@ -23,6 +23,7 @@ HUB = {
     "cross-encoder/ms-marco-MiniLM-L6-v2": Shape(6, 384, 1536, 30522),
 }
 TOKENS = 1.4  # per word, in bert-base-uncased's vocabulary: 1.24 on ArguAna, 1.36 on MS MARCO, 1.52 on NFCorpus
+FETCH = "Fetch the model again."
 SPECIAL = 2  # [CLS] and [SEP]
 SAMPLE = 5000  # texts of a local collection whose words are counted
 _DEFAULT_VOCABULARY = 30522  # words
@@ -180,15 +181,18 @@ def _random_shape(name: str, model: Model, folder: Path | None) -> tuple[Shape, 
     vocabulary = _DEFAULT_VOCABULARY
     assumption = f"{name}: a vocabulary of 30,522 words is assumed"
     if folder is not None:
-        tokenizer = json.loads((folder / "tokenizer.json").read_text())
-        vocabulary = len(tokenizer["model"]["vocab"]) or _DEFAULT_VOCABULARY
+        tokenizer = read_json(folder / "tokenizer.json", FETCH)
+        try:
+            vocabulary = len(tokenizer["model"]["vocab"]) or _DEFAULT_VOCABULARY
+        except (LookupError, TypeError) as error:
+            raise RetrobenchError(f"{folder / 'tokenizer.json'} has no vocabulary. Fetch the model again.") from error
         assumption = ""
     return Shape(model.layers, model.hidden, model.intermediate, vocabulary, model.positions), assumption
 
 
 def _read_shape(name: str, folder: Path) -> Shape:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
         return Shape(
             layers=int(config["num_hidden_layers"]),
             hidden=int(config["hidden_size"]),

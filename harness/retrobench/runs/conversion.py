@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import move, quiet_transformers, say, sync
+from retrobench.core import follow_umask, move, quiet_transformers, say, sync
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import MODEL_FILES, find, read_json
 
@@ -74,6 +74,7 @@ def convert(model: str, target: Path) -> Converted:
             _unpickle(model, file, partial / file.relative_to(source).parent / _safe_name(file.name))
         _write_index(source, partial)
         converted = _check(model, partial, target)
+        follow_umask(partial)
         sync(partial)
         move(partial, target)
     finally:
@@ -110,8 +111,8 @@ def _shards(index: Path) -> list[str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        weight_map = {str(name): str(file) for name, file in read_json(index)["weight_map"].items()}
+    except (LookupError, AttributeError) as error:
         raise RetrobenchError(f"{index} is no index of weights ({error}). Fetch the model again.") from error
     return weight_map
 

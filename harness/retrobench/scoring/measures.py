@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrobench.errors import RetrobenchError, unknown
+from retrobench.data import LARGEST_GRADE
+from retrobench.errors import RetrobenchError, quote, unknown
 from retrobench.scoring.judged import judged_documents
 
 __all__ = ["Measure", "canonical", "check", "deepest", "measure", "parse"]
@@ -40,9 +41,10 @@ _CUTOFF_OPTIONAL = ("RR", "MAP")  # without a cutoff they read the whole ranking
 _JUDGED = "Judged"
 _KINDS = (*_RANX, _JUDGED)
 _CHOICES = (*(f"{kind}@10" for kind in _KINDS), *_CUTOFF_OPTIONAL, "RR(rel=2)@10")
-_NAME = re.compile(r"(?P<kind>[A-Za-z]+)(?:\((?P<option>[^()]*)\))?(?:@(?P<cutoff>[1-9]\d*))?")
-_LEVEL = re.compile(r"rel=(?P<level>[1-9]\d*)")
+_NAME = re.compile(r"(?P<kind>[A-Za-z]+)(?:\((?P<option>[^()]*)\))?(?:@(?P<cutoff>[1-9][0-9]*))?")
+_LEVEL = re.compile(r"rel=(?P<level>[1-9][0-9]*)")
 _LINEAR_GAIN = re.compile(r"dcg=(['\"])log2\1")
+LARGEST_CUTOFF = 1_000_000  # no run is longer, and the engines reserve memory by it
 _TOLERANCE = 1e-6
 _BLOCK = 1000  # queries whose hits are Python objects at a time
 
@@ -97,7 +99,7 @@ def parse(name: str) -> Measure:
         raise _unknown_measure(name)
     cutoff = None
     if match["cutoff"]:
-        cutoff = int(match["cutoff"])
+        cutoff = _parse_number(name, "cutoff", match["cutoff"], LARGEST_CUTOFF)
     level = _parse_option(name, kind, match["option"])
     if kind == "RR" and cutoff:
         kind = "MRR"
@@ -117,7 +119,13 @@ def _parse_option(name: str, kind: str, option: str | None) -> int | None:
     match = _LEVEL.fullmatch(option)
     if match is None:
         raise _wrong_option(name, kind, "rel=N, the least relevant grade")
-    return int(match["level"])
+    return _parse_number(name, "level", match["level"], LARGEST_GRADE)
+
+
+def _parse_number(name: str, part: str, digits: str, largest: int) -> int:
+    if len(digits) > len(str(largest)) or int(digits) > largest:
+        raise RetrobenchError(f"Measure {quote(name)} has a {part} above {largest:,}. Give a smaller {part}.")
+    return int(digits)
 
 
 def _unknown_measure(name: str) -> RetrobenchError:
@@ -125,7 +133,7 @@ def _unknown_measure(name: str) -> RetrobenchError:
 
 
 def _wrong_option(name: str, kind: str, choice: str) -> RetrobenchError:
-    return RetrobenchError(f"Measure {name!r} is not computed: {kind} takes only ({choice}).")
+    return RetrobenchError(f"Measure {quote(name)} is not computed: {kind} takes only ({choice}).")
 
 
 def canonical(name: str, level: int = 1) -> str:

@@ -23,7 +23,7 @@ from typing import IO, Any, NoReturn, cast
 import numpy as np
 
 from retrobench.data import LARGEST_GRADE, TOO_LARGE, UNFIT, Exclusions, fits_trec
-from retrobench.errors import RetrobenchError
+from retrobench.errors import RetrobenchError, clip, quote
 from retrobench.scoring import ranking
 from retrobench.scoring.ranking import Ranking, Removals
 
@@ -37,8 +37,11 @@ _LARGEST = float(np.finfo(np.float32).max)
 _JUDGEMENTS = (
     "four columns are expected (query, 0, document, grade), or three after a header (query-id, corpus-id, score)"
 )
-_GRADE = re.compile(rb"[-+]?\d+")
+_GRADE = re.compile(rb"[-+]?\d{1,18}")
+_HEADER = [b"query-id", b"corpus-id", b"score"]
 _NUMBER = re.compile(rb"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_CONTROLS = bytes([*range(9), *range(14, 32), 127])  # without white space
+_LONE_RETURN = re.compile(rb"\r(?!\n|\Z)")
 _GZIP_MAGIC = b"\x1f\x8b"
 _MARK = "\ufeff".encode()  # a byte order mark
 
@@ -127,7 +130,8 @@ def read_run(path: Path) -> Run:
         if not first_line:
             raise RetrobenchError(f"{path} holds no hit at all; for each, a run has a line with {_LAYOUT}.")
         try:
-            table = _parse(_SingleSpaced(file, first_line))
+            lines = _SingleSpaced(file, first_line)
+            table = _parse(lines)
         except ValueError as error:  # ArrowInvalid is one
             _raise_faulty_line(path, str(error))
     with np.errstate(over="ignore"):
@@ -136,6 +140,9 @@ def read_run(path: Path) -> Run:
         _raise_faulty_line(path, "a score is not finite")
     query_of_line, queries = _encode(table["query"])
     documents = table["document"].combine_chunks()
+    identifiers = queries if lines.is_ascii else [*queries, *documents.unique().to_pylist()]
+    if not all(map(fits_trec, identifiers)):
+        _raise_faulty_line(path, f"it has {UNFIT}")
     grouped = (np.diff(query_of_line) >= 0).all()
     if not grouped:
         by_query = np.argsort(query_of_line, kind="stable")
@@ -146,7 +153,7 @@ def read_run(path: Path) -> Run:
     if repeating is not None:
         _raise_repetition(path, queries[repeating])
     rows, list_scores = _lists(query_of_line, scores, len(queries))
-    tag = first_line.split()[-1].decode()
+    tag = first_line.split()[-1].decode(errors="replace")
     return Run(tag, queries, documents, rows, list_scores)
 
 
@@ -234,14 +241,18 @@ class _SingleSpaced:
         self.file = file
         self.first_line = first_line
         self.unread = memoryview(b"")
+        self.is_ascii = True
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, at most `size`; none at the end. ValueError for bytes that no id can hold."""
         if not self.unread:
             lines = self.first_line + self.file.read(_CHUNK) + self.file.readline()
             self.first_line = b""
-            if b"\0" in lines or _MARK in lines:
+            self.is_ascii = self.is_ascii and lines.isascii()
+            if _MARK in lines or len(lines.translate(None, _CONTROLS)) < len(lines):
                 raise ValueError(f"it has {UNFIT}")
+            if b"\r" in lines and _LONE_RETURN.search(lines):
+                raise ValueError("it has a carriage return within a line")
             self.unread = memoryview(_single_spaced(lines))
         chunk = self.unread[:size]
         self.unread = self.unread[size:]
@@ -262,11 +273,15 @@ def _single_spaced(lines: bytes) -> bytes:
 def _read_lines(path: Path) -> Iterator[_Line]:
     """Yield number and columns of each line after the head that is not blank."""
     with _open(path) as file:
-        yield from dropwhile(_is_head, _split_lines(file))
+        yield from dropwhile(_is_head, _split_lines(path, file))
 
 
-def _split_lines(file: IO[bytes]) -> Iterator[_Line]:
+def _split_lines(path: Path, file: IO[bytes]) -> Iterator[_Line]:
     for number, line in enumerate(file, 1):
+        if _LONE_RETURN.search(line):
+            raise RetrobenchError(
+                f"{path}, line {number}: a carriage return within a line. End lines with a line feed."
+            )
         columns = line.split()
         if columns:
             yield number, columns
@@ -286,18 +301,18 @@ def _raise_faulty_line(path: Path, reason: str) -> NoReturn:
         if not _NUMBER.fullmatch(score) or not abs(float(score)) <= _LARGEST:
             raise RetrobenchError(
                 f"{path}, line {number}: a finite score was expected in column 5, not "
-                f"{score.decode(errors='replace')!r}."
+                f"{quote(score.decode(errors='replace'))}."
             )
         if not _is_utf8(columns):
             raise RetrobenchError(f"{path}, line {number}: UTF-8 was expected.")
         for column in (columns[0], columns[2]):
             _check_id(path, number, column.decode())
-    raise RetrobenchError(f"{path} cannot be read as a run ({reason}); a line has {_LAYOUT}.")
+    raise RetrobenchError(f"{path} cannot be read as a run ({clip(reason)}); a line has {_LAYOUT}.")
 
 
 def _check_id(path: Path, number: int, identifier: str) -> None:
     if not fits_trec(identifier):
-        raise RetrobenchError(f"{path}, line {number}: {identifier!r} is among the {UNFIT}.")
+        raise RetrobenchError(f"{path}, line {number}: {quote(identifier)} is among the {UNFIT}.")
 
 
 def _is_utf8(columns: Sequence[bytes]) -> bool:
@@ -317,8 +332,8 @@ def _raise_repetition(path: Path, query: str) -> NoReturn:
         if first_line != number:
             document = columns[2].decode()
             raise RetrobenchError(
-                f"{path}, line {number}: query {query!r} has document {document!r} on line {first_line} already; "
-                "keep one."
+                f"{path}, line {number}: query {quote(query)} has document {quote(document)} on line {first_line} "
+                "already; keep one."
             )
     raise AssertionError("the parser saw a repetition that the file does not have")
 
@@ -340,7 +355,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         raise RetrobenchError(f"{path}, line {number}: {width} columns are no judgement; {_JUDGEMENTS}.")
     if width == 4:
         lines = chain([first_line], lines)
-    elif _GRADE.fullmatch(columns[2]):
+    elif columns != _HEADER:
         raise RetrobenchError(f"{path}, line {number}: three columns need a header, query-id, corpus-id, score.")
     qrels: dict[str, dict[str, int]] = {}
     for number, columns in lines:
@@ -348,8 +363,8 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         earlier = qrels.setdefault(query, {}).setdefault(document, grade)
         if earlier != grade:
             raise RetrobenchError(
-                f"{path}, line {number}: query {query!r} and document {document!r} are judged {grade} here and "
-                f"{earlier} before; remove one of the two."
+                f"{path}, line {number}: query {quote(query)} and document {quote(document)} are judged {grade} here "
+                f"and {earlier} before; remove one of the two."
             )
     if not qrels:
         raise RetrobenchError(f"{path} holds no judgement; {_JUDGEMENTS}.")
@@ -362,7 +377,7 @@ def _parse_judgement(path: Path, number: int, columns: list[bytes], width: int) 
     if not well_formed or not _is_utf8(columns):
         line = b" ".join(columns).decode(errors="replace")
         expected = f"{width} columns in UTF-8, a whole number in the last,"
-        raise RetrobenchError(f"{path}, line {number}: {expected} were expected, not {line!r}.")
+        raise RetrobenchError(f"{path}, line {number}: {expected} were expected, not {quote(line)}.")
     query = columns[0].decode()
     document = columns[-2].decode()
     grade = int(columns[-1])

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrobench.config import Baseline, Entrant, Experiment, Optimisation
-from retrobench.core import KEY_LENGTH, file_hash, processes, tree_hash
+from retrobench.core import KEY_LENGTH, file_hash, parse_json, processes, tree_hash
 from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.model import FAMILIES, load_tokenizer
 from retrobench.objective import ModelFolder
-from retrobench.retrieval import EXACT, check_index, find
+from retrobench.retrieval import EXACT, check_index, check_weights, find, read_json
 from retrobench.stages.overlaps import OverlapCheck, Overlaps
 from retrobench.store import Source, read_objective
 from retrobench.training import resolve_precision
@@ -206,18 +206,18 @@ def _key(hashes: Mapping[str, str]) -> str:
 def _read_config(name: str, folder: Path) -> tuple[int, int | None]:
     """Return the longest input of the model in `folder`, in tokens, and its `hidden_size` if config.json has one."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        family = config["model_type"]
+        config = read_json(folder / "config.json")
+        family = str(config["model_type"])
         positions = int(config["max_position_embeddings"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        if "roberta" in family:
+            positions -= int(config.get("pad_token_id", 1)) + 1  # its position ids start behind the padding id
+    except (ValueError, LookupError, TypeError) as error:
         raise RetrobenchError(
             f"The model folder {name!r} holds no config.json with model_type and max_position_embeddings; "
             "give the folder of a transformers model."
         ) from error
     if family not in FAMILIES:
         raise unknown(f"backbone family of {name}", family, FAMILIES, "Choose a base model of one of these.")
-    if "roberta" in family:
-        positions -= config.get("pad_token_id", 1) + 1  # its position ids start behind the padding id
     width = config.get("hidden_size")
     return positions, width if isinstance(width, int) else None
 
@@ -268,11 +268,11 @@ def open_teacher(name: str) -> Source:
     """Return a cross-encoder's folder. RetrobenchError for unusable files."""
     folder = find(name)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
         labels = int(config.get("num_labels", 2))
         if "id2label" in config:
             labels = len(config["id2label"])
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RetrobenchError(
             f"The teacher {name!r} holds no config.json that can be read; give a cross-encoder."
         ) from error
@@ -329,6 +329,7 @@ def _check_safetensors(title: str, name: str, folder: Path) -> None:
             f"{title} holds no safetensors, and nothing pickled is loaded. "
             f"`retrobench convert {name} --to FOLDER` makes them; give that folder."
         )
+    check_weights(title, folder)
 
 
 def model_files(folder: Path) -> list[Path]:

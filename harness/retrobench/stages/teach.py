@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from torch import nn
 
 from retrobench.config import Experiment
 from retrobench.core import bar, file_hash, gpu_memory, say
+from retrobench.data import scored_pairs
 from retrobench.errors import RetrobenchError
 from retrobench.model import autocast
 from retrobench.retrieval import embedding
@@ -211,7 +210,7 @@ def read_scores(file: Path, examples: Examples) -> Candidates:
     queries = array("i")
     documents = array("i")
     candidate_scores = array("f")
-    for query_id, document_id, score in _read_lines(file):
+    for query_id, document_id, score in scored_pairs(file):
         query = query_row.get(query_id, -1)
         document = document_row.get(document_id, -1)
         if query not in relevant or document < 0:
@@ -243,37 +242,3 @@ def _scores_of_positives(examples: Examples, scores: Mapping[tuple[int, int], fl
         for column, document in enumerate(positives):
             table[example, column] = scores.get((query, document), np.nan)
     return table
-
-
-def _read_lines(file: Path) -> Iterator[tuple[str, str, float]]:
-    """Yield the ids and the score of each line below the header."""
-    with _open_text(file) as text:
-        for number, line in enumerate(text, 1):
-            cells = line.rstrip("\r\n").split("\t")
-            score = _parse_score(cells)
-            if number == 1:
-                if math.isfinite(score):
-                    raise RetrobenchError(f"{file} has no header; let its first line be query-id, corpus-id, score.")
-                continue
-            if not math.isfinite(score):
-                raise RetrobenchError(
-                    f"{file}, line {number}: query-id, corpus-id and a finite score with tabs between them were "
-                    f"expected, not {cells}."
-                )
-            yield cells[0], cells[1], score
-
-
-def _open_text(file: Path) -> TextIO:
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8")
-    return file.open(encoding="utf-8")
-
-
-def _parse_score(cells: list[str]) -> float:
-    """Return the score of a line, NaN where it has none."""
-    if len(cells) != 3:
-        return math.nan
-    try:
-        return float(cells[2])
-    except ValueError:
-        return math.nan

@@ -3,18 +3,23 @@ A persistent cache of finished stages: keys are arguments, entries are directori
 
 * store     makes each entry once.
 * entries   the record in a finished entry.
+* contents  the items of a store.
 """
 
+from retrobench.store.contents import Item, list_items, remove
 from retrobench.store.entries import entry_fault, read_objective, read_settings, read_stage
 from retrobench.store.store import Artifact, Source, Store, default_root
 
 __all__ = [
     "Artifact",
+    "Item",
     "Source",
     "Store",
     "default_root",
     "entry_fault",
+    "list_items",
     "read_objective",
     "read_settings",
     "read_stage",
+    "remove",
 ]

@@ -9,7 +9,6 @@ files' hashes. Existence means finished: `make` works in `<key>.partial`, which 
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -23,6 +22,8 @@ from typing import Any
 
 from retrobench.core import (
     KEY_LENGTH,
+    describe_limit,
+    follow_umask,
     move,
     peak_memory,
     processes,
@@ -36,6 +37,7 @@ from retrobench.store.entries import Entry, Recipe, to_json_values
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
+LEAST_FREE = 65536  # bytes of a disk that is not full
 NEW = "new"  # begins the reason for an entry that nobody has made yet
 
 Make = Callable[[Path], Mapping[str, float] | None]
@@ -86,7 +88,7 @@ class Store:
         self.fresh = fresh
         self._start = time.time_ns()
         self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
-        self._open(self.root)
+        self._is_writable(self.root)
 
     def ensure(
         self,
@@ -117,7 +119,9 @@ class Store:
         recipe = Recipe(stage, json_settings, origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
         call = _Call(folder, recipe, make, resumes, label or stage)
-        self._open(call.folder.parent)
+        if not self._is_writable(call.folder.parent):
+            artifact = self._read(call)
+            return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
         is_shared = together and processes.size() > 1
         ensure = self._ensure_together if is_shared else self._ensure_alone
         return replace(ensure(call), sources=tuple(sources), dataset=dataset, detail=detail)
@@ -210,6 +214,8 @@ class Store:
                 yield entry
 
     def _make(self, call: _Call) -> Artifact:
+        if call.partial.is_symlink():
+            raise RetrobenchError(f"{call.partial} is a link, and work is written to no other place. Remove the link.")
         if self.fresh or not call.resumes:
             _remove(call.partial)
         call.partial.mkdir(exist_ok=True)
@@ -228,6 +234,30 @@ class Store:
         self._verified[call.folder] = call.artifact(True, cost), "made in this run"
         return call.artifact(False, cost)
 
+    def _read(self, call: _Call) -> Artifact:
+        """Return a finished entry of a store that cannot be written. RetrobenchError where there is none."""
+        entry = Entry.read(call.folder)
+        if entry is None or self.fresh:
+            self._open(call.folder.parent)
+            raise RetrobenchError(f"The store {self.root} cannot be written, and lacks {call.label}.")
+        fault = entry.fault(call.folder, call.recipe)
+        if fault:
+            raise RetrobenchError(
+                f"{call.folder} is damaged ({fault}), and the store cannot be written. Name another with --store DIR."
+            )
+        say(f"{call.label}: cached", f"{call.label}: cached {call.short} (read-only store)")
+        return call.artifact(True, entry.cost)
+
+    def _is_writable(self, folder: Path) -> bool:
+        """Tell whether a folder can be written. RetrobenchError where it cannot, and is not there to be read."""
+        try:
+            self._open(folder)
+        except RetrobenchError:
+            if not folder.is_dir():
+                raise
+            return False
+        return True
+
     def _open(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -245,13 +275,16 @@ class Store:
         try:
             yield
         except Exception as error:
-            free = shutil.disk_usage(self.root).free
-            if isinstance(error, RetrobenchError) or not _is_full(error, free):
+            free = _free(self.root)
+            limit = describe_limit(error)
+            if limit is None and isinstance(error, OSError | RuntimeError) and free < LEAST_FREE:
+                limit = "The disk is full", "Free space there"  # NumPy and torch give no reason
+            if isinstance(error, RetrobenchError) or limit is None:
                 raise
             raise RetrobenchError(
-                f"The disk is full: {stage} could not write to the store {self.root}, "
+                f"{limit[0]}: {stage} could not write to the store {self.root}, "
                 f"where {free:,} bytes are free ({str(error)[:200]}). "
-                "Free space there and run the same command again, or name another disk with --store DIR."
+                f"{limit[1]} and run the same command again, or name another disk with --store DIR."
             ) from error
 
 
@@ -325,6 +358,7 @@ def _locked(call: _Call) -> Iterator[None]:
 
 def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
     """Write `entry.json` for the folder's files, and all of them to the disk."""
+    follow_umask(partial)
     Entry.describe(partial, recipe, cost).write(partial)
     # Otherwise a power cut could keep the final name and lose the files' content.
     sync(partial)
@@ -335,20 +369,22 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 def _set_aside(folder: Path) -> None:
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         _remove(_beside(folder, "old"))
         move(folder, _beside(folder, "old"))
 
 
 def _remove(folder: Path) -> None:
-    if folder.exists():
+    """Remove a folder, or a link to one without its target."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
         shutil.rmtree(folder)
 
 
-def _is_full(error: Exception, free: int) -> bool:
-    """Tell whether a full disk caused the error. safetensors gives only the text; NumPy and torch give no reason."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if os.strerror(errno.ENOSPC) in str(error):
-        return True
-    return isinstance(error, OSError | RuntimeError) and free < 65536
+def _free(root: Path) -> int:
+    """Return the free bytes of a disk, 0 where no further file can be opened to ask."""
+    try:
+        return shutil.disk_usage(root).free
+    except OSError:
+        return 0

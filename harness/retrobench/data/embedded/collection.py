@@ -4,6 +4,7 @@ ir_datasets' own JSON Lines documents would build a store on disk, under a home 
 """
 
 import functools
+import hashlib
 import json
 import lzma
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,16 @@ from ir_datasets.formats.base import DocSource, DocSourceSeekableIter, SourceDoc
 from ir_datasets.indices import Docstore
 
 from retrobench.data.embedded import SPLITS, SQUAD, shipped_folder
+from retrobench.errors import RetrobenchError
+
+HASHES = {  # SHA-256 of the files as they ship
+    "corpus.jsonl.xz": "3ae1f9566fa245a3c7060ab157cfd529bf0e7523faf71ab0dd6bd58979791e96",
+    "queries.jsonl.xz": "a68fdce9a1ce7ada6f9f1149707176024f78ebeff9d14e928554c49620437a71",
+    "qrels/train.tsv.xz": "55856966bcd61dfec2c4ab7a72a15bb77fdd305a6fd9d93add57212ed5ae3dc3",
+    "qrels/fit.tsv.xz": "a7cdbeda3cd39c686d1c16c6768d1155b158a59599bfa3081f8b4ba143d36e54",
+    "qrels/val.tsv.xz": "5485943b32e7bc271c0f78784872db3d1c0e36c24645182d3ab5c36f71cf881e",
+    "qrels/test.tsv.xz": "d60385766a3689fc10b22f6fcca8f11719d817f9735875810b0db43859cf1d2a",
+}
 
 
 class TitledDoc(NamedTuple):
@@ -30,8 +41,15 @@ class TitledDoc(NamedTuple):
 
 
 def _lines(name: str) -> list[bytes]:
+    """Return the lines of a file. RetrobenchError for content other than that which was shipped."""
     file = shipped_folder("squad") / name
-    return lzma.decompress(file.read_bytes()).splitlines()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RetrobenchError(f"Cannot read {file}: {error.strerror}. Install retrobench again.") from error
+    if hashlib.sha256(content).hexdigest() != HASHES[name]:
+        raise RetrobenchError(f"{file} is damaged: it is not the file that was shipped. Install retrobench again.")
+    return lzma.decompress(content).splitlines()
 
 
 def _records(name: str) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from markupsafe import Markup, escape
 
 from retrobench.core import Column, Table
+from retrobench.errors import printable
 from retrobench.leaderboard.cells import Block, Commands
 
 __all__ = ["render_block", "render_paragraph", "render_table"]
@@ -32,7 +33,7 @@ def _cells(table: Table, row: Iterable[object]) -> list[Markup]:
     cells: list[Markup] = []
     contents: list[tuple[Column, Markup]] = []
     for column, value in zip(table.columns, row, strict=True):
-        text = "" if value is None else escape(str(value))
+        text = "" if value is None else escape(printable(str(value)))
         if column.kind == "marks":
             if text:
                 previous, content = contents[-1]
@@ -58,7 +59,7 @@ def _side(column: Column) -> Markup:
 def render_paragraph(text: str) -> Markup:
     """Return a paragraph, with words between backticks as code."""
     parts = []
-    for number, part in enumerate(text.split("`")):
+    for number, part in enumerate(printable(text).split("`")):
         parts.append(Markup("<code>{}</code>").format(part) if number % 2 else escape(part))
     return Markup("<p>{}</p>").format(Markup("").join(parts))
 
@@ -70,5 +71,5 @@ def render_block(block: Block) -> Markup:
         label = ", ".join(column.name for column in block.columns if column.name)
         return Markup(region).format(f"Table of {label}"[:120], render_table(block))
     if isinstance(block, Commands):
-        return Markup("<pre>{}</pre>").format("\n".join(block.lines))
+        return Markup("<pre>{}</pre>").format(printable("\n".join(block.lines)))
     return render_paragraph(block)

@@ -9,7 +9,7 @@ Any published encoder, run by sentence-transformers exactly as the model's own f
 """
 
 from retrobench.retrieval.encoders.encoder import TITLES, Kind, PublishedEncoder, check_published, load_published
-from retrobench.retrieval.encoders.files import MODEL_FILES, find, read_json
+from retrobench.retrieval.encoders.files import MODEL_FILES, check_weights, find, read_json
 from retrobench.retrieval.encoders.settings import POOLING, SIMILARITIES, Choices, Setting, Settings
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Setting",
     "Settings",
     "check_published",
+    "check_weights",
     "find",
     "load_published",
     "read_json",

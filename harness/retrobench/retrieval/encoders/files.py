@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrobench import core
 from retrobench.core import tree_hash
 from retrobench.data import MODELS, shipped_folder
-from retrobench.errors import RetrobenchError
+from retrobench.errors import RetrobenchError, clip, quote
 
-__all__ = ["MODEL_FILES", "Files", "find", "read_json"]
+__all__ = ["MODEL_FILES", "Files", "check_weights", "find", "read_json"]
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+WEIGHTS = "model.safetensors"
 IGNORED = ("onnx/*", "openvino/*")  # copies of the model for engines that are not used here
 
 
@@ -155,12 +156,40 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _json(file: Path) -> Any:
-    try:
-        if not file.is_file():
-            return None
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RetrobenchError(f"{file} cannot be read as JSON ({error}); fetch the model again.") from error
+    if not file.is_file():
+        return None
+    return core.read_json(file, "Fetch the model again.")
+
+
+def check_weights(title: str, folder: Path) -> None:
+    """Check the weights of a folder that transformers will load, by their headers. RetrobenchError for damaged files,
+    and for an index that names tensors or files other than those that are there. `title` begins the message."""
+    from safetensors import SafetensorError, safe_open
+
+    files: dict[str, set[str]] = {}
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt") as tensors:
+                files[file.name] = set(tensors.keys())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RetrobenchError(
+                f"{title} cannot be loaded: {file.name} is damaged ({clip(error)}). Fetch the model again."
+            ) from error
+    if WEIGHTS in files:
+        return  # it goes before an index
+    for name, file_name in _weight_map(folder / f"{WEIGHTS}.index.json").items():
+        if name not in files.get(str(file_name), ()):
+            raise RetrobenchError(
+                f"{title} cannot be loaded: {WEIGHTS}.index.json names {quote(name)} in {quote(file_name)}, which does "
+                "not hold it. Fetch the model again."
+            )
+
+
+def _weight_map(index: Path) -> dict[str, Any]:
+    weight_map = read_json(index).get("weight_map", {})
+    if not isinstance(weight_map, dict):
+        raise RetrobenchError(f"{index} has no weight_map; fetch the model again.")
+    return weight_map
 
 
 def _modules(name: str, folder: Path) -> tuple[tuple[str, str], ...] | None:
