@@ -38,6 +38,7 @@ from retrobench.cli.options import (
     Benchmarks,
     Bounds,
     Caption,
+    Checkpoints,
     ClaimedTable,
     ComparedMeasure,
     Conflicts,
@@ -148,6 +149,7 @@ def run(
     fresh: Fresh = False,
     allow_overlap: AllowOverlap = False,
     tracker: Tracker = None,
+    checkpoints: Checkpoints = True,
     quiet: Quiet = False,
     verbose: Verbose = False,
     wide: Wide = False,
@@ -157,7 +159,7 @@ def run(
     from retrobench import leaderboard as board
     from retrobench import runs
 
-    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index)
+    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index, checkpoints)
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, *choices))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 

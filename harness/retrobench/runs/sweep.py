@@ -33,6 +33,7 @@ class Request(NamedTuple):
     limit: int | None = None  # most documents, and most questions, of each dataset
     tracker: str | None = None  # of the losses: tensorboard, wandb or trackio
     faiss_index: str | None = None  # "exact", or a factory string of faiss
+    checkpoints: bool = True  # the last one of each pre-training stays in the store
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ def sweep(request: Request) -> Swept:
     all_inputs = stages.open_inputs([run.experiment for run in runs], request.allow_overlap)
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
-    store = Store(request.store or default_root(), request.fresh)
+    store = Store(request.store or default_root(), request.fresh, request.checkpoints)
     use_tracker(request.tracker, store.root / "trackers")
     rows: list[Row] = []
     _say_limit(track)

@@ -4,7 +4,8 @@ A persistent cache: keys are arguments, entries are directories.
     artifact = store.ensure("tokenise", {"corpus": "beir/nfcorpus", "length": 128}, [], make)
 
 An entry is `root/<stage>/<key>/`. It holds the files that `make` wrote, and an `entry.json` with the recipe and the
-files' hashes. Existence means finished: `make` works in `<key>.partial`, which is renamed last.
+files' hashes. Existence means finished: `make` works in `<key>.partial`, which is renamed last. The checkpoints of a
+training are no part of its entry. They are removed behind the rename, or the last one is kept as `<key>.checkpoint`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from retrobench.core import (
     sync,
 )
 from retrobench.errors import RetrobenchError
-from retrobench.store.entries import Entry, Recipe, to_json_values
+from retrobench.store.entries import CHECKPOINTS, Entry, Recipe, to_json_values
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
@@ -77,13 +78,14 @@ class Store:
     """
     Finished stages under `root`. Each is made once, and verified when first used.
 
-    With `fresh`, entries older than this object are made again, once each. Raises RetrobenchError where `root` cannot
-    be used.
+    With `fresh`, entries older than this object are made again, once each. Without `checkpoints`, no stage keeps its
+    last one. Raises RetrobenchError where `root` cannot be used.
     """
 
-    def __init__(self, root: Path, fresh: bool = False) -> None:
+    def __init__(self, root: Path, fresh: bool = False, checkpoints: bool = True) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
+        self.checkpoints = checkpoints
         self._start = time.time_ns()
         self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
         self._open(self.root)
@@ -100,6 +102,7 @@ class Store:
         code: str = "",
         resumes: bool = False,
         together: bool = False,
+        keeps: bool = False,
         label: str = "",
     ) -> Artifact:
         """
@@ -107,7 +110,8 @@ class Store:
 
         `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder; with `resumes` the
         folder holds the files of an interrupted attempt. Its returned floats become part of the cost. A resumed stage
-        returns its total `seconds`. Exceptions of `make` pass through, but a full disk is a RetrobenchError.
+        returns its total `seconds`. Exceptions of `make` pass through, but a full disk is a RetrobenchError. With
+        `keeps`, the last checkpoint stays beside the entry, unless the store keeps none.
 
         A second process that needs the key waits for the first. With `together`, all processes of an experiment call
         `make` on one folder, and the returned floats of rank 0 count.
@@ -116,7 +120,7 @@ class Store:
         json_settings = to_json_values(settings, "settings")
         recipe = Recipe(stage, json_settings, origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
-        call = _Call(folder, recipe, make, resumes, label or stage)
+        call = _Call(folder, recipe, make, resumes, keeps and self.checkpoints, label or stage)
         self._open(call.folder.parent)
         is_shared = together and processes.size() > 1
         ensure = self._ensure_together if is_shared else self._ensure_alone
@@ -145,15 +149,26 @@ class Store:
 
     def _look_up(self, call: _Call) -> Artifact | None:
         """Return the usable entry or None, and print the reason; reasons with keys and hashes only where asked for."""
+        if self._is_complete(call):
+            say("", f"{call.label}: complete, an earlier run was cut short before its last rename")
+            move(call.partial, call.folder)
         entry, message = self._find(call)
         explained = f"{call.label}: {message}"
         if entry is not None:
+            _settle_checkpoints(call)
             say(f"{call.label}: cached", explained)
         elif message.startswith(NEW):
             say("", explained)
         else:
             say(explained)
         return entry
+
+    def _is_complete(self, call: _Call) -> bool:
+        """Tell whether an earlier run was cut short between the writing of the entry and the final rename."""
+        if self.fresh or call.folder.exists():
+            return False
+        entry = Entry.read(call.partial)
+        return entry is not None and not entry.fault(call.partial, call.recipe)
 
     def _find(self, call: _Call) -> tuple[Artifact | None, str]:
         """Return the usable entry or None, and a message. Set a damaged entry aside."""
@@ -213,6 +228,8 @@ class Store:
         if self.fresh or not call.resumes:
             _remove(call.partial)
         call.partial.mkdir(exist_ok=True)
+        for name in ("entry.json", "entry.json.partial"):  # of an earlier run, which was cut short or damaged
+            (call.partial / name).unlink(missing_ok=True)
         try:
             with self._disk(call.recipe.stage):  # inside: removing the partial frees the space that the error reports
                 cost = _run(call)
@@ -224,6 +241,7 @@ class Store:
         _set_aside(call.folder)  # a folder cannot be renamed over a full one
         move(call.partial, call.folder)
         _remove(_beside(call.folder, "old"))
+        _settle_checkpoints(call)
         release_freed_memory()  # a stage has little use for the memory of the stage before it
         self._verified[call.folder] = call.artifact(True, cost), "made in this run"
         return call.artifact(False, cost)
@@ -263,6 +281,7 @@ class _Call:
     recipe: Recipe
     make: Make
     resumes: bool
+    keeps: bool
     label: str
 
     @property
@@ -324,10 +343,25 @@ def _locked(call: _Call) -> Iterator[None]:
 
 
 def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
-    """Write `entry.json` for the folder's files, and all of them to the disk."""
-    Entry.describe(partial, recipe, cost).write(partial)
+    """Write the folder's files to the disk, then `entry.json`, which means that all of them are complete."""
     # Otherwise a power cut could keep the final name and lose the files' content.
     sync(partial)
+    Entry.describe(partial, recipe, cost).write(partial)
+
+
+def _settle_checkpoints(call: _Call) -> None:
+    """Remove the checkpoints of a finished stage; the last one stays as `<key>.checkpoint` where it is kept."""
+    kept = _beside(call.folder, "checkpoint")
+    *others, last = [kept, *sorted(call.folder.glob(CHECKPOINTS))]
+    # The last one is renamed last: a kill before the rename leaves it in the folder, for the next call.
+    if last == kept and call.keeps:
+        return
+    for checkpoint in others:
+        _remove(checkpoint)
+    if call.keeps:
+        move(last, kept)
+    else:
+        _remove(last)
 
 
 def _beside(folder: Path, suffix: str) -> Path:

@@ -178,7 +178,7 @@ def train(
 
     `collate(rows, generator)` makes the batch of a shard's rows, and `names(rows)` gives their document ids. A model
     that `couples` examples reads all shards of a process in one forward, `model(progress, shards=[...])`. Checkpoints
-    stay in `folder` until `checkpoints.discard`. Training resumes from the last one, bit for bit.
+    stay in `folder`, the last one of the last step. Training resumes from the newest, bit for bit.
 
     Returns the cost: seconds, tokens of all processes, tokens per second, seconds spent waiting for data, and a GPU's
     peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`.
@@ -189,6 +189,8 @@ def train(
         say(f"{label}: {loop.settings.steps:,} steps, {settings.epochs:g} times over {examples:,} examples")
     settings = loop.settings
     done, cost = load(folder, model, loop.optimizer, loop.loss_scale, loop.accelerator.device)
+    if done:
+        say(f"continuing at step {done:,} of {settings.steps:,}")
     start = time.perf_counter() - cost["seconds"]
     loop.waited = cost["data_seconds"]
     ledger = Ledger(folder, settings, label)
@@ -200,11 +202,11 @@ def train(
 
             is_last = step + 1 == settings.steps
             logs = (step + 1) % settings.log_every == 0
-            saves = (step + 1) % settings.checkpoint_every == 0 and not is_last
-            if logs or saves or is_last:
+            saves = (step + 1) % settings.checkpoint_every == 0 or is_last
+            if logs or saves:
                 ledger.settle()
                 advance(0, ledger.latest)
-            if saves or is_last:
+            if saves:
                 # A checkpoint's cost holds the tokens of all processes, so each adds only the later tokens.
                 cost["tokens"] += loop.take_tokens()
                 cost["data_seconds"] = loop.waited
