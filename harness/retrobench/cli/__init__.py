@@ -98,7 +98,8 @@ from retrobench.cli.options import (
     Verified,
     Wide,
 )
-from retrobench.cli.process import measure_screen, prepare, show_result
+from retrobench.cli.process import end_interrupted, measure_screen, prepare, show_result
+from retrobench.core import signals
 from retrobench.errors import RetrobenchError
 
 __all__ = ["main"]
@@ -381,7 +382,8 @@ def accept(
 def main() -> None:
     """Run the command line. Print a user's error as one line; every other exception keeps its traceback."""
     try:
-        app(prog_name="retrobench")
+        with signals.handled():
+            app(prog_name="retrobench")
     except RetrobenchError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -391,5 +393,5 @@ def main() -> None:
         if isinstance(cause, EOFError):
             raise cause from None
         if isinstance(cause, KeyboardInterrupt):
-            print("Interrupted. Finished stages are kept; run the same command again to resume.", file=sys.stderr)
+            end_interrupted(cause)
         raise

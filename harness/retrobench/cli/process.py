@@ -3,17 +3,20 @@ The beginning and the end of a command.
 
 * prepare       set up this process
 * show_result   print a result
+* end_interrupted   print the command that resumes, and exit
 * measure_screen   state the terminal's width
 """
 
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
+from typing import NoReturn
 
-from retrobench.core import processes
+from retrobench.core import processes, signals
 
-__all__ = ["measure_screen", "prepare", "show_result"]
+__all__ = ["end_interrupted", "measure_screen", "prepare", "show_result"]
 
 
 def prepare(encodes: bool = False, trains: bool = False) -> None:
@@ -36,6 +39,18 @@ def show_result(result: str) -> None:
         from retrobench.core import fold_text
 
         print(fold_text(result))
+
+
+def end_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
+    """Print one line with the command that resumes, and exit with 128 and the signal's number. Only rank 0 prints."""
+    stop = signals.Stop(signal.SIGINT)
+    if isinstance(interrupt, signals.Stop):
+        stop = interrupt
+    if processes.leads():
+        command = processes.launch_command(["retrobench", *sys.argv[1:]])
+        state = stop.state or "Finished stages are kept"
+        print(f"Interrupted by {signal.Signals(stop.number).name}. {state}. Resume: {command}", file=sys.stderr)
+    sys.exit(128 + stop.number)
 
 
 def measure_screen(wide: bool = False) -> None:

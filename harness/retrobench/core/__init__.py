@@ -9,12 +9,13 @@ The base of all rooms. Nothing in it depends on retrieval.
 * progress     lines and bars on standard error.
 * provenance   facts about the program and the machine.
 * screen       the width of the terminal.
+* signals      signals that end a command, or ask for a checkpoint.
 * settings     typed settings of frozen records.
 * tables       tables as text, Markdown, CSV, JSON and LaTeX.
 * threads      loops compiled by numba, and work shared among threads.
 """
 
-from retrobench.core import processes, provenance
+from retrobench.core import processes, provenance, signals
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
@@ -57,6 +58,7 @@ __all__ = [
     "say",
     "set_verbosity",
     "set_width",
+    "signals",
     "sleep_when_busy",
     "sync",
     "tree_hash",

@@ -5,11 +5,14 @@ A single process never loads torch here.
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["agree", "average", "join", "leads", "meet", "rank", "size"]
+__all__ = ["agree", "average", "join", "largest", "launch_command", "leads", "meet", "rank", "size"]
 
 # Rank 0 may tokenise or search an index for hours while the other ranks wait.
 PATIENCE = timedelta(days=2)
@@ -57,6 +60,36 @@ def average(values: Any) -> Any:
     total = values.clone()
     distributed.all_reduce(total)
     return total / size()
+
+
+def largest(values: Sequence[int]) -> list[int]:
+    """Return each value's maximum over all processes, which must call this together. No process waits for a device."""
+    if size() == 1:
+        return list(values)
+    import torch
+    from torch import distributed
+
+    maxima = torch.tensor(values)
+    distributed.all_reduce(maxima, distributed.ReduceOp.MAX, _host_group())
+    return [int(value) for value in maxima]
+
+
+@functools.cache
+def _host_group() -> Any:
+    """Return the processes' group for tensors in main memory; NCCL has only those of GPUs."""
+    from torch import distributed
+
+    join()
+    if distributed.get_backend() == "gloo":
+        return distributed.group.WORLD
+    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def launch_command(words: Sequence[str]) -> str:
+    """Return the command line that starts `words` in as many processes as this experiment has."""
+    if size() > 1:
+        words = ["torchrun", "--no-python", "--nproc-per-node", str(size()), *words]
+    return shlex.join(words)
 
 
 def join() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -152,6 +151,4 @@ def _command(request: Request, objective: str, seed: int) -> str:
         words += ["--plugin", str(file)]
     if request.allow_overlap:
         words.append("--allow-overlap")
-    if processes.size() > 1:
-        words = ["torchrun", "--no-python", "--nproc-per-node", str(processes.size()), *words]
-    return shlex.join(words)
+    return processes.launch_command(words)

@@ -15,7 +15,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from retrobench.config import Optimisation
-from retrobench.core import bar, gpu_memory, processes, say
+from retrobench.core import bar, gpu_memory, processes, say, signals
 from retrobench.model import Backbone, autocast
 from retrobench.objective import Step
 from retrobench.training.batches import AHEAD, Batches, Feed, Shard, count_tokens, map_tensors, seeded
@@ -181,7 +181,8 @@ def train(
     stay in `folder`, the last one of the last step. Training resumes from the newest, bit for bit.
 
     Returns the cost: seconds, tokens of all processes, tokens per second, seconds spent waiting for data, and a GPU's
-    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`.
+    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`. Raises
+    signals.Stop behind the step in which a signal arrives in any process.
     """
     loop = Loop(model, batches, collate, settings, seed, couples)
     if settings.epochs:
@@ -194,7 +195,7 @@ def train(
     start = time.perf_counter() - cost["seconds"]
     loop.waited = cost["data_seconds"]
     ledger = Ledger(folder, settings, label)
-    with contextlib.closing(ledger.tracking), bar(label, settings.steps, "steps", done) as advance:
+    with contextlib.closing(ledger.tracking), bar(label, settings.steps, "steps", done) as advance, signals.deferred():
         for step in range(done, settings.steps):
             outputs, norm = loop.step(step)
             ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm, loop.loss_scale.value())
@@ -202,7 +203,8 @@ def train(
 
             is_last = step + 1 == settings.steps
             logs = (step + 1) % settings.log_every == 0
-            saves = (step + 1) % settings.checkpoint_every == 0 or is_last
+            request = signals.requested()
+            saves = (step + 1) % settings.checkpoint_every == 0 or is_last or any(request)
             if logs or saves:
                 ledger.settle()
                 advance(0, ledger.latest)
@@ -213,5 +215,15 @@ def train(
                 cost["seconds"] = time.perf_counter() - start
             if saves and processes.leads():
                 save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
+            _answer(request, f"{label} has a checkpoint at step {step + 1:,} of {settings.steps:,}")
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}
+
+
+def _answer(request: signals.Request, state: str) -> None:
+    """Report the checkpoint that a signal asked for, and raise Stop where it ends the training."""
+    if request.checkpoint:
+        say(state)
+    if request.stop:
+        processes.meet()  # a launcher kills the other processes when one ends, which may be writing
+        raise signals.Stop(request.stop, state)
