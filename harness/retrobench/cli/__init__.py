@@ -99,7 +99,7 @@ from retrobench.cli.options import (
     Wide,
 )
 from retrobench.cli.process import end_interrupted, measure_screen, prepare, show_result
-from retrobench.core import signals
+from retrobench.core import processes, signals
 from retrobench.errors import RetrobenchError
 
 __all__ = ["main"]
@@ -388,6 +388,8 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as stop:
+        if not stop.code:
+            processes.leave()
         # Typer turns an interrupt into a silent exit, and the EOFError of a truncated file into "Aborted!".
         cause = getattr(stop.__context__, "__cause__", None)
         if isinstance(cause, EOFError):

@@ -12,6 +12,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 * signals      signals that end a command, or ask for a checkpoint.
 * settings     typed settings of frozen records.
 * tables       tables as text, Markdown, CSV, JSON and LaTeX.
+* watch        ranks that watch each other.
 * threads      loops compiled by numba, and work shared among threads.
 """
 

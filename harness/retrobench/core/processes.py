@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["agree", "average", "join", "largest", "launch_command", "leads", "meet", "rank", "size"]
+__all__ = ["agree", "average", "join", "largest", "launch_command", "leads", "leave", "meet", "rank", "size"]
 
-# Rank 0 may tokenise or search an index for hours while the other ranks wait.
+# Rank 0 may tokenise or search an index for hours while the other ranks wait. `watch` ends a wait for a silent rank.
 PATIENCE = timedelta(days=2)
 
 
@@ -92,9 +93,23 @@ def launch_command(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def leave() -> None:
+    """Tell the other processes that this one has finished and need not answer any more."""
+    from retrobench.core import watch
+
+    watch.leave()
+
+
 def join() -> Any:
-    """Return accelerate's `PartialState`, which connects the processes: NCCL between GPUs, else gloo."""
+    """Return accelerate's `PartialState`, which connects the processes: NCCL between GPUs, else gloo.
+
+    RetrobenchError where a process does not come.
+    """
     import torch
     from accelerate import PartialState
 
+    from retrobench.core import watch
+
+    if size() > 1 and "MASTER_ADDR" in os.environ:
+        watch.await_ranks(rank(), size(), launch_command(["retrobench", *sys.argv[1:]]))
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)

@@ -3,6 +3,7 @@ A persistent cache of finished stages: keys are arguments, entries are directori
 
 * store     makes each entry once.
 * entries   the record in a finished entry.
+* locks     the lock of a key, and its holder.
 """
 
 from retrobench.store.entries import entry_fault, read_objective, read_settings, read_stage

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -34,6 +34,7 @@ from retrobench.core import (
 )
 from retrobench.errors import RetrobenchError
 from retrobench.store.entries import CHECKPOINTS, Entry, Recipe, to_json_values
+from retrobench.store.locks import locked
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
@@ -325,21 +326,9 @@ def _short(text: str) -> str:
     return f"{text[:28]}...{text[-28:]}"
 
 
-@contextmanager
-def _locked(call: _Call) -> Iterator[None]:
-    """Hold the lock of a key. The kernel releases it when the process ends for any reason."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(_beside(call.folder, "lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{call.label}: waits for another process that is making {call.short}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _locked(call: _Call) -> AbstractContextManager[None]:
+    waits = f"{call.label}: waits for another process that is making {call.short}"
+    return locked(_beside(call.folder, "lock"), waits)
 
 
 def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:

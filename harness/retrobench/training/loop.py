@@ -67,7 +67,7 @@ class Loop:
         self.collate = collate
         self.seed = seed
         self.couples = couples
-        self.feed = Feed(self._make, AHEAD[self.accelerator.device.type])
+        self.feed = Feed(AHEAD[self.accelerator.device.type])
         self.tokens = 0.0  # of this process, since `take_tokens`
         self.waited = 0.0  # seconds spent waiting for data
 
@@ -120,7 +120,7 @@ class Loop:
     def _next_shard(self, step: int, index: int) -> Shard:
         """Return shard `index` of this process for a step, with its tensors on the device."""
         start = time.perf_counter()
-        shard = self.feed.take(step * self.shards + index, self.settings.steps * self.shards)
+        shard = self.feed.take(step * self.shards + index, self.settings.steps * self.shards, self._make)
         to_device = partial(Tensor.to, device=self.accelerator.device, non_blocking=True)
         shard = shard._replace(batch=map_tensors(shard.batch, to_device))
         self.waited += time.perf_counter() - start
