@@ -2,6 +2,7 @@
 #   make run      the main job: DupMAE on the embedded collection, to a row in a table
 #   make test     the tests, offline once installed
 #   make rehearse the tests of what runs on a GPU, on a pretend device that computes on the host; needs a C++ compiler
+#   make faults   runs killed at every rename and at random instants, which must end bit-identical; KILLS=10 for a few
 #   make browser  the report in Chromium, which must be installed
 #   make check    formatting, lint, types, and that the rendered tables are current
 #   make test-lowest, make test-newest
@@ -17,8 +18,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALLED := $(VENV)/installed
 # Not ./leaderboards: the rows of a trial run are nobody's published results.
 ROWS := out/leaderboards
+KILLS := 120
+SEED := 0
 
-.PHONY: run test rehearse browser check check-published test-lowest test-newest clean
+.PHONY: run test rehearse faults browser check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -30,6 +33,10 @@ test: $(INSTALLED)
 
 rehearse: $(INSTALLED)
 	$(BIN)/python tests/rehearsal/rehearse.py
+
+# Minutes; each run is killed several times. Another SEED draws other instants.
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults.py --kills $(KILLS) --seed $(SEED)
 
 # Playwright's own browsers are not needed: the tests start Debian's.
 browser: $(INSTALLED)
