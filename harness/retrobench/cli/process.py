@@ -9,6 +9,7 @@ The beginning and the end of a command.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -50,6 +51,11 @@ def end_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
         command = processes.launch_command(["retrobench", *sys.argv[1:]])
         state = stop.state or "Finished stages are kept"
         print(f"Interrupted by {signal.Signals(stop.number).name}. {state}. Resume: {command}", file=sys.stderr)
+    if processes.size() > 1:
+        # torch's groups take many seconds to end, and a launcher may kill what has not ended by then.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + stop.number)
     sys.exit(128 + stop.number)
 
 
