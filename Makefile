@@ -4,6 +4,7 @@
 #   make fuzz     10,000 generated inputs for every reader of a user's file; SEED=N repeats a failure
 #   make audit    the installed versions against the known vulnerabilities; needs the network
 #   make rehearse the tests of what runs on a GPU, on a pretend device that computes on the host; needs a C++ compiler
+#   make faults   runs killed at every rename and at random instants, which must end bit-identical; KILLS=10 for a few
 #   make browser  the report in Chromium, which must be installed
 #   make check    formatting, lint, types, and that the rendered tables are current
 #   make test-lowest, make test-newest
@@ -19,8 +20,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALLED := $(VENV)/installed
 # Not ./leaderboards: the rows of a trial run are nobody's published results.
 ROWS := out/leaderboards
+KILLS := 120
+SEED := 0
 
-.PHONY: run test fuzz audit rehearse browser check check-published test-lowest test-newest clean
+.PHONY: run test fuzz audit rehearse faults browser check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -32,7 +35,6 @@ test: $(INSTALLED)
 
 # `make test` runs 100 inputs of each.
 INPUTS ?= 10000
-SEED ?= $(shell date +%s)
 fuzz: $(INSTALLED)
 	@echo "RETROBENCH_SEED=$(SEED)"
 	RETROBENCH_FUZZ=$(INPUTS) RETROBENCH_SEED=$(SEED) $(BIN)/pytest -n 2 -o timeout=0 tests/test_readers.py
@@ -46,6 +48,10 @@ audit: $(INSTALLED)
 
 rehearse: $(INSTALLED)
 	$(BIN)/python tests/rehearsal/rehearse.py
+
+# Minutes; each run is killed several times. Another SEED draws other instants.
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults.py --kills $(KILLS) --seed $(SEED)
 
 # Playwright's own browsers are not needed: the tests start Debian's.
 browser: $(INSTALLED)

@@ -248,20 +248,24 @@ def test_a_wrong_call_is_exit_code_2(arguments: list[str]) -> None:
 
 
 def _accept_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
-def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_is_one_line(number: signal.Signals, tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text("import sys, time\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
     words = [*COMMAND, "objectives", "--plugin", str(slow)]
     # The background jobs of a shell ignore interrupts, and the tests may run as such a job.
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=_accept_interrupts) as process:
         assert process.stderr and process.stderr.readline() == "ready\n"
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGUSR1)  # asks a training for a checkpoint, and does nothing elsewhere
+        os.kill(process.pid, number)
         message = process.stderr.read()
-    assert process.returncode == 130
-    assert message == "Interrupted. Finished stages are kept; run the same command again to resume.\n"
+    assert process.returncode == 128 + number
+    command = f"retrobench objectives --plugin {slow}"
+    assert message == f"Interrupted by {number.name}. Finished stages are kept. Resume: {command}\n"
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +291,7 @@ def test_run_passes_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp
     experiments = "--objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
     folders = (
         f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh --allow-overlap --limit 5 --tracker wandb"
+        " --discard-checkpoints"
     )
     for line in (f"run {experiments} {folders}", "run --objective bert"):
         monkeypatch.setattr(sys, "argv", ["retrobench", *line.split()])
@@ -294,8 +299,8 @@ def test_run_passes_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp
             cli.main()
         assert stop.value.code == 0
     expected = (["bert", "dupmae:paper"], "t.toml", [1, 2], ["a.b=1", "c=x=y"])
-    assert calls[0] == (*expected, tmp_path, Path("boards"), [Path("mine.py")], True, True, 5, "wandb", None)
-    assert calls[1] == (["bert"], "mini", [0], [], None, None, [], False, False, None, None, None)
+    assert calls[0] == (*expected, tmp_path, Path("boards"), [Path("mine.py")], True, True, 5, "wandb", None, False)
+    assert calls[1] == (["bert"], "mini", [0], [], None, None, [], False, False, None, None, None, True)
 
 
 def test_a_command_is_short() -> None:

@@ -109,6 +109,8 @@ def test_the_stages_of_msmarco_have_those_floors() -> None:
     assert pretraining.items[0].tokens == pytest.approx(34e9, rel=0.01)
     pretraining_seconds = costs.estimate_seconds(pretraining, H200)
     assert pretraining_seconds.floor / 3600 == pytest.approx(9.6, rel=0.05)
+    # An encoder in 32 bits, and its last checkpoint with two moments.
+    assert pretraining.disk == 16 * needs.shape.parameters
     mining = find_stage(needs, "mine")
     documents = max(mining.items, key=lambda item: item.tokens)
     assert floor_seconds("encode", documents.flops) == pytest.approx(155, rel=0.05)

@@ -30,13 +30,16 @@ IMPORTS = [
 
 
 class Kill(NamedTuple):
-    """The moment of a kill: a run opens `file`, and `beside` and `finished` entries of the stage exist."""
+    """The moment of a kill: a run opens `file`, and `beside` and `finished` entries of the stage exist.
+
+    Without a file, the run is about to rename the stage's folder to its final name.
+    """
 
     stage: str
     file: str
     beside: str
     finished: int = 0
-    key: str = "*"
+    key: str = "?" * 20
 
 
 # In the order of the chain, so that each run resumes where the previous run was killed.
@@ -44,6 +47,8 @@ KILLS = {
     "tokenise": Kill("tokenise", "lengths.npy", "tokens.bin"),
     "pretrain": Kill("pretrain", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
     "export of pretrain": Kill("pretrain", "tokenizer_config.json", "model.safetensors"),
+    "entry of pretrain": Kill("pretrain", "entry.json.partial", "step-000000006/state.safetensors"),
+    "rename of pretrain": Kill("pretrain", "", "step-000000006/state.safetensors"),
     "finetune": Kill("finetune", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
     "export of finetune": Kill("finetune", "2_Dense/config.json", "1_Pooling/config.json"),
     "encode": Kill("encode", "ids.json.partial", "dense.npy"),
@@ -58,13 +63,13 @@ def options(track: tiny.Tiny) -> list[str]:
     return [*track.options("dupmae"), "--set", "pretrain.precision=auto", "--set", "finetune.precision=auto"]
 
 
-def run(words: list[str], log: Path, pattern: str, connection: Connection) -> None:
-    """Run `retrobench` in this process, and wait before it opens a file that fits the pattern."""
+def run(words: list[str], log: Path, event: str, pattern: str, connection: Connection) -> None:
+    """Run `retrobench` in this process, and wait before an audit event with a path that fits the pattern."""
     from retrobench.cli import main
 
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        opens_path = event == "open" and isinstance(arguments[0], str | os.PathLike)
-        if opens_path and fnmatch.fnmatch(str(arguments[0]), pattern):
+    def watch(name: str, arguments: tuple[object, ...]) -> None:
+        has_path = name == event and isinstance(arguments[0], str | os.PathLike)
+        if has_path and fnmatch.fnmatch(str(arguments[0]), pattern):
             connection.send("opening")
             time.sleep(600)
 
@@ -82,8 +87,10 @@ def killed(words: list[str], track: tiny.Tiny, kill: Kill) -> str:
     log = track.store.with_name("killed.log")
     log.unlink(missing_ok=True)
     receiver, sender = FORKING.Pipe(duplex=False)
-    pattern = f"{track.store}/{kill.stage}/{kill.key}.partial/{kill.file}"
-    process = FORKING.Process(target=run, args=(words, log, pattern, sender))
+    event, pattern = "os.rename", f"{track.store}/{kill.stage}/{kill.key}.partial"
+    if kill.file:
+        event, pattern = "open", f"{pattern}/{kill.file}"
+    process = FORKING.Process(target=run, args=(words, log, event, pattern, sender))
     process.start()
     sender.close()
     try:
@@ -96,15 +103,15 @@ def killed(words: list[str], track: tiny.Tiny, kill: Kill) -> str:
     finally:
         process.kill()
         process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert process.exitcode == -signal.SIGKILL, log.read_text()
     return log.read_text()
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """Return the files of all stages by name, without entry.json, which holds dates and costs."""
+    """Return the files of all stages by name, without the files that hold dates and costs."""
     files = {}
     for file in store.rglob("*"):
-        if file.is_file() and file.suffix != ".lock" and file.name != "entry.json":
+        if file.is_file() and file.suffix != ".lock" and file.name not in ("entry.json", "state.json", "SHA256SUMS"):
             files[str(file.relative_to(store))] = file.read_bytes()
     return files
 
@@ -122,22 +129,28 @@ def test_a_run_killed_in_each_stage_resumes(tmp_path: Path, monkeypatch: pytest.
     for name, kill in KILLS.items():
         outputs[name] = killed(options(broken), broken, kill)
     _, sender = FORKING.Pipe(duplex=False)
-    last = FORKING.Process(target=run, args=(options(broken), tmp_path / "last.log", "", sender))
+    last = FORKING.Process(target=run, args=(options(broken), tmp_path / "last.log", "", "", sender))
     last.start()
     errors = unbroken.communicate()[1]
     last.join()
     assert (last.exitcode, unbroken.returncode) == (0, 0), errors
 
     assert "\npretrain dupmae seed 0: resuming, an earlier run was cut short\n" in outputs["export of pretrain"]
-    assert "\ncontinuing at step 2\n" in outputs["export of pretrain"]
-    assert "\ncontinuing at step 4\n" in outputs["finetune"], "an interrupted export keeps the training"
-    assert "\ncontinuing at step 2\n" in outputs["export of finetune"]
-    assert "\ncontinuing at step 4\n" in outputs["encode"]
-    assert "\ncontinuing at step 2\n" in outputs["search"]
+    assert "\ncontinuing at step 2 of 6\n" in outputs["export of pretrain"]
+    assert "\ncontinuing at step 6 of 6\n" in outputs["entry of pretrain"], "an interrupted export trains nothing twice"
+    assert "\ncontinuing at step 6 of 6\n" in outputs["rename of pretrain"]
+    assert "\npretrain dupmae seed 0: complete, an earlier run was cut short" in outputs["finetune"]
+    assert "pretrain dupmae: 6/6 steps" not in outputs["finetune"]
+    assert "\ncontinuing at step 2 of 6\n" in outputs["export of finetune"]
+    assert "\ncontinuing at step 6 of 6\n" in outputs["encode"]
+    assert "\ncontinuing at step 2 of 6\n" in outputs["search"]
     unbroken_files = contents(whole.store)
     resumed_files = contents(broken.store)
     file_names = {Path(path).name for path in unbroken_files}
     assert file_names >= {"model.safetensors", "run.trec", "scores.json"}
+    (kept,) = broken.store.glob("pretrain/*.checkpoint")
+    assert f"pretrain/{kept.name}/state.safetensors" in unbroken_files
+    assert list(broken.store.glob("**/step-*")) == []
     assert resumed_files.keys() == unbroken_files.keys()
     for path, content in resumed_files.items():
         assert content == unbroken_files[path], path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -161,7 +163,7 @@ def test_a_killed_process_resumes_or_starts_again(resumes: bool, output: str, me
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert suffixes(root / "pretrain") == [".lock", ".partial"]
+    assert suffixes(root / "pretrain") == [".holder", ".lock", ".partial"]
     root.with_name("go").touch()
     second_process = child(root, resumes)
     assert second_process.communicate() == (output, f"pretrain: {message}\n")
@@ -171,14 +173,18 @@ def test_a_killed_process_resumes_or_starts_again(resumes: bool, output: str, me
 def test_two_processes_make_an_entry_once(root: Path) -> None:
     first = child(root)
     assert first.stdout and first.stdout.readline() == "found\n"
+    os.kill(first.pid, signal.SIGSTOP)
     second = child(root)
     assert second.stderr
     waits = second.stderr.readline()
     assert waits.startswith("pretrain: waits for another process that is making ")
+    assert waits.endswith(f", which is stopped: `kill -CONT {first.pid}` lets it go on\n")
+    os.kill(first.pid, signal.SIGCONT)
     root.with_name("go").touch()
     second_output, second_errors = second.communicate()
     first_output, _ = first.communicate()
     assert first_output == "made\n"
     assert second_output == "cached\n"
-    short_key = waits.split()[-1]
+    short_key = waits.split(" is making ")[1][:8]
+    assert f", held by pid {first.pid} on {socket.gethostname()} since 20" in waits
     assert second_errors.startswith(f"pretrain: cached {short_key} (same settings and sources, made 20")

@@ -128,7 +128,7 @@ def test_a_non_finite_step_stops_before_a_checkpoint_holds_it(
     )
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 1
-    assert checkpoint_names(tmp_path) == [last.name]
+    assert checkpoint_names(tmp_path) == ["step-000000002", last.name]
     for value in load_file(last / "state.safetensors").values():
         assert value.isfinite().all()
 

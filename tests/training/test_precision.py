@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -84,23 +83,6 @@ def test_a_checkpoint_holds_the_loss_scale(tmp_path: Path, monkeypatch: pytest.M
     steps, _ = load(tmp_path, model, optimizer, resumed, torch.device("cpu"))
     assert steps == 2
     assert resumed.state() == STATE
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_checkpoint_without_a_loss_scale_is_resumed(
-    precision: ResolvedPrecision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = LeastSquares()
-    optimizer = torch.optim.AdamW(model.parameters())
-    save(tmp_path, 2, model, optimizer, LossScale("fp32"), {"tokens": 1.0})
-    file = tmp_path / "step-000000002" / "state.json"
-    state = json.loads(file.read_text())
-    assert state.pop("loss_scale") == {}
-    file.write_text(json.dumps(state))  # as earlier versions wrote it
-    scale = fp16_scale(monkeypatch) if precision == "fp16" else LossScale("fp32")
-    before = scale.state()
-    assert load(tmp_path, model, optimizer, scale, torch.device("cpu")) == (2, {"tokens": 1.0})
-    assert scale.state() == before
 
 
 def test_no_other_precision_scales_losses(tmp_path: Path) -> None:

@@ -41,9 +41,7 @@ def test_an_unrelated_error_in_a_step_is_not_changed(tmp_path: Path) -> None:
         fit(LeastSquares(add_unequal_sizes), tmp_path)
 
 
-def test_a_checkpoint_is_on_the_disk_before_the_earlier_one_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def record(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,15 +57,15 @@ def test_a_checkpoint_is_on_the_disk_before_the_earlier_one_goes(
     fit(LeastSquares(), tmp_path, checkpoint_every=1)
     second = "step-000000002"
     renamed = calls.index(f"replace {second} {second}.new")
-    assert sorted(calls[renamed - 3 : renamed]) == [
+    assert calls[renamed - 5] == "_flush log.jsonl"
+    assert sorted(calls[renamed - 4 : renamed]) == [
+        "_flush SHA256SUMS",
         "_flush state.json",
         "_flush state.safetensors",
         f"_flush {second}.new",
     ]
-    assert calls[renamed + 1 : renamed + 3] == [
-        f"_flush {tmp_path.name}",
-        "replace step-000000001 step-000000001.old",
-    ]
+    assert calls[renamed + 1] == f"_flush {tmp_path.name}"
+    assert calls.index("replace step-000000001 step-000000001.old") > renamed, "the checkpoint before stays"
 
 
 def test_tokens_are_those_of_all_processes(tmp_path: Path) -> None:
@@ -86,6 +84,6 @@ def test_tokens_are_those_of_all_processes(tmp_path: Path) -> None:
         cost = json.loads(process.stdout)
         assert cost["tokens"] == sum(tokens_by_step)
         assert cost["tokens_per_second"] == pytest.approx(cost["tokens"] / cost["seconds"])
-    assert checkpoint_names(tmp_path) == ["step-000000004"]
+    assert checkpoint_names(tmp_path) == ["step-000000004", "step-000000005"]
     state = json.loads((tmp_path / "step-000000004" / "state.json").read_text())
     assert state["cost"]["tokens"] == sum(tokens_by_step[:4])

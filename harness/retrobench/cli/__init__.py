@@ -39,6 +39,7 @@ from retrobench.cli.options import (
     BenchLeaderboard,
     Benchmarks,
     Caption,
+    Checkpoints,
     ClaimedTable,
     ComparedMeasure,
     Conflicts,
@@ -89,8 +90,9 @@ from retrobench.cli.options import (
     Verified,
     Wide,
 )
-from retrobench.cli.process import exit_at_limit, measure_screen, prepare, show_result
+from retrobench.cli.process import end_interrupted, exit_at_limit, measure_screen, prepare, show_result
 from retrobench.cli.store_commands import store
+from retrobench.core import processes, signals
 from retrobench.errors import RetrobenchError
 
 __all__ = ["main"]
@@ -143,6 +145,7 @@ def run(
     fresh: Fresh = False,
     allow_overlap: AllowOverlap = False,
     tracker: Tracker = None,
+    checkpoints: Checkpoints = True,
     quiet: Quiet = False,
     verbose: Verbose = False,
     wide: Wide = False,
@@ -152,7 +155,7 @@ def run(
     from retrobench import leaderboard as board
     from retrobench import runs
 
-    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index)
+    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index, checkpoints)
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, *choices))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
@@ -326,7 +329,8 @@ def accept(
 def main() -> None:
     """Run the command line. Print a user's error as one line; every other exception keeps its traceback."""
     try:
-        app(prog_name="retrobench")
+        with signals.handled():
+            app(prog_name="retrobench")
     except RetrobenchError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -334,10 +338,12 @@ def main() -> None:
         exit_at_limit(error)
         raise
     except SystemExit as stop:
+        if not stop.code:
+            processes.leave()
         # Typer turns an interrupt into a silent exit, and the EOFError of a truncated file into "Aborted!".
         cause = getattr(stop.__context__, "__cause__", None)
         if isinstance(cause, EOFError):
             raise cause from None
         if isinstance(cause, KeyboardInterrupt):
-            print("Interrupted. Finished stages are kept; run the same command again to resume.", file=sys.stderr)
+            end_interrupted(cause)
         raise

@@ -204,6 +204,13 @@ AllowOverlap = Annotated[
     bool,
     typer.Option("--allow-overlap", help="Test on questions of the training too; the row and its table say so."),
 ]
+Checkpoints = Annotated[
+    bool,
+    typer.Option(
+        "--keep-checkpoints/--discard-checkpoints",
+        help="Keep the last checkpoint of each pre-training in the store, or remove it, earlier kept ones too.",
+    ),
+]
 Tracker = Annotated[
     str | None, typer.Option(metavar="tensorboard|wandb|trackio", help="Send losses to a tracker too, offline.")
 ]

@@ -4,18 +4,22 @@ The beginning and the end of a command.
 * prepare       set up this process
 * show_result   print a result
 * exit_at_limit   print a limit of the machine as one line
+* end_interrupted   print the command that resumes, and exit
 * measure_screen   state the terminal's width
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
+from typing import NoReturn
 
-from retrobench.core import processes
+from retrobench.core import processes, signals
 from retrobench.errors import RetrobenchError, clip, printable
 
-__all__ = ["exit_at_limit", "measure_screen", "prepare", "show_result"]
+__all__ = ["end_interrupted", "exit_at_limit", "measure_screen", "prepare", "show_result"]
 
 
 def prepare(encodes: bool = False, trains: bool = False) -> None:
@@ -50,6 +54,23 @@ def exit_at_limit(error: Exception) -> None:
         line = RetrobenchError(f"{limit[0]} ({clip(error)}). {limit[1]} and run the same command again.")
         print(f"Error: {line}", file=sys.stderr)
         sys.exit(line.exit_code)
+
+
+def end_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
+    """Print one line with the command that resumes, and exit with 128 and the signal's number. Only rank 0 prints."""
+    stop = signals.Stop(signal.SIGINT)
+    if isinstance(interrupt, signals.Stop):
+        stop = interrupt
+    if processes.leads():
+        command = processes.launch_command(["retrobench", *sys.argv[1:]])
+        state = stop.state or "Finished stages are kept"
+        print(f"Interrupted by {signal.Signals(stop.number).name}. {state}. Resume: {command}", file=sys.stderr)
+    if processes.size() > 1:
+        # torch's groups take many seconds to end, and a launcher may kill what has not ended by then.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + stop.number)
+    sys.exit(128 + stop.number)
 
 
 def measure_screen(wide: bool = False) -> None:

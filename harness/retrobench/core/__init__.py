@@ -11,12 +11,14 @@ The base of all rooms. Nothing in it depends on retrieval.
 * progress     lines and bars on standard error.
 * provenance   facts about the program and the machine.
 * screen       the width of the terminal.
+* signals      signals that end a command, or ask for a checkpoint.
 * settings     typed settings of frozen records.
 * tables       tables as text, Markdown, CSV, JSON and LaTeX.
+* watch        ranks that watch each other.
 * threads      loops compiled by numba, and work shared among threads.
 """
 
-from retrobench.core import processes, provenance
+from retrobench.core import processes, provenance, signals
 from retrobench.core.documents import parse_json, parse_toml, read_json, read_toml, take_table, take_tables
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, follow_umask, move, sync, tree_hash
 from retrobench.core.limits import describe_limit
@@ -68,6 +70,7 @@ __all__ = [
     "say",
     "set_verbosity",
     "set_width",
+    "signals",
     "sleep_when_busy",
     "sync",
     "take_table",

@@ -5,15 +5,31 @@ A single process never loads torch here.
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
+import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from retrobench.errors import RetrobenchError, quote
 
-__all__ = ["agree", "average", "check_address", "join", "leads", "meet", "rank", "size"]
+__all__ = [
+    "agree",
+    "average",
+    "check_address",
+    "join",
+    "largest",
+    "launch_command",
+    "leads",
+    "leave",
+    "meet",
+    "rank",
+    "size",
+]
 
-# Rank 0 may tokenise or search an index for hours while the other ranks wait.
+# Rank 0 may tokenise or search an index for hours while the other ranks wait. `watch` ends a wait for a silent rank.
 PATIENCE = timedelta(days=2)
 LONGEST_NUMBER = 6  # digits
 NEXT_STEP = "Start with torchrun, which sets both, or unset them for one process."
@@ -88,10 +104,54 @@ def average(values: Any) -> Any:
     return total / size()
 
 
+def largest(values: Sequence[int]) -> list[int]:
+    """Return each value's maximum over all processes, which must call this together. No process waits for a device."""
+    if size() == 1:
+        return list(values)
+    import torch
+    from torch import distributed
+
+    maxima = torch.tensor(values)
+    distributed.all_reduce(maxima, distributed.ReduceOp.MAX, _host_group())
+    return [int(value) for value in maxima]
+
+
+@functools.cache
+def _host_group() -> Any:
+    """Return the processes' group for tensors in main memory; NCCL has only those of GPUs."""
+    from torch import distributed
+
+    join()
+    if distributed.get_backend() == "gloo":
+        return distributed.group.WORLD
+    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def launch_command(words: Sequence[str]) -> str:
+    """Return the command line that starts `words` in as many processes as this experiment has."""
+    if size() > 1:
+        words = ["torchrun", "--no-python", "--nproc-per-node", str(size()), *words]
+    return shlex.join(words)
+
+
+def leave() -> None:
+    """Tell the other processes that this one has finished and need not answer any more."""
+    from retrobench.core import watch
+
+    watch.leave()
+
+
 def join() -> Any:
-    """Return accelerate's `PartialState`, which connects the processes: NCCL between GPUs, else gloo."""
+    """Return accelerate's `PartialState`, which connects the processes: NCCL between GPUs, else gloo.
+
+    RetrobenchError where a process does not come.
+    """
     check_address()
     import torch
     from accelerate import PartialState
 
+    from retrobench.core import watch
+
+    if size() > 1 and "MASTER_ADDR" in os.environ:
+        watch.await_ranks(rank(), size(), launch_command(["retrobench", *sys.argv[1:]]))
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from retrobench.config import Track
-from retrobench.plan import costs
+from retrobench.plan import arithmetic, costs
 from retrobench.plan.formatting import format_bytes, format_number
 from retrobench.plan.machines import GIB, Machine
 from retrobench.plan.needs import ExperimentNeeds, StageNeeds
 
 __all__ = ["checkpoint_bytes", "describe_negatives", "disk_bytes", "suggest_changes", "summarise_shortage"]
 
-# Bytes per parameter: weights and two moments in 32 bits, for the new checkpoint beside the old.
-_CHECKPOINT_BYTES = 24
+_TRAINING_CHECKPOINTS = 2  # in a training's folder: the newest, and the one before or the next
 _JSON_BYTES = 4.6  # per token, in a line of JSON
 
 
@@ -170,8 +169,8 @@ def _lacks_disk(needs: ExperimentNeeds, machine: Machine) -> bool:
 
 
 def checkpoint_bytes(needs: ExperimentNeeds) -> float:
-    """Return the bytes of checkpoints, which exist only while a stage trains."""
-    return float(_CHECKPOINT_BYTES * needs.shape.parameters)
+    """Return the bytes of checkpoints, which exist only while a stage trains, without those that are kept."""
+    return float(_TRAINING_CHECKPOINTS * arithmetic.CHECKPOINT * needs.shape.parameters)
 
 
 def disk_bytes(needs: ExperimentNeeds) -> float:

@@ -32,6 +32,7 @@ __all__ = [
     "vector_bytes",
 ]
 
+CHECKPOINT = 12  # bytes per parameter: weights and two moments in 32 bits
 TOKEN = 3  # bytes per tokenised token: its id as uint16, and a flag for the start of a word
 RUN_LINE = 48  # bytes per hit: about 40 as a line of a TREC run, 8 as arrays
 

@@ -174,7 +174,7 @@ class _Estimator:
         return StageNeeds(
             name=section,
             items=(WorkItem("pretrain", tokens, flops, real),),
-            disk=self.encoder_bytes,
+            disk=self.encoder_bytes + arithmetic.CHECKPOINT * self.shape.parameters,  # the last checkpoint is kept
             host=24.0 * texts,  # lengths and offsets
             device=step.device_bytes,
             section=section,

@@ -31,7 +31,7 @@ __all__ = [
 
 NAMED = 2  # rows in a cell
 UNITS = ("KiB", "MiB", "GiB", "TiB")
-REASONS = {"partial": "unfinished work", "old": "replaced", "lock": "lock"}
+REASONS = {"checkpoint": "last checkpoint", "partial": "unfinished work", "old": "replaced", "lock": "lock"}
 
 
 def open_root(store: Path | None) -> Path:
@@ -180,7 +180,7 @@ def prune_store(
     if names:
         _refuse_needed(chosen, needing, force)
     else:
-        chosen = [item for item in chosen if item.name not in needing]
+        chosen = [item for item in chosen if item.name.removesuffix(".checkpoint") not in needing]
         entries = [item for item in items if item.kind == "entry"]
         if entries and not force and not any(item.name in needing for item in entries):
             raise RetrobenchError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +32,7 @@ class Request(NamedTuple):
     limit: int | None = None  # most documents, and most questions, of each dataset
     tracker: str | None = None  # of the losses: tensorboard, wandb or trackio
     faiss_index: str | None = None  # "exact", or a factory string of faiss
+    checkpoints: bool = True  # the last one of each pre-training stays in the store
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def sweep(request: Request) -> Swept:
     all_inputs = stages.open_inputs([run.experiment for run in runs], request.allow_overlap)
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
-    store = Store(request.store or default_root(), request.fresh)
+    store = Store(request.store or default_root(), request.fresh, request.checkpoints)
     use_tracker(request.tracker, store.root / "trackers")
     rows: list[Row] = []
     _say_limit(track)
@@ -151,6 +151,4 @@ def _command(request: Request, objective: str, seed: int) -> str:
         words += ["--plugin", str(file)]
     if request.allow_overlap:
         words.append("--allow-overlap")
-    if processes.size() > 1:
-        words = ["torchrun", "--no-python", "--nproc-per-node", str(processes.size()), *words]
-    return shlex.join(words)
+    return processes.launch_command(words)

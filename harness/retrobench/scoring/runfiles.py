@@ -48,10 +48,10 @@ def _write_trec(path: Path, queries: Sequence[str], ids: Sequence[str], ranking:
 
 
 def read_run(folder: Path) -> tuple[list[str], list[str], Ranking]:
-    """Read the query ids, document ids and ranking that `write_run` wrote; the arrays are memory-mapped."""
+    """Read the query ids, document ids and ranking that `write_run` wrote."""
     names = json.loads((folder / "names.json").read_text())
-    rows = np.load(folder / "rows.npy", mmap_mode="r")
-    scores = np.load(folder / "scores.npy", mmap_mode="r")
+    rows = np.load(folder / "rows.npy")
+    scores = np.load(folder / "scores.npy")
     self_hits = names.get("self_hits", 0)
     excluded = names.get("excluded", 0)
     ranking = Ranking(rows, scores, self_hits, count_ties(rows, scores), excluded)

@@ -20,7 +20,7 @@ def write_added(folder: Path, model: nn.Module, backbone: nn.Module) -> None:
         if parameter.requires_grad and id(parameter) not in own:
             added[name] = parameter.detach().cpu().contiguous()
     if added:
-        (folder / FILE).parent.mkdir()
+        (folder / FILE).parent.mkdir(exist_ok=True)
         save_file(added, folder / FILE)
 
 

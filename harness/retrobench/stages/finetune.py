@@ -19,7 +19,6 @@ from retrobench.training import (
     Candidates,
     Contrastive,
     ContrastiveBatches,
-    discard,
     on_this_machine,
     seeded,
     train,
@@ -72,7 +71,6 @@ def finetune(
         cost = train(model, batches, collate, settings, folder, experiment.seed, names, label, couples=True)
         if processes.leads():
             encoder.save(folder, load_tokenizer(tokenizer.path), settings.reading.passage_length)
-            discard(folder)
         return {**cost, "negatives": model.negatives}
 
     recipe = {**_recipe(experiment, settings, round_name, distil), "judgements": texts.collection.qrels_hash}

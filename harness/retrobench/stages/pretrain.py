@@ -25,7 +25,6 @@ from retrobench.training import (
     Batches,
     UnrepeatableError,
     check_module,
-    discard,
     on_this_machine,
     seeded,
     train,
@@ -73,7 +72,6 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
             backbone.lm.save_pretrained(folder)
             load_tokenizer(start.path).save_pretrained(folder)
             write_added(folder, wrapped, backbone)
-            discard(folder)
         return cost
 
     recipe = {
@@ -93,6 +91,7 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         code=entrant.code,
         resumes=True,
         together=True,
+        keeps=True,
         label=f"{label} seed {experiment.seed}",
     )
 

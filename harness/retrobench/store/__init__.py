@@ -3,7 +3,9 @@ A persistent cache of finished stages: keys are arguments, entries are directori
 
 * store     makes each entry once.
 * entries   the record in a finished entry.
+* folders   the folders of a key.
 * contents  the items of a store.
+* locks     the lock of a key, and its holder.
 """
 
 from retrobench.store.contents import Item, list_items, remove

@@ -20,13 +20,20 @@ from retrobench.store.entries import Entry
 
 __all__ = ["Item", "list_items", "remove"]
 
-Kind = Literal["entry", "partial", "old", "lock"]
-SUFFIXES: dict[str, Kind] = {"": "entry", ".partial": "partial", ".old": "old", ".lock": "lock"}
+Kind = Literal["entry", "checkpoint", "partial", "old", "lock"]
+SUFFIXES: dict[str, Kind] = {
+    "": "entry",
+    ".checkpoint": "checkpoint",
+    ".partial": "partial",
+    ".old": "old",
+    ".lock": "lock",
+    ".holder": "lock",
+}
 
 
 @dataclass(frozen=True)
 class Item:
-    """An entry, the partial of unfinished work, the remains of a replaced entry, or a lock."""
+    """An entry, its last checkpoint, the partial of unfinished work, the remains of a replaced entry, or a lock."""
 
     kind: Kind
     stage: str

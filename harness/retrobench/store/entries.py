@@ -16,12 +16,24 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import KEY_LENGTH, duration, file_hash
+from retrobench.core import KEY_LENGTH, atomic_write, duration, file_hash
 
-__all__ = ["Entry", "Recipe", "entry_fault", "read_objective", "read_settings", "read_stage", "to_json_values"]
+__all__ = [
+    "CHECKPOINTS",
+    "Entry",
+    "Recipe",
+    "entry_fault",
+    "read_objective",
+    "read_settings",
+    "read_stage",
+    "to_json_values",
+]
+
+CHECKPOINTS = "step-*"  # folders of a training, which are no part of its entry
 
 
 @dataclass(frozen=True)
@@ -105,8 +117,7 @@ class Entry:
         recipe = settings.pop("recipe")
         document = {"key": self.recipe.key, **recipe, **settings}
         document["seal"] = _digest(document)
-        text = json.dumps(document, indent=1) + "\n"
-        (folder / "entry.json").write_text(text, encoding="utf-8")
+        atomic_write(folder / "entry.json", json.dumps(document, indent=1) + "\n")
 
     @property
     def history(self) -> str:
@@ -208,7 +219,8 @@ def _files(folder: Path) -> dict[str, Path]:
     """Return the files of an entry but `entry.json`, by relative path."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files[path.relative_to(folder).as_posix()] = path
+        name = path.relative_to(folder)
+        if path.is_file() and not fnmatch(name.parts[0], CHECKPOINTS):
+            files[name.as_posix()] = path
     files.pop("entry.json", None)
     return files

@@ -4,17 +4,17 @@ A persistent cache: keys are arguments, entries are directories.
     artifact = store.ensure("tokenise", {"corpus": "beir/nfcorpus", "length": 128}, [], make)
 
 An entry is `root/<stage>/<key>/`. It holds the files that `make` wrote, and an `entry.json` with the recipe and the
-files' hashes. Existence means finished: `make` works in `<key>.partial`, which is renamed last.
+files' hashes. Existence means finished: `make` works in `<key>.partial`, which is renamed last. The checkpoints of a
+training are no part of its entry. They are removed behind the rename, or the last one is kept as `<key>.checkpoint`.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,17 +23,17 @@ from typing import Any
 from retrobench.core import (
     KEY_LENGTH,
     describe_limit,
-    follow_umask,
     move,
     peak_memory,
     processes,
     release_freed_memory,
     retrobench_version,
     say,
-    sync,
 )
 from retrobench.errors import RetrobenchError
 from retrobench.store.entries import Entry, Recipe, to_json_values
+from retrobench.store.folders import beside, finish, free_bytes, remove_folder, set_aside, settle_checkpoints
+from retrobench.store.locks import locked
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
@@ -79,13 +79,14 @@ class Store:
     """
     Finished stages under `root`. Each is made once, and verified when first used.
 
-    With `fresh`, entries older than this object are made again, once each. Raises RetrobenchError where `root` cannot
-    be used.
+    With `fresh`, entries older than this object are made again, once each. Without `checkpoints`, no stage keeps its
+    last one. Raises RetrobenchError where `root` cannot be used.
     """
 
-    def __init__(self, root: Path, fresh: bool = False) -> None:
+    def __init__(self, root: Path, fresh: bool = False, checkpoints: bool = True) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
+        self.checkpoints = checkpoints
         self._start = time.time_ns()
         self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
         self._is_writable(self.root)
@@ -102,6 +103,7 @@ class Store:
         code: str = "",
         resumes: bool = False,
         together: bool = False,
+        keeps: bool = False,
         label: str = "",
     ) -> Artifact:
         """
@@ -109,7 +111,8 @@ class Store:
 
         `settings` are JSON values and paths, else TypeError. `make` writes into an empty folder; with `resumes` the
         folder holds the files of an interrupted attempt. Its returned floats become part of the cost. A resumed stage
-        returns its total `seconds`. Exceptions of `make` pass through, but a full disk is a RetrobenchError.
+        returns its total `seconds`. Exceptions of `make` pass through, but a full disk is a RetrobenchError. With
+        `keeps`, the last checkpoint stays beside the entry, unless the store keeps none.
 
         A second process that needs the key waits for the first. With `together`, all processes of an experiment call
         `make` on one folder, and the returned floats of rank 0 count.
@@ -118,7 +121,7 @@ class Store:
         json_settings = to_json_values(settings, "settings")
         recipe = Recipe(stage, json_settings, origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
-        call = _Call(folder, recipe, make, resumes, label or stage)
+        call = _Call(folder, recipe, make, resumes, keeps and self.checkpoints, label or stage)
         if not self._is_writable(call.folder.parent):
             artifact = self._read(call)
             return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
@@ -149,15 +152,26 @@ class Store:
 
     def _look_up(self, call: _Call) -> Artifact | None:
         """Return the usable entry or None, and print the reason; reasons with keys and hashes only where asked for."""
+        if self._is_complete(call):
+            say("", f"{call.label}: complete, an earlier run was cut short before its last rename")
+            move(call.partial, call.folder)
         entry, message = self._find(call)
         explained = f"{call.label}: {message}"
         if entry is not None:
+            settle_checkpoints(call.folder, call.keeps)
             say(f"{call.label}: cached", explained)
         elif message.startswith(NEW):
             say("", explained)
         else:
             say(explained)
         return entry
+
+    def _is_complete(self, call: _Call) -> bool:
+        """Tell whether an earlier run was cut short between the writing of the entry and the final rename."""
+        if self.fresh or call.folder.exists():
+            return False
+        entry = Entry.read(call.partial)
+        return entry is not None and not entry.fault(call.partial, call.recipe)
 
     def _find(self, call: _Call) -> tuple[Artifact | None, str]:
         """Return the usable entry or None, and a message. Set a damaged entry aside."""
@@ -182,7 +196,7 @@ class Store:
         if entry is not None:
             fault = entry.fault(call.folder, call.recipe)
         if entry is None or fault:
-            _set_aside(call.folder)
+            set_aside(call.folder)
             return f"{call.short} is damaged and is made again ({fault})"
         artifact = call.artifact(True, entry.cost)
         self._verified[call.folder] = artifact, f"same settings and sources, {entry.history}"
@@ -217,19 +231,22 @@ class Store:
         if call.partial.is_symlink():
             raise RetrobenchError(f"{call.partial} is a link, and work is written to no other place. Remove the link.")
         if self.fresh or not call.resumes:
-            _remove(call.partial)
+            remove_folder(call.partial)
         call.partial.mkdir(exist_ok=True)
+        for name in ("entry.json", "entry.json.partial"):  # of an earlier run, which was cut short or damaged
+            (call.partial / name).unlink(missing_ok=True)
         try:
             with self._disk(call.recipe.stage):  # inside: removing the partial frees the space that the error reports
                 cost = _run(call)
-                _finish(call.partial, call.recipe, cost)
+                finish(call.partial, call.recipe, cost)
         except BaseException:
             if not call.resumes:
-                _remove(call.partial)
+                remove_folder(call.partial)
             raise
-        _set_aside(call.folder)  # a folder cannot be renamed over a full one
+        set_aside(call.folder)  # a folder cannot be renamed over a full one
         move(call.partial, call.folder)
-        _remove(_beside(call.folder, "old"))
+        remove_folder(beside(call.folder, "old"))
+        settle_checkpoints(call.folder, call.keeps)
         release_freed_memory()  # a stage has little use for the memory of the stage before it
         self._verified[call.folder] = call.artifact(True, cost), "made in this run"
         return call.artifact(False, cost)
@@ -275,7 +292,7 @@ class Store:
         try:
             yield
         except Exception as error:
-            free = _free(self.root)
+            free = free_bytes(self.root)
             limit = describe_limit(error)
             if limit is None and isinstance(error, OSError | RuntimeError) and free < LEAST_FREE:
                 limit = "The disk is full", "Free space there"  # NumPy and torch give no reason
@@ -296,11 +313,12 @@ class _Call:
     recipe: Recipe
     make: Make
     resumes: bool
+    keeps: bool
     label: str
 
     @property
     def partial(self) -> Path:
-        return _beside(self.folder, "partial")
+        return beside(self.folder, "partial")
 
     @property
     def short(self) -> str:
@@ -339,52 +357,6 @@ def _short(text: str) -> str:
     return f"{text[:28]}...{text[-28:]}"
 
 
-@contextmanager
-def _locked(call: _Call) -> Iterator[None]:
-    """Hold the lock of a key. The kernel releases it when the process ends for any reason."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(_beside(call.folder, "lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{call.label}: waits for another process that is making {call.short}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
-    """Write `entry.json` for the folder's files, and all of them to the disk."""
-    follow_umask(partial)
-    Entry.describe(partial, recipe, cost).write(partial)
-    # Otherwise a power cut could keep the final name and lose the files' content.
-    sync(partial)
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f"{folder.name}.{suffix}")
-
-
-def _set_aside(folder: Path) -> None:
-    if folder.exists() or folder.is_symlink():
-        _remove(_beside(folder, "old"))
-        move(folder, _beside(folder, "old"))
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, or a link to one without its target."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
-
-
-def _free(root: Path) -> int:
-    """Return the free bytes of a disk, 0 where no further file can be opened to ask."""
-    try:
-        return shutil.disk_usage(root).free
-    except OSError:
-        return 0
+def _locked(call: _Call) -> AbstractContextManager[None]:
+    waits = f"{call.label}: waits for another process that is making {call.short}"
+    return locked(beside(call.folder, "lock"), waits)

@@ -17,7 +17,6 @@ Training: one loop for pre-training and fine-tuning.
 """
 
 from retrobench.training.batches import Batches, Shard, map_tensors, seeded
-from retrobench.training.checkpoints import discard
 from retrobench.training.checkpoints import load as load_checkpoint
 from retrobench.training.checkpoints import save as save_checkpoint
 from retrobench.training.contract import (
@@ -62,7 +61,6 @@ __all__ = [
     "check_step",
     "choose_examples",
     "deterministic",
-    "discard",
     "forward",
     "grouped",
     "load_checkpoint",

@@ -91,19 +91,19 @@ class Shard(NamedTuple):
 class Feed:
     """Gives shards in order; another thread makes `ahead` of them while the device computes."""
 
-    def __init__(self, make: Callable[[int], Shard], ahead: int) -> None:
-        self.make = make
+    def __init__(self, ahead: int) -> None:
         self.ahead = ahead
         self.pool = ThreadPoolExecutor(1) if ahead else None
         self.waiting: dict[int, Future[Shard]] = {}
 
-    def take(self, number: int, end: int) -> Shard:
-        """Return shard `number`; `end` is the number after the last."""
+    def take(self, number: int, end: int, make: Callable[[int], Shard]) -> Shard:
+        """Return shard `number`; `end` is the number after the last. `make` makes a shard."""
+        # A `make` that stood in the feed would close a cycle, which keeps files mapped until it is collected.
         if self.pool is None:
-            return self.make(number)
+            return make(number)
         for next_number in range(number, min(number + self.ahead + 1, end)):
             if next_number not in self.waiting:
-                self.waiting[next_number] = self.pool.submit(self.make, next_number)
+                self.waiting[next_number] = self.pool.submit(make, next_number)
         return self.waiting.pop(number).result()
 
 

@@ -1,8 +1,15 @@
-"""Checkpoints of a training, in safetensors. A checkpoint is written aside and renamed, so its name means complete."""
+"""
+Checkpoints of a training, in safetensors. A checkpoint is written aside and renamed, so its name means complete.
+
+Each holds the SHA-256 of its files, and of the log up to its step. A damaged checkpoint is reported and removed, and
+training resumes from the checkpoint before. The store removes the last checkpoints when the stage has its final name.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,23 +17,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from retrobench.core import atomic_write, move, processes, say, sync
+from retrobench.core import file_hash, move, processes, say, sync
 from retrobench.training.loss_scale import LossScale
 
-__all__ = ["checkpoints", "discard", "load", "save"]
+__all__ = ["checkpoints", "load", "save"]
 
 _MODEL, _OPTIMIZER = "model.", "optimizer."  # prefixes of the tensors' names
+_FILES = ("state.json", "state.safetensors")
+_SUMS = "SHA256SUMS"
+_LOG = "log.jsonl"
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the finished checkpoints in `folder`, the newest last."""
     return sorted(folder.glob("step-*[0-9]"))
-
-
-def discard(folder: Path) -> None:
-    """Remove the checkpoints in `folder`, once the trained encoder is written."""
-    for checkpoint in checkpoints(folder):
-        _discard(checkpoint)
 
 
 def _discard(checkpoint: Path) -> None:
@@ -44,7 +48,9 @@ def save(
     loss_scale: LossScale,
     cost: dict[str, float],
 ) -> None:
-    """Write weights, buffers, the optimizer's moments and the loss scale, then remove the earlier checkpoints."""
+    """Write weights, buffers, the optimizer's moments and the loss scale. Keep the checkpoint before, as a fallback."""
+    for earlier in checkpoints(folder)[:-1]:
+        _discard(earlier)
     aside = folder / f"step-{step:09d}.new"
     aside.mkdir()
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
@@ -53,37 +59,77 @@ def save(
             tensors[f"{_OPTIMIZER}{key}.{name}"] = moment
     copies = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     save_file(copies, aside / "state.safetensors")
-    state = {"step": step, "cost": cost, "loss_scale": loss_scale.state()}
+    log = _read_log(folder)
+    state = {"step": step, "cost": cost, "loss_scale": loss_scale.state(), "log": len(log), "log_sha256": _digest(log)}
     (aside / "state.json").write_text(json.dumps(state))
-    earlier = checkpoints(folder)
-    # Without this a power cut could lose the bytes behind the new name, with the earlier checkpoints removed.
+    (aside / _SUMS).write_text(_checksums(aside))
+    # Without this a power cut could lose the bytes behind the new name.
+    if log:
+        sync(folder / _LOG)
     sync(aside)
     move(aside, folder / f"step-{step:09d}")
-    for checkpoint in earlier:
-        _discard(checkpoint)
 
 
 def load(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss_scale: LossScale, device: torch.device
 ) -> tuple[int, dict[str, float]]:
-    """Resume from the newest checkpoint in `folder`, if any, and return the steps done and the cost so far."""
+    """Resume from the newest sound checkpoint in `folder`, if any; return the steps done and the cost so far."""
     if processes.leads():
         for unfinished in (*folder.glob("step-*.new"), *folder.glob("step-*.old")):
             shutil.rmtree(unfinished)
+        _remove_damaged(folder)
     processes.meet()
     finished = checkpoints(folder)
-    log = folder / "log.jsonl"
+    log = folder / _LOG
     if not finished:
         if processes.leads():
             log.unlink(missing_ok=True)
         return 0, {"seconds": 0.0, "data_seconds": 0.0, "tokens": 0.0}
     state = json.loads((finished[-1] / "state.json").read_text())
     _restore(finished[-1], model, optimizer, device)
-    loss_scale.restore(state.get("loss_scale", {}))  # checkpoints of earlier versions have none
-    if processes.leads() and log.exists():
-        _cut(log, state["step"])
-    say(f"continuing at step {state['step']}")
+    loss_scale.restore(state["loss_scale"])
+    if processes.leads() and state["log"]:
+        os.truncate(log, state["log"])  # the lines behind it are of steps that are repeated
     return state["step"], state["cost"]
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove damaged checkpoints from the newest on, up to a sound one, and report each."""
+    for checkpoint in reversed(checkpoints(folder)):
+        fault = _fault(checkpoint)
+        if not fault:
+            return
+        say(f"{checkpoint.name}: the checkpoint is damaged ({fault}) and is not used")
+        _discard(checkpoint)
+
+
+def _fault(checkpoint: Path) -> str:
+    """Return the first difference of a checkpoint, or of the log before it, from their checksums; empty if none."""
+    try:
+        if (checkpoint / _SUMS).read_bytes() != _checksums(checkpoint).encode():
+            return f"its files do not match {_SUMS}"
+    except OSError as error:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    state = json.loads((checkpoint / "state.json").read_text())
+    if _digest(_read_log(checkpoint.parent)[: state["log"]]) != state["log_sha256"]:
+        return f"{_LOG} is not the log that was written"
+    return ""
+
+
+def _checksums(checkpoint: Path) -> str:
+    """Return the lines of sha256sum for a checkpoint's files."""
+    return "".join(f"{file_hash(checkpoint / name)}  {name}\n" for name in _FILES)
+
+
+def _read_log(folder: Path) -> bytes:
+    log = folder / _LOG
+    if not log.exists():
+        return b""
+    return log.read_bytes()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -112,10 +158,3 @@ def _moments(tensors: dict[str, Tensor], parameter: str) -> dict[str, Tensor]:
         if key.isidentifier():  # else the name is of a longer parameter
             moments[key] = tensor
     return moments
-
-
-def _cut(log: Path, step: int) -> None:
-    """Drop the lines of steps that will be repeated, and a half-written line."""
-    complete = [line for line in log.read_text().splitlines() if line.endswith("}")]
-    earlier = [line + "\n" for line in complete if json.loads(line)["step"] < step]
-    atomic_write(log, earlier)

@@ -15,7 +15,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from retrobench.config import Optimisation
-from retrobench.core import bar, gpu_memory, processes, say
+from retrobench.core import bar, gpu_memory, processes, say, signals
 from retrobench.model import Backbone, autocast
 from retrobench.objective import Step
 from retrobench.training.batches import AHEAD, Batches, Feed, Shard, count_tokens, map_tensors, seeded
@@ -67,7 +67,7 @@ class Loop:
         self.collate = collate
         self.seed = seed
         self.couples = couples
-        self.feed = Feed(self._make, AHEAD[self.accelerator.device.type])
+        self.feed = Feed(AHEAD[self.accelerator.device.type])
         self.tokens = 0.0  # of this process, since `take_tokens`
         self.waited = 0.0  # seconds spent waiting for data
 
@@ -120,7 +120,7 @@ class Loop:
     def _next_shard(self, step: int, index: int) -> Shard:
         """Return shard `index` of this process for a step, with its tensors on the device."""
         start = time.perf_counter()
-        shard = self.feed.take(step * self.shards + index, self.settings.steps * self.shards)
+        shard = self.feed.take(step * self.shards + index, self.settings.steps * self.shards, self._make)
         to_device = partial(Tensor.to, device=self.accelerator.device, non_blocking=True)
         shard = shard._replace(batch=map_tensors(shard.batch, to_device))
         self.waited += time.perf_counter() - start
@@ -178,10 +178,11 @@ def train(
 
     `collate(rows, generator)` makes the batch of a shard's rows, and `names(rows)` gives their document ids. A model
     that `couples` examples reads all shards of a process in one forward, `model(progress, shards=[...])`. Checkpoints
-    stay in `folder` until `checkpoints.discard`. Training resumes from the last one, bit for bit.
+    stay in `folder`, the last one of the last step. Training resumes from the newest, bit for bit.
 
     Returns the cost: seconds, tokens of all processes, tokens per second, seconds spent waiting for data, and a GPU's
-    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`.
+    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`. Raises
+    signals.Stop behind the step in which a signal arrives in any process.
     """
     loop = Loop(model, batches, collate, settings, seed, couples)
     if settings.epochs:
@@ -189,10 +190,12 @@ def train(
         say(f"{label}: {loop.settings.steps:,} steps, {settings.epochs:g} times over {examples:,} examples")
     settings = loop.settings
     done, cost = load(folder, model, loop.optimizer, loop.loss_scale, loop.accelerator.device)
+    if done:
+        say(f"continuing at step {done:,} of {settings.steps:,}")
     start = time.perf_counter() - cost["seconds"]
     loop.waited = cost["data_seconds"]
     ledger = Ledger(folder, settings, label)
-    with contextlib.closing(ledger.tracking), bar(label, settings.steps, "steps", done) as advance:
+    with contextlib.closing(ledger.tracking), bar(label, settings.steps, "steps", done) as advance, signals.deferred():
         for step in range(done, settings.steps):
             outputs, norm = loop.step(step)
             ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm, loop.loss_scale.value())
@@ -200,16 +203,27 @@ def train(
 
             is_last = step + 1 == settings.steps
             logs = (step + 1) % settings.log_every == 0
-            saves = (step + 1) % settings.checkpoint_every == 0 and not is_last
-            if logs or saves or is_last:
+            request = signals.requested()
+            saves = (step + 1) % settings.checkpoint_every == 0 or is_last or any(request)
+            if logs or saves:
                 ledger.settle()
                 advance(0, ledger.latest)
-            if saves or is_last:
+            if saves:
                 # A checkpoint's cost holds the tokens of all processes, so each adds only the later tokens.
                 cost["tokens"] += loop.take_tokens()
                 cost["data_seconds"] = loop.waited
                 cost["seconds"] = time.perf_counter() - start
             if saves and processes.leads():
                 save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
+            _answer(request, f"{label} has a checkpoint at step {step + 1:,} of {settings.steps:,}")
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}
+
+
+def _answer(request: signals.Request, state: str) -> None:
+    """Report the checkpoint that a signal asked for, and raise Stop where it ends the training."""
+    if request.checkpoint:
+        say(state)
+    if request.stop:
+        processes.meet()  # a launcher kills the other processes when one ends, which may be writing
+        raise signals.Stop(request.stop, state)

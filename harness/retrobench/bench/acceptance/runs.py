@@ -211,11 +211,11 @@ def _kill_behind_checkpoint(process: subprocess.Popen[str], folder: Path) -> str
 
 
 def _read_files(folder: Path) -> dict[str, bytes]:
-    """Return the files of a store by name, without dates, costs and locks."""
+    """Return the files of a store by name, without locks, and without the files that hold dates and costs."""
     store = folder / "store"
     files = {}
     for file in sorted(store.rglob("*")):
-        if file.is_file() and file.suffix != ".lock" and file.name != "entry.json":
+        if file.is_file() and file.suffix != ".lock" and file.name not in ("entry.json", "state.json", "SHA256SUMS"):
             files[str(file.relative_to(store))] = file.read_bytes()
     return files
 
