@@ -150,7 +150,7 @@ def test_prune_leaves_the_work_of_a_process(runs: Runs, call: Call) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "works\n"
         _, _, err = call("store", "prune", "--store", runs.store, "--leaderboard", runs.boards)
-        assert err.count("a process works on it") == 2, "its partial and its lock"
+        assert err.count("a process works on it") == 3, "its partial, its lock and the note of its holder"
         assert len(names(runs.store, "pretrain/*.partial")) == 1
     finally:
         process.kill()
