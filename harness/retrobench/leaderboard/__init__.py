@@ -5,6 +5,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * rows         rows, appended and read
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
 * curves       the logs of trainings
+* corridors    the losses of a healthy seed, from those logs
 * clusters     queries that depend on each other, in files beside the rows
 * board        the rows of a track from all its folders, with the files beside them
 * naming       rows by name
@@ -31,6 +32,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
+from retrobench.leaderboard.corridors import Bounds, Corridor, read_corridors
 from retrobench.leaderboard.curves import keep_curve
 from retrobench.leaderboard.evidence import PerQuery, keep_plugin, keep_track, load_per_query, missing_files
 from retrobench.leaderboard.folders import check_writable, locate, rows_folder, track_folders, track_name
@@ -47,6 +49,8 @@ from retrobench.leaderboard.view import View
 
 __all__ = [
     "BenchmarkResult",
+    "Bounds",
+    "Corridor",
     "Inspected",
     "Judged",
     "PerQuery",
@@ -68,6 +72,7 @@ __all__ = [
     "missing_files",
     "performance",
     "read",
+    "read_corridors",
     "reproduce",
     "row_name",
     "rows_folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from retrobench.core import processes
+from retrobench.core import processes, say
 from retrobench.data import TokenisedTexts
 from retrobench.errors import RetrobenchError
 from retrobench.model import load_backbone, load_masked_lm, load_tokenizer
 from retrobench.objective import Context, ModelFolder
 from retrobench.stages.added import read_added, write_added
 from retrobench.stages.examples import Corpus, PretrainingExamples
+from retrobench.stages.probe import Probe, remove_probe
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
 from retrobench.training import (
     Batches,
     UnrepeatableError,
+    Watch,
     check_module,
     discard,
     on_this_machine,
@@ -35,11 +38,14 @@ from retrobench.training import (
 __all__ = ["pretrain"]
 
 
-def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]) -> Artifact:
+def pretrain(
+    work: Work, section: str, start: Source, corpus: Sequence[Artifact], probe: Sequence[TokenisedCollection] = ()
+) -> Artifact:
     """Return the encoder with its head after the track's section `pretrain` or `adapt`, from the weights of `start`.
 
     `corpus` holds tokenised documents, read in their order. The parameters that an objective adds are kept beside the
     encoder. The objective of the next section may go on with them; as in the released recipes, most begin anew.
+    `probe` holds the collections of the section's probes, for training and validation. They change no file but the log.
     """
     experiment = work.experiment
     entrant = experiment.neural.at(section)
@@ -67,25 +73,33 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         examples = PretrainingExamples(objective, texts, vocabulary, settings.max_length)
         batches = Batches(examples.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
         seed, names = experiment.seed, examples.names
+        watch = Watch(corridor=work.inputs.corridors.get(section))
+        if probe:
+            training, validation = probe
+            score = Probe(work, training, validation, folder, settings.probe.probe_steps)
+            watch = replace(watch, probe=partial(score, backbone), probe_every=settings.probe.probe_every)
         with _naming_the_objective(objective.name):
-            cost = train(model, batches, examples.collate, settings, folder, seed, names, label, couples)
+            cost = train(model, batches, examples.collate, settings, folder, seed, names, label, couples, watch)
         if processes.leads():
             backbone.lm.save_pretrained(folder)
             load_tokenizer(start.path).save_pretrained(folder)
             write_added(folder, wrapped, backbone)
             discard(folder)
+            remove_probe(folder)
         return cost
 
+    training = asdict(settings)
+    del training["probe"]  # which changes nothing
     recipe = {
         "objective": objective.name,
         "settings": _portable(entrant.settings, work),
         "model": asdict(shape) if shape else {},
-        **asdict(settings),
+        **training,
         "corpus": [],  # the sources hold its texts, and its name does not matter
         "seed": experiment.seed,
         "processes": processes.size(),
     }
-    return work.store.ensure(
+    pretrained = work.store.ensure(
         section,
         recipe,
         [start, *corpus, *_models(entrant.settings, work)],
@@ -95,6 +109,9 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         together=True,
         label=f"{label} seed {experiment.seed}",
     )
+    if pretrained.cached and probe:
+        say(f"{label} seed {experiment.seed}: cached, so nothing is probed; --fresh trains and probes again")
+    return pretrained
 
 
 @contextmanager
