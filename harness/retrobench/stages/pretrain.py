@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from retrobench.config import Model, Pretrain
 from retrobench.core import processes, say
 from retrobench.data import TokenisedTexts
 from retrobench.errors import RetrobenchError
-from retrobench.model import load_backbone, load_masked_lm, load_tokenizer
+from retrobench.model import Backbone, load_backbone, load_masked_lm, load_tokenizer
 from retrobench.objective import Context, ModelFolder
 from retrobench.stages.added import read_added, write_added
 from retrobench.stages.examples import Corpus, PretrainingExamples
@@ -73,11 +74,7 @@ def pretrain(
         examples = PretrainingExamples(objective, texts, vocabulary, settings.max_length)
         batches = Batches(examples.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
         seed, names = experiment.seed, examples.names
-        watch = Watch(corridor=work.inputs.corridors.get(section))
-        if probe:
-            training, validation = probe
-            score = Probe(work, training, validation, folder, settings.probe.probe_steps)
-            watch = replace(watch, probe=partial(score, backbone), probe_every=settings.probe.probe_every)
+        watch = _watch(work, section, backbone, folder, probe)
         with _naming_the_objective(objective.name):
             cost = train(model, batches, examples.collate, settings, folder, seed, names, label, couples, watch)
         if processes.leads():
@@ -88,20 +85,9 @@ def pretrain(
             remove_probe(folder)
         return cost
 
-    training = asdict(settings)
-    del training["probe"]  # which changes nothing
-    recipe = {
-        "objective": objective.name,
-        "settings": _portable(entrant.settings, work),
-        "model": asdict(shape) if shape else {},
-        **training,
-        "corpus": [],  # the sources hold its texts, and its name does not matter
-        "seed": experiment.seed,
-        "processes": processes.size(),
-    }
     pretrained = work.store.ensure(
         section,
-        recipe,
+        _recipe(work, section, settings, shape),
         [start, *corpus, *_models(entrant.settings, work)],
         make,
         code=entrant.code,
@@ -112,6 +98,35 @@ def pretrain(
     if pretrained.cached and probe:
         say(f"{label} seed {experiment.seed}: cached, so nothing is probed; --fresh trains and probes again")
     return pretrained
+
+
+def _watch(
+    work: Work, section: str, backbone: Backbone, folder: Path, collections: Sequence[TokenisedCollection]
+) -> Watch:
+    """Return the corridor of a section, and its probes if there are collections for them."""
+    watch = Watch(corridor=work.inputs.corridors.get(section))
+    if not collections:
+        return watch
+    training, validation = collections
+    settings = work.experiment.pretraining[section].probe
+    probe = Probe(work, training, validation, folder, settings.probe_steps)
+    return replace(watch, probe=partial(probe, backbone), probe_every=settings.probe_every)
+
+
+def _recipe(work: Work, section: str, settings: Pretrain, shape: Model | None) -> dict[str, Any]:
+    """Return everything that decides the weights, beside the sources and the plugin's code."""
+    entrant = work.experiment.neural.at(section)
+    training = asdict(settings)
+    del training["probe"]  # which changes nothing
+    return {
+        "objective": entrant.objective.name,
+        "settings": _portable(entrant.settings, work),
+        "model": asdict(shape) if shape else {},
+        **training,
+        "corpus": [],  # the sources hold its texts, and its name does not matter
+        "seed": work.experiment.seed,
+        "processes": processes.size(),
+    }
 
 
 @contextmanager
