@@ -199,15 +199,15 @@ class _Estimator:
         total = finetune.resolved(self._count_examples(self._training_queries(), mined=False)).steps
         short = replace(finetune, steps=min(probe.probe_steps, total), epochs=0.0)
         tuning = self._finetune("probe", short, 0, mined=False)
+        width = self.vectors.width + self.vectors.terms
         items = [
             *tuning.items,
             self._embed(collection.queries, collection.query_tokens, reading.query_length),
             self._embed(collection.documents, collection.tokens, reading.passage_length),
+            WorkItem("search", flops=arithmetic.searching(collection.queries, collection.documents, width)),
         ]
-        texts = sum(
-            self.collections.get(name, settings.titles, with_queries=False).documents for name in settings.corpus
-        )
-        count = settings.resolved(texts).steps // probe.probe_every
+        corpora = [self.collections.get(name, settings.titles, with_queries=False) for name in settings.corpus]
+        count = settings.resolved(sum(corpus.documents for corpus in corpora)).steps // probe.probe_every
         repeated = [replace(item, tokens=count * item.tokens, flops=count * item.flops) for item in items]
         resident = pretraining.step.fixed_bytes if pretraining.step else 0.0
         device = resident + tuning.device

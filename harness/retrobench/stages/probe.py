@@ -27,14 +27,12 @@ from pathlib import Path
 from retrobench.config import Finetune
 from retrobench.core import processes
 from retrobench.data import TokenisedTexts
-from retrobench.model import Backbone, Encoder, load_tokenizer
-from retrobench.objective import Vocabulary
+from retrobench.model import Backbone, load_encoder, load_tokenizer
 from retrobench.retrieval import Kind, Searcher, write_vectors
 from retrobench.scoring import canonical, ranking, score_hits
 from retrobench.stages.finetune import prepare
 from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
-from retrobench.store import Artifact
 from retrobench.training import Examples, Loop, deterministic, resolve_precision
 
 __all__ = ["Probe", "remove_probe"]
@@ -63,11 +61,9 @@ class Probe:
                 backbone.lm.save_pretrained(folder)
                 load_tokenizer(self.work.tokenizer.path).save_pretrained(folder)
             processes.meet()
-            encoder, vocabulary = self._finetune(folder)
-            if not all(bool(parameter.isfinite().all()) for parameter in encoder.parameters()):
+            if not self._finetune(folder):
                 return None
-            self._encode(folder, encoder, vocabulary, "query", self.validation.queries)
-            self._encode(folder, encoder, vocabulary, "passage", self.validation.documents)
+            self._encode(folder)
             processes.meet()
             return self._score(folder)
 
@@ -103,31 +99,39 @@ class Probe:
         performance = replace(settings.performance, compile="off")
         return replace(settings, steps=steps, epochs=0.0, warmup=warmup, negatives=0, performance=performance)
 
-    def _finetune(self, folder: Path) -> tuple[Encoder, Vocabulary]:
-        """Return the encoder after a few steps from the weights in `folder`."""
+    def _finetune(self, folder: Path) -> bool:
+        """Fine-tune the encoder in `folder` for a few steps, and write it back. Tell whether its weights are finite."""
         model, batch_maker, batches = prepare(self.work, folder, self._examples, self._settings)
-        seed = self.work.experiment.seed
         with deterministic():
+            seed = self.work.experiment.seed
             loop = Loop(model, batches, batch_maker.collate, self._settings, seed, couples=True)
             for step in range(self._settings.steps):
                 loop.step(step)
-        return model.encoder, batch_maker.vocabulary
+        processes.meet()  # all have read the folder
+        if processes.leads():
+            tokenizer = load_tokenizer(self.work.tokenizer.path)
+            model.encoder.save(folder, tokenizer, self._settings.reading.passage_length)
+        processes.meet()
+        return all(bool(parameter.isfinite().all()) for parameter in model.encoder.parameters())
 
-    def _encode(self, folder: Path, encoder: Encoder, vocabulary: Vocabulary, kind: Kind, texts: Artifact) -> None:
-        """Write the vectors of texts to the folder of their kind."""
+    def _encode(self, folder: Path) -> None:
+        """Write the vectors of the encoder in `folder` to a folder for each kind of texts."""
         track = self.work.experiment.track
         reading = track.test_reading
+        encoder, vocabulary = load_encoder(folder, self.work.experiment.neural.representation, track.representation)
+        texts = {"query": self.validation.queries, "passage": self.validation.documents}
         lengths = {"query": reading.query_length, "passage": reading.passage_length}
-        write_vectors(
-            folder / kind,
-            encoder,
-            vocabulary,
-            TokenisedTexts.open(texts.path),
-            kind=kind,
-            max_length=lengths[kind],
-            precision=resolve_precision(track.finetune.precision),
-            attention=track.evaluate.performance.attention,
-        )
+        for kind in KINDS:
+            write_vectors(
+                folder / kind,
+                encoder,
+                vocabulary,
+                TokenisedTexts.open(texts[kind].path),
+                kind=kind,
+                max_length=lengths[kind],
+                precision=resolve_precision(track.finetune.precision),
+                attention=track.evaluate.performance.attention,
+            )
 
     def _score(self, folder: Path) -> float | None:
         """Return the track's main measure of the vectors in `folder`, by exact search."""
