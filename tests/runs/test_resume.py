@@ -45,7 +45,7 @@ KILLS = {
     "tokenise": Kill("tokenise", "lengths.npy", "tokens.bin"),
     "pretrain": Kill("pretrain", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
     "begin of a probe": Kill("pretrain", "probe/config.json", "step-000000002/state.safetensors"),
-    "search of a probe": Kill("pretrain", "probe/passage/manifest.json*", "probe/passage/dense.npy"),
+    "encoding of a probe": Kill("pretrain", "probe/passage/ids.json.partial", "probe/passage/dense.npy"),
     "export of pretrain": Kill("pretrain", "tokenizer_config.json", "model.safetensors"),
     "finetune": Kill("finetune", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
     "export of finetune": Kill("finetune", "2_Dense/config.json", "1_Pooling/config.json"),
@@ -141,7 +141,7 @@ def test_a_run_killed_in_each_stage_resumes(tmp_path: Path, monkeypatch: pytest.
     assert (last.exitcode, unbroken.returncode) == (0, 0), errors
 
     assert "\npretrain dupmae seed 0: resuming, an earlier run was cut short\n" in outputs["export of pretrain"]
-    for name in ("begin of a probe", "search of a probe", "export of pretrain"):
+    for name in ("begin of a probe", "encoding of a probe", "export of pretrain"):
         assert "\ncontinuing at step 2\n" in outputs[name]
     assert "\ncontinuing at step 4\n" in outputs["finetune"], "an interrupted export keeps the training"
     assert "\ncontinuing at step 2\n" in outputs["export of finetune"]
