@@ -46,16 +46,15 @@ def pretrain(work: stages.Work, encoder: Source) -> Source:
     for section, settings in work.experiment.pretraining.items():  # pretrain, adapt
         corpora = [work.inputs.collections[name].corpus for name in settings.corpus]
         documents = [stages.tokenise_documents(work, corpus, settings.titles) for corpus in corpora]
-        encoder = stages.pretrain(work, section, encoder, documents)
+        probe = [stages.tokenise(work, *part) for part in work.inputs.probes.get(section, ())]
+        encoder = stages.pretrain(work, section, encoder, documents, probe)
     return encoder
 
 
 def _finetune(work: stages.Work, start: Source) -> Iterator[tuple[str, Artifact]]:
     """Yield the encoder of each round. Every round begins at `start`, as in RetroMAE's and BoW's recipes."""
     track, reading = work.experiment.track, work.experiment.track.finetune.reading
-    collection = work.inputs.collections[track.finetune.queries]
-    documents = stages.tokenise_documents(work, collection.corpus, reading.titles)
-    texts = stages.TrainingTexts(collection, documents, stages.tokenise_queries(work, collection))
+    texts = stages.tokenise(work, work.inputs.collections[track.finetune.queries], reading.titles)
     negatives = stages.collect_negatives(work, texts) if track.finetune.hard else None
     first = stages.finetune(work, start, texts, "in-batch", negatives)
     yield "in-batch", first
@@ -64,15 +63,15 @@ def _finetune(work: stages.Work, start: Source) -> Iterator[tuple[str, Artifact]
     mined = None
     if track.mine.depth:
         queries = stages.encode(work, first, texts.queries, "query", reading)
-        mined = stages.mine(work, texts, queries, stages.encode(work, first, documents, "passage", reading))
+        mined = stages.mine(work, texts, queries, stages.encode(work, first, texts.documents, "passage", reading))
         yield "mined", stages.finetune(work, start, texts, "mined", mined)
     if track.distil.on:
         yield "distilled", stages.finetune(work, start, texts, "distilled", stages.teach(work, texts, mined))
 
 
 def _score(work: stages.Work, dataset: str, encoder: Artifact, depth: int) -> Artifact:
-    collection, reading = work.inputs.collections[dataset], work.experiment.track.test_reading
-    documents = stages.tokenise_documents(work, collection.corpus, reading.titles)
-    queries = stages.encode(work, encoder, stages.tokenise_queries(work, collection), "query", reading)
-    passages = stages.encode(work, encoder, documents, "passage", reading)
+    reading = work.experiment.track.test_reading
+    texts = stages.tokenise(work, work.inputs.collections[dataset], reading.titles)
+    queries = stages.encode(work, encoder, texts.queries, "query", reading)
+    passages = stages.encode(work, encoder, texts.documents, "passage", reading)
     return stages.score(work, dataset, stages.search(work, dataset, queries, passages, depth))

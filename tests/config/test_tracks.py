@@ -38,7 +38,11 @@ def test_an_identity_changes_with_every_setting_but_performance() -> None:
         changed = read("mini", override)
         assert changed.identity != mini.identity
         assert list(changed.overrides) == [override.partition("=")[0]]
-    knobs = read("mini", "finetune.gradient_cache=4096", "pretrain.compile=off", "evaluate.attention=math")
+    knobs = read(
+        "mini",
+        *("finetune.gradient_cache=4096", "pretrain.compile=off", "evaluate.attention=math"),
+        *("pretrain.probe_every=5", "pretrain.probe_steps=3", "pretrain.probe_documents=9", "pretrain.probe_dataset=x"),
+    )
     assert knobs.identity == mini.identity
     assert knobs.overrides == {}
     assert replace(mini, distil=Distil(scores="x")).identity != mini.identity
@@ -53,7 +57,11 @@ UNSOURCED = {
     "compile",
     "gradient_cache",
     "attention",
-}  # no recipe describes disks, indexes or the machine
+    "probe_every",
+    "probe_steps",
+    "probe_documents",
+    "probe_dataset",
+}  # no recipe describes disks, indexes, the machine or probes
 
 
 def sourced_keys(name: str) -> dict[str, set[str]]:

@@ -9,7 +9,7 @@ from retrobench.config import Entrant, Experiment, Finetune, Model, Pretrain, Tr
 from retrobench.config.track import Evaluate
 from retrobench.data import open_collections
 from retrobench.objective import Objective
-from retrobench.stages import Base, Inputs, TrainingTexts, Work, tokenise_documents, tokenise_queries
+from retrobench.stages import Base, Inputs, TokenisedCollection, Work, tokenise_documents, tokenise_queries
 from retrobench.store import Artifact, Source, Store
 from retrobench_bert import Bert
 
@@ -39,11 +39,11 @@ def work(store: Path, *dataset_ids: str, base: Path | None = None, on: Experimen
     return Work(on or experiment(), inputs, Store(store))
 
 
-def training_texts(work: Work, dataset_id: str, titles: Any = True) -> TrainingTexts:
+def training_texts(work: Work, dataset_id: str, titles: Any = True) -> TokenisedCollection:
     """Return the tokenised training texts of a dataset."""
     collection = work.inputs.collections[dataset_id]
     documents = tokenise_documents(work, collection.corpus, titles)
-    return TrainingTexts(collection, documents, tokenise_queries(work, collection))
+    return TokenisedCollection(collection, documents, tokenise_queries(work, collection))
 
 
 def artifact(stage: str, folder: Path) -> Artifact:

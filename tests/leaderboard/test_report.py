@@ -20,7 +20,9 @@ from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.curves import read_curve, write_missing_curves
 from retrobench.leaderboard.pages import write_readme
 from retrobench.leaderboard.report import drawing, write_report
+from retrobench.leaderboard.report.figures import mean_records
 from retrobench.leaderboard.report.markup import render_table
+from retrobench.leaderboard.report.plots import curves
 from retrobench.leaderboard.rows import append
 from retrobench.leaderboard.tables import show_track
 
@@ -140,6 +142,21 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     assert (curve["line"], curve["training"], curve["seeds"]) == ("mlm", "pretrain", 2)
     assert curve["values"] == {"step": [0, 10], "mlm": [4.5, 2.5], "gradient_norm": [None, None]}
     assert curve["seconds_per_step"] == pytest.approx(90 / 11), "the rows' 90 seconds for 11 steps"
+
+
+def test_probes_are_means_at_their_own_steps() -> None:
+    """A value that a seed never logged is left out, and the last probe has no loss beside it."""
+    probed = [{"step": 0, "mlm": 5.0}, {"step": 4, "mlm": 4.0, "probe": 0.25}, {"step": 8, "probe": 0.5}]
+    other = [{"step": 0, "mlm": 3.0}, {"step": 4, "mlm": 2.0, "probe": 0.75}, {"step": 8, "probe": 0.25}]
+    means = {"step": [0, 4, 8], "mlm": [4.0, 3.0, None], "probe": [None, 0.5, 0.375]}
+    assert mean_records([probed, other]) == means
+    assert mean_records([probed, [{"step": 0, "mlm": 3.0}, {"step": 4, "mlm": 2.0}]]) == {
+        "step": [0, 4],
+        "mlm": [4.0, 3.0],
+    }
+    spec = curves([{"training": "pretrain", "line": "mlm", "values": means}])
+    assert spec is not None
+    assert [value["value"] for value in spec["data"]["values"]] == [4.0, 3.0]
 
 
 def test_a_damaged_curve_is_named(tmp_path: Path) -> None:

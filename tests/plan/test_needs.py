@@ -218,6 +218,23 @@ def test_a_validation_set_adds_a_stage(small_board: Path) -> None:
     assert stage_names(needs)[-2:] == ["choose", "test"]
 
 
+def test_probes_are_a_stage(small_board: Path) -> None:
+    """Of 10 steps two are probed: fine-tunings of 2 steps on 2 queries, and the search of 3 documents for 2."""
+    dataset = f"{small_board.parent / 'data'}:train"
+    overrides = ["pretrain.probe_every=4", "pretrain.probe_steps=2", "pretrain.probe_documents=3"]
+    overrides += ['evaluate.datasets=["retrobench/squad/test"]', f"pretrain.probe_dataset={dataset}"]
+    needs = plan_needs("small", *overrides, board=small_board)
+    assert stage_names(needs)[:4] == ["tokenise", "pretrain", "pretrain probes", "finetune in-batch"]
+    probing = find_stage(needs, "pretrain probes")
+    assert [item.kind for item in probing.items] == ["finetune", "encode", "encode", "search"]
+    assert [item.tokens for item in probing.items[:3]] == pytest.approx([2 * 4 * (9 + 16), 2 * 2 * 9, 2 * 3 * 16])
+    pretraining, finetuning = find_stage(needs, "pretrain"), find_stage(needs, "finetune in-batch")
+    assert pretraining.step is not None
+    assert probing.device == pretraining.step.fixed_bytes + finetuning.device
+    plain = plan_needs("small", *overrides[3:], board=small_board)
+    assert costs.estimate_seconds(find_stage(plain, "pretrain"), BOX) == costs.estimate_seconds(pretraining, BOX)
+
+
 def test_terms_are_scored_and_stored(small_board: Path) -> None:
     overrides = ("representation.dense=32", "representation.terms=8")
     needs = plan_needs("small", *overrides, objective="dupmae", board=small_board)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,8 @@ class Kill(NamedTuple):
 KILLS = {
     "tokenise": Kill("tokenise", "lengths.npy", "tokens.bin"),
     "pretrain": Kill("pretrain", "step-000000004.new/state.json", "step-000000002/state.safetensors"),
+    "begin of a probe": Kill("pretrain", "probe/config.json", "step-000000002/state.safetensors"),
+    "encoding of a probe": Kill("pretrain", "probe/passage/ids.json.partial", "probe/passage/dense.npy"),
     "export of pretrain": Kill("pretrain", "tokenizer_config.json", "model.safetensors"),
     "entry of pretrain": Kill("pretrain", "entry.json.partial", "step-000000006/state.safetensors"),
     "rename of pretrain": Kill("pretrain", "", "step-000000006/state.safetensors"),
@@ -59,8 +62,17 @@ KILLS = {
 }
 
 
+SETTINGS = (
+    *("pretrain.precision=auto", "finetune.precision=auto"),
+    *("pretrain.probe_every=2", "pretrain.probe_steps=2", "pretrain.probe_documents=20"),
+)
+
+
 def options(track: tiny.Tiny) -> list[str]:
-    return [*track.options("dupmae"), "--set", "pretrain.precision=auto", "--set", "finetune.precision=auto"]
+    words = track.options("dupmae")
+    for setting in SETTINGS:
+        words += ["--set", setting]
+    return words
 
 
 def run(words: list[str], log: Path, event: str, pattern: str, connection: Connection) -> None:
@@ -136,7 +148,8 @@ def test_a_run_killed_in_each_stage_resumes(tmp_path: Path, monkeypatch: pytest.
     assert (last.exitcode, unbroken.returncode) == (0, 0), errors
 
     assert "\npretrain dupmae seed 0: resuming, an earlier run was cut short\n" in outputs["export of pretrain"]
-    assert "\ncontinuing at step 2 of 6\n" in outputs["export of pretrain"]
+    for name in ("begin of a probe", "encoding of a probe", "export of pretrain"):
+        assert "\ncontinuing at step 2 of 6\n" in outputs[name]
     assert "\ncontinuing at step 6 of 6\n" in outputs["entry of pretrain"], "an interrupted export trains nothing twice"
     assert "\ncontinuing at step 6 of 6\n" in outputs["rename of pretrain"]
     assert "\npretrain dupmae seed 0: complete, an earlier run was cut short" in outputs["finetune"]
@@ -154,6 +167,10 @@ def test_a_run_killed_in_each_stage_resumes(tmp_path: Path, monkeypatch: pytest.
     assert resumed_files.keys() == unbroken_files.keys()
     for path, content in resumed_files.items():
         assert content == unbroken_files[path], path
+    (log,) = broken.store.glob("pretrain/*/log.jsonl")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in records if "probe" in record] == [2, 4, 6]
     (unbroken_row,) = whole.rows()
     (resumed_row,) = broken.rows()
     for name in ("measures", "artifacts", "selection", "content", "identity"):

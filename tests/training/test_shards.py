@@ -24,10 +24,11 @@ from retrobench.training import Batches
 OBJECTIVES = ("bert", "mlm", "retromae", "bow-mae", "dupmae")
 MAIN = [sys.executable, "-c", "from retrobench.cli import main; main()"]
 SHARDS = ["--set", "pretrain.shards=2", "--set", "finetune.shards=2"]
+PROBES = ["--set", "pretrain.probe_every=4", "--set", "pretrain.probe_steps=3"]
 
 
 def options(track: tiny.Tiny, *objectives: str) -> list[str]:
-    return [*track.options(*objectives), *SHARDS]
+    return [*track.options(*objectives), *SHARDS, *PROBES]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,15 @@ def test_two_processes_train_as_one(objective: str, single: tiny.Tiny, shared: t
     negatives = [[line["negatives"] for line in log(single, one, "finetune in-batch")]]
     negatives += [[line["negatives"] for line in log(shared, two, "finetune in-batch")]]
     assert negatives[0] == negatives[1]
+
+
+def test_two_processes_probe_as_one(single: tiny.Tiny, shared: tiny.Tiny) -> None:
+    one, two = rows_of(single, 1)["retromae"], rows_of(shared, 2)["retromae"]
+    probes = []
+    for track, row in ((single, one), (shared, two)):
+        probes.append({record["step"]: record["probe"] for record in log(track, row, "pretrain") if "probe" in record})
+    assert list(probes[0]) == [4]
+    assert probes[1] == pytest.approx(probes[0], abs=0.01) and 0 < probes[0][4] < 1
 
 
 def test_rows_of_one_and_of_two_processes_share_a_line(single: tiny.Tiny, shared: tiny.Tiny) -> None:

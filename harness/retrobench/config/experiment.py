@@ -83,9 +83,20 @@ class Experiment:
             return
         stages = {name: stage for name, stage in self.entrant.stages.items() if name in self.pretraining}
         object.__setattr__(self, "entrant", replace(self.entrant, stages=stages))
-        faults = list(_faults(self.track, self.entrant))
+        faults = [*_faults(self.track, self.entrant), *self._probe_faults()]
         if faults:
             raise RetrobenchError(f"{'; '.join(faults)} (track {self.track.name}).")
+
+    def _probe_faults(self) -> Iterator[str]:
+        """Yield a clause for each section whose probes have no questions, or those of the test."""
+        for section, dataset in self.probes.items():
+            if not dataset:
+                yield (
+                    f"{section}.probe_every is set, and no dataset has questions for its probes: "
+                    f"set {section}.probe_dataset or evaluate.select"
+                )
+            elif dataset != self.track.evaluate.select and dataset in self.datasets:
+                yield f"{section}.probe_dataset is {dataset}, which is tested: name other questions for the probes"
 
     @property
     def pretraining(self) -> dict[str, Pretrain]:
@@ -101,6 +112,15 @@ class Experiment:
         for settings in self.pretraining.values():
             names += settings.corpus
         return tuple(names)
+
+    @property
+    def probes(self) -> dict[str, str]:
+        """Return the id of the dataset that the probes of each pre-training section search, without other sections."""
+        return {
+            section: settings.probe.probe_dataset or self.track.evaluate.select
+            for section, settings in self.pretraining.items()
+            if settings.probe.probe_every
+        }
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ __all__ = [
     "Performance",
     "Precision",
     "Pretrain",
+    "Probe",
     "Reading",
     "Representations",
     "ResolvedPrecision",
@@ -57,10 +58,10 @@ Share = Annotated[float, Ge(0)]
 
 @dataclass(frozen=True)
 class Knobs:
-    """Performance knobs change speed, not results, so they are left out of the track's identity.
+    """Knobs change speed or messages, not results, so they are left out of the track's identity.
 
-    Compiled layers and other kernels round differently, so the knobs stay in the cache keys of trained encoders and of
-    vectors.
+    Compiled layers and other kernels round differently, so performance knobs stay in the cache keys of trained encoders
+    and of vectors.
     """
 
 
@@ -89,11 +90,21 @@ class EvaluatePerformance(Knobs):
     attention: Attention = "auto"
 
 
+@dataclass(frozen=True)
+class Probe(Knobs):
+    """Probes of a pre-training: a copy of the model, fine-tuned for few steps and scored. No cache key holds them."""
+
+    probe_every: Count = 0  # optimizer steps between probes, each at a checkpoint; 0 for no probe
+    probe_steps: Positive = 50  # optimizer steps of a probe's fine-tuning
+    probe_documents: Positive = 1000  # most documents, and most questions, that a probe embeds and searches
+    probe_dataset: str = ""  # the dataset of its questions, which no test may use; empty: that of evaluate.select
+
+
 # Settings that tracks got after rows had identities, with the empty values that change nothing. A track with these
 # values keeps the identity and the kept file that it has always had.
 ADDED: Mapping[str, Any] = {"data.limit": 0, "evaluate.transfer": []}
 
-KNOBS = tuple(knob.name for record in (FinetunePerformance, EvaluatePerformance) for knob in fields(record))
+KNOBS = tuple(knob.name for record in (FinetunePerformance, EvaluatePerformance, Probe) for knob in fields(record))
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,7 @@ class Pretrain(Optimisation):
     corpus: tuple[str, ...] = ()  # dataset ids, read in their order
     titles: bool = True  # put a passage's title and a space before its text
     max_length: Length = 512  # tokens of a passage, [CLS] and [SEP] included
+    probe: Probe = Probe()
 
 
 @dataclass(frozen=True)
@@ -336,8 +348,8 @@ class Track:
         del settings["evaluate"]["performance"]
         for section in ("pretrain", "adapt", "finetune"):
             if settings[section] is not None:
-                for name in ("performance", *INTERVALS):
-                    del settings[section][name]
+                for name in ("performance", "probe", *INTERVALS):
+                    settings[section].pop(name, None)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -5,6 +5,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * rows         rows, appended and read
 * evidence     the files beside the rows: values by query, resolved tracks, plugins
 * curves       the logs of trainings
+* corridors    the losses of a healthy seed, from those logs
 * clusters     queries that depend on each other, in files beside the rows
 * board        the rows of a track from all its folders, with the files beside them
 * naming       rows by name
@@ -33,6 +34,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 
 from retrobench.leaderboard import claims, performance
 from retrobench.leaderboard.clusters import write_clusters
+from retrobench.leaderboard.corridors import Bounds, Corridor, read_corridors
 from retrobench.leaderboard.coverage_tables import coverage_text
 from retrobench.leaderboard.curves import keep_curve
 from retrobench.leaderboard.evidence import (
@@ -63,6 +65,8 @@ __all__ = [
     "COVERAGE_FILE",
     "LESS",
     "BenchmarkResult",
+    "Bounds",
+    "Corridor",
     "CoverageRecord",
     "Inspected",
     "Judged",
@@ -91,6 +95,7 @@ __all__ = [
     "missing_files",
     "performance",
     "read",
+    "read_corridors",
     "reproduce",
     "row_name",
     "rows_folder",

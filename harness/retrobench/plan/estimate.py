@@ -144,7 +144,9 @@ class _Estimator:
         stages = []
         for section, settings in self.experiment.pretraining.items():
             if settings.corpus:
-                stages.append(self._pretrain(section, settings))
+                pretraining = self._pretrain(section, settings)
+                stages.append(pretraining)
+                stages += self._probes(section, settings, pretraining)
         return stages
 
     def _pretrain(self, section: str, settings: Pretrain) -> StageNeeds:
@@ -180,6 +182,36 @@ class _Estimator:
             section=section,
             step=step,
         )
+
+    def _probes(self, section: str, settings: Pretrain, pretraining: StageNeeds) -> list[StageNeeds]:
+        """Return all probes of a section as one stage, or none: fine-tunings of copies, and searches of few documents.
+
+        The pre-training stays in memory meanwhile.
+        """
+        probe = settings.probe
+        if not probe.probe_every:
+            return []
+        dataset = self.experiment.probes[section]
+        limit = min(probe.probe_documents, self.track.data.limit or probe.probe_documents)
+        collection = look_up(dataset).limited(limit)
+        self.collections.by_dataset.setdefault(dataset, collection)
+        finetune, reading = self.track.finetune, self.track.test_reading
+        total = finetune.resolved(self._count_examples(self._training_queries(), mined=False)).steps
+        short = replace(finetune, steps=min(probe.probe_steps, total), epochs=0.0)
+        tuning = self._finetune("probe", short, 0, mined=False)
+        width = self.vectors.width + self.vectors.terms
+        items = [
+            *tuning.items,
+            self._embed(collection.queries, collection.query_tokens, reading.query_length),
+            self._embed(collection.documents, collection.tokens, reading.passage_length),
+            WorkItem("search", flops=arithmetic.searching(collection.queries, collection.documents, width)),
+        ]
+        corpora = [self.collections.get(name, settings.titles, with_queries=False) for name in settings.corpus]
+        count = settings.resolved(sum(corpus.documents for corpus in corpora)).steps // probe.probe_every
+        repeated = [replace(item, tokens=count * item.tokens, flops=count * item.flops) for item in items]
+        resident = pretraining.step.fixed_bytes if pretraining.step else 0.0
+        device = resident + tuning.device
+        return [StageNeeds(f"{section} probes", tuple(repeated), host=tuning.host, device=device)]
 
     def finetuning(self, rounds: list[str]) -> list[StageNeeds]:
         """Return each round, after the mining or the teacher that it needs."""

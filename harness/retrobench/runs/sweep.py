@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ def sweep(request: Request) -> Swept:
         entrant = run.experiment.entrant
         about = f"{entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}"
         say(f"== run {number} of {len(runs)}: {about}")
+        inputs = replace(inputs, corridors=leaderboard.read_corridors(run.experiment, request.leaderboard))
         for result in pipeline.run(run.experiment, inputs, store):
             paths[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
             if result.encoder is not None:

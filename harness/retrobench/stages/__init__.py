@@ -2,7 +2,7 @@
 The stages. Each takes artifacts and returns one. No stage calls another; `pipeline` passes the artifacts on.
 
 * open_inputs        open the inputs of an experiment from outside the store.
-* tokenise_*         convert texts to token ids.
+* tokenise, tokenise_*  convert texts to token ids.
 * pretrain           train further under the objective.
 * collect_negatives  collect a dataset's own hard negatives.
 * finetune           train contrastively.
@@ -25,8 +25,8 @@ from retrobench.stages.score import facts, per_query, score, scores
 from retrobench.stages.search import search
 from retrobench.stages.search_bm25 import search_bm25
 from retrobench.stages.teach import teach
-from retrobench.stages.tokenise import sample_queries, tokenise_documents, tokenise_queries
-from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.tokenise import sample_queries, tokenise, tokenise_documents, tokenise_queries
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "Base",
     "Inputs",
     "Overlaps",
-    "TrainingTexts",
+    "TokenisedCollection",
     "Work",
     "choose",
     "collect_negatives",
@@ -52,6 +52,7 @@ __all__ = [
     "search",
     "search_bm25",
     "teach",
+    "tokenise",
     "tokenise_documents",
     "tokenise_queries",
 ]

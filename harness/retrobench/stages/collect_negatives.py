@@ -11,7 +11,7 @@ import numpy as np
 from retrobench.core import file_hash
 from retrobench.data import Dataset, FolderDataset
 from retrobench.errors import RetrobenchError
-from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
 from retrobench.training import Examples, grouped
@@ -19,7 +19,7 @@ from retrobench.training import Examples, grouped
 __all__ = ["collect_negatives"]
 
 
-def collect_negatives(work: Work, texts: TrainingTexts) -> Artifact:
+def collect_negatives(work: Work, texts: TokenisedCollection) -> Artifact:
     """Return `candidates.npy` [E, depth]: the rows of the dataset's negatives for each training example.
 
     Documents that answer the query are dropped. -1 ends a short list.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from retrobench.config import Distil, Experiment, Finetune
 from retrobench.core import processes
 from retrobench.model import Encoder, load_backbone, load_tokenizer
-from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
 from retrobench.training import (
@@ -19,6 +19,8 @@ from retrobench.training import (
     Candidates,
     Contrastive,
     ContrastiveBatches,
+    Examples,
+    Watch,
     on_this_machine,
     seeded,
     train,
@@ -34,7 +36,7 @@ RoundName = Literal["in-batch", "mined", "distilled"]
 def finetune(
     work: Work,
     start: Source,
-    texts: TrainingTexts,
+    texts: TokenisedCollection,
     round_name: RoundName,
     negatives: Artifact | None = None,
 ) -> Artifact:
@@ -50,27 +52,15 @@ def finetune(
     distil = track.distil if round_name == "distilled" else None
 
     def make(folder: Path) -> dict[str, float]:
-        torch.manual_seed(seeded(experiment.seed, 1))
-        backbone, vocabulary = load_backbone(start.path, trains=True)
-        encoder = Encoder(backbone, entrant.representation, track.representation)
+        examples = texts.examples(settings.examples)
         candidates = Candidates.open(negatives.path) if negatives else None
-        batch_maker = ContrastiveBatches(
-            texts.examples(settings.examples),
-            vocabulary,
-            settings.reading,
-            candidates=candidates,
-            negatives=distil.negatives if distil else settings.negatives,
-            lacking=settings.lacking,
-            gradient_cache=settings.performance.gradient_cache,
-        )
-        # Batches are sorted by the positive's length, because passages waste more padding than queries.
-        batches = Batches(batch_maker.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
-        model = Contrastive(encoder, settings.temperature, distil, settings.performance.gradient_cache)
+        model, batch_maker, batches = prepare(work, start.path, examples, settings, candidates, distil)
         label = f"finetune {entrant.name}"
         collate, names = batch_maker.collate, batch_maker.names
-        cost = train(model, batches, collate, settings, folder, experiment.seed, names, label, couples=True)
+        watch = Watch(corridor=work.inputs.corridors.get(f"finetune {round_name}"))
+        cost = train(model, batches, collate, settings, folder, experiment.seed, names, label, True, watch)
         if processes.leads():
-            encoder.save(folder, load_tokenizer(tokenizer.path), settings.reading.passage_length)
+            model.encoder.save(folder, load_tokenizer(tokenizer.path), settings.reading.passage_length)
         return {**cost, "negatives": model.negatives}
 
     recipe = {**_recipe(experiment, settings, round_name, distil), "judgements": texts.collection.qrels_hash}
@@ -81,6 +71,42 @@ def finetune(
     return work.store.ensure(
         "finetune", recipe, sources, make, detail=round_name, resumes=True, together=True, label=label
     )
+
+
+class Prepared(NamedTuple):
+    """The parts of a fine-tuning, before its first step."""
+
+    model: Contrastive
+    batch_maker: ContrastiveBatches
+    batches: Batches
+
+
+def prepare(
+    work: Work,
+    start: Path,
+    examples: Examples,
+    settings: Finetune,
+    candidates: Candidates | None = None,
+    distil: Distil | None = None,
+) -> Prepared:
+    """Return a fine-tuning of the model in `start` on these examples, in-batch negatives and `candidates`."""
+    experiment = work.experiment
+    torch.manual_seed(seeded(experiment.seed, 1))
+    backbone, vocabulary = load_backbone(start, trains=True)
+    encoder = Encoder(backbone, experiment.neural.representation, experiment.track.representation)
+    batch_maker = ContrastiveBatches(
+        examples,
+        vocabulary,
+        settings.reading,
+        candidates=candidates,
+        negatives=distil.negatives if distil else settings.negatives,
+        lacking=settings.lacking,
+        gradient_cache=settings.performance.gradient_cache,
+    )
+    # Batches are sorted by the positive's length, because passages waste more padding than queries.
+    batches = Batches(batch_maker.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
+    model = Contrastive(encoder, settings.temperature, distil, settings.performance.gradient_cache)
+    return Prepared(model, batch_maker, batches)
 
 
 def _recipe(experiment: Experiment, settings: Finetune, round_name: RoundName, distil: Distil | None) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrobench.config import Baseline, Entrant, Experiment, Optimisation
+from retrobench.config import Baseline, Entrant, Experiment, Optimisation, Titles
 from retrobench.core import KEY_LENGTH, file_hash, parse_json, processes, tree_hash
 from retrobench.data import Collection, open_collections
 from retrobench.errors import RetrobenchError, unknown
+from retrobench.leaderboard import Corridor
 from retrobench.model import FAMILIES, load_tokenizer
 from retrobench.objective import ModelFolder
 from retrobench.retrieval import EXACT, check_index, check_weights, find, read_json
@@ -39,6 +40,10 @@ class Base:
     width: int | None  # D; None for random weights, and where config.json has no hidden_size
 
 
+# The collections of a section's probes, for training and for validation, and whether titles are read.
+ProbeParts = tuple[tuple[Collection, Titles], tuple[Collection, Titles]]
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The inputs of one experiment."""
@@ -48,6 +53,8 @@ class Inputs:
     teacher: Source | None  # a cross-encoder
     overlaps: Overlaps = field(default_factory=Overlaps)  # of the test with the training
     models: Mapping[str, Source] = field(default_factory=dict)  # of settings of the type ModelFolder, by their value
+    probes: Mapping[str, ProbeParts] = field(default_factory=dict)  # by section, without those that do not probe
+    corridors: Mapping[str, Corridor] = field(default_factory=dict)  # of earlier seeds, by training
 
 
 def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) -> list[Inputs]:
@@ -86,8 +93,9 @@ def open_inputs(experiments: Sequence[Experiment], allow_overlap: bool = False) 
         if teacher and teacher not in teachers:
             teachers[teacher] = open_teacher(teacher)
         models = _open_models(experiment, base)
+        probes = _open_probes(experiment, collections)
         overlaps = overlap_check.check(experiment)  # last, because it reads every question
-        opened.append(Inputs(collections, base, teachers.get(teacher), overlaps, models))
+        opened.append(Inputs(collections, base, teachers.get(teacher), overlaps, models, probes))
     return opened
 
 
@@ -151,8 +159,7 @@ def _check_collections(experiment: Experiment, collections: Mapping[str, Collect
     if trains:
         judged += filter(None, (track.finetune.queries, track.evaluate.select))
     for name in judged:
-        if _is_empty(collections[name].dataset.judgements()):
-            raise RetrobenchError(f"Dataset {name!r} holds no judgements; there is nothing to run on. Check its files.")
+        _check_judged(collections[name])
     for name in (*judged, *experiment.corpora):
         if not collections[name].corpus.count:
             raise RetrobenchError(f"Dataset {name!r} holds no documents; there is nothing to run on. Check its files.")
@@ -166,6 +173,13 @@ def _check_collections(experiment: Experiment, collections: Mapping[str, Collect
     scores = track.distil.scores
     if scores and not Path(scores).expanduser().is_file():
         raise RetrobenchError(f"No file {scores!r} of a teacher's scores. Set distil.scores to one.")
+
+
+def _check_judged(collection: Collection) -> None:
+    if _is_empty(collection.dataset.judgements()):
+        raise RetrobenchError(
+            f"Dataset {collection.id!r} holds no judgements; there is nothing to run on. Check its files."
+        )
 
 
 def _is_empty(rows: Iterable[object]) -> bool:
@@ -280,6 +294,21 @@ def open_teacher(name: str) -> Source:
         raise RetrobenchError(f"The teacher {name!r} gives {labels} numbers for a pair; give a cross-encoder with one.")
     _check_safetensors(f"The teacher {name!r}", name, folder)
     return Source("teacher", tree_hash(model_files(folder)), folder)
+
+
+def _open_probes(experiment: Experiment, collections: Mapping[str, Collection]) -> dict[str, ProbeParts]:
+    """Return what the probes of each section read. The validation questions choose a part of their documents."""
+    track = experiment.track
+    training = collections[track.finetune.queries], track.finetune.reading.titles
+    probes = {}
+    for section, dataset_id in experiment.probes.items():
+        limits = [experiment.pretraining[section].probe.probe_documents]
+        if track.data.limit:
+            limits.append(track.data.limit)
+        validation = open_collections([dataset_id], min(limits), [dataset_id])[dataset_id]
+        _check_judged(validation)
+        probes[section] = training, (validation, track.test_reading.titles)
+    return probes
 
 
 def _open_models(experiment: Experiment, base: Base) -> dict[str, Source]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrobench.core import bar, processes
 from retrobench.retrieval import Searcher
-from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
 from retrobench.training import Examples
@@ -18,7 +18,7 @@ from retrobench.training import Examples
 __all__ = ["candidates", "exclude", "mine"]
 
 
-def mine(work: Work, texts: TrainingTexts, queries: Artifact, passages: Artifact) -> Artifact:
+def mine(work: Work, texts: TokenisedCollection, queries: Artifact, passages: Artifact) -> Artifact:
     """Return `candidates.npy` [E, depth]: the rows of the highest ranked documents of each training example.
 
     `queries` and `passages` are vectors of `texts`. Documents that answer the query are dropped. -1 ends a short list.

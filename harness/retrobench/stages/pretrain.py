@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from retrobench.core import processes
+from retrobench.config import Model, Pretrain
+from retrobench.core import processes, say
 from retrobench.data import TokenisedTexts
 from retrobench.errors import RetrobenchError
-from retrobench.model import load_backbone, load_masked_lm, load_tokenizer
+from retrobench.model import Backbone, load_backbone, load_masked_lm, load_tokenizer
 from retrobench.objective import Context, ModelFolder
 from retrobench.stages.added import read_added, write_added
 from retrobench.stages.examples import Corpus, PretrainingExamples
+from retrobench.stages.probe import Probe, remove_probe
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
 from retrobench.training import (
     Batches,
     UnrepeatableError,
+    Watch,
     check_module,
     on_this_machine,
     seeded,
@@ -34,11 +38,14 @@ from retrobench.training import (
 __all__ = ["pretrain"]
 
 
-def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]) -> Artifact:
+def pretrain(
+    work: Work, section: str, start: Source, corpus: Sequence[Artifact], probe: Sequence[TokenisedCollection] = ()
+) -> Artifact:
     """Return the encoder with its head after the track's section `pretrain` or `adapt`, from the weights of `start`.
 
     `corpus` holds tokenised documents, read in their order. The parameters that an objective adds are kept beside the
     encoder. The objective of the next section may go on with them; as in the released recipes, most begin anew.
+    `probe` holds the collections of the section's probes, for training and validation. They change no file but the log.
     """
     experiment = work.experiment
     entrant = experiment.neural.at(section)
@@ -66,26 +73,19 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         examples = PretrainingExamples(objective, texts, vocabulary, settings.max_length)
         batches = Batches(examples.lengths, settings.batch, settings.bucket, experiment.seed, settings.shards)
         seed, names = experiment.seed, examples.names
+        watch = _watch(work, section, backbone, folder, probe)
         with _naming_the_objective(objective.name):
-            cost = train(model, batches, examples.collate, settings, folder, seed, names, label, couples)
+            cost = train(model, batches, examples.collate, settings, folder, seed, names, label, couples, watch)
         if processes.leads():
             backbone.lm.save_pretrained(folder)
             load_tokenizer(start.path).save_pretrained(folder)
             write_added(folder, wrapped, backbone)
+            remove_probe(folder)
         return cost
 
-    recipe = {
-        "objective": objective.name,
-        "settings": _portable(entrant.settings, work),
-        "model": asdict(shape) if shape else {},
-        **asdict(settings),
-        "corpus": [],  # the sources hold its texts, and its name does not matter
-        "seed": experiment.seed,
-        "processes": processes.size(),
-    }
-    return work.store.ensure(
+    pretrained = work.store.ensure(
         section,
-        recipe,
+        _recipe(work, section, settings, shape),
         [start, *corpus, *_models(entrant.settings, work)],
         make,
         code=entrant.code,
@@ -94,6 +94,38 @@ def pretrain(work: Work, section: str, start: Source, corpus: Sequence[Artifact]
         keeps=True,
         label=f"{label} seed {experiment.seed}",
     )
+    if pretrained.cached and probe:
+        say(f"{label} seed {experiment.seed}: cached, so nothing is probed; --fresh trains and probes again")
+    return pretrained
+
+
+def _watch(
+    work: Work, section: str, backbone: Backbone, folder: Path, collections: Sequence[TokenisedCollection]
+) -> Watch:
+    """Return the corridor of a section, and its probes if there are collections for them."""
+    watch = Watch(corridor=work.inputs.corridors.get(section))
+    if not collections:
+        return watch
+    training, validation = collections
+    settings = work.experiment.pretraining[section].probe
+    probe = Probe(work, training, validation, folder, settings.probe_steps)
+    return replace(watch, probe=partial(probe, backbone), probe_every=settings.probe_every)
+
+
+def _recipe(work: Work, section: str, settings: Pretrain, shape: Model | None) -> dict[str, Any]:
+    """Return everything that decides the weights, beside the sources and the plugin's code."""
+    entrant = work.experiment.neural.at(section)
+    training = asdict(settings)
+    del training["probe"]  # which changes nothing
+    return {
+        "objective": entrant.objective.name,
+        "settings": _portable(entrant.settings, work),
+        "model": asdict(shape) if shape else {},
+        **training,
+        "corpus": [],  # the sources hold its texts, and its name does not matter
+        "seed": work.experiment.seed,
+        "processes": processes.size(),
+    }
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from retrobench.data import scored_pairs
 from retrobench.errors import RetrobenchError
 from retrobench.model import autocast
 from retrobench.retrieval import embedding
-from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work
 from retrobench.store import Artifact, Source
 from retrobench.training import Candidates, Examples, grouped, resolve_precision
@@ -30,7 +30,7 @@ EXAMPLES = 32  # scored and written at a time
 PAIRS = 128  # of a query and a passage, in one forward
 
 
-def teach(work: Work, texts: TrainingTexts, mined: Artifact | None) -> Artifact:
+def teach(work: Work, texts: TokenisedCollection, mined: Artifact | None) -> Artifact:
     """Return a teacher's scores of the candidates and the positives of each training example, float32.
 
     `candidates.npy` [E, D] has rows, `scores.npy` [E, D] and `positive_scores.npy` [E, P] have scores. -1 and NaN fill
@@ -88,7 +88,7 @@ class _Pairs:
     """Pairs of queries and documents for a cross-encoder: each example's positives, then its candidates."""
 
     def __init__(
-        self, experiment: Experiment, texts: TrainingTexts, examples: Examples, candidates: np.ndarray
+        self, experiment: Experiment, texts: TokenisedCollection, examples: Examples, candidates: np.ndarray
     ) -> None:
         self.experiment = experiment
         self.texts = texts

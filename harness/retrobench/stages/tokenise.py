@@ -12,13 +12,19 @@ from retrobench.core import bar
 from retrobench.data import Collection, Corpus, TokenisedTexts, write_tokens
 from retrobench.errors import RetrobenchError
 from retrobench.model import load_tokenizer
-from retrobench.stages.training_texts import TrainingTexts
+from retrobench.stages.tokenised_collection import TokenisedCollection
 from retrobench.stages.work import Work, once
 from retrobench.store import Artifact
 
-__all__ = ["sample_queries", "tokenise_documents", "tokenise_queries"]
+__all__ = ["sample_queries", "tokenise", "tokenise_documents", "tokenise_queries"]
 
 Text = tuple[str, str, str]  # id, title, text
+
+
+def tokenise(work: Work, collection: Collection, titles: Titles) -> TokenisedCollection:
+    """Return a collection with its documents and queries, tokenised."""
+    documents = tokenise_documents(work, collection.corpus, titles)
+    return TokenisedCollection(collection, documents, tokenise_queries(work, collection))
 
 
 @once
@@ -58,7 +64,7 @@ def tokenise_queries(work: Work, collection: Collection) -> Artifact:
     )
 
 
-def sample_queries(work: Work, texts: TrainingTexts) -> Artifact:
+def sample_queries(work: Work, texts: TokenisedCollection) -> Artifact:
     """Return `mine.queries` training queries that have a relevant document, as `TokenisedTexts`.
 
     The draw depends on the collection alone, so every entrant gets the same queries.

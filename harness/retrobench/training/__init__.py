@@ -4,8 +4,9 @@ Training: one loop for pre-training and fine-tuning.
 * loop           the training loop
 * batches        the rows of each batch, and batches made ahead
 * ledger         the log of losses, and the check that they are finite
+* watching       a probe and a corridor, which watch a training
 * trackers       losses in TensorBoard and others
-* determinism    torch's deterministic algorithms
+* determinism    torch's deterministic algorithms, and other work amidst a training
 * loss_scale     dynamic loss scaling, for float16
 * machine        precision and compilation on this machine
 * checkpoints    checkpoints, and resuming from them
@@ -41,6 +42,7 @@ from retrobench.training.examples import (
 from retrobench.training.loop import Loop, train
 from retrobench.training.machine import on_this_machine, resolve_precision
 from retrobench.training.trackers import use_tracker
+from retrobench.training.watching import Watch
 
 __all__ = [
     "Batches",
@@ -55,6 +57,7 @@ __all__ = [
     "TextGroup",
     "TextGroups",
     "UnrepeatableError",
+    "Watch",
     "check_batch",
     "check_module",
     "check_rows",

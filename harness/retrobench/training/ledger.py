@@ -4,6 +4,9 @@ The log of losses, and the check that they are finite.
 In fp16 a gradient that overflows ends no training: that step was skipped, and its loss scale halved (`loss_scale`). Its
 `gradient_norm` in the log is null. Training ends where a loss is not finite, which no scale mends, or where the scale
 falls below 1. If every step overflows, the scale falls from 2^16 below 1 in 17 steps.
+
+A probe reads the weights before a step, as the step's losses do, so its value stands in the line of that step. The
+probe after the last step has a line of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -25,6 +28,7 @@ from retrobench.errors import DivergedError
 from retrobench.objective import Step
 from retrobench.training.checkpoints import checkpoints
 from retrobench.training.trackers import Tracking
+from retrobench.training.watching import UNWATCHED, Departures, Watch
 
 __all__ = ["Ledger"]
 
@@ -49,14 +53,22 @@ class _Entry(NamedTuple):
 class Ledger:
     """Collects losses on the device and reads several steps' at once, since each read waits for the device."""
 
-    def __init__(self, folder: Path, settings: Optimisation, label: str) -> None:
+    def __init__(self, folder: Path, settings: Optimisation, label: str, watch: Watch = UNWATCHED) -> None:
         self.folder = folder
         key = folder.name.partition(".")[0]
         self.tracking = Tracking(f"{label} {key[:8]}".replace(" ", "-"), asdict(settings))
         self.settings = settings
         self.label = label
         self.pending: list[_Entry] = []
-        self.latest = ""  # loss and rate of the last settled step, for a progress bar
+        self.probes: dict[int, float | None] = {}  # by the step that follows
+        self.latest_probe = ""  # with a comma before it
+        self.departures = Departures(watch.corridor, label)
+        self.latest_loss = ""  # and the rate of the last settled step
+
+    @property
+    def latest(self) -> str:
+        """Return the last settled loss and rate and the last probe, for a progress bar."""
+        return self.latest_loss + self.latest_probe
 
     def add(
         self,
@@ -73,33 +85,54 @@ class Ledger:
         forwards = [_Forward(_detached(output.losses), _detached(output.metrics), names) for output, names in outputs]
         self.pending.append(_Entry(step, forwards, norm.detach(), loss_scale))
 
+    def add_probe(self, step: int, value: float | None) -> None:
+        """Keep the probe of the weights before a step, for its line; after the last step write a line at once."""
+        self.probes[step] = value
+        if value is not None:
+            self.latest_probe = f", probe {value:.4g}"
+        if step == self.settings.steps:
+            with self._open() as file:
+                self._write(file, step, {"step": step, "probe": value})
+
     def settle(self) -> None:
         """Write the losses that are due to the log, as means over the shards; every process must call this together.
 
         Raises DivergedError at the first non-finite loss or gradient, and at a loss scale below 1.
         """
         means = _read_means(self.pending)
-        log = self.folder / "log.jsonl" if processes.leads() else os.devnull
-        with open(log, "a") as file:
+        with self._open() as file:
             for entry, values in zip(self.pending, means, strict=True):
+                losses = {name: values[name] for name in entry.forwards[0].losses}
                 if _is_diverged(entry, values):
                     raise self._diverged(entry)
                 if self._is_logged(entry.step):
-                    line = self._line(entry.step, values)
-                    file.write(json.dumps(line) + "\n")
-                    self.tracking.log(entry.step, line)
-                self.latest = f"loss {_total(entry, values):.4g}, rate {self.settings.rate(entry.step):.2g}"
+                    self._write(file, entry.step, self._line(entry.step, values))
+                    self.departures.compare(entry.step, losses)
+                self.latest_loss = f"loss {sum(losses.values()):.4g}, rate {self.settings.rate(entry.step):.2g}"
         self.pending.clear()
+
+    def _open(self) -> TextIO:
+        """Open the log for further lines; only rank 0 writes it."""
+        if processes.leads():
+            return open(self.folder / "log.jsonl", "a")
+        return open(os.devnull, "a")
+
+    def _write(self, file: TextIO, step: int, line: Mapping[str, float | None]) -> None:
+        """Write a step's line of the log, and send it to the tracker."""
+        file.write(json.dumps(line) + "\n")
+        self.tracking.log(step, line)
 
     def _line(self, step: int, values: Mapping[str, float]) -> dict[str, float | None]:
         """Return a step's line of the log. JSON has no infinity, so the gradient norm of a skipped step is null."""
         line: dict[str, float | None] = {"step": step, "rate": self.settings.rate(step), **values}
         if not math.isfinite(values["gradient_norm"]):
             line["gradient_norm"] = None
+        if step in self.probes:
+            line["probe"] = self.probes[step]
         return line
 
     def _is_logged(self, step: int) -> bool:
-        return step % self.settings.log_every == 0 or step == self.settings.steps - 1
+        return step % self.settings.log_every == 0 or step == self.settings.steps - 1 or step in self.probes
 
     def _diverged(self, entry: _Entry) -> DivergedError:
         """Return the error of a step, which names the texts of the first non-finite forward, else of all forwards."""
@@ -123,11 +156,6 @@ class Ledger:
             f"{self.label}: step {entry.step} is not finite ({shown_losses}); the batch held {shown_names}; {state}. "
             f"{advice}"
         )
-
-
-def _total(entry: _Entry, values: Mapping[str, float]) -> float:
-    """Return the sum of a step's losses, which the training minimises."""
-    return sum(values[name] for name in entry.forwards[0].losses)
 
 
 def _is_diverged(entry: _Entry, values: dict[str, float]) -> bool:

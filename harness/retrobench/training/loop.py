@@ -20,10 +20,11 @@ from retrobench.model import Backbone, autocast
 from retrobench.objective import Step
 from retrobench.training.batches import AHEAD, Batches, Feed, Shard, count_tokens, map_tensors, seeded
 from retrobench.training.checkpoints import load, save
-from retrobench.training.determinism import deterministic
+from retrobench.training.determinism import deterministic, undisturbed
 from retrobench.training.ledger import Ledger
 from retrobench.training.loss_scale import LossScale
 from retrobench.training.machine import compiles, resolve_precision
+from retrobench.training.watching import UNWATCHED, Watch
 
 __all__ = ["Loop", "train"]
 
@@ -173,16 +174,18 @@ def train(
     names: Callable[[np.ndarray], Sequence[str]],
     label: str,
     couples: bool = False,
+    watch: Watch = UNWATCHED,
 ) -> dict[str, float]:
     """Minimise the sum of the losses of `model(progress, **batch)`, for `settings.steps` or `settings.epochs`.
 
     `collate(rows, generator)` makes the batch of a shard's rows, and `names(rows)` gives their document ids. A model
     that `couples` examples reads all shards of a process in one forward, `model(progress, shards=[...])`. Checkpoints
-    stay in `folder`, the last one of the last step. Training resumes from the newest, bit for bit.
+    stay in `folder`, the last one of the last step. Training resumes from the newest, bit for bit. The probes of
+    `watch` follow a checkpoint, so a resumed training repeats the last one.
 
-    Returns the cost: seconds, tokens of all processes, tokens per second, seconds spent waiting for data, and a GPU's
-    peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`. Raises
-    signals.Stop behind the step in which a signal arrives in any process.
+    Returns the cost: seconds without probes, tokens of all processes, tokens per second, seconds spent waiting for
+    data, and a GPU's peak memory in bytes. Raises DivergedError at a non-finite loss or gradient; in fp16 see `ledger`.
+    Raises signals.Stop behind the step in which a signal arrives in any process.
     """
     loop = Loop(model, batches, collate, settings, seed, couples)
     if settings.epochs:
@@ -194,9 +197,11 @@ def train(
         say(f"continuing at step {done:,} of {settings.steps:,}")
     start = time.perf_counter() - cost["seconds"]
     loop.waited = cost["data_seconds"]
-    ledger = Ledger(folder, settings, label)
+    ledger = Ledger(folder, settings, label, watch)
     with contextlib.closing(ledger.tracking), bar(label, settings.steps, "steps", done) as advance, signals.deferred():
         for step in range(done, settings.steps):
+            if watch.probes_after(step):
+                start += _probe(watch, ledger, step)
             outputs, norm = loop.step(step)
             ledger.add(step, [(output, names(rows)) for output, rows in outputs], norm, loop.loss_scale.value())
             advance(1)
@@ -204,7 +209,8 @@ def train(
             is_last = step + 1 == settings.steps
             logs = (step + 1) % settings.log_every == 0
             request = signals.requested()
-            saves = (step + 1) % settings.checkpoint_every == 0 or is_last or any(request)
+            is_due = (step + 1) % settings.checkpoint_every == 0 or watch.probes_after(step + 1)
+            saves = is_due or is_last or any(request)
             if logs or saves:
                 ledger.settle()
                 advance(0, ledger.latest)
@@ -216,6 +222,9 @@ def train(
             if saves and processes.leads():
                 save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
             _answer(request, f"{label} has a checkpoint at step {step + 1:,} of {settings.steps:,}")
+        if watch.probes_after(settings.steps):
+            _probe(watch, ledger, settings.steps)
+            advance(0, ledger.latest)
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}
 
@@ -227,3 +236,13 @@ def _answer(request: signals.Request, state: str) -> None:
     if request.stop:
         processes.meet()  # a launcher kills the other processes when one ends, which may be writing
         raise signals.Stop(request.stop, state)
+
+
+def _probe(watch: Watch, ledger: Ledger, step: int) -> float:
+    """Log the probe of the weights before a step, and return its seconds, which the training's cost leaves out."""
+    assert watch.probe is not None
+    start = time.perf_counter()
+    with undisturbed():
+        value = watch.probe()
+    ledger.add_probe(step, value)
+    return time.perf_counter() - start

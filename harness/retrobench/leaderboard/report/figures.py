@@ -95,7 +95,7 @@ class Figures:
                     by_role.setdefault(role, []).append(records)
         for role, seeds in by_role.items():
             stage = role.split()[0]
-            steps = seeds[0][-1]["step"] + 1
+            steps = max(record["step"] for record in seeds[0] if "gradient_norm" in record) + 1
             seconds, tokens = line.cost("seconds", stage), line.cost("tokens", stage)
             yield {
                 "line": self.comparison.name(index),
@@ -152,19 +152,25 @@ class Figures:
 
 
 def mean_records(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float | None]]:
-    """Return the means over seeds of each logged value, by its name, at the steps that all seeds logged."""
+    """Return the means over seeds of each logged value, by its name, at the steps that all seeds logged.
+
+    A value that one of the seeds never logged, such as a probe, is left out.
+    """
+    names = dict.fromkeys(name for record in seeds[0] for name in record if name != "step")
+    for records in seeds:
+        logged = set().union(*records)
+        names = {name: None for name in names if name in logged}
     shared = set.intersection(*[{record["step"] for record in records} for records in seeds])
     steps = sorted(shared)
     by_step = [{record["step"]: record for record in records} for records in seeds]
     values: dict[str, list[float | None]] = {"step": [float(step) for step in steps]}
-    for name in seeds[0][0]:
-        if name != "step":
-            values[name] = [_mean_or_none([records[step].get(name) for records in by_step]) for step in steps]
+    for name in names:
+        values[name] = [_mean_or_none([records[step].get(name) for records in by_step]) for step in steps]
     return values
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    """Return the mean, None where a seed has no value, as for the gradient norm of a skipped step."""
+    """Return the mean, None where a seed has no value, as for a step without a probe."""
     known = [value for value in values if value is not None]
     return round(fmean(known), DIGITS) if len(known) == len(values) else None
 

@@ -165,7 +165,7 @@ def curves(documents: Sequence[Mapping[str, Any]]) -> Spec | None:
     counts: dict[str, int] = {}
     for document in logged:
         for name in document["values"]:
-            if name not in ("step", "rate", "gradient_norm"):
+            if name not in ("step", "rate", "gradient_norm", "probe"):
                 counts[name] = counts.get(name, 0) + 1
     if not counts:
         return None
@@ -173,7 +173,8 @@ def curves(documents: Sequence[Mapping[str, Any]]) -> Spec | None:
     values = []
     for document in logged:
         for step, value in zip(document["values"]["step"], document["values"].get(name, []), strict=False):
-            values.append({"line": document["line"], "step": step, "value": value})
+            if value is not None:
+                values.append({"line": document["line"], "step": step, "value": value})
     encoding = {
         "x": {"field": "step", "type": "quantitative"},
         "y": {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}},

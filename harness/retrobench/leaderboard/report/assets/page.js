@@ -259,7 +259,7 @@
       for (const curve of track.curves.filter((entry) => entry.training === controls.training.value)) {
         for (const name of Object.keys(curve.values)) if (name !== "step") counts.set(name, (counts.get(name) ?? 0) + 1);
       }
-      const last = ["gradient_norm", "rate"]; // losses first, the most widely logged before others
+      const last = ["probe", "gradient_norm", "rate"]; // losses first, the most widely logged before others
       const names = [...counts.keys()].sort((a, b) => last.indexOf(a) - last.indexOf(b) || counts.get(b) - counts.get(a));
       fill(controls.value, names.map((name) => [name, name]), recalled(track.track, "value"));
     }
@@ -268,7 +268,8 @@
       const points = [];
       for (const curve of track.curves) {
         if (curve.training !== controls.training.value || !curve.values[controls.value.value] || !scale(curve)) continue;
-        curve.values.step.forEach((step, index) => points.push({ line: curve.line, x: step * scale(curve), y: curve.values[controls.value.value][index] }));
+        const logged = curve.values[controls.value.value];
+        curve.values.step.forEach((step, index) => { if (logged[index] !== null) points.push({ line: curve.line, x: step * scale(curve), y: logged[index] }); });
       }
       draw(part.querySelector("[data-role=curves]"), {
         $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 280, data: { values: points },

@@ -1,4 +1,4 @@
-"""The texts of fine-tuning, mining and teaching."""
+"""A collection as the stages read it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from retrobench.data import Collection, TokenisedTexts
 from retrobench.store import Artifact
 from retrobench.training import Examples
 
-__all__ = ["TrainingTexts"]
+__all__ = ["TokenisedCollection"]
 
 
-class TrainingTexts(NamedTuple):
-    """The training queries and their documents, tokenised."""
+class TokenisedCollection(NamedTuple):
+    """A collection with its documents and queries, tokenised."""
 
     collection: Collection
     documents: Artifact
