@@ -19,7 +19,7 @@ from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, rea
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
-from retrobench.core.progress import bar, duration, quiet_transformers, say, set_verbosity
+from retrobench.core.progress import Position, bar, duration, quiet_transformers, say, set_position, set_verbosity
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.screen import fold_text, set_width, width_for
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
@@ -29,6 +29,7 @@ from retrobench.core.threads import in_threads, jit
 __all__ = [
     "KEY_LENGTH",
     "Column",
+    "Position",
     "Table",
     "atomic_write",
     "bar",
@@ -55,6 +56,7 @@ __all__ = [
     "release_freed_memory",
     "retrobench_version",
     "say",
+    "set_position",
     "set_verbosity",
     "set_width",
     "sleep_when_busy",

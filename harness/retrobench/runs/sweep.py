@@ -12,7 +12,7 @@ from retrobench.config import Experiment, Track, absent_datasets, discover, read
 from retrobench.core import processes, say
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import artifacts, row, search_of
-from retrobench.store import Store, default_root
+from retrobench.store import Rehearsal, Schedule, Store, default_root
 from retrobench.training import use_tracker
 
 __all__ = ["Request", "Swept", "sweep"]
@@ -74,10 +74,13 @@ def sweep(request: Request) -> Swept:
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
     if request.tracker is not None:
         paths[request.tracker] = store.root / "trackers"
+    schedule = _rehearse(runs, all_inputs, store)
+    store.watch = schedule.watch
     for number, (run, inputs) in enumerate(zip(runs, all_inputs, strict=True), 1):
         entrant = run.experiment.entrant
         about = f"{entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}"
-        say(f"== run {number} of {len(runs)}: {about}")
+        stage_count, finished_count = schedule.begin_run()
+        say(f"== run {number} of {len(runs)}: {about}: {stage_count} stages, {finished_count} finished")
         for result in pipeline.run(run.experiment, inputs, store):
             paths[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
             if result.encoder is not None:
@@ -91,6 +94,16 @@ def sweep(request: Request) -> Swept:
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
     return Swept(rows, folder, paths)
+
+
+def _rehearse(runs: Sequence[_Run], all_inputs: Sequence[stages.Inputs], store: Store) -> Schedule:
+    """Return the stages of all runs, from the pipeline itself against a store that makes nothing."""
+    rehearsal = Rehearsal(store)
+    for run, inputs in zip(runs, all_inputs, strict=True):
+        rehearsal.begin_run()
+        for _ in pipeline.run(run.experiment, inputs, rehearsal):
+            pass  # a result has no row yet
+    return rehearsal.schedule()
 
 
 def _say_limit(track: Track) -> None:

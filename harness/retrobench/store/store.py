@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import errno
 import math
+import operator
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from retrobench.core import (
-    KEY_LENGTH,
     move,
     peak_memory,
     processes,
@@ -32,7 +33,7 @@ from retrobench.core import (
     sync,
 )
 from retrobench.errors import RetrobenchError
-from retrobench.store.entries import Entry, Recipe, to_json_values
+from retrobench.store.entries import Entry, Recipe, read_entries, to_json_values
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
 
@@ -73,17 +74,21 @@ def default_root() -> Path:
     return Path(os.environ.get("RETROBENCH_HOME") or "~/.cache/retrobench").expanduser()
 
 
+Watch = Callable[[Callable[[], Artifact]], Artifact]  # calls a stage, as `operator.call` does, and returns its artifact
+
+
 class Store:
     """
     Finished stages under `root`. Each is made once, and verified when first used.
 
-    With `fresh`, entries older than this object are made again, once each. Raises RetrobenchError where `root` cannot
-    be used.
+    With `fresh`, entries older than this object are made again, once each. `watch` calls each stage. Raises
+    RetrobenchError where `root` cannot be used.
     """
 
     def __init__(self, root: Path, fresh: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
+        self.watch: Watch = operator.call
         self._start = time.time_ns()
         self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
         self._open(self.root)
@@ -120,7 +125,8 @@ class Store:
         self._open(call.folder.parent)
         is_shared = together and processes.size() > 1
         ensure = self._ensure_together if is_shared else self._ensure_alone
-        return replace(ensure(call), sources=tuple(sources), dataset=dataset, detail=detail)
+        artifact = self.watch(partial(ensure, call))
+        return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
 
     def _ensure_alone(self, call: _Call) -> Artifact:
         with self._disk(call.recipe.stage), _locked(call):
@@ -144,12 +150,10 @@ class Store:
         return entry
 
     def _look_up(self, call: _Call) -> Artifact | None:
-        """Return the usable entry or None, and print the reason; reasons with keys and hashes only where asked for."""
+        """Return the usable entry or None, and print the reason: repairs always, the others only where asked for."""
         entry, message = self._find(call)
         explained = f"{call.label}: {message}"
-        if entry is not None:
-            say(f"{call.label}: cached", explained)
-        elif message.startswith(NEW):
+        if entry is not None or message.startswith(NEW):
             say("", explained)
         else:
             say(explained)
@@ -188,7 +192,7 @@ class Store:
         """Return the reason for new work: the first difference from the stage's nearest entry."""
         ingredients = recipe.ingredients()
         differences = []
-        for entry in self._entries(recipe.stage):
+        for _, entry in read_entries(self.root / recipe.stage):
             cached = entry.recipe.ingredients()
             names = [name for name in ingredients | cached if ingredients.get(name) != cached.get(name)]
             if names:
@@ -200,14 +204,6 @@ class Store:
         _, _, name, cached_text = max(differences)
         text = ingredients.get(name, "none")
         return f"{NEW} ({name} {_short(text)}, nearest cached has {_short(cached_text)})"
-
-    def _entries(self, stage: str) -> Iterator[Entry]:
-        for folder in (self.root / stage).iterdir():
-            if len(folder.name) != KEY_LENGTH:
-                continue
-            entry = Entry.read(folder)
-            if entry is not None:
-                yield entry
 
     def _make(self, call: _Call) -> Artifact:
         if self.fresh or not call.resumes:
