@@ -27,7 +27,7 @@ from typing import Annotated
 import typer
 
 from retrobench.cli.data_commands import data
-from retrobench.cli.groups import Grouped
+from retrobench.cli.groups import Grouped, Pairing
 from retrobench.cli.objective_commands import objectives
 from retrobench.cli.options import (
     AcceptLeaderboard,
@@ -66,6 +66,7 @@ from retrobench.cli.options import (
     OurBaseline,
     OurRun,
     Overrides,
+    Pairs,
     PerQuery,
     PlannedObjective,
     Plugins,
@@ -201,18 +202,20 @@ def compare(
     show_result(compared.json() if json else compared.text())
 
 
-@app.command()
+@app.command(cls=Pairing)
 def report(
     tracks: ReportedTracks = None,
     output: ReportFolder = Path(),
     leaderboard: Leaderboard = None,
+    pair: Pairs = None,
     no_texts: NoTexts = False,
 ) -> None:
     """Write a page with tables and plots that opens from disk."""
     from retrobench import leaderboard as board
 
     prepare()
-    show_result(board.write_report(tracks or (), output, leaderboard, not no_texts).text())
+    pairs = [board.NamedPair(*names) for names in pair or ()]
+    show_result(board.write_report(tracks or (), output, leaderboard, not no_texts, pairs).text())
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,7 @@ __all__ = [
     "OneId",
     "OneJson",
     "Overrides",
+    "Pairs",
     "PerQuery",
     "PlannedObjective",
     "Plugins",
@@ -129,7 +130,15 @@ ReportedTracks = Annotated[
 ReportFolder = Annotated[
     Path, typer.Option("--output", metavar="DIR", help="The folder of report.html, by default here.")
 ]
-NoTexts = Annotated[bool, typer.Option("--no-texts", help="Leave the texts of questions out.")]
+NoTexts = Annotated[bool, typer.Option("--no-texts", help="Leave the texts of questions and passages out.")]
+Pairs = Annotated[
+    Any,  # a list of tuples, see `groups.Pairing`
+    typer.Option(
+        "--pair",
+        metavar="A B",
+        help="Two lines, such as retromae and mini:mlm, whose differing questions have passages; may be repeated.",
+    ),
+]
 FirstSystem = Annotated[
     str, typer.Argument(metavar="A", help="A row, TRACK:ENTRANT with all its seeds, or a TREC run file.")
 ]
