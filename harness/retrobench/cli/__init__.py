@@ -45,6 +45,7 @@ from retrobench.cli.options import (
     Deadline,
     Device,
     Dtype,
+    Energy,
     FirstSystem,
     Format,
     Fresh,
@@ -149,6 +150,7 @@ def run(
     fresh: Fresh = False,
     allow_overlap: AllowOverlap = False,
     tracker: Tracker = None,
+    energy: Energy = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     wide: Wide = False,
@@ -158,7 +160,7 @@ def run(
     from retrobench import leaderboard as board
     from retrobench import runs
 
-    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index)
+    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index, energy)
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, *choices))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 

@@ -20,6 +20,7 @@ __all__ = [
     "Datasets",
     "Device",
     "Dtype",
+    "Energy",
     "FirstSystem",
     "Format",
     "Fresh",
@@ -207,6 +208,7 @@ AllowOverlap = Annotated[
 Tracker = Annotated[
     str | None, typer.Option(metavar="tensorboard|wandb|trackio", help="Send losses to a tracker too, offline.")
 ]
+Energy = Annotated[bool, typer.Option("--energy", help="Measure the energy of each new stage, by codecarbon, offline.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 BaselineName = Annotated[
     str | None, typer.Option("--baseline", metavar="NAME", help="The entrant to compare with, by default mlm, or bert.")

@@ -1,6 +1,7 @@
 """
 The base of all rooms. Nothing in it depends on retrieval.
 
+* energy       the energy of stages.
 * files        hashes of files, and atomic writes.
 * machine_load whether other processes keep this machine busy.
 * memory       peak memory of this process, and settings of the allocator.
@@ -15,6 +16,7 @@ The base of all rooms. Nothing in it depends on retrieval.
 """
 
 from retrobench.core import processes, provenance
+from retrobench.core.energy import ENERGY, EnergyMeter
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, move, read_toml, sync, tree_hash
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
@@ -27,8 +29,10 @@ from retrobench.core.tables import Column, Table, escape_latex
 from retrobench.core.threads import in_threads, jit
 
 __all__ = [
+    "ENERGY",
     "KEY_LENGTH",
     "Column",
+    "EnergyMeter",
     "Position",
     "Table",
     "atomic_write",

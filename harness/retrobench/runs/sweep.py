@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from retrobench import leaderboard, pipeline, stages
 from retrobench.config import Experiment, Track, absent_datasets, discover, read_entrant, read_track
-from retrobench.core import processes, say
+from retrobench.core import EnergyMeter, processes, say
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import artifacts, row, search_of
 from retrobench.store import Rehearsal, Schedule, Store, default_root
@@ -33,6 +33,7 @@ class Request(NamedTuple):
     limit: int | None = None  # most documents, and most questions, of each dataset
     tracker: str | None = None  # of the losses: tensorboard, wandb or trackio
     faiss_index: str | None = None  # "exact", or a factory string of faiss
+    energy: bool = False  # measured for each new stage
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -66,6 +67,9 @@ def sweep(request: Request) -> Swept:
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
     store = Store(request.store or default_root(), request.fresh)
+    if request.energy and processes.leads():
+        store.meter = EnergyMeter()
+        say(f"== {store.meter}")
     use_tracker(request.tracker, store.root / "trackers")
     rows: list[Row] = []
     _say_limit(track)

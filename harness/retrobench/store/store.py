@@ -9,6 +9,7 @@ files' hashes. Existence means finished: `make` works in `<key>.partial`, which 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import operator
@@ -24,6 +25,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from retrobench.core import (
+    EnergyMeter,
     move,
     peak_memory,
     processes,
@@ -81,14 +83,15 @@ class Store:
     """
     Finished stages under `root`. Each is made once, and verified when first used.
 
-    With `fresh`, entries older than this object are made again, once each. `watch` calls each stage. Raises
-    RetrobenchError where `root` cannot be used.
+    With `fresh`, entries older than this object are made again, once each. `watch` calls each stage, and a `meter` adds
+    the energy to its cost. Raises RetrobenchError where `root` cannot be used.
     """
 
     def __init__(self, root: Path, fresh: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
         self.watch: Watch = operator.call
+        self.meter: EnergyMeter | None = None
         self._start = time.time_ns()
         self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
         self._open(self.root)
@@ -209,9 +212,12 @@ class Store:
         if self.fresh or not call.resumes:
             _remove(call.partial)
         call.partial.mkdir(exist_ok=True)
+        meter = self.meter
+        if any(call.partial.iterdir()):  # nobody measured the interrupted attempt
+            meter = None
         try:
             with self._disk(call.recipe.stage):  # inside: removing the partial frees the space that the error reports
-                cost = _run(call)
+                cost = _run(call, meter)
                 _finish(call.partial, call.recipe, cost)
         except BaseException:
             if not call.resumes:
@@ -284,11 +290,16 @@ def _meet_before(make: Make) -> Make:
     return meet_and_make
 
 
-def _run(call: _Call) -> dict[str, float]:
+def _run(call: _Call, meter: EnergyMeter | None) -> dict[str, float]:
     """Call `make` and return its cost."""
-    start = time.perf_counter()
-    measured = call.make(call.partial) or {}
-    cost = {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak_memory()}
+    energy: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        if meter is not None:
+            energy = stack.enter_context(meter.measure())
+        start = time.perf_counter()
+        measured = call.make(call.partial) or {}
+        seconds = time.perf_counter() - start
+    cost = {"seconds": seconds, "peak_memory_bytes": peak_memory(), **energy}
     for name, value in measured.items():
         # JSON has no text for a non-finite rate, and a rate is no reason to lose the work.
         if math.isfinite(value):
