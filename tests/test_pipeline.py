@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-import yaml
 from batches import Fixed, fixed, rivals_of, shard_of, texts_of
 
 from retrobench import pipeline
@@ -182,28 +181,6 @@ def test_shared_artifacts_are_made_once(finished: FinishedSweep) -> None:
     assert len(finished.tiny.finished("tokenise")) == 5
     assert list(finished.tiny.store.glob("*/*.partial")) == []
     assert list(finished.tiny.store.glob("*/*/step-*")) == []
-
-
-def test_metadata_beside_a_run_have_the_facts_of_its_row(finished: FinishedSweep) -> None:
-    row = finished.row("dupmae")
-    metadata = yaml.safe_load((finished.artifact(row, f"search {finished.test}") / "ir_metadata.yaml").read_text())
-    components = ["platform", "research goal", "implementation", "method", "actor", "data"]
-    assert list(metadata) == ["tag", *components], "the components of https://www.ir-metadata.org"
-    platform = metadata["platform"]
-    assert platform["hardware"]["cpu"]["model"] == row.hardware["processor"]
-    assert f"torch=={row.libraries['torch']}" in platform["software"]["libraries"]["python"]
-    assert metadata["implementation"]["source"]["commit"] == row.commit
-    (method,) = metadata["method"]["retrieval"]
-    assert (method["objective"], method["settings"], method["seed"]) == (row.objective, row.settings, row.seed)
-    assert method["representation"] == row.representation
-    assert method["encoder"] == row.artifacts[f"finetune {row.chosen}"]
-    collection = metadata["data"]["test collection"]
-    assert (collection["name"], collection["corpus"]) == (finished.test, row.facts[finished.test]["corpus"])
-    assert metadata["data"]["training data"] == [{"name": finished.train, "purpose": "pre-training, fine-tuning"}]
-    bm25 = finished.row("bm25")
-    metadata = yaml.safe_load((finished.artifact(bm25, f"search {finished.test}") / "ir_metadata.yaml").read_text())
-    assert metadata["method"]["retrieval"][0]["k1"] == bm25.settings["k1"]
-    assert metadata["data"]["training data"] == []
 
 
 def test_a_run_file_gives_the_scores_of_its_row(finished: FinishedSweep) -> None:

@@ -126,7 +126,7 @@ Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml 
 Verified = Annotated[str, typer.Argument(metavar="[TRACK]", help="A track or a .toml file; by default all with rows.")]
 ShownRow = Annotated[str, typer.Argument(metavar="ROW", help="The start of a row's id, or TRACK:ENTRANT:SEED.")]
 ReportedTracks = Annotated[
-    list[str] | None, typer.Argument(metavar="[TRACK ...]", help="The tracks, by default all with rows.")
+    list[str] | None, typer.Argument(metavar="TRACK", help="The tracks, by default all with rows.")
 ]
 ReportFolder = Annotated[
     Path, typer.Option("--output", metavar="DIR", help="The folder of report.html, by default here.")
