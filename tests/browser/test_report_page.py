@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
+from stored_runs import write_search
 
+from retrobench.data import load
 from retrobench.leaderboard import Judged, side_by_side
-from retrobench.leaderboard.report import write_report
+from retrobench.leaderboard.report import NamedPair, write_report
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 SCREENSHOTS = os.environ.get("SCREENSHOTS")  # a folder that keeps them, to be looked at
@@ -160,6 +162,45 @@ def test_two_lines_side_by_side_have_the_numbers_of_compare(opened: Opened, trac
     assert f"better on {wins} questions, bert on {losses}, both are equal on {ties}." in text
     first = page.locator("[data-role=questions] tbody tr").first.locator("td").all_inner_texts()
     assert first[3] == f"{compared.questions[0].difference:+.4f}"
+
+
+def test_a_question_opens_its_passages_and_the_first_documents(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page begins with the named pair. The keyboard opens a question, and axe reads the opened page."""
+    dataset = load("retrobench/squad/test")
+    relevant = {query: next(iter(grades)) for query, grades in dataset.qrels().items()}
+    passages = list(dict.fromkeys(relevant.values()))[:11]
+    for entrant in ("bert", "retromae"):
+        (row, *_) = [row for row in rows("small") if row["entrant"] == entrant]
+        run = {
+            query: ([relevant[query]] + [name for name in passages if name != relevant[query]])[:11]
+            for query in relevant
+        }
+        write_search(tmp_path, row["artifacts"][f"search {dataset.id}"], run)
+    monkeypatch.setenv("RETROBENCH_HOME", str(tmp_path))
+    report = write_report(["small"], tmp_path, pairs=[NamedPair("bert", "small:retromae")])
+    opened = Opened(browser, report.file.as_uri(), bypass_csp=True)  # the policy would stop axe's script
+    page = opened.page
+    page.wait_for_selector("[data-plot=forest] svg")
+    assert [page.locator(f"select[name={name}]").input_value() for name in "ab"] == ["bert", "retromae"]
+    details = page.locator("[data-role=questions] details")
+    assert details.count() == 50
+    details.first.locator("summary").focus()
+    page.keyboard.press("Enter")
+    details.first.locator(".tops ol").nth(1).wait_for()
+    headings = details.first.locator("h4").all_inner_texts()
+    assert headings == ["Relevant passages", "First 10 of bert, seed 1", "First 10 of retromae, seed 1"]
+    question = page.locator("[data-role=questions] tbody tr").first.locator("td").first.inner_text()
+    first = details.first.locator(".tops li").first.inner_text()
+    assert first.startswith(f"{relevant[question]} relevant (1) ")
+    assert Axe().run(page).violations_count == 0
+    if SCREENSHOTS:
+        page.locator("section.pairs").screenshot(path=f"{SCREENSHOTS}/pair.png")
+    page.locator("select[name=b]").select_option("condenser")
+    assert page.locator("[data-role=questions] details").count() == 0, "no pair with the baseline, and not named"
+    assert opened.messages == []
+    opened.context.close()
 
 
 def test_curves_can_be_drawn_against_steps_tokens_and_minutes(opened: Opened, track: str) -> None:

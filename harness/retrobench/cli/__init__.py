@@ -28,7 +28,7 @@ from typing import Annotated
 import typer
 
 from retrobench.cli.data_commands import data
-from retrobench.cli.groups import Grouped
+from retrobench.cli.groups import Grouped, Pairing
 from retrobench.cli.measuring_commands import measuring
 from retrobench.cli.objective_commands import objectives
 from retrobench.cli.options import (
@@ -45,6 +45,7 @@ from retrobench.cli.options import (
     Conflicts,
     Deadline,
     Device,
+    Energy,
     FirstSystem,
     Format,
     Fresh,
@@ -64,6 +65,7 @@ from retrobench.cli.options import (
     OurBaseline,
     OurRun,
     Overrides,
+    Pairs,
     PlannedObjective,
     Plugins,
     Qrels,
@@ -146,6 +148,7 @@ def run(
     allow_overlap: AllowOverlap = False,
     tracker: Tracker = None,
     checkpoints: Checkpoints = True,
+    energy: Energy = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     wide: Wide = False,
@@ -155,7 +158,7 @@ def run(
     from retrobench import leaderboard as board
     from retrobench import runs
 
-    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index, checkpoints)
+    choices = (store, leaderboard, plugin, fresh, allow_overlap, limit, tracker, index, checkpoints, energy)
     swept = runs.sweep(runs.Request(objective, track, seed, overrides, *choices))
     show_result(board.summarise_run(swept.rows, swept.folder, swept.paths))
 
@@ -199,18 +202,20 @@ def compare(
     show_result(compared.json() if json else compared.text())
 
 
-@app.command()
+@app.command(cls=Pairing)
 def report(
     tracks: ReportedTracks = None,
     output: ReportFolder = Path(),
     leaderboard: Leaderboard = None,
+    pair: Pairs = None,
     no_texts: NoTexts = False,
 ) -> None:
     """Write a page with tables and plots that opens from disk."""
     from retrobench import leaderboard as board
 
     prepare()
-    show_result(board.write_report(tracks or (), output, leaderboard, not no_texts).text())
+    pairs = [board.NamedPair(*names) for names in pair or ()]
+    show_result(board.write_report(tracks or (), output, leaderboard, not no_texts, pairs).text())
 
 
 @app.command()

@@ -1,12 +1,12 @@
-"""The commands of `retrobench --help` below headings."""
+"""The commands of `retrobench --help` below headings, and a command with an option that typer lacks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["GROUPS", "Grouped"]
+__all__ = ["GROUPS", "Grouped", "Pairing"]
 
 # Every command stands in one group, in this order.
 GROUPS = {
@@ -29,3 +29,13 @@ class Grouped(TyperGroup):
             with formatter.section(heading):
                 lines = [(name.ljust(width), self.commands[name].get_short_help_str(150)) for name in names]
                 formatter.write_dl(lines)
+
+
+class Pairing(TyperCommand):
+    """A command whose option `--pair` takes two values and may be repeated; typer has no type for both at once."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:
+            if parameter.name == "pair":
+                parameter.nargs, parameter.multiple = 2, True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ __all__ = [
     "Device",
     "DryRun",
     "Dtype",
+    "Energy",
     "FirstSystem",
     "Force",
     "Format",
@@ -47,6 +48,7 @@ __all__ = [
     "OneId",
     "OneJson",
     "Overrides",
+    "Pairs",
     "PerQuery",
     "PlannedObjective",
     "Plugins",
@@ -133,12 +135,20 @@ Shown = Annotated[str, typer.Argument(metavar="TRACK", help="A track or a .toml 
 Verified = Annotated[str, typer.Argument(metavar="[TRACK]", help="A track or a .toml file; by default all with rows.")]
 ShownRow = Annotated[str, typer.Argument(metavar="ROW", help="The start of a row's id, or TRACK:ENTRANT:SEED.")]
 ReportedTracks = Annotated[
-    list[str] | None, typer.Argument(metavar="[TRACK ...]", help="The tracks, by default all with rows.")
+    list[str] | None, typer.Argument(metavar="TRACK", help="The tracks, by default all with rows.")
 ]
 ReportFolder = Annotated[
     Path, typer.Option("--output", metavar="DIR", help="The folder of report.html, by default here.")
 ]
-NoTexts = Annotated[bool, typer.Option("--no-texts", help="Leave the texts of questions out.")]
+NoTexts = Annotated[bool, typer.Option("--no-texts", help="Leave the texts of questions and passages out.")]
+Pairs = Annotated[
+    Any,  # a list of tuples, see `groups.Pairing`
+    typer.Option(
+        "--pair",
+        metavar="A B",
+        help="Two lines, such as retromae and mini:mlm, whose differing questions have passages; may be repeated.",
+    ),
+]
 FirstSystem = Annotated[
     str, typer.Argument(metavar="A", help="A row, TRACK:ENTRANT with all its seeds, or a TREC run file.")
 ]
@@ -214,6 +224,7 @@ Checkpoints = Annotated[
 Tracker = Annotated[
     str | None, typer.Option(metavar="tensorboard|wandb|trackio", help="Send losses to a tracker too, offline.")
 ]
+Energy = Annotated[bool, typer.Option("--energy", help="Measure the energy of each new stage, by codecarbon, offline.")]
 Format = Annotated[str, typer.Option(metavar="text|md|csv|json|latex", help="The format of the tables.")]
 BaselineName = Annotated[
     str | None, typer.Option("--baseline", metavar="NAME", help="The entrant to compare with, by default mlm, or bert.")

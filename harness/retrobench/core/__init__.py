@@ -2,6 +2,7 @@
 The base of all rooms. Nothing in it depends on retrieval.
 
 * documents    JSON and TOML of the user's files.
+* energy       the energy of stages.
 * files        hashes of files, and atomic writes.
 * limits       limits of the machine and of the process.
 * machine_load whether other processes keep this machine busy.
@@ -20,12 +21,22 @@ The base of all rooms. Nothing in it depends on retrieval.
 
 from retrobench.core import processes, provenance, signals
 from retrobench.core.documents import parse_json, parse_toml, read_json, read_toml, take_table, take_tables
+from retrobench.core.energy import ENERGY, EnergyMeter
 from retrobench.core.files import KEY_LENGTH, atomic_write, file_hash, follow_umask, move, sync, tree_hash
 from retrobench.core.limits import describe_limit
 from retrobench.core.machine_load import sleep_when_busy
 from retrobench.core.memory import gpu_memory, keep_freed_memory, peak_memory, release_freed_memory
 from retrobench.core.processor import computes_bf16, computes_int8, processor_name
-from retrobench.core.progress import bar, duration, quiet_transformers, say, set_verbosity
+from retrobench.core.progress import (
+    Position,
+    bar,
+    duration,
+    quiet_transformers,
+    say,
+    set_position,
+    set_verbosity,
+    silence,
+)
 from retrobench.core.provenance import retrobench_version
 from retrobench.core.screen import fold_text, set_width, width_for
 from retrobench.core.settings import build_record, describe, from_text, try_build_record, types_of
@@ -33,9 +44,12 @@ from retrobench.core.tables import Column, Markdown, Table, escape_latex, escape
 from retrobench.core.threads import in_threads, jit
 
 __all__ = [
+    "ENERGY",
     "KEY_LENGTH",
     "Column",
+    "EnergyMeter",
     "Markdown",
+    "Position",
     "Table",
     "atomic_write",
     "bar",
@@ -68,9 +82,11 @@ __all__ = [
     "release_freed_memory",
     "retrobench_version",
     "say",
+    "set_position",
     "set_verbosity",
     "set_width",
     "signals",
+    "silence",
     "sleep_when_busy",
     "sync",
     "take_table",

@@ -28,7 +28,7 @@ from retrobench.data.clusters import query_clusters
 from retrobench.data.collection import Collection, Corpus, open_collections
 from retrobench.data.datasets import Dataset, Document, Exclusions, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, register, shipped_folder
-from retrobench.data.fetching import fetch_dataset, is_local, local_questions
+from retrobench.data.fetching import fetch_dataset, is_local, local_dataset, local_questions
 from retrobench.data.identifiers import LARGEST_GRADE, TOO_LARGE, UNFIT, fits_trec
 from retrobench.data.limited import Part
 from retrobench.data.listing import list_datasets
@@ -74,6 +74,7 @@ __all__ = [
     "is_local",
     "list_datasets",
     "load",
+    "local_dataset",
     "local_questions",
     "open_collections",
     "query_clusters",

@@ -34,6 +34,7 @@ __all__ = [
     "has_documents",
     "home",
     "ids",
+    "licence",
     "published",
     "quiet_ir_datasets",
     "reach",
@@ -114,6 +115,15 @@ def corpus_id(dataset_id: str) -> str:
 def forbids_copies(dataset_id: str) -> bool:
     """Tell whether a dataset's licence forbids copies of its texts, as MS MARCO's does."""
     return "msmarco" in dataset_id
+
+
+def licence(dataset_id: str) -> str | None:
+    """Return the licence of a dataset's texts; None where it is not recorded, as ir_datasets records none."""
+    if dataset_id in SHIPPED:
+        return "CC BY-SA 4.0"
+    if forbids_copies(dataset_id):
+        return "non-commercial"
+    return None
 
 
 def home() -> Path:

@@ -3,6 +3,7 @@ Download datasets of ir_datasets, or build collections, so that later commands n
 
 * fetch_dataset   download or build a dataset
 * is_local        tell whether a dataset can be read without a download
+* local_dataset   a dataset that is at hand
 * local_questions the questions of a dataset that is at hand
 * entities        the entities of a dataset that are downloaded
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 from retrobench.data import catalogue, groups
 from retrobench.data.datasets import Dataset, FolderDataset, load, local_root
 from retrobench.data.embedded import SHIPPED
+from retrobench.errors import RetrobenchError
 
-__all__ = ["entities", "fetch_dataset", "is_local", "local_questions"]
+__all__ = ["entities", "fetch_dataset", "is_local", "local_dataset", "local_questions"]
 
 
 def fetch_dataset(dataset_id: str) -> str:
@@ -59,8 +61,19 @@ def is_local(dataset: Dataset) -> bool:
 
 def local_questions(dataset_id: str) -> dict[str, str]:
     """Return the texts of a dataset's questions by id; none where they cannot be read without a download."""
-    dataset = load(dataset_id)
-    return {query.id: query.text for query in dataset.queries()} if is_local(dataset) else {}
+    dataset = local_dataset(dataset_id)
+    if dataset is None:
+        return {}
+    return {query.id: query.text for query in dataset.queries()}
+
+
+def local_dataset(dataset_id: str) -> Dataset | None:
+    """Return a dataset; None where it cannot be read without a download, as a folder that is gone."""
+    try:
+        dataset = load(dataset_id)
+    except RetrobenchError:
+        return None
+    return dataset if is_local(dataset) else None
 
 
 def entities(dataset_id: str) -> tuple[str, ...]:

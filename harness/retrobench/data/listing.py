@@ -119,9 +119,6 @@ def _published() -> Iterator[ListedDataset]:
         at_hand = None
         if files:
             at_hand = all(file.at_hand for file in files)
-        licence = None
-        if catalogue.forbids_copies(name):
-            licence = "non-commercial"
         yield ListedDataset(
             id=name,
             kind="catalogue",
@@ -129,7 +126,7 @@ def _published() -> Iterator[ListedDataset]:
             queries=counts.get("queries"),
             bytes=_total_bytes(files) or None,
             at_hand=at_hand,
-            licence=licence,
+            licence=catalogue.licence(name),
             rule=rules.rule(name),
         )
 
@@ -144,7 +141,7 @@ def _shipped() -> Iterator[ListedDataset]:
             queries=dataset.queries_count() if dataset.has("queries") else None,  # counted without reading any text
             bytes=0,
             at_hand=True,
-            licence="CC BY-SA 4.0",
+            licence=catalogue.licence(name),
             rule=rules.rule(name),
         )
 

@@ -50,7 +50,7 @@ from retrobench.leaderboard.folders import check_writable, locate, rows_folder, 
 from retrobench.leaderboard.lines import format_override
 from retrobench.leaderboard.naming import find_row, inspect_tracks, row_name
 from retrobench.leaderboard.performance import BenchmarkResult
-from retrobench.leaderboard.report import Report, write_report
+from retrobench.leaderboard.report import NamedPair, Report, write_report
 from retrobench.leaderboard.reproduce import RunFiles, reproduce
 from retrobench.leaderboard.rows import Inspected, Row, append, inspect, read
 from retrobench.leaderboard.showing import show_row
@@ -70,6 +70,7 @@ __all__ = [
     "CoverageRecord",
     "Inspected",
     "Judged",
+    "NamedPair",
     "PerQuery",
     "Report",
     "Row",

@@ -67,7 +67,7 @@ class Row:
     selection: dict[str, float]  # round -> validation measure
     artifacts: dict[str, str]  # role, such as `finetune mined` -> key in the store
     cost: dict[str, dict[str, float]]  # stage -> seconds, tokens_per_second, peak_memory_bytes
-    energy: dict[str, float] | None = None  # device -> joules; None where no meter was read
+    energy: dict[str, float] | None = None  # sums of joules; None where a stage was not measured
     negatives: float  # passages that a training query of that round competed with, on average
     hardware: dict[str, str | int | float]
     libraries: dict[str, str]

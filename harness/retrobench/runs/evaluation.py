@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrobench.core import Column, Table, bar, say
+from retrobench.core import Column, Table, bar, processes, say
 from retrobench.data import Collection, Corpus, Dataset, groups, open_collections
 from retrobench.errors import RetrobenchError
 from retrobench.retrieval import (
@@ -35,7 +35,7 @@ from retrobench.retrieval import (
     retrieve,
     search_facts,
 )
-from retrobench.scoring import Scored, canonical, deepest, read_run, score_hits
+from retrobench.scoring import Scored, canonical, deepest, read_run, score_hits, write_metadata
 from retrobench.store import Artifact, Store, default_root
 
 __all__ = ["Choices", "Evaluated", "evaluate"]
@@ -223,12 +223,18 @@ class _Runner:
         passages = self.passages[corpus]
         queries = self._embed(dataset, "query", dataset.query_count(), collection.queries_hash)
 
+        engine = EXACT if self.index == EXACT else f"faiss {self.index}"
+
         def make(folder: Path) -> dict[str, float]:
             searcher = Searcher(queries.path, passages.path, self.encoder.scale, self.index)
-            retrieve(folder, searcher, depth, dataset.id, Path(self.encoder.name).name, exclusions)
+            tag = Path(self.encoder.name).name
+            retrieve(folder, searcher, depth, dataset.id, tag, exclusions)
+            if processes.leads():
+                hashes = {"corpus": corpus.hash, "queries": collection.queries_hash}
+                method = {"name": tag, "settings": self.encoder.settings.values(), "depth": depth, "engine": engine}
+                write_metadata(folder, tag, dataset, method, hashes, {})
             return {"queries": float(len(searcher.query_ids)), "documents": float(len(searcher.ids))}
 
-        engine = EXACT if self.index == EXACT else f"faiss {self.index}"
         return self.store.ensure(
             "retrieve",
             {"depth": depth, "engine": engine, "scale": self.encoder.scale, **exclusions.settings()},

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from retrobench import stages
 from retrobench.config import Baseline, Entrant, Experiment, resolve
-from retrobench.core import KEY_LENGTH, file_hash, processes, provenance, retrobench_version
+from retrobench.core import ENERGY, KEY_LENGTH, file_hash, processes, provenance, retrobench_version
 from retrobench.data import groups
 from retrobench.leaderboard import PerQuery, Row, keep_plugin, keep_track
 from retrobench.pipeline import Result
@@ -58,6 +58,7 @@ def row(
         libraries=provenance.libraries(),
         hardware=provenance.hardware(),
         cost=_cost(by_role),
+        energy=_energy([artifact.cost for artifact in by_role.values()]),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         facts={
@@ -129,10 +130,19 @@ def _cost(by_role: dict[str, Artifact]) -> dict[str, dict[str, float]]:
             if name in artifact.cost:
                 total[name] = total.get(name, 0.0) + artifact.cost[name]
         total["peak_memory_bytes"] = max(total["peak_memory_bytes"], artifact.cost.get("peak_memory_bytes", 0.0))
-    for total in totals.values():
+    for stage, total in totals.items():
+        costs = [artifact.cost for artifact in in_order if artifact.stage == stage]
+        total |= _energy(costs) or {}
         if "tokens" in total and total["seconds"]:
             total["tokens_per_second"] = total["tokens"] / total["seconds"]
     return totals
+
+
+def _energy(costs: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Return the sums of joules; None where one cost has none, because a part would look like the whole."""
+    if not all(name in cost for cost in costs for name in ENERGY):
+        return None
+    return {name: sum(cost[name] for cost in costs) for name in ENERGY}
 
 
 def _reading(experiment: Experiment) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from retrobench import leaderboard, pipeline, stages
 from retrobench.config import Experiment, Track, absent_datasets, discover, read_entrant, read_track
-from retrobench.core import processes, say
+from retrobench.core import EnergyMeter, processes, say, silence
 from retrobench.leaderboard import Row
 from retrobench.runs.rows import artifacts, row, search_of
-from retrobench.store import Store, default_root
+from retrobench.store import Rehearsal, Schedule, Store, default_root
 from retrobench.training import use_tracker
 
 __all__ = ["Request", "Swept", "sweep"]
@@ -34,6 +34,7 @@ class Request(NamedTuple):
     tracker: str | None = None  # of the losses: tensorboard, wandb or trackio
     faiss_index: str | None = None  # "exact", or a factory string of faiss
     checkpoints: bool = True  # the last one of each pre-training stays in the store
+    energy: bool = False  # measured for each new stage
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -67,6 +68,9 @@ def sweep(request: Request) -> Swept:
     folder = leaderboard.rows_folder(track.name, request.leaderboard)
     leaderboard.check_writable(folder)  # before the training
     store = Store(request.store or default_root(), request.fresh, request.checkpoints)
+    if request.energy and processes.leads():
+        store.meter = EnergyMeter()
+        say(f"== {store.meter}")
     use_tracker(request.tracker, store.root / "trackers")
     rows: list[Row] = []
     _say_limit(track)
@@ -75,10 +79,13 @@ def sweep(request: Request) -> Swept:
     paths = {"rows": folder / "rows.jsonl", "store": store.root}
     if request.tracker is not None:
         paths[request.tracker] = store.root / "trackers"
+    schedule = _rehearse(runs, all_inputs, store)
+    store.watch = schedule.watch
     for number, (run, inputs) in enumerate(zip(runs, all_inputs, strict=True), 1):
         entrant = run.experiment.entrant
         about = f"{entrant.name}, {entrant.representation}, seed {run.experiment.seed}, track {track.name}"
-        say(f"== run {number} of {len(runs)}: {about}")
+        stage_count, finished_count = schedule.begin_run()
+        say(f"== run {number} of {len(runs)}: {about}: {stage_count} stages, {finished_count} finished")
         inputs = replace(inputs, corridors=leaderboard.read_corridors(run.experiment, request.leaderboard))
         for result in pipeline.run(run.experiment, inputs, store):
             paths[f"run of {entrant.name}"] = search_of(result).path / "run.trec"
@@ -93,6 +100,17 @@ def sweep(request: Request) -> Swept:
             if appended not in rows:  # BM25 has no randomness, so all seeds give one row
                 rows.append(appended)
     return Swept(rows, folder, paths)
+
+
+def _rehearse(runs: Sequence[_Run], all_inputs: Sequence[stages.Inputs], store: Store) -> Schedule:
+    """Return the stages of all runs, from the pipeline itself against a store that makes nothing."""
+    rehearsal = Rehearsal(store)
+    with silence():  # the stages will say it when they are made
+        for run, inputs in zip(runs, all_inputs, strict=True):
+            rehearsal.begin_run()
+            for _ in pipeline.run(run.experiment, inputs, rehearsal):
+                pass  # a result has no row yet
+    return rehearsal.schedule()
 
 
 def _say_limit(track: Track) -> None:

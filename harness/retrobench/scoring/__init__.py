@@ -4,6 +4,7 @@ Rank documents and score rankings.
 * ranking        one total order for every engine
 * trec           TREC runs and judgements as arrays
 * runfiles       a ranking in a folder
+* metadata       ir_metadata beside a run
 * judged         judged documents, and rankings of them alone
 * measures       measures by ranx, checked against trec_eval
 * score          the scores of a run against judgements
@@ -20,6 +21,7 @@ Rank documents and score rankings.
 from retrobench.scoring import ranking, replicability
 from retrobench.scoring.intervals import ALPHA, FEWEST_SEEDS, POWER, critical_value
 from retrobench.scoring.measures import canonical, deepest
+from retrobench.scoring.metadata import write_metadata
 from retrobench.scoring.rescoring import Rescored, rescore
 from retrobench.scoring.runfiles import read_run, write_run
 from retrobench.scoring.score import Judgements, Scored, dataset_judgements, score_file, score_hits
@@ -54,5 +56,6 @@ __all__ = [
     "rescore",
     "score_file",
     "score_hits",
+    "write_metadata",
     "write_run",
 ]

@@ -14,7 +14,7 @@ from retrobench.config import Baseline, Bm25
 from retrobench.core import bar
 from retrobench.data import Dataset
 from retrobench.retrieval import write_search_facts
-from retrobench.scoring import ranking, write_run
+from retrobench.scoring import ranking, write_metadata, write_run
 from retrobench.stages.work import Work
 from retrobench.store import Artifact
 
@@ -56,6 +56,9 @@ def search_bm25(work: Work, dataset_id: str) -> Artifact:
                 advance(1)
         ranked = ranking.join([ranking.lengthened(ranked_list, length) for ranked_list in lists], len(query_ids))
         write_run(folder, query_ids, document_ids, ranked, "bm25")
+        hashes = {"corpus": collection.corpus.hash, "queries": collection.queries_hash}
+        method = {"name": baseline.name, "objective": baseline.kind, **asdict(settings), "depth": depth}
+        write_metadata(folder, baseline.name, dataset, method, hashes, {})
         write_search_facts(folder, {"stemmer": settings.stemmer, "stop_words": settings.stop_words})
         return {"queries": float(len(queries)), "documents": float(len(document_ids))}
 

@@ -3,6 +3,7 @@
 * Recipe           the content of a cache key.
 * Entry            a finished folder: recipe, files, cost and date.
 * entry_fault      the difference of a finished folder from its own record.
+* read_entries     the finished entries of a stage.
 * read_objective   the objective that trained the model of a finished folder.
 * read_settings    the settings of a finished folder.
 * read_stage       the stage of a finished folder.
@@ -27,6 +28,7 @@ __all__ = [
     "Entry",
     "Recipe",
     "entry_fault",
+    "read_entries",
     "read_objective",
     "read_settings",
     "read_stage",
@@ -150,6 +152,18 @@ def entry_fault(folder: Path) -> str:
     if entry.recipe.key != folder.name:
         return "entry.json describes another entry"
     return entry.fault(folder, entry.recipe)
+
+
+def read_entries(folder: Path) -> Iterator[tuple[str, Entry]]:
+    """Yield the key and the record of each finished entry in the folder of a stage, which may not exist yet."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if len(path.name) != KEY_LENGTH:
+            continue
+        entry = Entry.read(path)
+        if entry is not None:
+            yield path.name, entry
 
 
 def read_objective(folder: Path) -> str:

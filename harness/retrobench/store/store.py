@@ -10,18 +10,21 @@ training are no part of its entry. They are removed behind the rename, or the la
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from retrobench.core import (
-    KEY_LENGTH,
+    EnergyMeter,
     describe_limit,
     move,
     peak_memory,
@@ -31,7 +34,7 @@ from retrobench.core import (
     say,
 )
 from retrobench.errors import RetrobenchError
-from retrobench.store.entries import Entry, Recipe, to_json_values
+from retrobench.store.entries import Entry, Recipe, read_entries, to_json_values
 from retrobench.store.folders import beside, finish, free_bytes, remove_folder, set_aside, settle_checkpoints
 from retrobench.store.locks import locked
 
@@ -75,18 +78,24 @@ def default_root() -> Path:
     return Path(os.environ.get("RETROBENCH_HOME") or "~/.cache/retrobench").expanduser()
 
 
+Watch = Callable[[Callable[[], Artifact]], Artifact]  # calls a stage, as `operator.call` does, and returns its artifact
+
+
 class Store:
     """
     Finished stages under `root`. Each is made once, and verified when first used.
 
     With `fresh`, entries older than this object are made again, once each. Without `checkpoints`, no stage keeps its
-    last one. Raises RetrobenchError where `root` cannot be used.
+    last one. `watch` calls each stage, and a `meter` adds the energy to its cost. Raises RetrobenchError where `root`
+    cannot be used.
     """
 
     def __init__(self, root: Path, fresh: bool = False, checkpoints: bool = True) -> None:
         self.root = Path(root).expanduser().absolute()
         self.fresh = fresh
         self.checkpoints = checkpoints
+        self.watch: Watch = operator.call
+        self.meter: EnergyMeter | None = None
         self._start = time.time_ns()
         self._verified: dict[Path, tuple[Artifact, str]] = {}  # with their history, for messages
         self._is_writable(self.root)
@@ -122,12 +131,13 @@ class Store:
         recipe = Recipe(stage, json_settings, origins, retrobench_version(), code)
         folder = self.root / stage / recipe.key
         call = _Call(folder, recipe, make, resumes, keeps and self.checkpoints, label or stage)
+        ensure = self._ensure_alone
         if not self._is_writable(call.folder.parent):
-            artifact = self._read(call)
-            return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
-        is_shared = together and processes.size() > 1
-        ensure = self._ensure_together if is_shared else self._ensure_alone
-        return replace(ensure(call), sources=tuple(sources), dataset=dataset, detail=detail)
+            ensure = self._read
+        elif together and processes.size() > 1:
+            ensure = self._ensure_together
+        artifact = self.watch(partial(ensure, call))
+        return replace(artifact, sources=tuple(sources), dataset=dataset, detail=detail)
 
     def _ensure_alone(self, call: _Call) -> Artifact:
         with self._disk(call.recipe.stage), _locked(call):
@@ -151,7 +161,7 @@ class Store:
         return entry
 
     def _look_up(self, call: _Call) -> Artifact | None:
-        """Return the usable entry or None, and print the reason; reasons with keys and hashes only where asked for."""
+        """Return the usable entry or None, and print the reason: repairs always, the others only where asked for."""
         if self._is_complete(call):
             say("", f"{call.label}: complete, an earlier run was cut short before its last rename")
             move(call.partial, call.folder)
@@ -159,8 +169,7 @@ class Store:
         explained = f"{call.label}: {message}"
         if entry is not None:
             settle_checkpoints(call.folder, call.keeps)
-            say(f"{call.label}: cached", explained)
-        elif message.startswith(NEW):
+        if entry is not None or message.startswith(NEW):
             say("", explained)
         else:
             say(explained)
@@ -206,7 +215,7 @@ class Store:
         """Return the reason for new work: the first difference from the stage's nearest entry."""
         ingredients = recipe.ingredients()
         differences = []
-        for entry in self._entries(recipe.stage):
+        for _, entry in read_entries(self.root / recipe.stage):
             cached = entry.recipe.ingredients()
             names = [name for name in ingredients | cached if ingredients.get(name) != cached.get(name)]
             if names:
@@ -219,14 +228,6 @@ class Store:
         text = ingredients.get(name, "none")
         return f"{NEW} ({name} {_short(text)}, nearest cached has {_short(cached_text)})"
 
-    def _entries(self, stage: str) -> Iterator[Entry]:
-        for folder in (self.root / stage).iterdir():
-            if len(folder.name) != KEY_LENGTH:
-                continue
-            entry = Entry.read(folder)
-            if entry is not None:
-                yield entry
-
     def _make(self, call: _Call) -> Artifact:
         if call.partial.is_symlink():
             raise RetrobenchError(f"{call.partial} is a link, and work is written to no other place. Remove the link.")
@@ -235,9 +236,12 @@ class Store:
         call.partial.mkdir(exist_ok=True)
         for name in ("entry.json", "entry.json.partial"):  # of an earlier run, which was cut short or damaged
             (call.partial / name).unlink(missing_ok=True)
+        meter = self.meter
+        if any(call.partial.iterdir()):  # nobody measured the interrupted attempt
+            meter = None
         try:
             with self._disk(call.recipe.stage):  # inside: removing the partial frees the space that the error reports
-                cost = _run(call)
+                cost = _run(call, meter)
                 finish(call.partial, call.recipe, cost)
         except BaseException:
             if not call.resumes:
@@ -339,11 +343,16 @@ def _meet_before(make: Make) -> Make:
     return meet_and_make
 
 
-def _run(call: _Call) -> dict[str, float]:
+def _run(call: _Call, meter: EnergyMeter | None) -> dict[str, float]:
     """Call `make` and return its cost."""
-    start = time.perf_counter()
-    measured = call.make(call.partial) or {}
-    cost = {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak_memory()}
+    energy: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        if meter is not None:
+            energy = stack.enter_context(meter.measure())
+        start = time.perf_counter()
+        measured = call.make(call.partial) or {}
+        seconds = time.perf_counter() - start
+    cost = {"seconds": seconds, "peak_memory_bytes": peak_memory(), **energy}
     for name, value in measured.items():
         # JSON has no text for a non-finite rate, and a rate is no reason to lose the work.
         if math.isfinite(value):

@@ -1,5 +1,5 @@
 """
-One self-contained HTML file about tracks, made from `leaderboards/` alone.
+One self-contained HTML file about tracks, made from `leaderboards/`, and from runs of the store that are at hand.
 
 * write_report   write the file of some tracks, or of all with rows
 * Report         its path and size
@@ -25,6 +25,7 @@ from retrobench.leaderboard.compare import BASELINES
 from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
 from retrobench.leaderboard.folders import folders_with_rows, nearest_files
 from retrobench.leaderboard.report import plots
+from retrobench.leaderboard.report.differing import NamedPair, check_pairs, differing, licences
 from retrobench.leaderboard.report.drawing import draw
 from retrobench.leaderboard.report.figures import Figures, question_texts, read_figures
 from retrobench.leaderboard.report.markup import render_block, render_paragraph, render_table
@@ -44,11 +45,18 @@ class Report(NamedTuple):
     file: Path
     tracks: tuple[str, ...]
     size: int  # bytes
+    lacking: tuple[str, ...]  # lines whose runs are not in the store, as TRACK:LINE
 
     def text(self) -> str:
-        """Return a line about the file."""
+        """Return a line about the file, and one about the runs that it lacks."""
         size = f"{self.size / 1e6:.1f} MB"
-        return f"{self.file}: {', '.join(self.tracks)}, {size}. Open it in a browser; it needs no server."
+        lines = [f"{self.file}: {', '.join(self.tracks)}, {size}. Open it in a browser; it needs no server."]
+        if self.lacking:
+            lines.append(
+                f"Without the first documents of {', '.join(self.lacking)}: their runs are not in the store. "
+                "RETROBENCH_HOME names another."
+            )
+        return "\n".join(lines)
 
 
 class _Plot(NamedTuple):
@@ -59,12 +67,17 @@ class _Plot(NamedTuple):
 
 
 def write_report(
-    tracks: Sequence[str], output: Path, leaderboard: Path | None = None, has_texts: bool = True
+    tracks: Sequence[str],
+    output: Path,
+    leaderboard: Path | None = None,
+    has_texts: bool = True,
+    pairs: Sequence[NamedPair] = (),
 ) -> Report:
     """Write `report.html` about tracks, all with rows where none is named, into the folder `output`.
 
-    `has_texts` puts the texts of questions into it, where their licence allows copies.
-    RetrobenchError for a track without rows, and where the folder cannot be written.
+    `has_texts` puts the texts of questions and passages into it, where their licence allows copies. The questions
+    that differ most have passages for `pairs` and for each line with the baseline.
+    RetrobenchError for a track without rows, a pair of no track, and where the folder cannot be written.
     """
     known = folders_with_rows(leaderboard)
     for track in tracks:
@@ -77,21 +90,36 @@ def write_report(
             shown.append(figures)
     if not shown:
         raise RetrobenchError("No track has rows yet. `retrobench run --objective NAME` appends one.")
-    content = _render(shown, leaderboard, has_texts).encode()
+    check_pairs(pairs, shown)
+    documents = [_document(figures, pairs, has_texts) for figures in shown]
+    content = _render(shown, documents, leaderboard, has_texts).encode()
     file = output / NAME
     try:
         output.mkdir(parents=True, exist_ok=True)
         atomic_write(file, content)
     except OSError as error:
         raise RetrobenchError(f"Cannot write {file}: {error.strerror}. Name another folder with --output.") from error
-    return Report(file, tuple(figures.track for figures in shown), len(content))
+    lacking = []
+    for document in documents:
+        lacking += [f"{document['track']}:{name}" for name in document["differing"].get("lacking", [])]
+    return Report(file, tuple(figures.track for figures in shown), len(content), tuple(lacking))
 
 
-def _render(shown: Sequence[Figures], leaderboard: Path | None, has_texts: bool) -> str:
+def _document(figures: Figures, pairs: Sequence[NamedPair], has_texts: bool) -> dict[str, Any]:
+    """Return everything that the page's script reads of a track."""
+    document = figures.document()
+    document["differing"] = {}
+    if document["questions"]:
+        document["differing"] = differing(figures, document["questions"], pairs, has_texts)
+    return document
+
+
+def _render(
+    shown: Sequence[Figures], documents: Sequence[dict[str, Any]], leaderboard: Path | None, has_texts: bool
+) -> str:
     import jinja2
 
     specs: dict[str, plots.Spec] = {}
-    documents = [figures.document() for figures in shown]
     tracks = [_track(figures, document, specs) for figures, document in zip(shown, documents, strict=True)]
     asked = {document["questions"]["dataset"] for document in documents if document["questions"]}
     texts = {dataset: question_texts(dataset) for dataset in sorted(asked)} if has_texts else {}
@@ -107,6 +135,8 @@ def _render(shown: Sequence[Figures], leaderboard: Path | None, has_texts: bool)
         tracks=tracks,
         **_published(leaderboard),
         performance=_performance(leaderboard),
+        has_questions=bool(asked),
+        licences=render_table(licences(sorted(asked), {dataset for dataset in texts if texts[dataset]})),
         data=Markup(_inline(page_data)),
         scripts=[Markup(script) for script in scripts],
     )
@@ -132,6 +162,7 @@ def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Sp
         "plots": list(_plots(figures, specs)),
         "curves": draw(curves) if curves is not None else None,
         "pairs": bool(main.pairs),
+        "lacking": ", ".join(document["differing"].get("lacking", [])),
         "sections": [_section(section) for section in extra],
         "rows": render_table(_rows(figures)),
     }

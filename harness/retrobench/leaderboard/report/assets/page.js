@@ -48,7 +48,7 @@
     return node;
   }
 
-  // A column is {name, right}. A row is a list of cells; a cell is a text, or [text, value to sort by].
+  // A column is {name, right}. A row is a list of cells; a cell is a text or an element, or [text, value to sort by].
   function table(columns, rows, caption) {
     const node = document.createElement("table");
     node.append(Object.assign(document.createElement("caption"), { textContent: caption }));
@@ -59,8 +59,10 @@
       const line = body.insertRow();
       row.forEach((entry, index) => {
         const [text, value] = Array.isArray(entry) ? entry : [entry, entry];
-        const td = cell("td", text, columns[index].right);
-        td.dataset.value = value ?? "";
+        const isNode = text instanceof Node;
+        const td = cell("td", isNode ? "" : text, columns[index].right);
+        if (isNode) td.append(text);
+        td.dataset.value = (isNode ? text.dataset.value : value) ?? "";
         if (columns[index].text) td.className = "text";
         line.append(td);
       });
@@ -215,14 +217,16 @@
     const options = questions.lines.map((name) => [name, name]);
     const baseline = track.baseline ?? questions.lines[1];
     const random = track.lines.filter((line) => line.seeds.length).map((line) => line.name);
+    const evidence = track.differing;
+    const [named, against] = evidence.is_named ? evidence.pairs[0].map((line) => questions.lines[line]) : [null, null];
     const other = questions.lines.find((name) => name !== baseline && random.includes(name)) ?? questions.lines.find((name) => name !== baseline);
-    fill(form.elements.a, options, recalled(track.track, "a") ?? other);
-    fill(form.elements.b, options, recalled(track.track, "b") ?? baseline);
+    fill(form.elements.a, options, recalled(track.track, "a") ?? named ?? other);
+    fill(form.elements.b, options, recalled(track.track, "b") ?? against ?? baseline);
 
     function show() {
       const [a, b] = [form.elements.a.value, form.elements.b.value];
       const [first, second] = [questions.lines.indexOf(a), questions.lines.indexOf(b)];
-      const records = questions.ids.map((id, index) => ({ id, a: values[first][index], b: values[second][index], difference: values[first][index] - values[second][index] }));
+      const records = questions.ids.map((id, index) => ({ id, index, a: values[first][index], b: values[second][index], difference: values[first][index] - values[second][index] }));
       const wins = records.filter((record) => record.difference > TIE).length;
       const losses = records.filter((record) => record.difference < -TIE).length;
       let pair = questions.pairs.find((entry) => entry.first === first && entry.second === second);
@@ -237,11 +241,54 @@
       draw(part.querySelector("[data-role=histogram]"), histogram(records, questions.measure, a, b));
       const differing = records.filter((record) => Math.abs(record.difference) > TIE).sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference)).slice(0, DIFFERING);
       const columns = [{ name: "question" }, { name: a, right: true }, { name: b, right: true }, { name: "difference", right: true }, { name: "text", text: true }];
-      const rows = differing.map((record) => [record.id, [digits(record.a), record.a], [digits(record.b), record.b], [signed(record.difference), record.difference], (data.texts[questions.dataset] ?? {})[record.id] ?? ""]);
+      const isChosen = evidence.pairs.some((entry) => entry.includes(first) && entry.includes(second));
+      const texts = data.texts[questions.dataset] ?? {};
+      const described = (record) => (isChosen ? details(questions, evidence, [first, second], record, texts[record.id]) : texts[record.id] ?? "");
+      const rows = differing.map((record) => [record.id, [digits(record.a), record.a], [digits(record.b), record.b], [signed(record.difference), record.difference], described(record)]);
       part.querySelector("[data-role=questions]").replaceChildren(table(columns, rows, `The ${differing.length} questions that differ most in ${questions.measure} on ${questions.dataset}`));
     }
     form.addEventListener("input", (event) => { remember(track.track, event.target.name, event.target.value); show(); });
     show();
+  }
+
+  // The judged passages of a question and the first documents of two lines, which are drawn when they are opened.
+  function details(questions, evidence, lines, record, text) {
+    const node = document.createElement("details");
+    node.dataset.value = text ?? "";
+    node.append(Object.assign(document.createElement("summary"), { textContent: text || "passages" }));
+    node.addEventListener("toggle", () => {
+      if (node.childElementCount > 1) return;
+      const judged = evidence.judged[record.index] ?? [];
+      const relevant = judged.filter(([, grade]) => grade > 0);
+      if (relevant.length) node.append(passages("Relevant passages", "ul", relevant.map(([number]) => number), evidence, new Map(judged)));
+      const both = document.createElement("div");
+      both.className = "tops";
+      for (const line of lines) {
+        const top = evidence.tops[line]?.[record.index];
+        if (!top) continue;
+        const seed = evidence.seeds[line];
+        const title = `First ${top.length} of ${questions.lines[line]}${seed === null ? "" : `, seed ${seed}`}`;
+        both.append(passages(title, "ol", top, evidence, new Map(judged)));
+      }
+      node.append(both);
+    });
+    return node;
+  }
+
+  function passages(title, kind, numbers, evidence, grades) {
+    const part = document.createElement("div");
+    part.append(Object.assign(document.createElement("h4"), { textContent: title }));
+    const list = document.createElement(kind);
+    for (const number of numbers) {
+      const item = document.createElement("li");
+      item.append(Object.assign(document.createElement("code"), { textContent: evidence.documents[number] }));
+      const grade = grades.get(number);
+      if (grade !== undefined) item.append(" ", Object.assign(document.createElement("strong"), { textContent: grade > 0 ? `relevant (${grade})` : `not relevant (${grade})` }));
+      if (evidence.texts[number]) item.append(` ${evidence.texts[number]}`);
+      list.append(item);
+    }
+    part.append(list);
+    return part;
   }
 
   function curves(section, track) {
