@@ -291,7 +291,7 @@ def test_run_passes_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp
     experiments = "--objective bert -o dupmae:paper --track t.toml --seed 1 --seed 2 --set a.b=1 --set c=x=y"
     folders = (
         f"--store {tmp_path} --leaderboard boards --plugin mine.py --fresh --allow-overlap --limit 5 --tracker wandb"
-        " --discard-checkpoints"
+        " --discard-checkpoints --energy"
     )
     for line in (f"run {experiments} {folders}", "run --objective bert"):
         monkeypatch.setattr(sys, "argv", ["retrobench", *line.split()])
@@ -299,8 +299,9 @@ def test_run_passes_its_options_to_one_call(monkeypatch: pytest.MonkeyPatch, tmp
             cli.main()
         assert stop.value.code == 0
     expected = (["bert", "dupmae:paper"], "t.toml", [1, 2], ["a.b=1", "c=x=y"])
-    assert calls[0] == (*expected, tmp_path, Path("boards"), [Path("mine.py")], True, True, 5, "wandb", None, False)
-    assert calls[1] == (["bert"], "mini", [0], [], None, None, [], False, False, None, None, None, True)
+    places = (tmp_path, Path("boards"), [Path("mine.py")])
+    assert calls[0] == (*expected, *places, True, True, 5, "wandb", None, False, True)
+    assert calls[1] == (["bert"], "mini", [0], [], None, None, [], False, False, None, None, None, True, False)
 
 
 def test_a_command_is_short() -> None:
