@@ -62,7 +62,7 @@ def _append(folder: Path, number: int, changed: dict[str, Any]) -> None:
     trained.mkdir()
     (trained / "log.jsonl").write_text(json.dumps({"step": 0, "mlm": float(number)}) + "\n")
     artifacts = {"pretrain": f"key{number}", "score": f"score{number}"}
-    append(folder, replace(row("mlm", number, [], artifacts=artifacts), **changed), {})
+    append(folder, replace(row("mlm", number, [0.5], artifacts=artifacts), **changed), {})
     keep_curve(folder, f"key{number}", trained)
 
 

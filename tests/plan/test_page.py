@@ -54,7 +54,7 @@ def test_a_plan_fits_one_screen(track: str, objective: str, hardware: str, gpus:
 def test_msmarco_on_an_h200() -> None:
     text = plan_text("msmarco", "h200")
     # 9.6 / 0.45 hours. A shard of 256 / 8 examples takes 10.4 GiB, and the model with its moments and logits 4.5.
-    assert "pretrain 34 G 9.6 h 21 h 15 0.2 0.4" in text
+    assert "pretrain 34 G 9.6 h 21 h 15 0.2 1.8" in text
     assert "recipe 2,047 (128 x 16 - 1); here 2,047 (128 x 16 - 1)" in text
     assert "finetune: 174 GiB of 139 in one forward; --set finetune.gradient_cache=65536" in text
     assert "retrobench data fetch wikibook, msmarco-titled" in text

@@ -301,7 +301,7 @@ def test_a_run_killed_in_the_distilled_round_resumes(
     assert "(distilled negatives): new" in killed(words, broken, kill)
     capfd.readouterr()
     resumed_rows = recipe.run("msmarco", "retromae", store=broken.store, leaderboard=broken.boards).rows
-    assert "\ncontinuing at step 1 of 2\n" in capfd.readouterr().err
+    assert "\ncontinuing at step 1 of 3\n" in capfd.readouterr().err
     for row, resumed_row in zip(msmarco.rows[:3], resumed_rows, strict=True):
         for name in ("round", "measures", "artifacts", "identity", "facts"):
             assert getattr(row, name) == getattr(resumed_row, name)

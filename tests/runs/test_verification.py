@@ -298,7 +298,7 @@ def test_a_dataset_is_never_downloaded(measured: Measured, monkeypatch: pytest.M
     file = catalogue.DownloadFile("https://example.org/nfcorpus.zip", measured.folder / "absent.zip", 1, False)
     monkeypatch.setattr(catalogue, "files", lambda *names: (file,))
     monkeypatch.setattr(catalogue, "reach", lambda *names: pytest.fail("nothing may be read"))
-    row = replace(measured.bm25, measures={name: {"nDCG@10": 0.3}}, facts={}, artifacts={}, per_query="none")
+    row = replace(measured.bm25, measures={name: {"nDCG@10": 0.3}}, facts={}, artifacts={}, per_query="per_query/none")
     row = replace(row, id=row.digest())
     with changed(measured.rows, f"{row.to_json()}\n".encode()):
         findings = measured.findings()

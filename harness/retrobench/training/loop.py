@@ -215,10 +215,7 @@ def train(
                 ledger.settle()
                 advance(0, ledger.latest)
             if saves:
-                # A checkpoint's cost holds the tokens of all processes, so each adds only the later tokens.
-                cost["tokens"] += loop.take_tokens()
-                cost["data_seconds"] = loop.waited
-                cost["seconds"] = time.perf_counter() - start
+                _settle_cost(cost, loop, start)
             if saves and processes.leads():
                 save(folder, step + 1, model, loop.optimizer, loop.loss_scale, cost)
             _answer(request, f"{label} has a checkpoint at step {step + 1:,} of {settings.steps:,}")
@@ -227,6 +224,14 @@ def train(
             advance(0, ledger.latest)
     rate = cost["tokens"] / max(cost["seconds"], 1e-9)
     return {**cost, "tokens_per_second": rate, **gpu_memory()}
+
+
+def _settle_cost(cost: dict[str, float], loop: Loop, start: float) -> None:
+    """Bring the cost up to date. Every process must call this function together."""
+    # A checkpoint's cost holds the tokens of all processes, so each adds only the later tokens.
+    cost["tokens"] += loop.take_tokens()
+    cost["data_seconds"] = loop.waited
+    cost["seconds"] = time.perf_counter() - start
 
 
 def _answer(request: signals.Request, state: str) -> None:
