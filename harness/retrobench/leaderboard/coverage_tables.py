@@ -23,6 +23,7 @@ from retrobench.scoring import CUTOFFS
 __all__ = ["FAIR", "coverage_records", "coverage_sections", "coverage_text"]
 
 FAIR = "base's head"  # no objective trained it for [CLS]
+FEWEST_LINES = 5  # entrants of a correlation
 GROUPS = ("content", "stop word", "punctuation", "piece", "IDF 1", "IDF 2", "IDF 3", "IDF 4")
 
 Lines = Mapping[str, Sequence[CoverageRecord]]  # entrant -> the records of its seeds
@@ -50,7 +51,8 @@ def coverage_sections(board: Board) -> list[Section]:
     records = coverage_records(board)
     if not records:
         return []
-    return [Section("Term coverage", tuple(_blocks(records, board.declared.coverage)))]
+    blocks = [*_blocks(records, board.declared.coverage), *_correlations(board, records)]
+    return [Section("Term coverage", tuple(blocks))]
 
 
 def _blocks(records: Sequence[CoverageRecord], expectations: Sequence[Expectation]) -> list[Block]:
@@ -155,6 +157,28 @@ def _detail_table(state: str, projection: str, lines: Lines, measures: Sequence[
     if measures[0] in ceilings:
         rows.append(["the most possible", *(f"{ceilings[measure]:.4f}" for measure in measures)])
     return Table(columns, rows)
+
+
+def _correlations(board: Board, records: Sequence[CoverageRecord]) -> Iterator[str]:
+    """Yield a sentence for each dataset: whether entrants with higher coverage retrieve better."""
+    from scipy.stats import spearmanr
+
+    scores = {row.id: next(iter(next(iter(row.measures.values())).values())) for row in board.rows}
+    groups: dict[tuple[str, str], dict[str, list[CoverageRecord]]] = {}
+    for record in records:
+        groups.setdefault((record.dataset, record.kind), {}).setdefault(record.line, []).append(record)
+    for (dataset, kind), lines in groups.items():
+        if len(lines) < FEWEST_LINES:
+            continue
+        measured = [fmean(scores[record.row] for record in members) for members in lines.values()]
+        parts = []
+        for projection in _projections(STATES[0], lines):
+            means = [_mean(members, STATES[0], projection, ABOVE) or 0.0 for members in lines.values()]
+            parts.append(f"{projection} {spearmanr(means, measured).statistic:+.2f}")
+        yield (
+            f"Spearman's correlation of coverage above shuffled before fine-tuning ({dataset}, {kind}) with the main "
+            f"measure of the track, over {len(lines)} entrants: {', '.join(parts)}."
+        )
 
 
 def _mean(records: Sequence[CoverageRecord], state: str, projection: str, measure: str) -> float | None:
