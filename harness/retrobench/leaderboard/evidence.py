@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,7 +51,7 @@ DIGITS = 16  # of a file's hash in its name
 QUERIES_FILE = re.compile(r"queries/[0-9a-f]+\.json\.gz")
 
 # What reading a damaged file of values raises.
-DAMAGE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError)
+DAMAGE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 def keep_per_query(folder: Path, per_query: PerQuery) -> str:
@@ -122,9 +123,9 @@ def load_per_query(folder: Path, row: Row) -> PerQuery:
 
 def _by_query(query_ids: Any, values: Any) -> dict[str, float]:
     """Return values by query. ValueError for contents of another kind."""
-    if not query_ids or not all(isinstance(query_id, str) for query_id in query_ids):
+    if set(map(type, query_ids)) != {str}:
         raise ValueError("it names no queries")
-    if not all(type(value) in (int, float) for value in values):
+    if not set(map(type, values)) <= {int, float} or not all(map(math.isfinite, values)):
         raise ValueError("a value is no number")
     return dict(zip(query_ids, values, strict=True))
 
@@ -142,7 +143,7 @@ def _load(file: Path) -> Any:
     digest = hashlib.sha256(content).hexdigest()[:DIGITS]
     if file.name != f"{digest}.json.gz":
         raise ValueError(f"{file.name} was changed since it was written")
-    return parse_json(content)
+    return parse_json(content, has_values=True)
 
 
 def keep_track(folder: Path, identity: str, track: Mapping[str, Any]) -> str:
