@@ -1,6 +1,7 @@
 # From a bare Python 3.11 or newer, every target makes what it needs:
 #   make run      the main job: DupMAE on the embedded collection, to a row in a table
 #   make test     the tests, offline once installed
+#   make test-slow  those of several processes and kills that `make test` leaves out
 #   make fuzz     10,000 generated inputs for every reader of a user's file; SEED=N repeats a failure
 #   make audit    the installed versions against the known vulnerabilities; needs the network
 #   make rehearse the tests of what runs on a GPU, on a pretend device that computes on the host; needs a C++ compiler
@@ -23,7 +24,7 @@ ROWS := out/leaderboards
 KILLS := 120
 SEED := 0
 
-.PHONY: run test fuzz audit rehearse faults browser check check-published test-lowest test-newest clean
+.PHONY: run test test-slow fuzz audit rehearse faults browser check check-published test-lowest test-newest clean
 
 run: $(INSTALLED)
 	@mkdir -p $(ROWS)
@@ -31,7 +32,10 @@ run: $(INSTALLED)
 
 # A file's tests stay together, and each process keeps to one thread.
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 # `make test` runs 100 inputs of each.
 INPUTS ?= 10000

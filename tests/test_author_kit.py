@@ -62,6 +62,7 @@ def test_a_new_file_keeps_the_contract_without_an_edit(folder: Path) -> None:
     lint("my_words.py")
 
 
+@pytest.mark.slow
 def test_a_new_distribution_is_installed_and_passes_its_tests(folder: Path) -> None:
     commands = [line.split() for line in write_objective("demo", as_distribution=True).splitlines()[1:]]
     assert [path.name for path in folder.iterdir()] == ["retrobench-demo"]
@@ -270,6 +271,7 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_folder_is_a_plugin_of_every_command(
     kind: str, two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from processes import launch
 
 from retrobench.data import Exclusions
@@ -67,6 +68,7 @@ def lay(folder: Path, draw: np.random.Generator, rows: int) -> None:
         writer.publish(map(str, range(rows)))
 
 
+@pytest.mark.slow
 def test_four_processes_rank_like_one_process(tmp_path: Path) -> None:
     """With three documents, one of four processes has none."""
     draw = np.random.default_rng(0)
@@ -93,6 +95,7 @@ def test_four_processes_rank_like_one_process(tmp_path: Path) -> None:
             assert np.array_equal(shared["scores"].view(np.int32), bits)
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run_in_the_store(tmp_path: Path) -> None:
     """Each process searches half of the documents. The run equals that of one process byte for byte."""
     draw = np.random.default_rng(1)

@@ -209,6 +209,7 @@ def test_checking_restores_the_random_generators() -> None:
     assert states() == original_states
 
 
+@pytest.mark.slow
 def test_the_report_shows_batch_and_losses_on_every_family() -> None:
     checked = check_target("mlm")
     assert checked.exit_code == 0

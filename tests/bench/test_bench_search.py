@@ -103,6 +103,7 @@ def test_memory_of_a_search_is_bounded() -> None:
             scale_search._check_memory([300_000_000, large], sizes)
 
 
+@pytest.mark.slow
 def test_memory_of_a_search_is_watched_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `retrobench bench` does: this process holds whatever earlier tests left in it."""
     monkeypatch.setitem(BENCHMARKS, "scale-search", "scale_search:cases")

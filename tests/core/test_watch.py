@@ -38,7 +38,7 @@ def launch(busy: int) -> list[subprocess.Popen[str]]:
     return start([sys.executable, "-c", WORKER, str(busy)])
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("stopped", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stopped_rank_ends_the_other_and_a_busy_one_does_not(stopped: int) -> None:
     ranks = launch(stopped)
     for process in ranks:
@@ -56,7 +56,7 @@ def test_a_stopped_rank_ends_the_other_and_a_busy_one_does_not(stopped: int) -> 
     ranks[stopped].communicate()
 
 
-@pytest.mark.parametrize("absent", [0, 1])
+@pytest.mark.parametrize("absent", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_rank_that_never_comes_is_named(absent: int) -> None:
     ranks = launch(0)
     ranks[absent].kill()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from masks import OFFICIAL, VOCABULARY, official_text, passage, visibility
 from torch import Tensor
@@ -87,6 +88,7 @@ def test_the_view_depends_on_no_text_beside_it() -> None:
     assert not np.array_equal(both, reseeded)
 
 
+@pytest.mark.slow
 def test_masks_are_drawn_where_no_machine_code_can_be_kept() -> None:
     """Forbid every cache folder, as in a read-only installation without a home."""
     code = (

@@ -34,6 +34,7 @@ LEFT_OUT = {
     "tests/stages/test_contract.py::test_two_processes*": _PROCESSES,
     "tests/training/test_contrastive.py::test_processes_share_their_passages": _PROCESSES,
     "tests/training/test_repeating.py::test_tokens_are_those_of_all_processes": _PROCESSES,
+    "tests/training/test_signals.py::test_a_signal_to_one_process_ends_all_and_they_resume": _PROCESSES,
     "tests/retrieval/test_encode.py::test_four_processes_are_one_bit_for_bit": _PROCESSES,
     "tests/training/test_training.py::test_first_losses_at_a_fixed_seed[dupmae]": (
         "the device draws the decoder's masks by another algorithm"

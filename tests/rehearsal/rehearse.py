@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     searched = [str(HERE), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, searched))
     os.chdir(ROOT)
-    chosen = arguments or ["-n", "2", "--dist", "loadfile", *SUITES]
+    chosen = arguments or ["-n", "2", "--dist", "loadfile", "-m", "not slow", *SUITES]
     command = [sys.executable, "-m", "pytest", "-p", "rehearsal_plugin", *chosen]
     os.execv(sys.executable, command)
 

@@ -140,6 +140,7 @@ def stored(root: Path) -> Path:
     return entry.parent
 
 
+@pytest.mark.slow
 def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
     """Each process embeds a share of the windows, and the files equal those of one process."""
     processes = launch(command(root), 4)
@@ -156,6 +157,7 @@ def test_four_processes_are_one_bit_for_bit(root: Path) -> None:
     assert ranges.min() > 0
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_the_same(root: Path) -> None:
     killed = subprocess.run(command(root, "killed"), capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

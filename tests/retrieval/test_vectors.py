@@ -183,6 +183,7 @@ def child(folder: Path, killed_at: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(killed_at), *paths])
 
 
+@pytest.mark.slow
 def test_processes_share_the_windows_and_kills_leave_no_trace(tmp_path: Path) -> None:
     """Two processes are killed in the middle of a window, and two more get their windows."""
     alone, shared = two_folders(tmp_path)

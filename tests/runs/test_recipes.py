@@ -286,6 +286,7 @@ def test_the_beir_recipe_encodes_longer_texts_than_it_trains_on(recipe: RecipeTr
 # --- resuming
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(FORKING is None, reason="needs fork")
 def test_a_run_killed_in_the_distilled_round_resumes(
     recipe: RecipeTrack, msmarco: Swept, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -105,6 +105,7 @@ def test_a_composition_with_a_component_that_couples_its_batch(track: tiny.Tiny,
     assert row.plugin["pairs file"] == str(PLUGIN)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_two_shards(track: tiny.Tiny, run: Run) -> None:
     shards = ("pretrain.shards=2", "adapt.shards=2", "finetune.shards=2")
     (one,) = run("pairs", overrides=shards).rows

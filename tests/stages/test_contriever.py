@@ -66,6 +66,7 @@ def test_the_key_encoder_follows(start: Path, unbroken: Any) -> None:
     assert 0.1 * query_distance < key_distance < 0.95 * query_distance
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(start: Path, unbroken: Any, tmp_path: Path) -> None:
     _, folder = unbroken
     results = launch([sys.executable, contriever_worker.__file__, str(start), str(tmp_path)])

@@ -200,6 +200,7 @@ def test_a_query_without_negatives_leaves_columns_empty(case: Case) -> None:
 # Several processes
 
 
+@pytest.mark.slow
 def test_processes_share_their_passages(case: Case, tmp_path: Path) -> None:
     """Two real processes of six queries each: loss and gradients are those of one process with twelve."""
     script = Path(__file__).with_name("contrastive_worker.py")

@@ -101,6 +101,7 @@ def test_rows_of_one_and_of_two_processes_share_a_line(single: tiny.Tiny, shared
     assert [line.seeds for line in comparison.lines] == [[0]] * 5
 
 
+@pytest.mark.slow
 def test_two_processes_make_every_artifact_once(launched: tuple[tiny.Tiny, Results]) -> None:
     track, (first, second) = launched
     assert "retromae" in first.stdout
@@ -116,6 +117,7 @@ def test_two_processes_make_every_artifact_once(launched: tuple[tiny.Tiny, Resul
     assert len(track.rows()) == count
 
 
+@pytest.mark.slow
 def test_two_killed_processes_resume_bit_for_bit(shared: tiny.Tiny, tmp_path: Path) -> None:
     track = shared._replace(store=tmp_path / "store", boards=tmp_path / "boards")
     pattern = f"{track.store}/pretrain/*.partial/step-000000004.new/state.json"
@@ -136,6 +138,7 @@ def test_two_killed_processes_resume_bit_for_bit(shared: tiny.Tiny, tmp_path: Pa
         assert (track.store / file).read_bytes() == (shared.store / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_share_the_shards_are_refused(single: tiny.Tiny) -> None:
     words = [*MAIN, *single.options("mlm"), "--set", "pretrain.shards=4"]
     for result in launch(words):

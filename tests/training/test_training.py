@@ -154,6 +154,7 @@ def test_an_exception_on_the_other_thread_is_raised(
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer hides it from everyone else
 # CPython issue 125608: on 3.13.0 alone, torch guards a dictionary without its version. Slower, still correct.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_compiled_layers_give_the_same_losses(base: TinyBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run torch's tracer with its plain backend; a GPU's compiler starts from the same trace but takes a minute."""
