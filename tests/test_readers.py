@@ -33,7 +33,7 @@ def by_name(folder: Path) -> dict[str, Reader]:
 
 NAMES = (
     *("run", "qrels", "BEIR qrels", "corpus", "TSV", "queries", "judgements", "dataset.toml", "track", "entrant"),
-    *("--set", "--measure", "claims", "rows", "per_query"),
+    *("--set", "--measure", "claims", "rows", "coverage", "per_query"),
 )
 
 

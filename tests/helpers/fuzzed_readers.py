@@ -20,15 +20,46 @@ from retrobench.data import LARGEST_GRADE, Collection, Corpus, fits_trec, load
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.claims import read_excerpts
+from retrobench.leaderboard.coverage_tables import coverage_text
 from retrobench.leaderboard.evidence import keep_per_query, load_per_query
 from retrobench.leaderboard.rows import FIELDS, Row, inspect
 from retrobench.leaderboard.tables import render
+from retrobench.leaderboard.term_coverage import CoverageRecord, Interval, read_coverage
 from retrobench.scoring.measures import parse
 from retrobench.scoring.trec import read_qrels, read_run
 
 Change = Callable[[bytes, random.Random], bytes]
 INSTALLED = discover()
 TRACKS = Path(__file__).parents[2] / "leaderboards"
+INTERVAL = Interval(mean=0.5, low=0.4, high=0.6)
+COVERAGE = (
+    CoverageRecord(
+        row="f00",
+        entrant="mlm",
+        representation="cls",
+        seed=1,
+        dataset=DATASET,
+        corpus="f00",
+        kind="passage",
+        texts=1000,
+        words=65.0,
+        max_length=96,
+        vector="cls",
+        chance=0.01,
+        ceilings={"coverage@16": 0.25},
+        encoders={"pre-trained": "pretrain/f00"},
+        measures={
+            "pre-trained": {"own head": {"R-coverage": INTERVAL, "above shuffled": INTERVAL, "content": INTERVAL}}
+        },
+        control="f01",
+        version="0",
+        commit="f00",
+        command="retrobench coverage",
+        date="2026-01-01",
+    )
+    .to_json()
+    .encode()
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +129,10 @@ def use_rows(file: Path) -> None:
             check_line(fault)
     for format in ("text", "md", "csv", "json", "latex"):
         render(Board.read(file.parent), format).encode()
+
+
+def use_coverage(file: Path) -> None:
+    coverage_text(read_coverage(file.parent)).encode()
 
 
 def use_per_query(file: Path) -> None:
@@ -192,6 +227,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader("--measure", "measures.txt", b"nDCG@10\nRR(rel=2)@10\nMAP\nJudged@10", use_measures),
         Reader("claims", "claims/claims.toml", CLAIMS.encode(), use_claims),
         Reader("rows", "rows/rows.jsonl", "\n".join([*rows, ""]).encode(), use_rows, change_row),
+        Reader("coverage", "coverage/coverage.jsonl", COVERAGE, use_coverage, change_document),
         Reader("per_query", "per_query/values.json", kept_values, use_per_query, change_document),
     ]
 

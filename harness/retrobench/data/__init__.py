@@ -25,7 +25,7 @@ from retrobench.data import build, catalogue, doctor, groups, rules
 from retrobench.data.build import BUILDERS
 from retrobench.data.catalogue import quiet_ir_datasets
 from retrobench.data.clusters import query_clusters
-from retrobench.data.collection import Collection, Corpus, open_collections
+from retrobench.data.collection import Collection, Corpus, document_rows, open_collections, query_rows
 from retrobench.data.datasets import Dataset, Document, Exclusions, FolderDataset, digest, load
 from retrobench.data.embedded import MODELS, register, shipped_folder
 from retrobench.data.fetching import fetch_dataset, is_local, local_dataset, local_questions
@@ -67,6 +67,7 @@ __all__ = [
     "catalogue",
     "digest",
     "doctor",
+    "document_rows",
     "fetch_dataset",
     "find_overlap",
     "fits_trec",
@@ -78,6 +79,7 @@ __all__ = [
     "local_questions",
     "open_collections",
     "query_clusters",
+    "query_rows",
     "quiet_ir_datasets",
     "read_questions",
     "register",

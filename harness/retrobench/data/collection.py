@@ -9,8 +9,21 @@ from functools import cached_property
 from retrobench.data.datasets import Dataset, digest, load
 from retrobench.data.identifiers import checked_ids
 from retrobench.data.limited import limit_datasets
+from retrobench.data.tokens import TextRow
 
-__all__ = ["Collection", "Corpus", "open_collections"]
+__all__ = ["Collection", "Corpus", "document_rows", "open_collections", "query_rows"]
+
+
+def document_rows(dataset: Dataset) -> Iterator[TextRow]:
+    """Yield id, title and text of each document."""
+    for document in dataset.documents():
+        yield document.id, document.title, document.text
+
+
+def query_rows(dataset: Dataset) -> Iterator[TextRow]:
+    """Yield id, an empty title and the text of each query."""
+    for query in dataset.queries():
+        yield query.id, "", query.text
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ Lines = Mapping[str, Sequence[CoverageRecord]]  # entrant -> the records of its 
 
 def coverage_text(records: Sequence[CoverageRecord]) -> str:
     """Return records as text for a terminal."""
-    return lay_out([Section("Term coverage", tuple(_blocks(records, ())))], "text")
+    return lay_out([Section("Term coverage", tuple(_blocks(records)))], "text")
 
 
 def coverage_records(board: Board) -> list[CoverageRecord]:
@@ -51,27 +51,34 @@ def coverage_sections(board: Board) -> list[Section]:
     records = coverage_records(board)
     if not records:
         return []
-    blocks = [*_blocks(records, board.declared.coverage), *_correlations(board, records)]
+    blocks = _blocks(records)
+    for lines in _by_dataset(records):
+        blocks += [_verdict(expected, lines) for expected in board.declared.coverage]
+        if len(lines) >= FEWEST_LINES:
+            blocks.append(_correlation(board, lines))
     return [Section("Term coverage", tuple(blocks))]
 
 
-def _blocks(records: Sequence[CoverageRecord], expectations: Sequence[Expectation]) -> list[Block]:
-    """Return the tables of records, those of one dataset and kind together, and a sentence for each claim."""
-    groups: dict[tuple[str, str], list[CoverageRecord]] = {}
+def _by_dataset(records: Sequence[CoverageRecord]) -> list[Lines]:
+    """Return the records of each dataset and kind of texts, by entrant."""
+    groups: dict[tuple[str, str], dict[str, list[CoverageRecord]]] = {}
     for record in records:
-        groups.setdefault((record.dataset, record.kind), []).append(record)
+        lines = groups.setdefault((record.dataset, record.kind), {})
+        lines.setdefault(record.line, []).append(record)
+    return list(groups.values())
+
+
+def _blocks(records: Sequence[CoverageRecord]) -> list[Block]:
+    """Return the tables of records, those of one dataset and kind together."""
     blocks: list[Block] = []
-    for members in groups.values():
-        blocks += _dataset_blocks(members)
-        blocks += [_verdict(expected, members) for expected in expectations]
+    for lines in _by_dataset(records):
+        blocks += _dataset_blocks(lines)
     return blocks
 
 
-def _dataset_blocks(records: Sequence[CoverageRecord]) -> Iterator[Block]:
+def _dataset_blocks(lines: Lines) -> Iterator[Block]:
+    records = [record for members in lines.values() for record in members]
     first = records[0]
-    lines: dict[str, list[CoverageRecord]] = {}
-    for record in records:
-        lines.setdefault(record.line, []).append(record)
     yield (
         f"{first.dataset}, {first.texts:,} texts ({first.kind}) of {first.words:.0f} distinct words on average, cut to "
         f"{first.max_length} tokens. R-coverage is the share of a text's R distinct words among the R words that its "
@@ -134,7 +141,7 @@ def _projections(state: str, lines: Lines) -> Iterable[str]:
 
 def _effect(records: Sequence[CoverageRecord], state: str, projection: str, measure: str) -> list[str]:
     """Return a difference and its interval: over texts for one record, the seeds' range for several."""
-    means = [mean for mean in (record.mean(state, projection, measure) for record in records) if mean is not None]
+    means = _means(records, state, projection, measure)
     if not means:
         return ["-", "-"]
     interval = [min(means), max(means)]
@@ -155,61 +162,56 @@ def _detail_table(state: str, projection: str, lines: Lines, measures: Sequence[
     rows.append([PRIOR, *(format_number(value, ".4f") for value in values)])
     ceilings = prior[0].ceilings
     if measures[0] in ceilings:
-        rows.append(["the most possible", *(f"{ceilings[measure]:.4f}" for measure in measures)])
+        rows.append(["the most possible", *(format_number(ceilings.get(measure), ".4f") for measure in measures)])
     return Table(columns, rows)
 
 
-def _correlations(board: Board, records: Sequence[CoverageRecord]) -> Iterator[str]:
-    """Yield a sentence for each dataset: whether entrants with higher coverage retrieve better."""
+def _correlation(board: Board, lines: Lines) -> str:
+    """Return a sentence: whether entrants with higher coverage retrieve better."""
     from scipy.stats import spearmanr
 
     scores = {row.id: next(iter(next(iter(row.measures.values())).values())) for row in board.rows}
-    groups: dict[tuple[str, str], dict[str, list[CoverageRecord]]] = {}
-    for record in records:
-        groups.setdefault((record.dataset, record.kind), {}).setdefault(record.line, []).append(record)
-    for (dataset, kind), lines in groups.items():
-        if len(lines) < FEWEST_LINES:
-            continue
-        measured = [fmean(scores[record.row] for record in members) for members in lines.values()]
-        parts = []
-        for projection in _projections(STATES[0], lines):
-            means = [_mean(members, STATES[0], projection, ABOVE) or 0.0 for members in lines.values()]
-            parts.append(f"{projection} {spearmanr(means, measured).statistic:+.2f}")
-        yield (
-            f"Spearman's correlation of coverage above shuffled before fine-tuning ({dataset}, {kind}) with the main "
-            f"measure of the track, over {len(lines)} entrants: {', '.join(parts)}."
-        )
+    measured = [fmean(scores[record.row] for record in records) for records in lines.values()]
+    parts = []
+    for projection in _projections(STATES[0], lines):
+        means = [_mean(records, STATES[0], projection, ABOVE) or 0.0 for records in lines.values()]
+        parts.append(f"{projection} {spearmanr(means, measured).statistic:+.2f}")
+    first = next(iter(lines.values()))[0]
+    return (
+        f"Spearman's correlation of coverage above shuffled before fine-tuning ({first.dataset}, {first.kind}) with "
+        f"the main measure of the track, over {len(lines)} entrants: {', '.join(parts)}."
+    )
+
+
+def _means(records: Sequence[CoverageRecord], state: str, projection: str, measure: str) -> list[float]:
+    """Return the mean of each record that has the measure."""
+    means = [record.mean(state, projection, measure) for record in records]
+    return [mean for mean in means if mean is not None]
 
 
 def _mean(records: Sequence[CoverageRecord], state: str, projection: str, measure: str) -> float | None:
     """Return the mean over the records that have the measure; None without any."""
-    means = [mean for mean in (record.mean(state, projection, measure) for record in records) if mean is not None]
+    means = _means(records, state, projection, measure)
     return fmean(means) if means else None
 
 
-def _verdict(expected: Expectation, records: Sequence[CoverageRecord]) -> str:
+def _verdict(expected: Expectation, lines: Lines) -> str:
     """Return a sentence about a claim: the seeds' differences in coverage above shuffled, under every projection."""
-    better = {record.seed: record for record in records if record.line == expected.better}
-    worse = {record.seed: record for record in records if record.line == expected.worse}
+    better = {record.seed: record for record in lines.get(expected.better, ())}
+    worse = {record.seed: record for record in lines.get(expected.worse, ())}
+    seeds = better.keys() & worse.keys()
+    intro = f"{expected.claim} ({expected.paper})."
+    if not seeds:
+        return f"{intro} Not measured here."
     parts = []
-    state = STATES[0]
-    for projection in _projections(state, {"": list(better.values())}):
-        differences = []
-        for seed, record in better.items():
-            other = worse.get(seed)
-            if other is None:
-                continue
-            first, second = record.mean(state, projection, ABOVE), other.mean(state, projection, ABOVE)
-            if first is not None and second is not None:
-                differences.append(first - second)
+    for projection in _projections(STATES[0], lines):
+        first = _means([better[seed] for seed in seeds], STATES[0], projection, ABOVE)
+        second = _means([worse[seed] for seed in seeds], STATES[0], projection, ABOVE)
+        differences = [high - low for high, low in zip(first, second, strict=False)]
         if differences:
             interval = format_interval([min(differences), max(differences)])
             parts.append(f"{projection} {signed(fmean(differences))} {interval}")
-    intro = f"{expected.claim} ({expected.paper})."
-    if not parts:
-        return f"{intro} Not measured here."
-    seeds = len(better.keys() & worse.keys())
     return (
         f"{intro} Here {expected.better} - {expected.worse}, in coverage above shuffled before fine-tuning, over "
-        f"{seeds} seeds: {'; '.join(parts)}."
+        f"{len(seeds)} seeds: {'; '.join(parts)}."
     )

@@ -2,6 +2,8 @@
 Values that a row may hold, beside the types of its fields.
 
 * find_fault(values)   the first fault of a row's values; empty for a sound row
+* find_unfit(values)   the first value that no record may hold
+* check_typed          the fault of a value of another type
 
 A row comes from anybody: its numbers are counted with, and its names become paths in a leaderboard and in a store.
 """
@@ -17,7 +19,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from retrobench.errors import clip, quote
 
-__all__ = ["check_typed", "find_fault"]
+__all__ = ["check_typed", "find_fault", "find_unfit"]
 
 DEEPEST = 20  # levels of lists and tables within a field
 LARGEST = 2**63  # no count is larger, and every float can hold it
@@ -54,11 +56,16 @@ def check_typed(name: str, value: Any, annotation: Any) -> str:
 
 def find_fault(values: Mapping[str, Any]) -> str:
     """Return the first fault of a row's values by field; empty for a sound row. Their types are checked already."""
+    return find_unfit(values) or next(_faults(values), "")
+
+
+def find_unfit(values: Mapping[str, Any]) -> str:
+    """Return the first field that cannot be computed with or written, and why; empty where there is none."""
     for name, value in values.items():
         fault = _find_value(value, DEEPEST)
         if fault:
             return f"its {name} {fault}"
-    return next(_faults(values), "")
+    return ""
 
 
 def _find_value(value: Any, levels: int) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import typing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
-
-from retrobench.core import atomic_write
-from retrobench.errors import RetrobenchError
+from retrobench.core import atomic_write, parse_json
+from retrobench.errors import RetrobenchError, clip
+from retrobench.leaderboard.row_values import check_typed, find_unfit
 
 __all__ = [
     "ABOVE",
@@ -37,7 +37,13 @@ PRIOR = "unigram prior"
 ABOVE = "above shuffled"
 LESS = f"less {CONTROL}"
 
-Means = dict[str, dict[str, float]]  # measure -> mean, low, high
+
+class Interval(TypedDict):
+    """A mean over texts and its 95 % interval, as `scoring.Mean`."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,7 @@ class CoverageRecord:
     chance: float  # R-coverage of a random order of the words
     ceilings: dict[str, float]  # coverage@N -> the most that texts of these lengths can have
     encoders: dict[str, str]  # state -> key
-    measures: dict[str, dict[str, Means]]  # state -> projection -> measure -> mean and 95 % interval
+    measures: dict[str, dict[str, dict[str, Interval]]]  # state -> projection -> measure
     control: str  # id of the row of `mlm`; empty without one
     version: str
     commit: str
@@ -112,17 +118,28 @@ def read_coverage(folder: Path) -> list[CoverageRecord]:
     if not file.is_file():
         return []
     records = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
-            document = json.loads(line)
-            names = {member.name for member in fields(CoverageRecord)}
-            for name in names:
-                check_type(document[name], TYPES[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-            records.append(CoverageRecord(**{name: document[name] for name in names}))
-        except (ValueError, TypeError, LookupError, TypeCheckError) as error:
-            reason = " ".join(str(error).split())
+            records.append(_parse(line))
+        except ValueError as error:
             raise RetrobenchError(
-                f"{file}:{number} is no record of coverage ({reason}). "
+                f"{file}:{number} is no record of coverage: {clip(error)}. "
                 "Delete the line and measure the row again with `retrobench coverage`."
             ) from error
     return records
+
+
+def _parse(line: bytes) -> CoverageRecord:
+    """Return the record of a line. ValueError names its fault."""
+    document = parse_json(line)
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    values: dict[str, Any] = {name: document.get(name) for name in TYPES}
+    faults = [check_typed(name, values[name], annotation) for name, annotation in TYPES.items()]
+    fault = next(filter(None, faults), "") or find_unfit(values)
+    if fault:
+        raise ValueError(fault)
+    record = CoverageRecord(**values)
+    if not record.measures or not all(record.measures.values()):
+        raise ValueError("it measures nothing")
+    return record

@@ -12,7 +12,7 @@ An encoder that retrobench fine-tuned, read as it was scored: its representation
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from scipy import sparse
 
 from retrobench.config import Reading, Representations, ResolvedPrecision
 from retrobench.core import tree_hash
-from retrobench.data import Dataset, TextRow, TokenisedTexts, write_tokens
+from retrobench.data import Dataset, TextRow, TokenisedTexts, document_rows, query_rows, write_tokens
 from retrobench.errors import RetrobenchError
 from retrobench.model import Encoder, load_tokenizer
 from retrobench.model import load_encoder as load_model
@@ -151,15 +151,7 @@ class TrainedEncoder:
 
     def texts(self, dataset: Dataset, kind: Kind) -> Iterable[TextRow]:
         """Return id, title and text of a dataset's queries or documents."""
-        return self._query_rows(dataset) if kind == "query" else self._document_rows(dataset)
-
-    def _query_rows(self, dataset: Dataset) -> Iterator[TextRow]:
-        for query in dataset.queries():
-            yield query.id, "", query.text
-
-    def _document_rows(self, dataset: Dataset) -> Iterator[TextRow]:
-        for document in dataset.documents():
-            yield document.id, document.title, document.text
+        return query_rows(dataset) if kind == "query" else document_rows(dataset)
 
     def write(
         self,

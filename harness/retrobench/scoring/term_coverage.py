@@ -12,7 +12,7 @@ published, so the definitions here are retrobench's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -38,10 +38,6 @@ class Mean:
     mean: float
     low: float
     high: float
-
-    def document(self) -> dict[str, float]:
-        """Return the fields as JSON."""
-        return asdict(self)
 
 
 def rank_words(scores: np.ndarray, is_word: np.ndarray) -> RankedWords:

@@ -9,7 +9,15 @@ import numpy as np
 
 from retrobench.config import Titles
 from retrobench.core import bar
-from retrobench.data import Collection, Corpus, TokenisedTexts, write_tokens
+from retrobench.data import (
+    Collection,
+    Corpus,
+    TextRow,
+    TokenisedTexts,
+    document_rows,
+    query_rows,
+    write_tokens,
+)
 from retrobench.errors import RetrobenchError
 from retrobench.model import load_tokenizer
 from retrobench.stages.tokenised_collection import TokenisedCollection
@@ -17,8 +25,6 @@ from retrobench.stages.work import Work, once
 from retrobench.store import Artifact
 
 __all__ = ["sample_queries", "tokenise", "tokenise_documents", "tokenise_queries"]
-
-Text = tuple[str, str, str]  # id, title, text
 
 
 def tokenise(work: Work, collection: Collection, titles: Titles) -> TokenisedCollection:
@@ -34,10 +40,9 @@ def tokenise_documents(work: Work, corpus: Corpus, titles: Titles) -> Artifact:
     dataset = corpus.dataset
     label = f"tokenise {dataset.id} documents"
 
-    def texts() -> Iterator[Text]:
-        for document in dataset.documents():
-            title = document.title if titles else ""
-            yield document.id, title, document.text
+    def texts() -> Iterator[TextRow]:
+        for document_id, title, text in document_rows(dataset):
+            yield document_id, title if titles else "", text
 
     def make(folder: Path) -> dict[str, float]:
         with bar(label, corpus.count, "documents") as advance:
@@ -55,8 +60,7 @@ def tokenise_queries(work: Work, collection: Collection) -> Artifact:
     label = f"tokenise {collection.id} queries"
 
     def make(folder: Path) -> dict[str, float]:
-        texts = [(query.id, "", query.text) for query in collection.dataset.queries()]
-        return _write_queries(folder, texts, work, collection, label)
+        return _write_queries(folder, list(query_rows(collection.dataset)), work, collection, label)
 
     settings = {"queries": collection.queries_hash}
     return work.store.ensure(
@@ -96,7 +100,9 @@ def _has_answer(grades: dict[str, int], document_ids: set[str]) -> bool:
     return any(grade > 0 and document in document_ids for document, grade in grades.items())
 
 
-def _write_queries(folder: Path, texts: list[Text], work: Work, collection: Collection, label: str) -> dict[str, float]:
+def _write_queries(
+    folder: Path, texts: list[TextRow], work: Work, collection: Collection, label: str
+) -> dict[str, float]:
     if not texts:
         raise RetrobenchError(
             f"Dataset {collection.id!r} holds no queries; there is nothing to run on. Check its files."

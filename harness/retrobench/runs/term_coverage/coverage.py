@@ -1,14 +1,15 @@
 """
 Term coverage of encoders: measured text by text, kept in the store, and beside the rows for rows.
 
-* coverage   measure rows and models on datasets
-* Covered    the records, as JSON and as text
-* Choices    options of the command line
+* coverage          measure rows and models on datasets
+* Covered           the records, as JSON and as text
+* CoverageChoices   options of the command line
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -43,8 +44,9 @@ from retrobench.store import Source, Store, default_root
 
 __all__ = ["CoverageChoices", "Covered", "coverage"]
 
-REVISION = 1  # increased when equal settings begin to give other values
+REVISION = 2  # increased when equal settings begin to give other values
 FILE = "values.safetensors"
+ROW = re.compile(r"[0-9a-f]{4,}|.*:.*")  # a row's id or TRACK:ENTRANT:SEED, which no hub id is
 
 Values = Mapping[str, np.ndarray]  # "PROJECTION/MEASURE" -> [n]
 
@@ -110,14 +112,9 @@ def coverage(
 
 def _open(model: str, choices: CoverageChoices, store: Path, leaderboard: Path | None) -> tuple[Target, Target | None]:
     """Return a row or model, and the row of `mlm` beside a row."""
-    if Path(model).expanduser().is_dir():
+    if Path(model).expanduser().is_dir() or not ROW.fullmatch(model):
         return _open_model(model, choices), None
-    try:
-        folder, line = find_row(model, leaderboard)
-    except RetrobenchError:
-        if "/" not in model or ":" in model:  # no hub id
-            raise
-        return _open_model(model, choices), None
+    folder, line = find_row(model, leaderboard)
     given = {"--pooling": choices.pooling, "--max-length": choices.max_length, "--head": choices.head}
     for option, value in given.items():
         if value is not None:
@@ -229,10 +226,13 @@ class _Measurer:
 
 
 def _facts(texts: Texts) -> dict[str, Any]:
+    """Return facts about the measured texts that have words."""
     sizes = np.array([len(bag) for bag in texts.bags[: texts.measured] if len(bag)])
-    ceilings = {f"coverage@{cutoff}": float(np.minimum(1, cutoff / sizes).mean()) for cutoff in CUTOFFS}
-    chance = float(sizes.mean() / texts.is_word.sum())
-    return {"texts": len(sizes), "words": float(sizes.mean()), "chance": chance, "ceilings": ceilings}
+    words = float(sizes.mean())
+    ceilings = {}
+    for cutoff in CUTOFFS:
+        ceilings[f"coverage@{cutoff}"] = float(np.minimum(1, cutoff / sizes).mean())
+    return {"texts": len(sizes), "words": words, "chance": words / int(texts.is_word.sum()), "ceilings": ceilings}
 
 
 def _summarise(values: Values, controls: Values) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:

@@ -15,6 +15,8 @@ linear probe      a new matrix, fitted to other texts in one epoch from their wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,8 @@ from torch.nn import functional as F
 
 from retrobench.config import Representations
 from retrobench.core import bar
-from retrobench.data import by_length
-from retrobench.model import Backbone, Encoder, bag_loss, bag_of_words, pack
-from retrobench.retrieval import embedding
+from retrobench.model import Backbone, Encoder, bag_loss, bag_of_words
+from retrobench.retrieval import Vectors, embedding, write_vectors
 from retrobench.runs.term_coverage.texts import Texts
 from retrobench.scoring import measure_coverage, rank_words
 
@@ -71,16 +72,20 @@ def measure_encoder(
 
 def _embed(backbone: Backbone, pooling: str, texts: Texts, device: torch.device) -> Tensor:
     """Return the vector of every text, [N, D]."""
-    encoder = Encoder(backbone, pooling, Representations()).eval()
-    lengths = np.minimum(texts.tokens.lengths + 2, texts.max_length)
-    vectors = torch.empty(len(texts.tokens), backbone.config.hidden_size, device=device)
-    with bar("embed", len(lengths), "texts") as advance, encoder.reading("fp32"):
-        for rows in by_length(lengths, embedding.TOKENS[device.type]):
-            packed = pack([texts.tokens[row] for row in rows], texts.vocabulary, texts.max_length)
-            embedded = encoder(packed.input_ids.to(device), packed.attention_mask.to(device))
-            vectors[torch.from_numpy(rows).to(device)] = embedded.dense
-            advance(len(rows))
-    return vectors
+    encoder = Encoder(backbone, pooling, Representations())
+    count = len(texts.tokens)
+    with TemporaryDirectory() as name, bar("embed", count, "texts") as advance:
+        folder = Path(name)
+        write_vectors(
+            folder,
+            encoder,
+            texts.vocabulary,
+            texts.tokens,
+            kind="passage",
+            max_length=texts.max_length,
+            advance=advance,
+        )
+        return torch.from_numpy(Vectors.open(folder).dense(0, count)).to(device)
 
 
 def _projections(

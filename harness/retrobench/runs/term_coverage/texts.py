@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from retrobench.data import Collection, TextRow, TokenisedTexts, vocabulary, write_tokens
+from retrobench.data import (
+    Collection,
+    TextRow,
+    TokenisedTexts,
+    document_rows,
+    query_rows,
+    vocabulary,
+    write_tokens,
+)
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Vocabulary
 from retrobench.retrieval import Kind
@@ -86,19 +94,11 @@ def draw_texts(collection: Collection, kind: Kind) -> list[TextRow]:
     drawn = np.random.default_rng(0).permutation(total)[: MEASURED + OTHERS]
     positions = {int(number): position for position, number in enumerate(drawn)}
     texts: list[TextRow] = [("", "", "")] * len(drawn)
-    for number, row in enumerate(_rows(collection, kind)):
+    rows = query_rows(dataset) if kind == "query" else document_rows(dataset)
+    for number, row in enumerate(rows):
         if number in positions:
             texts[positions[number]] = row
     return texts
-
-
-def _rows(collection: Collection, kind: Kind) -> Iterator[TextRow]:
-    if kind == "query":
-        for query in collection.dataset.queries():
-            yield query.id, "", query.text
-    else:
-        for document in collection.dataset.documents():
-            yield document.id, document.title, document.text
 
 
 def word_groups(texts: Texts, tokenizer: Any) -> dict[str, np.ndarray]:
