@@ -9,7 +9,6 @@ What lies in a store: finished entries, partials, remains and locks.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal
 
 from retrobench.core import KEY_LENGTH
 from retrobench.store.entries import Entry
+from retrobench.store.folders import remove_path
 
 __all__ = ["Item", "list_items", "remove"]
 
@@ -85,10 +85,7 @@ def remove(item: Item) -> bool:
     except Timeout:
         return False
     try:
-        if item.path.is_symlink() or item.path.is_file():
-            item.path.unlink()
-        elif item.path.exists():
-            shutil.rmtree(item.path)
+        remove_path(item.path)
         item.path.with_suffix(".lock").unlink(missing_ok=True)  # taken above, so nobody works behind it
     finally:
         lock.release()

@@ -4,7 +4,7 @@ The folders of a key: the entry, `.partial`, `.old` and `.checkpoint`.
 * finish               write `entry.json`, which makes a partial complete
 * settle_checkpoints   remove the checkpoints of a finished stage, or keep the last
 * set_aside            make room for a new entry
-* remove_folder        remove a folder, or a link to one
+* remove_path          remove a file, a folder or a link
 * beside               the path of another folder of the key
 * free_bytes           the free space of a disk
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from retrobench.core import follow_umask, move, sync
 from retrobench.store.entries import CHECKPOINTS, Entry, Recipe
 
-__all__ = ["beside", "finish", "free_bytes", "remove_folder", "set_aside", "settle_checkpoints"]
+__all__ = ["beside", "finish", "free_bytes", "remove_path", "set_aside", "settle_checkpoints"]
 
 
 def finish(partial: Path, recipe: Recipe, cost: dict[str, float]) -> None:
@@ -36,11 +36,11 @@ def settle_checkpoints(folder: Path, keeps: bool) -> None:
     if last == kept and keeps:
         return
     for checkpoint in others:
-        remove_folder(checkpoint)
+        remove_path(checkpoint)
     if keeps:
         move(last, kept)
     else:
-        remove_folder(last)
+        remove_path(last)
 
 
 def beside(folder: Path, suffix: str) -> Path:
@@ -51,16 +51,16 @@ def beside(folder: Path, suffix: str) -> Path:
 def set_aside(folder: Path) -> None:
     """Rename an entry to `<key>.old`, in place of an earlier one."""
     if folder.exists() or folder.is_symlink():
-        remove_folder(beside(folder, "old"))
+        remove_path(beside(folder, "old"))
         move(folder, beside(folder, "old"))
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder, or a link to one without its target."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+def remove_path(path: Path) -> None:
+    """Remove a file, a folder, or a link without its target."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def free_bytes(root: Path) -> int:

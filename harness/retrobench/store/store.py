@@ -35,7 +35,7 @@ from retrobench.core import (
 )
 from retrobench.errors import RetrobenchError
 from retrobench.store.entries import Entry, Recipe, read_entries, to_json_values
-from retrobench.store.folders import beside, finish, free_bytes, remove_folder, set_aside, settle_checkpoints
+from retrobench.store.folders import beside, finish, free_bytes, remove_path, set_aside, settle_checkpoints
 from retrobench.store.locks import locked
 
 __all__ = ["Artifact", "Source", "Store", "default_root"]
@@ -232,7 +232,7 @@ class Store:
         if call.partial.is_symlink():
             raise RetrobenchError(f"{call.partial} is a link, and work is written to no other place. Remove the link.")
         if self.fresh or not call.resumes:
-            remove_folder(call.partial)
+            remove_path(call.partial)
         call.partial.mkdir(exist_ok=True)
         for name in ("entry.json", "entry.json.partial"):  # of an earlier run, which was cut short or damaged
             (call.partial / name).unlink(missing_ok=True)
@@ -245,11 +245,11 @@ class Store:
                 finish(call.partial, call.recipe, cost)
         except BaseException:
             if not call.resumes:
-                remove_folder(call.partial)
+                remove_path(call.partial)
             raise
         set_aside(call.folder)  # a folder cannot be renamed over a full one
         move(call.partial, call.folder)
-        remove_folder(beside(call.folder, "old"))
+        remove_path(beside(call.folder, "old"))
         settle_checkpoints(call.folder, call.keeps)
         release_freed_memory()  # a stage has little use for the memory of the stage before it
         self._verified[call.folder] = call.artifact(True, cost), "made in this run"

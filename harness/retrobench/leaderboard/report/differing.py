@@ -164,12 +164,17 @@ class _Collected:
     def add_judged(self, question: int) -> None:
         """Add the relevant documents with the highest grades, and the grades of others among the first documents."""
         grades = self.qrels.get(self.query_ids[question], {})
-        first = {number for by_question in self.tops.values() for number in by_question.get(str(question), [])}
-        relevant = sorted((-grade, document) for document, grade in grades.items() if grade > 0)[:JUDGED]
-        judged = {document: -negated for negated, document in relevant}
-        judged |= {document: grade for document, grade in grades.items() if self.documents.get(document) in first}
+        ranked: set[int] = set()
+        for by_question in self.tops.values():
+            ranked.update(by_question.get(str(question), []))
+        relevant = [document for document, grade in grades.items() if grade > 0]
+        relevant.sort(key=lambda document: (-grades[document], document))
+        judged = relevant[:JUDGED]
+        for document in grades:
+            if self.documents.get(document) in ranked and document not in judged:
+                judged.append(document)
         if judged:
-            self.judged[str(question)] = [[self._number(document), grade] for document, grade in judged.items()]
+            self.judged[str(question)] = [[self._number(document), grades[document]] for document in judged]
 
     def _number(self, document: str) -> int:
         return self.documents.setdefault(document, len(self.documents))

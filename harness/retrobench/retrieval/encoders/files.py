@@ -162,8 +162,10 @@ def _json(file: Path) -> Any:
 
 
 def check_weights(title: str, folder: Path) -> None:
-    """Check the weights of a folder that transformers will load, by their headers. RetrobenchError for damaged files,
-    and for an index that names tensors or files other than those that are there. `title` begins the message."""
+    """Check the weights of a folder that transformers will load, by their headers. `title` begins the message.
+
+    RetrobenchError for damaged files, and for an index that names tensors or files that are not there.
+    """
     from safetensors import SafetensorError, safe_open
 
     files: dict[str, set[str]] = {}
