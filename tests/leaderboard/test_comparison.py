@@ -99,6 +99,20 @@ def test_a_later_row_of_a_seed_takes_the_place_of_the_earlier() -> None:
     assert "a later one has the same entrant and seed: 1." in render(Board(tuple(rows)), "md")
 
 
+def test_times_of_several_machines_name_the_machine_of_each_line() -> None:
+    slow = {"cpu": "slow", "cores": 2}
+    fast = {"cpu": "fast", "cores": 8}
+    rows = [
+        row("bert", 0, [0.2], hardware=slow),
+        row("bert", 1, [0.2], hardware=fast),
+        row("mlm", 0, [0.1], hardware=fast),
+    ]
+    (sentence,) = [text for text in notes(only(compare(rows))) if "machine" in text]
+    assert sentence.endswith("within a machine only: a on cpu slow, cores 2; a, b on cpu fast, cores 8.")
+    one_machine = [row("bert", 0, [0.2], hardware=fast), row("mlm", 0, [0.1], hardware=fast)]
+    assert not [text for text in notes(only(compare(one_machine))) if "machine" in text]
+
+
 def test_one_line_for_each_entrant_representation_and_settings() -> None:
     rows = [
         row("dupmae", representation="cls+terms", values=[0.4]),

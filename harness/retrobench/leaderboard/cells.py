@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
-from retrobench.leaderboard.footnotes import data_notes
+from retrobench.leaderboard.footnotes import data_notes, machine_notes
 from retrobench.leaderboard.formatting import clock, format_number, spread
 from retrobench.leaderboard.lines import OWN, Line, find_namesakes
 from retrobench.leaderboard.transfer import transfer_blocks
@@ -148,7 +148,7 @@ def notes(comparison: Comparison) -> list[str]:
     """Return the sentences under a comparison: its numbers, its test, and the differences the test did not show."""
     if not comparison.own_columns:
         return []
-    sentences = [_about_means(comparison), *data_notes(comparison)]
+    sentences = [_about_means(comparison), *machine_notes(comparison), *data_notes(comparison)]
     if comparison.superseded:
         sentences.append(f"Rows left out because a later one has the same entrant and seed: {comparison.superseded}.")
     for entrant, names in find_namesakes(comparison.lines).items():

@@ -1,4 +1,4 @@
-"""Sentences under a table: the rules of its datasets, the words of BM25, and what the training read of the test."""
+"""Sentences under a table: the rules of its datasets, the words of BM25, the machines, and what the training read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from retrobench.config import BASELINES
 from retrobench.leaderboard.comparison import Comparison
+from retrobench.leaderboard.formatting import list_facts
 from retrobench.leaderboard.rows import Row
 
-__all__ = ["data_notes"]
+__all__ = ["data_notes", "machine_notes"]
 
 
 def data_notes(comparison: Comparison) -> list[str]:
@@ -22,6 +23,18 @@ def data_notes(comparison: Comparison) -> list[str]:
                 sentences |= dict.fromkeys(_about_baseline(row, dataset, facts))
                 sentences |= dict.fromkeys(_about_training(dataset, facts))
     return list(sentences)
+
+
+def machine_notes(comparison: Comparison) -> list[str]:
+    """Return a sentence on the machines of a comparison's rows, where there are several."""
+    machines: dict[str, list[str]] = {}
+    for index, line in enumerate(comparison.lines):
+        for machine in dict.fromkeys(list_facts(row.hardware) for row in line.rows):
+            machines.setdefault(machine, []).append(comparison.letter(index))
+    if len(machines) < 2:
+        return []
+    shares = [f"{', '.join(letters)} on {machine}" for machine, letters in machines.items()]
+    return [f"Times and memory compare within a machine only: {'; '.join(shares)}."]
 
 
 def _about_data(dataset: str, facts: Mapping[str, Any]) -> Iterator[str]:
