@@ -99,6 +99,9 @@ def test_a_list_says_what_made_an_entry_and_which_rows_need_it(runs: Runs, call:
     assert (kinds.count("entry"), kinds.count("partial")) == (2 + 2 * 7, ABANDONED)
     _, text, _ = call("store", "list", "--store", runs.store, "--leaderboard", runs.boards)
     assert "mini:mlm:0, mini:mlm:1 and 5 more" in text
+    locks = kinds.count("lock")
+    assert locks and ".lock" not in text, "an empty lock for each entry is no line of the table"
+    assert f"{len(items) - locks} items and {locks} locks, " in text
     _, sizes, _ = call("store", "du", "--store", runs.store, "--json")
     assert json.loads(sizes)["score"]["entries"] == 7
 
@@ -110,6 +113,7 @@ def test_prune_removes_abandoned_work_and_what_no_row_needs(runs: Runs, call: Ca
     assert code == 0 and "would be removed" in out
     assert err.count("unfinished work") == ABANDONED
     assert err.count("no row needs it") == 1
+    assert err.count("lock") == 1, "locks are one line"
     assert names(runs.store, "*/*") == before
     code, out, _ = call("store", "prune", *options)
     assert code == 0

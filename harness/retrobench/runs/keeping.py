@@ -31,7 +31,7 @@ __all__ = [
 
 NAMED = 2  # rows in a cell
 UNITS = ("KiB", "MiB", "GiB", "TiB")
-REASONS = {"checkpoint": "last checkpoint", "partial": "unfinished work", "old": "replaced", "lock": "lock"}
+REASONS = {"checkpoint": "last checkpoint", "partial": "unfinished work", "old": "replaced"}
 
 
 def open_root(store: Path | None) -> Path:
@@ -73,7 +73,7 @@ def _closure(row: Row, sources: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def list_store(store: Path | None = None, leaderboard: Path | None = None, as_json: bool = False) -> str:
-    """Return the items of a store as a table or as JSON: kind, size, date, settings that made it, rows that need it."""
+    """Return the items of a store as a table, without its locks, or all as JSON: kind, size, date, settings, rows."""
     root = open_root(store)
     items = list_items(root)
     needing = rows_by_entry(items, leaderboard)
@@ -82,6 +82,8 @@ def list_store(store: Path | None = None, leaderboard: Path | None = None, as_js
     columns = [Column("item"), Column("size", "right"), Column("made"), Column("from"), Column("needed by")]
     lines = []
     for item in items:
+        if item.kind == "lock":
+            continue  # empty, and one for each entry
         made = item.entry.date[:10] if item.entry else "-"
         lines.append((item.name, _bytes(item.bytes), made, _origin(item), _names(needing.get(item.name, []))))
     return f"{Table(columns, lines).text()}\n\n{_total(items)} in {root}."
@@ -186,8 +188,7 @@ def prune_store(
             raise RetrobenchError(
                 f"No row needs any entry of {root}. Name the folder of its rows with --leaderboard DIR, or add --force."
             )
-    for item in chosen:
-        say(f"{'would remove' if dry_run else 'removes'} {item.name}: {_bytes(item.bytes)}, {_reason(item, needing)}")
+    _announce("would remove" if dry_run else "removes", chosen, needing)
     if dry_run:
         return f"{_total(chosen)} would be removed from {root}."
     removed = [item for item in chosen if _is_removed(item)]
@@ -210,6 +211,16 @@ def _refuse_needed(chosen: Sequence[Item], needing: Mapping[str, Sequence[Row]],
             )
 
 
+def _announce(verb: str, items: Sequence[Item], needing: Mapping[str, Sequence[Row]]) -> None:
+    """Print the items that are removed, and the number of their locks, which are empty."""
+    for item in items:
+        if item.kind != "lock":
+            say(f"{verb} {item.name}: {_bytes(item.bytes)}, {_reason(item, needing)}")
+    locks = sum(item.kind == "lock" for item in items)
+    if locks:
+        say(f"{verb} {locks} {'lock' if locks == 1 else 'locks'}")
+
+
 def _reason(item: Item, needing: Mapping[str, Sequence[Row]]) -> str:
     if item.kind != "entry":
         return REASONS[item.kind]
@@ -224,7 +235,9 @@ def _is_removed(item: Item) -> bool:
 
 
 def _total(items: Sequence[Item]) -> str:
-    return f"{len(items)} items, {_bytes(sum(item.bytes for item in items))}"
+    locks = sum(item.kind == "lock" for item in items)
+    size = _bytes(sum(item.bytes for item in items))
+    return f"{len(items) - locks} items and {locks} locks, {size}"
 
 
 def _bytes(number: float) -> str:
