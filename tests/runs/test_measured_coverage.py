@@ -19,9 +19,8 @@ from retrobench.leaderboard import Row, find_row
 from retrobench.leaderboard.pages import render_readme
 from retrobench.leaderboard.term_coverage import COVERAGE_FILE, read_coverage
 from retrobench.model import load_tokenizer, load_with_head
+from retrobench.retrieval import Texts, draw_texts, measure_encoder, word_groups
 from retrobench.runs import CoverageChoices, Request, coverage, sweep
-from retrobench.runs.term_coverage.projections import measure_encoder
-from retrobench.runs.term_coverage.texts import Texts, draw_texts, word_groups
 
 PROJECTIONS = {"base's head", "linear probe", "own head", "tied embedding", "unigram prior"}
 
@@ -96,7 +95,7 @@ def test_the_probe_and_the_heads_name_the_words_that_vectors_hold(trained: Train
     with torch.no_grad():
         backbone.word_matrix.copy_(directions)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrobench.runs.term_coverage.projections._embed", lambda *_: vectors)
+        patch.setattr("retrobench.retrieval.term_coverage.projections._embed", lambda *_: vectors)
         values = measure_encoder(backbone, has_head, backbone, "cls", texts, word_groups(texts, tokenizer))
     tied, shuffled = (np.nanmean(values[f"tied embedding/{name}"]) for name in ("R-coverage", "shuffled"))
     assert tied > 1.5 * shuffled

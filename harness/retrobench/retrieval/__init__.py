@@ -10,6 +10,7 @@ Vectors: embed texts, store the vectors, search them.
 * vectors          a collection's vectors on disk
 * nearest          exact and approximate search
 * searcher         search queries among passages, both in folders of vectors
+* term_coverage    the words that vectors name, by projections to the vocabulary
 """
 
 from retrobench.retrieval import embedding
@@ -40,6 +41,7 @@ from retrobench.retrieval.nearest import (
     search,
 )
 from retrobench.retrieval.searcher import Searcher, retrieve, search_facts, write_search_facts
+from retrobench.retrieval.term_coverage import Texts, draw_texts, measure_encoder, word_groups
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.trained import TrainedEncoder, check_trained, is_trained, load_trained
 from retrobench.retrieval.vectors import DTYPES, Terms, Vectors, Writer
@@ -60,6 +62,7 @@ __all__ = [
     "Searcher",
     "Settings",
     "Terms",
+    "Texts",
     "TorchEngine",
     "TrainedEncoder",
     "VectorSet",
@@ -70,16 +73,19 @@ __all__ = [
     "check_trained",
     "check_weights",
     "choose_engine",
+    "draw_texts",
     "embedding",
     "find",
     "is_trained",
     "load_published",
     "load_trained",
+    "measure_encoder",
     "merge",
     "read_json",
     "retrieve",
     "search",
     "search_facts",
+    "word_groups",
     "write_search_facts",
     "write_vectors",
 ]

@@ -35,10 +35,8 @@ from retrobench.leaderboard import (
     rows_folder,
 )
 from retrobench.model import load_tokenizer, load_with_head
-from retrobench.retrieval import Kind
+from retrobench.retrieval import Kind, Texts, draw_texts, measure_encoder, word_groups
 from retrobench.runs.term_coverage.encoders import Target, control_row, open_model, open_row
-from retrobench.runs.term_coverage.projections import measure_encoder
-from retrobench.runs.term_coverage.texts import Texts, draw_texts, word_groups
 from retrobench.scoring import CUTOFFS, bootstrap_mean
 from retrobench.store import Source, Store, default_root
 

@@ -27,11 +27,13 @@ from torch.nn import functional as F
 from retrobench.config import Representations
 from retrobench.core import bar
 from retrobench.model import Backbone, Encoder, bag_loss, bag_of_words
-from retrobench.retrieval import Vectors, embedding, write_vectors
-from retrobench.runs.term_coverage.texts import Texts
+from retrobench.retrieval import embedding
+from retrobench.retrieval.term_coverage.texts import Texts
+from retrobench.retrieval.tokenised import write_vectors
+from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import measure_coverage, rank_words
 
-__all__ = ["PRIOR", "measure_encoder"]
+__all__ = ["measure_encoder"]
 
 PRIOR = "unigram prior"  # every text's best words are the corpus' commonest
 BLOCK = 256  # texts whose scores of all words are in memory together

@@ -27,7 +27,7 @@ from retrobench.data import (
 )
 from retrobench.errors import RetrobenchError
 from retrobench.objective import Vocabulary
-from retrobench.retrieval import Kind
+from retrobench.retrieval.encoders import Kind
 
 __all__ = ["MEASURED", "OTHERS", "Texts", "draw_texts", "word_groups"]
 

@@ -1,0 +1,11 @@
+"""
+Term coverage: the words that an encoder's vectors name.
+
+* texts         the measured texts, and groups of words
+* projections   vectors projected to the vocabulary
+"""
+
+from retrobench.retrieval.term_coverage.projections import measure_encoder
+from retrobench.retrieval.term_coverage.texts import Texts, draw_texts, word_groups
+
+__all__ = ["Texts", "draw_texts", "measure_encoder", "word_groups"]
