@@ -219,15 +219,16 @@ def test_a_validation_set_adds_a_stage(small_board: Path) -> None:
 
 
 def test_probes_are_a_stage(small_board: Path) -> None:
-    """Of 10 steps two are probed: fine-tunings of 2 steps on 2 queries, and the search of 3 documents for 2."""
+    """Of 10 steps two are probed: 3 documents embedded, 2 steps on 2 queries, and the search of 3 documents for 2."""
     dataset = f"{small_board.parent / 'data'}:train"
     overrides = ["pretrain.probe_every=4", "pretrain.probe_steps=2", "pretrain.probe_documents=3"]
     overrides += ['evaluate.datasets=["retrobench/squad/test"]', f"pretrain.probe_dataset={dataset}"]
     needs = plan_needs("small", *overrides, board=small_board)
     assert stage_names(needs)[:4] == ["tokenise", "pretrain", "pretrain probes", "finetune in-batch"]
     probing = find_stage(needs, "pretrain probes")
-    assert [item.kind for item in probing.items] == ["finetune", "encode", "encode", "search"]
-    assert [item.tokens for item in probing.items[:3]] == pytest.approx([2 * 4 * (9 + 16), 2 * 2 * 9, 2 * 3 * 16])
+    assert [item.kind for item in probing.items] == ["encode", "finetune", "encode", "encode", "search"]
+    tokens = [2 * 3 * 16, 2 * 4 * (9 + 16), 2 * 2 * 9, 2 * 3 * 16]
+    assert [item.tokens for item in probing.items[:4]] == pytest.approx(tokens)
     pretraining, finetuning = find_stage(needs, "pretrain"), find_stage(needs, "finetune in-batch")
     assert pretraining.step is not None
     assert probing.device == pretraining.step.fixed_bytes + finetuning.device

@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+import torch
 
 from retrobench.config import Experiment, discover, read_entrant, read_track
+from retrobench.data import document_rows, open_collections
 from retrobench.errors import RetrobenchError
+from retrobench.model import load_tokenizer, load_with_head
 from retrobench.pipeline import pretrain
 from retrobench.runs.sweep import Request, sweep
 from retrobench.stages import Work, open_inputs
 from retrobench.store import Artifact, Store
 
+LENGTH = 40  # tokens of a passage
 PROBES = ("pretrain.probe_every=3", "pretrain.probe_steps=3", "pretrain.log_every=2")
 
 
@@ -33,6 +38,11 @@ def pretrained(track: tiny.Tiny, store: str, *overrides: str) -> Artifact:
     encoder = pretrain(Work(planned, inputs, Store(track.store / store)), inputs.base.model)
     assert isinstance(encoder, Artifact)
     return encoder
+
+
+def covered(words: set[int], ranking: Sequence[int]) -> float:
+    """Return the share of the words among as many of the best."""
+    return len(words & set(ranking[: len(words)])) / len(words)
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
@@ -58,7 +68,8 @@ def test_a_training_does_not_feel_its_probes(track: tiny.Tiny, probed: Artifact)
     for name in names:
         assert (probed.path / name).read_bytes() == (plain.path / name).read_bytes(), name
     records = log(probed.path)
-    assert [record["step"] for record in records if record.pop("probe", None) is not None] == [3, 6]
+    for name in ("probe", "probe_coverage"):
+        assert [record["step"] for record in records if record.pop(name, None) is not None] == [3, 6]
     assert [record for record in records if record["step"] not in (3, 6)] == log(plain.path)
 
 
@@ -72,7 +83,33 @@ def test_a_probe_is_the_score_of_a_short_finetuning(track: tiny.Tiny, probed: Ar
     (row,) = swept.rows
     assert row.artifacts["pretrain"] == probed.key
     assert row.overrides.keys() >= {"finetune.steps"} and not any("probe" in key for key in row.overrides)
-    assert log(probed.path)[-1] == {"step": 6, "probe": row.measures[f"{track.data}:val"]["MRR@10"]}
+    last = log(probed.path)[-1]
+    assert (last["step"], last["probe"]) == (6, row.measures[f"{track.data}:val"]["MRR@10"])
+
+
+def test_the_coverage_of_a_probe_is_that_of_the_finished_encoder(track: tiny.Tiny, probed: Artifact) -> None:
+    """By hand: the share of a document's R words among the R best of the head, above that of a drawn document."""
+    backbone, _ = load_with_head(probed.path)
+    backbone.eval()
+    tokenizer = load_tokenizer(probed.path)
+    (collection,) = open_collections([f"{track.data}:val"]).values()
+    special = set(tokenizer.all_special_ids)
+    bags, rankings = [], []
+    for _, title, text in document_rows(collection.dataset):
+        words = tokenizer.encode(title, add_special_tokens=False) + tokenizer.encode(text, add_special_tokens=False)
+        ids = [tokenizer.cls_token_id, *words[: LENGTH - 2], tokenizer.sep_token_id]
+        with torch.no_grad():
+            vectors = backbone.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))
+            scores = backbone.logits(vectors[:, 0])[0]
+        scores[list(special)] = -torch.inf
+        bags.append(set(words[: LENGTH - 2]) - special)
+        rankings.append(scores.argsort(descending=True, stable=True).tolist())
+    order = np.random.default_rng(0).permutation(len(bags)).tolist()
+    above = []
+    for number, other in zip(order, [*order[1:], order[0]], strict=True):
+        if bags[number] and bags[other]:
+            above.append(covered(bags[number], rankings[number]) - covered(bags[other], rankings[number]))
+    assert log(probed.path)[-1]["probe_coverage"] == pytest.approx(sum(above) / len(above), abs=1e-3)
 
 
 def test_a_cached_training_is_not_probed(
@@ -84,7 +121,8 @@ def test_a_cached_training_is_not_probed(
 
 def test_a_probe_that_diverges_has_no_number(track: tiny.Tiny) -> None:
     diverged = pretrained(track, "diverged", "finetune.learning_rate=1e38", *PROBES)
-    assert log(diverged.path)[-1] == {"step": 6, "probe": None}
+    last = log(diverged.path)[-1]
+    assert last["probe"] is None and last["probe_coverage"] is not None, "only the fine-tuning diverged"
 
 
 def test_a_part_of_the_validation_is_searched(track: tiny.Tiny) -> None:

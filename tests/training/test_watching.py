@@ -49,15 +49,15 @@ def fit(model: LeastSquares, folder: Path, watch: Watch, stop: int = 99) -> dict
     return train(model, batches, collate, SETTINGS, folder, 0, names, "line", False, watch)
 
 
-def disturbing(model: LeastSquares) -> Callable[[], float]:
+def disturbing(model: LeastSquares) -> Callable[[], dict[str, float]]:
     """Return a probe that reads a weight, and changes the state of the process."""
 
-    def probe() -> float:
+    def probe() -> dict[str, float]:
         assert not torch.are_deterministic_algorithms_enabled()
         torch.manual_seed(int(random.random() * np.random.rand() * 1000))
         torch.rand(3)
         torch.use_deterministic_algorithms(False)
-        return float(model.linear.weight.detach()[0, 0])
+        return {"probe": float(model.linear.weight.detach()[0, 0])}
 
     return probe
 
@@ -94,9 +94,9 @@ def test_a_resumed_training_logs_every_probe_once(tmp_path: Path) -> None:
 
 
 def test_a_probe_is_no_part_of_the_cost(tmp_path: Path) -> None:
-    def probe() -> float:
+    def probe() -> dict[str, float]:
         time.sleep(0.2)
-        return 0.0
+        return {"probe": 0.0}
 
     start = time.perf_counter()
     cost = fit(LeastSquares(), tmp_path, Watch(probe, 2))

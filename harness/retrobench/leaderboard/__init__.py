@@ -25,6 +25,7 @@ Rows of a leaderboard, and the tables and pages rendered from them.
 * variants     those tables, from rows of several tracks
 * term_coverage    the words that vectors name, beside the rows
 * coverage_tables  their tables
+* probed           coverage and retrieval at the checkpoints of a run
 * claims       the papers' printed numbers
 * reproduce    claims beside rows, with verdicts
 * performance  results of benchmarks

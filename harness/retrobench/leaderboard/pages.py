@@ -24,6 +24,7 @@ from retrobench.leaderboard.coverage_tables import coverage_records, coverage_se
 from retrobench.leaderboard.curves import write_missing_curves
 from retrobench.leaderboard.formatting import clock, format_number, list_facts, one_line, shell_block
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
+from retrobench.leaderboard.probed import probed_sections, read_probed
 from retrobench.leaderboard.report import Plot, can_draw, draw, plots_of
 from retrobench.leaderboard.reproduce import render_claims
 from retrobench.leaderboard.rows import Row
@@ -50,7 +51,7 @@ def _render(folder: Path, board: Board, comparisons: Sequence[Comparison]) -> st
     paragraphs = list(_heading(folder))
     if board.rows:
         images = [f"![{plot.caption}]({file})" for file, plot in _drawn_plots(folder, board, comparisons).items()]
-        results = [*page_sections(board, comparisons), *coverage_sections(board)]
+        results = [*page_sections(board, comparisons), *coverage_sections(board), *probed_sections(board)]
         paragraphs += ["## Results", *images, lay_out(results, "md")]
     elif _has_results(folder):
         paragraphs += ["## Results", "No rows yet."]
@@ -65,7 +66,7 @@ def _plots(board: Board, comparisons: Sequence[Comparison]) -> dict[str, Plot]:
     """Return the plots of the unchanged track by their paths in its folder; none without rows of it."""
     for comparison in comparisons:
         if not comparison.is_changed:
-            plots = plots_of(comparison, coverage_records(board))
+            plots = plots_of(comparison, coverage_records(board), read_probed(board))
             return {f"plots/{name}.svg": plot for name, plot in plots.items()}
     return {}
 

@@ -186,7 +186,7 @@ class _Estimator:
     def _probes(self, section: str, settings: Pretrain, pretraining: StageNeeds) -> list[StageNeeds]:
         """Return all probes of a section as one stage, or none: fine-tunings of copies, and searches of few documents.
 
-        The pre-training stays in memory meanwhile.
+        The documents are embedded before fine-tuning too, for term coverage. The pre-training stays in memory.
         """
         probe = settings.probe
         if not probe.probe_every:
@@ -200,10 +200,12 @@ class _Estimator:
         short = replace(finetune, steps=min(probe.probe_steps, total), epochs=0.0)
         tuning = self._finetune("probe", short, 0, mined=False)
         width = self.vectors.width + self.vectors.terms
+        documents = self._embed(collection.documents, collection.tokens, reading.passage_length)
         items = [
+            documents,
             *tuning.items,
             self._embed(collection.queries, collection.query_tokens, reading.query_length),
-            self._embed(collection.documents, collection.tokens, reading.passage_length),
+            documents,
             WorkItem("search", flops=arithmetic.searching(collection.queries, collection.documents, width)),
         ]
         corpora = [self.collections.get(name, settings.titles, with_queries=False) for name in settings.corpus]

@@ -41,7 +41,14 @@ from retrobench.retrieval.nearest import (
     search,
 )
 from retrobench.retrieval.searcher import Searcher, retrieve, search_facts, write_search_facts
-from retrobench.retrieval.term_coverage import Texts, draw_texts, measure_encoder, word_groups
+from retrobench.retrieval.term_coverage import (
+    Texts,
+    draw_texts,
+    measure_encoder,
+    measure_own_head,
+    vector_with_words,
+    word_groups,
+)
 from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.trained import TrainedEncoder, check_trained, is_trained, load_trained
 from retrobench.retrieval.vectors import DTYPES, Terms, Vectors, Writer
@@ -80,11 +87,13 @@ __all__ = [
     "load_published",
     "load_trained",
     "measure_encoder",
+    "measure_own_head",
     "merge",
     "read_json",
     "retrieve",
     "search",
     "search_facts",
+    "vector_with_words",
     "word_groups",
     "write_search_facts",
     "write_vectors",

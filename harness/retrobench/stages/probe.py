@@ -12,6 +12,10 @@ Documents are few: a relevant document of each question, then other judged docum
 under a limit on the data. Few documents are easy to search. So a probe compares with other probes of its track alone,
 under equal settings, and never with a test.
 
+The term coverage of the weights is measured before fine-tuning: the words of the documents that their vectors name,
+under the encoder's own head. One run shows whether coverage and retrieval rise together, as the paper of BoW prediction
+has it.
+
 Several processes share a probe's batches and texts as they share those of the stages. Rank 0 scores.
 """
 
@@ -26,9 +30,9 @@ from pathlib import Path
 
 from retrobench.config import Finetune
 from retrobench.core import processes
-from retrobench.data import TokenisedTexts
-from retrobench.model import Backbone, load_encoder, load_tokenizer
-from retrobench.retrieval import Kind, Searcher, write_vectors
+from retrobench.data import TokenisedTexts, vocabulary
+from retrobench.model import Backbone, load_encoder, load_tokenizer, load_with_head
+from retrobench.retrieval import Kind, Searcher, Texts, measure_own_head, vector_with_words, write_vectors
 from retrobench.scoring import canonical, ranking, score_hits
 from retrobench.stages.finetune import prepare
 from retrobench.stages.tokenised_collection import TokenisedCollection
@@ -38,6 +42,7 @@ from retrobench.training import Examples, Loop, deterministic, resolve_precision
 __all__ = ["Probe", "remove_probe"]
 
 FOLDER = "probe"  # within that of the pre-training, while a probe runs
+WORDS = "words"  # the folder of vectors whose words are measured
 KINDS: tuple[Kind, ...] = ("query", "passage")
 
 
@@ -51,21 +56,24 @@ class Probe:
     folder: Path
     steps: int  # optimizer steps of fine-tuning
 
-    def __call__(self, backbone: Backbone) -> float | None:
-        """Return the track's main measure of a fine-tuned copy, None on other ranks and for non-finite weights.
+    def __call__(self, backbone: Backbone) -> dict[str, float | None]:
+        """Return the track's main measure of a fine-tuned copy, and the term coverage before fine-tuning.
 
-        The copy is that which the pre-training would export now. All processes must call.
+        The copy is that which the pre-training would export now. All processes must call. Values are None on other
+        ranks and for non-finite weights.
         """
         with self._folder() as folder:
             if processes.leads():
                 backbone.lm.save_pretrained(folder)
                 load_tokenizer(self.work.tokenizer.path).save_pretrained(folder)
             processes.meet()
-            if not self._finetune(folder):
-                return None
-            self._encode(folder)
-            processes.meet()
-            return self._score(folder)
+            coverage = self._cover(folder)
+            score = None
+            if self._finetune(folder):
+                self._encode(folder)
+                processes.meet()
+                score = self._score(folder)
+            return {"probe": score, "probe_coverage": coverage}
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -73,8 +81,8 @@ class Probe:
         folder = self.folder / FOLDER
         if processes.leads():
             remove_probe(self.folder)
-            for kind in KINDS:
-                (folder / kind).mkdir(parents=True)
+            for name in (*KINDS, WORDS):
+                (folder / name).mkdir(parents=True)
         processes.meet()
         try:
             yield folder
@@ -82,6 +90,16 @@ class Probe:
         finally:
             if processes.leads():
                 remove_probe(self.folder)
+
+    def _cover(self, folder: Path) -> float | None:
+        """Return the term coverage of the encoder in `folder`, on the documents that the probe searches."""
+        tokenizer = load_tokenizer(folder)
+        tokens = TokenisedTexts.open(self.validation.documents.path)
+        length = self.work.experiment.track.test_reading.passage_length
+        texts = Texts(tokens, vocabulary(tokenizer, len(tokenizer)), length, measured=len(tokens))
+        backbone, _ = load_with_head(folder)
+        pooling = vector_with_words(self.work.experiment.neural.representation)
+        return measure_own_head(backbone, pooling, texts, folder / WORDS)
 
     @cached_property
     def _examples(self) -> Examples:

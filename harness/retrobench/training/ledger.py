@@ -60,7 +60,7 @@ class Ledger:
         self.settings = settings
         self.label = label
         self.pending: list[_Entry] = []
-        self.probes: dict[int, float | None] = {}  # by the step that follows
+        self.probes: dict[int, Mapping[str, float | None]] = {}  # by the step that follows
         self.latest_probe = ""  # with a comma before it
         self.departures = Departures(watch.corridor, label)
         self.latest_loss = ""  # and the rate of the last settled step
@@ -85,14 +85,15 @@ class Ledger:
         forwards = [_Forward(_detached(output.losses), _detached(output.metrics), names) for output, names in outputs]
         self.pending.append(_Entry(step, forwards, norm.detach(), loss_scale))
 
-    def add_probe(self, step: int, value: float | None) -> None:
+    def add_probe(self, step: int, values: Mapping[str, float | None]) -> None:
         """Keep the probe of the weights before a step, for its line; after the last step write a line at once."""
-        self.probes[step] = value
-        if value is not None:
-            self.latest_probe = f", probe {value:.4g}"
+        self.probes[step] = values
+        score = values.get("probe")
+        if score is not None:
+            self.latest_probe = f", probe {score:.4g}"
         if step == self.settings.steps:
             with self._open() as file:
-                self._write(file, step, {"step": step, "probe": value})
+                self._write(file, step, {"step": step, **values})
 
     def settle(self) -> None:
         """Write the losses that are due to the log, as means over the shards; every process must call this together.
@@ -127,8 +128,7 @@ class Ledger:
         line: dict[str, float | None] = {"step": step, "rate": self.settings.rate(step), **values}
         if not math.isfinite(values["gradient_norm"]):
             line["gradient_norm"] = None
-        if step in self.probes:
-            line["probe"] = self.probes[step]
+        line.update(self.probes.get(step, {}))
         return line
 
     def _is_logged(self, step: int) -> bool:

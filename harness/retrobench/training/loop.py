@@ -248,6 +248,6 @@ def _probe(watch: Watch, ledger: Ledger, step: int) -> float:
     assert watch.probe is not None
     start = time.perf_counter()
     with undisturbed():
-        value = watch.probe()
-    ledger.add_probe(step, value)
+        values = watch.probe()
+    ledger.add_probe(step, values)
     return time.perf_counter() - start

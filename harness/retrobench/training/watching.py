@@ -22,8 +22,9 @@ CALM = 10  # logged steps in a row within the corridor, before a departure is ne
 class Watch:
     """A probe of the model, and a corridor of its losses; by default neither."""
 
-    # Returns a score of the weights as they are, None where there is none. Every process calls it, and rank 0 logs.
-    probe: Callable[[], float | None] | None = None
+    # Returns values of the weights as they are, by name, and None for one that there is not. `probe` is the score.
+    # Every process calls it, and rank 0 logs.
+    probe: Callable[[], Mapping[str, float | None]] | None = None
     probe_every: int = 0  # optimizer steps
     corridor: Corridor | None = None
 

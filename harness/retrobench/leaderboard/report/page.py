@@ -24,6 +24,7 @@ from retrobench.leaderboard.cells import Section, entrant_table, notes
 from retrobench.leaderboard.compare import BASELINES
 from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
 from retrobench.leaderboard.folders import folders_with_rows, nearest_files
+from retrobench.leaderboard.probed import probed_sections, read_probed
 from retrobench.leaderboard.report import plots
 from retrobench.leaderboard.report.differing import NamedPair, check_pairs, differing, licences
 from retrobench.leaderboard.report.drawing import draw
@@ -152,6 +153,7 @@ def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Sp
     extra += expectation_sections(main, figures.board.declared.expectations)
     extra += read_variants(figures.board, BASELINES).sections
     extra += coverage_sections(figures.board)
+    extra += probed_sections(figures.board)
     curves = plots.curves(document["curves"])
     return {
         "name": figures.track,
@@ -172,7 +174,8 @@ def _plots(figures: Figures, specs: dict[str, plots.Spec]) -> list[_Plot]:
     """Return the plots of a track, and add their specifications to `specs`."""
     drawn = []
     main = figures.tested[figures.columns[0]]
-    for name, plot in plots.plots_of(main, coverage_records(figures.board)).items():
+    board = figures.board
+    for name, plot in plots.plots_of(main, coverage_records(board), read_probed(board)).items():
         identifier = f"{figures.track}-{name}"
         specs[identifier] = plot.spec
         drawn.append(_Plot(name, identifier, plot.caption, draw(plot.spec)))

@@ -7,6 +7,7 @@ The plots of a page as Vega-Lite specifications, each with its data inside.
 * curves          a logged value of pre-training against its steps
 * gain_per_hour   the gain over the baseline for an hour of pre-training
 * coverage        the term coverage of pre-trained encoders above that of shuffled texts
+* checkpoints     term coverage and retrieval as pre-training goes
 """
 
 from __future__ import annotations
@@ -16,15 +17,27 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
+from retrobench.leaderboard.probed import COVERAGE, SCORE, Probed
 from retrobench.leaderboard.term_coverage import ABOVE, STATES, CoverageRecord
 
-__all__ = ["Plot", "Spec", "cost_quality", "coverage", "curves", "forest", "gain_per_hour", "plots_of"]
+__all__ = [
+    "Plot",
+    "Spec",
+    "checkpoints",
+    "cost_quality",
+    "coverage",
+    "curves",
+    "forest",
+    "gain_per_hour",
+    "plots_of",
+]
 
 Spec = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HOUR = 3600
 DIGITS = 6  # of numbers in a specification; the last bits of a float differ between machines
+NO_LOSSES = ("step", "rate", "gradient_norm", SCORE, COVERAGE)
 ROW = 26  # height of a line in a plot of lines, in pixels
 
 
@@ -35,8 +48,10 @@ class Plot(NamedTuple):
     spec: Spec
 
 
-def plots_of(tested: Comparison, records: Sequence[CoverageRecord] = ()) -> dict[str, Plot]:
-    """Return the plots of a comparison and of its rows' coverage by name, without those that lack lines."""
+def plots_of(
+    tested: Comparison, records: Sequence[CoverageRecord] = (), probed: Sequence[Probed] = ()
+) -> dict[str, Plot]:
+    """Return the plots of a comparison, of its rows' coverage and probes, by name, without those that lack lines."""
     if not tested.columns:
         return {}
     candidates = {
@@ -44,6 +59,7 @@ def plots_of(tested: Comparison, records: Sequence[CoverageRecord] = ()) -> dict
         "cost": ("Quality against the cost of pre-training", cost_quality(tested, tested.own_columns[0])),
         "gain": ("Gain for an hour of pre-training", gain_per_hour(tested)),
         "coverage": ("Term coverage before fine-tuning", coverage(records)),
+        "checkpoints": ("Term coverage and retrieval over checkpoints", checkpoints(probed)),
     }
     return {name: Plot(caption, spec) for name, (caption, spec) in candidates.items() if spec is not None}
 
@@ -165,7 +181,7 @@ def curves(documents: Sequence[Mapping[str, Any]]) -> Spec | None:
     counts: dict[str, int] = {}
     for document in logged:
         for name in document["values"]:
-            if name not in ("step", "rate", "gradient_norm", "probe"):
+            if name not in NO_LOSSES:
                 counts[name] = counts.get(name, 0) + 1
     if not counts:
         return None
@@ -224,6 +240,36 @@ def coverage(records: Sequence[CoverageRecord]) -> Spec | None:
         },
     ]
     return _spec(f"{records[0].dataset}: term coverage", values, encoding, layers, height=2 * ROW * len(lines))
+
+
+def checkpoints(probed: Sequence[Probed]) -> Spec | None:
+    """Return the plot of retrieval against term coverage, a path over the checkpoints of each run; None without runs.
+
+    The runs of the first row's track are shown: probes of other settings do not compare.
+    """
+    if not probed:
+        return None
+    values = []
+    for run in probed:
+        if run.settings != probed[0].settings:
+            continue
+        name = run.line if run.seed is None else f"{run.line}, seed {run.seed}"
+        for step, coverage, score in zip(run.steps, run.coverages, run.scores, strict=True):
+            values.append({"line": name, "step": step, "coverage": coverage, "score": score})
+    axis: Spec = {"type": "quantitative", "scale": {"zero": False}}
+    encoding = {
+        "x": {**axis, "field": "coverage", "title": "R-coverage of the own head, above shuffled texts"},
+        "y": {**axis, "field": "score", "title": f"{probed[0].measure} of a probe"},
+        "color": {"field": "line", "type": "nominal", "title": None},
+    }
+    layers: list[Spec] = [
+        {"mark": {"type": "line"}, "encoding": {"order": {"field": "step", "type": "quantitative"}}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 40},
+            "encoding": {"tooltip": _tooltip("line", "step", "coverage", "score")},
+        },
+    ]
+    return _spec("term coverage and retrieval: from the first checkpoint to the last", values, encoding, layers, 320)
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:

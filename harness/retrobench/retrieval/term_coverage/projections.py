@@ -1,7 +1,9 @@
 """
 Text vectors projected to the vocabulary, and the coverage of each projection with its controls.
 
-* measure_encoder   every measure of every text, under every projection
+* measure_encoder    every measure of every text, under every projection
+* measure_own_head   one number, under the encoder's own head
+* vector_with_words  the vector whose words are measured
 
 Projections, of vectors [n, D] to scores [n, V]:
 
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrobench.config import Representations
-from retrobench.core import bar
+from retrobench.core import bar, processes
 from retrobench.model import Backbone, Encoder, bag_loss, bag_of_words
 from retrobench.retrieval import embedding
 from retrobench.retrieval.term_coverage.texts import Texts
@@ -33,7 +35,7 @@ from retrobench.retrieval.tokenised import write_vectors
 from retrobench.retrieval.vectors import Vectors
 from retrobench.scoring import measure_coverage, rank_words
 
-__all__ = ["measure_encoder"]
+__all__ = ["measure_encoder", "measure_own_head", "vector_with_words"]
 
 PRIOR = "unigram prior"  # every text's best words are the corpus' commonest
 BLOCK = 256  # texts whose scores of all words are in memory together
@@ -55,7 +57,8 @@ def measure_encoder(
     """
     device = embedding.choose_device()
     backbone.to(device).eval()
-    vectors = _embed(backbone, pooling, texts, device)  # [N, D]
+    with TemporaryDirectory() as folder, bar("embed", len(texts.tokens), "texts") as advance:
+        vectors = _embed(backbone, pooling, texts, Path(folder), advance).to(device)  # [N, D]
     measured = vectors[: texts.measured]
     noise = torch.randn(measured.shape, generator=torch.Generator().manual_seed(0)).to(device)
     noise *= measured.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
@@ -72,22 +75,52 @@ def measure_encoder(
     return values
 
 
-def _embed(backbone: Backbone, pooling: str, texts: Texts, device: torch.device) -> Tensor:
-    """Return the vector of every text, [N, D]."""
-    encoder = Encoder(backbone, pooling, Representations())
-    count = len(texts.tokens)
-    with TemporaryDirectory() as name, bar("embed", count, "texts") as advance:
-        folder = Path(name)
-        write_vectors(
-            folder,
-            encoder,
-            texts.vocabulary,
-            texts.tokens,
-            kind="passage",
-            max_length=texts.max_length,
-            advance=advance,
-        )
-        return torch.from_numpy(Vectors.open(folder).dense(0, count)).to(device)
+@torch.inference_mode()
+def measure_own_head(backbone: Backbone, pooling: str, texts: Texts, folder: Path) -> float | None:
+    """Return the mean R-coverage of all texts by the encoder's own head, above that of another text's words.
+
+    The vectors are written into `folder`. Every process must call, with one folder, and embeds a part of the texts.
+    Returns None on other ranks than 0, for texts without words, and for vectors that are not finite.
+    """
+    vectors = _embed(backbone, pooling, texts, folder, lambda count: None)
+    if not processes.leads() or not vectors.isfinite().all():
+        return None
+    vectors = vectors.to(embedding.choose_device())
+    backbone.to(vectors.device).eval()
+    # Neighbours in a corpus are often of one article, so the other text is drawn.
+    order = np.random.default_rng(0).permutation(len(vectors))
+    others = np.empty_like(order)
+    others[order] = np.roll(order, -1)
+    differences = []
+    for start in range(0, len(vectors), BLOCK):
+        block = slice(start, start + BLOCK)
+        ranked = rank_words(_scores(backbone.logits, vectors[block], texts), texts.is_word)
+        own = measure_coverage(ranked, texts.bags[block], {})["R-coverage"]
+        other_bags = [texts.bags[row] for row in others[block]]
+        differences.append(own - measure_coverage(ranked, other_bags, {})["R-coverage"])
+    above = np.concatenate(differences)
+    above = above[np.isfinite(above)]
+    return float(above.mean()) if len(above) else None
+
+
+def vector_with_words(representation: str) -> str:
+    """Return `mean` for an encoder that is read by it, else `cls`."""
+    return "mean" if representation == "mean" else "cls"
+
+
+def _embed(backbone: Backbone, pooling: str, texts: Texts, folder: Path, advance: Callable[[int], None]) -> Tensor:
+    """Write the vector of every text into a folder, and return all, [N, D]."""
+    write_vectors(
+        folder,
+        Encoder(backbone, pooling, Representations()),
+        texts.vocabulary,
+        texts.tokens,
+        kind="passage",
+        max_length=texts.max_length,
+        advance=advance,
+    )
+    processes.meet()
+    return torch.from_numpy(Vectors.open(folder).dense(0, len(texts.tokens)))
 
 
 def _projections(

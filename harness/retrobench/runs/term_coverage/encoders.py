@@ -17,6 +17,7 @@ from typing import Any
 from retrobench.config import Reading
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import CONTROL, Row, load_track, read, row_name
+from retrobench.retrieval import vector_with_words
 from retrobench.stages import open_base
 from retrobench.store import Source, entry_fault, read_settings
 
@@ -59,7 +60,7 @@ def open_row(folder: Path, row: Row, store: Path) -> Target:
         row_name(row),
         {"pre-trained": pretrained, "fine-tuned": tuned},
         base,
-        "mean" if row.representation == "mean" else "cls",
+        vector_with_words(row.representation),
         Reading(**settings["reading"]),
         row,
     )

@@ -306,7 +306,7 @@
       for (const curve of track.curves.filter((entry) => entry.training === controls.training.value)) {
         for (const name of Object.keys(curve.values)) if (name !== "step") counts.set(name, (counts.get(name) ?? 0) + 1);
       }
-      const last = ["probe", "gradient_norm", "rate"]; // losses first, the most widely logged before others
+      const last = ["probe", "probe_coverage", "gradient_norm", "rate"]; // losses first, the most widely logged before others
       const names = [...counts.keys()].sort((a, b) => last.indexOf(a) - last.indexOf(b) || counts.get(b) - counts.get(a));
       fill(controls.value, names.map((name) => [name, name]), recalled(track.track, "value"));
     }
