@@ -19,6 +19,7 @@ from retrobench.leaderboard.compare import add_tests, compare_lines
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.declared import Across, Expectation, Grid
 from retrobench.leaderboard.differences import about_verdicts, difference_table, format_result
+from retrobench.leaderboard.footnotes import machine_notes
 from retrobench.leaderboard.formatting import format_number
 from retrobench.leaderboard.lines import Line, format_override, group_lines
 from retrobench.leaderboard.rows import Row
@@ -143,6 +144,7 @@ def _across(board: Board, across: Across, lines: Sequence[Line], baselines: Sequ
     blocks.append(entrant_table(comparison))
     if comparison.against_baseline():
         blocks.append(difference_table(comparison))
+    blocks += machine_notes(comparison)
     blocks += about_verdicts(comparison)
     return Section(across.title, tuple(blocks))
 
