@@ -374,6 +374,14 @@ def test_an_ambiguous_row_is_one_line_with_the_choices(measured: Measured, call:
     assert measured.mlm.id in error and second.id in error and second.date in error
 
 
+def test_a_name_means_the_row_of_the_track_as_it_is(measured: Measured, call: Callable[..., Any]) -> None:
+    other = replace(measured.mlm, overrides={"pretrain.steps": 9}, identity="0" * 16)
+    other = replace(other, id=other.digest())
+    with changed(measured.rows, f"{other.to_json()}\n".encode() + measured.rows.read_bytes()):
+        assert measured.mlm.id in call("show", "tiny:mlm:0")[1]
+        assert other.id in call("show", other.id)[1]
+
+
 def test_an_unknown_track_is_one_line_with_the_choices(call: Callable[..., Any]) -> None:
     code, _, error = call("verify", "tine")
     assert code == 2

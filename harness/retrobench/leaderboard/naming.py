@@ -8,7 +8,7 @@ Rows by their names: the start of an id, or TRACK:ENTRANT:SEED.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from retrobench.errors import RetrobenchError, unknown
@@ -43,7 +43,8 @@ def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspecte
     """Return the folder and the line of a row. RetrobenchError for an unknown name, and for one of several rows.
 
     The start of an id is searched in every folder. TRACK:ENTRANT:SEED names a row of the nearest folder: the user's
-    own row comes before a shipped one, so a shipped row of the same name is reached by its id.
+    own row comes before a shipped one, and a row of the track as it is before those of changed ones. The others are
+    reached by their ids.
     """
     names: set[str] = set()
     matches: dict[str, tuple[Path, Inspected]] = {}
@@ -62,9 +63,19 @@ def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspecte
                 matches.setdefault(line.row.id, (folder, line))
     if not matches:
         raise unknown("row", name, names, "Or give the first 8 digits of its id: `retrobench verify` prints them.")
+    if ":" in name:
+        matches = _of_unchanged_tracks(matches) or matches
     if len(matches) > 1:
         raise _ambiguous(name, [line.row for _, line in matches.values()])
     return next(iter(matches.values()))
+
+
+def _of_unchanged_tracks(matches: Mapping[str, tuple[Path, Inspected]]) -> dict[str, tuple[Path, Inspected]]:
+    unchanged = {}
+    for row_id, (folder, line) in matches.items():
+        if line.row is not None and not line.row.overrides:
+            unchanged[row_id] = (folder, line)
+    return unchanged
 
 
 def _ambiguous(name: str, rows: Iterable[Row | None]) -> RetrobenchError:

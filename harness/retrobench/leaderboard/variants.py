@@ -20,7 +20,7 @@ from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
 from retrobench.leaderboard.declared import Across, Expectation, Grid
 from retrobench.leaderboard.differences import about_verdicts, difference_table, format_result
 from retrobench.leaderboard.footnotes import machine_notes
-from retrobench.leaderboard.formatting import format_number
+from retrobench.leaderboard.formatting import format_number, one_line
 from retrobench.leaderboard.lines import Line, format_override, group_lines
 from retrobench.leaderboard.rows import Row
 
@@ -86,7 +86,7 @@ def _grid(board: Board, grid: Grid, rows: Sequence[Row]) -> Section:
         best = max(means, key=lambda value: means[value])
         seeds = ", ".join(sorted({str(seed) for line in lines.values() for seed in line.seeds}))
         body.append([entrant, representation, seeds, *cells, as_in_toml(best)])
-    blocks: list[Block] = [grid.text.strip()] if grid.text else []
+    blocks: list[Block] = [one_line(grid.text.strip())] if grid.text else []
     blocks += [Table(columns, body), f"{column[1]} on {column[0]}."]
     return Section(grid.title, tuple(blocks))
 
@@ -140,7 +140,7 @@ def _across(board: Board, across: Across, lines: Sequence[Line], baselines: Sequ
     comparison = replace(comparison, varied=across.key, transfer=tuple(board.transfer(first)))
     if board.has_values:
         comparison = add_tests(comparison, board.load, board.load_clusters)
-    blocks: list[Block] = [across.text.strip()] if across.text else []
+    blocks: list[Block] = [one_line(across.text.strip())] if across.text else []
     blocks.append(entrant_table(comparison))
     if comparison.against_baseline():
         blocks.append(difference_table(comparison))
