@@ -36,6 +36,8 @@ class Board:
     own: frozenset[str] = frozenset()  # ids of the user's rows, where shipped rows stand beside them
     settings: Mapping[str, Mapping[str, Any]] | None = None  # of the track as its file has it now
     declared: Declared = field(default_factory=Declared)  # the tables of its folder
+    # By row, once they were read: every table and every pair of lines asks again.
+    _values: dict[str, PerQuery] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def read(cls, folder: Path) -> Board:
@@ -82,7 +84,9 @@ class Board:
 
     def load(self, row: Row) -> PerQuery:
         """Return a row's values by query."""
-        return load_per_query(self.folders[row.id], row)
+        if row.id not in self._values:
+            self._values[row.id] = load_per_query(self.folders[row.id], row)
+        return self._values[row.id]
 
     def load_clusters(self, rows: Iterable[Row], dataset: str) -> Clusters | None:
         """Return the clusters of a dataset of some rows, from the folder of the first row that has them."""
