@@ -90,6 +90,29 @@ def test_a_killed_writer_leaves_the_old_content_and_the_next_one_succeeds(tmp_pa
     assert names(tmp_path) == ["rows.jsonl"]
 
 
+WRITERS = """
+import sys
+from pathlib import Path
+from retrobench.core import atomic_write
+
+for number in range(80):
+    content = sys.argv[2] * (1 + number * 370 % 5000)
+    atomic_write(Path(sys.argv[1]), [content[:1000], content[1000:]])
+    text = Path(sys.argv[1]).read_text()
+    assert set(text) in ({"a"}, {"b"}, {"c"}), "a mixture"
+"""
+
+
+def test_processes_that_write_one_file_take_turns(tmp_path: Path) -> None:
+    file = tmp_path / "curve.json"
+    commands = [[sys.executable, "-c", WRITERS, str(file), letter] for letter in "abc"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in processes:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+    assert names(tmp_path) == ["curve.json"]
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Record calls to the disk: `sync` with the written inode, `replace` with the renamed inode."""

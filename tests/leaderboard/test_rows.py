@@ -162,7 +162,7 @@ def test_an_edited_row_is_left_out(
     document = documents(mini)[1]
     edit(document)
     write_document(mini, 2, document)
-    message = f"its content does not have the id {document['id']}"
+    message = f"its content does not have the id '{document['id']}'"
     check_that_only_line_2_is_left_out(mini, message, capsys)
 
 

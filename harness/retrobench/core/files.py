@@ -9,10 +9,13 @@ Hashes of files, and writes after which a file is complete or absent.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = ["KEY_LENGTH", "atomic_write", "file_hash", "follow_umask", "move", "sync", "tree_hash"]
 
@@ -23,21 +26,46 @@ def atomic_write(file: Path, content: str | bytes | Iterable[str | bytes]) -> No
     """Replace the content of `file`. Readers of the file see the old content or the new, never a mixture.
 
     Chunks are written one by one, so the content may be larger than memory. Text is written as UTF-8. An exception, a
-    killed process or a power cut leaves the old content. Only one process at a time may write a file: all processes use
-    the same NAME.partial, so the next process overwrites the remains of a killed one.
+    killed process or a power cut leaves the old content. Processes that write one file take turns: all use the same
+    NAME.partial, so the next process overwrites the remains of a killed one.
     """
     chunks = [content] if isinstance(content, str | bytes) else content
     partial = file.with_name(f"{file.name}.partial")
-    try:
-        with partial.open("wb") as stream:
+    with _open_alone(partial) as stream:
+        try:
             for chunk in chunks:
                 stream.write(chunk.encode() if isinstance(chunk, str) else chunk)
             stream.flush()
             os.fsync(stream.fileno())
-        move(partial, file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+            move(partial, file)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _open_alone(partial: Path) -> Iterator[BinaryIO]:
+    """Open an empty file that no other process writes meanwhile, and wait for one that does."""
+    while True:
+        with partial.open("ab") as stream:
+            with suppress(OSError):  # of a disk without locks
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                if _is_named(stream, partial):
+                    stream.truncate(0)
+                    yield stream
+                    return
+            finally:
+                with suppress(OSError):  # a forked child would keep the lock
+                    fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def _is_named(stream: BinaryIO, path: Path) -> bool:
+    """Return whether an open file still has its name: another process may have given it the final one."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def move(source: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrobench.core import atomic_write, parse_json
+from retrobench.core import atomic_write, parse_json, processes
 from retrobench.errors import RetrobenchError, clip
 from retrobench.leaderboard.rows import Row, read
 
@@ -45,11 +45,14 @@ LoadClusters = Callable[[Iterable[Row], str], Clusters | None]
 
 
 def write_clusters(folder: Path, collection: Collection) -> Path:
-    """Write the clusters of a collection into a track's folder, where they are missing, and return the file."""
+    """Write the clusters of a collection into a track's folder, where they are missing, and return the file.
+
+    Rank 0 writes it.
+    """
     from retrobench.data import query_clusters
 
     file = _file(folder, collection.qrels_hash)
-    if not file.exists():
+    if processes.leads() and not file.exists():
         clusters = Clusters(collection.dataset.rule.clusters, query_clusters(collection.dataset))
         file.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps(asdict(clusters), sort_keys=True)

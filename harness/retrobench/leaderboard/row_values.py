@@ -128,18 +128,18 @@ def _stays_below(path: str, beginning: str = "") -> bool:
 def _fact_faults(dataset: str, facts: Mapping[str, Any]) -> Iterator[str]:
     for name, annotation in FACTS.items():
         if name in facts:
-            fault = check_typed(f"{name} of {clip(dataset)}", facts[name], annotation)
+            fault = check_typed(f"{name} of {quote(dataset)}", facts[name], annotation)
             if fault:
                 yield fault
     for name, companion in NEEDED.items():
         if (name in facts) != (companion in facts):
-            yield f"its facts of {clip(dataset)} have one of {name} and {companion} alone"
+            yield f"its facts of {quote(dataset)} have one of {name} and {companion} alone"
     for name, other in (("overlap", "train"), ("overlap_validation", "validation")):
         overlap = facts.get(name, {})
         if not isinstance(overlap, dict):
             continue  # has a fault of its own
         counts = [overlap.get(count, 0) for count in COUNTS]
         if not all(isinstance(count, int) for count in counts) or not isinstance(overlap.get(other, ""), str):
-            yield f"its {name} of {clip(dataset)} is {quote(overlap)}, which are no counts"
+            yield f"its {name} of {quote(dataset)} is {quote(overlap)}, which are no counts"
         elif overlap.get("questions") and other not in overlap:
-            yield f"its {name} of {clip(dataset)} does not name the {other} data"
+            yield f"its {name} of {quote(dataset)} does not name the {other} data"

@@ -243,7 +243,7 @@ def _parse(line: bytes) -> tuple[Row | None, str]:
 def _faults(folder: Path, row: Row) -> Iterator[str]:
     """Yield the differences between a row and its own id, kept files and values by query."""
     if row.id != row.digest():
-        yield f"its content does not have the id {clip(row.id)}"
+        yield f"its content does not have the id {quote(row.id)}"
     yield from evidence.kept_faults(folder, row)
     if not evidence.has_values(folder, row):
         return  # differences cannot be tested, which the table says
