@@ -16,6 +16,8 @@ from stored_runs import write_search
 
 from retrobench.data import load
 from retrobench.leaderboard import Judged, side_by_side
+from retrobench.leaderboard.board import Board
+from retrobench.leaderboard.probed import read_probed
 from retrobench.leaderboard.report import NamedPair, write_report
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -238,7 +240,8 @@ def test_tables_and_plots_are_there_without_javascript(browser: Browser, address
     opened = Opened(browser, address, java_script_enabled=False)
     assert opened.page.locator("[data-role=scores] tbody tr").count() == len(lines_of(track))
     has_coverage = (LEADERBOARDS / track / "coverage.jsonl").exists()
-    assert opened.page.locator("figure .plot svg").count() == 3 + has_coverage
+    has_probes = bool(read_probed(Board.read(LEADERBOARDS / track)))
+    assert opened.page.locator("figure .plot svg").count() == 3 + has_coverage + has_probes
     assert not opened.page.locator("form.controls").first.is_visible()
     opened.context.close()
 
@@ -255,6 +258,8 @@ def test_nothing_is_wider_than_the_screen(name: str, browser: Browser, address: 
     widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     if name != "print":  # a printer scales
         assert widths[0] <= widths[1]
+    else:
+        assert page.locator("td details > summary").first.is_visible(), "a question's text"
     if SCREENSHOTS:
         page.screenshot(path=f"{SCREENSHOTS}/{track}-{name}.png", full_page=True)
     opened.context.close()

@@ -38,6 +38,13 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HOUR = 3600
 DIGITS = 6  # of numbers in a specification; the last bits of a float differ between machines
 NO_LOSSES = ("step", "rate", "gradient_norm", SCORE, COVERAGE)
+# The places of a label beside its point.
+LABELS: dict[str, Spec] = {
+    "right, above": {"align": "left", "dx": 8, "dy": -6},
+    "right, below": {"align": "left", "dx": 8, "dy": 8},
+    "left, above": {"align": "right", "dx": -8, "dy": -6},
+    "left, below": {"align": "right", "dx": -8, "dy": 8},
+}
 ROW = 26  # height of a line in a plot of lines, in pixels
 
 
@@ -116,6 +123,7 @@ def cost_quality(comparison: Comparison, column: DatasetMeasure) -> Spec | None:
         return None
     for record in values:
         record["best"] = "yes" if _is_best(record, values) else "no"
+        record["label"] = _label_place(record, values)
     dataset, measure = column
     y = {"field": "score", "type": "quantitative", "scale": {"zero": False}, "title": measure}
     x = {"field": "minutes", "type": "quantitative", "title": "minutes of pre-training"}
@@ -130,11 +138,15 @@ def cost_quality(comparison: Comparison, column: DatasetMeasure) -> Spec | None:
             "mark": {"type": "point", "filled": True, "size": 80},
             "encoding": {"shape": shape, "tooltip": _tooltip("line", "minutes", "score")},
         },
-        {
-            "mark": {"type": "text", "align": "left", "dx": 8, "dy": -6},
-            "encoding": {"text": {"field": "line"}},
-        },
     ]
+    for place, mark in LABELS.items():
+        layers.append(
+            {
+                "transform": [{"filter": f"datum.label === '{place}'"}],
+                "mark": {"type": "text", **mark},
+                "encoding": {"text": {"field": "line"}},
+            }
+        )
     return _spec(f"{dataset}: quality against cost", values, {"x": x, "y": y}, layers, height=320)
 
 
@@ -142,6 +154,19 @@ def _is_best(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> 
     """Tell whether no line that costs at most as much scores more."""
     affordable = [other["score"] for other in others if other["minutes"] <= record["minutes"]]
     return bool(record["score"] >= max(affordable))
+
+
+def _label_place(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """Return the side of a point that has room for its label: within the plot, and off a near point's label."""
+    minutes = max(other["minutes"] for other in others) or 1.0
+    scores = [other["score"] for other in others]
+    height = (max(scores) - min(scores)) or 1.0
+    side = "left" if record["minutes"] > 0.6 * minutes else "right"
+    for other in others:
+        is_near = abs(other["minutes"] - record["minutes"]) < 0.2 * minutes
+        if is_near and 0 < other["score"] - record["score"] < 0.1 * height:
+            return f"{side}, below"
+    return f"{side}, above"
 
 
 def gain_per_hour(tested: Comparison) -> Spec | None:
