@@ -88,11 +88,14 @@ def test_two_processes_train_as_one(objective: str, single: tiny.Tiny, shared: t
 
 def test_two_processes_probe_as_one(single: tiny.Tiny, shared: tiny.Tiny) -> None:
     one, two = rows_of(single, 1)["retromae"], rows_of(shared, 2)["retromae"]
-    probes = []
+    probes, coverages = [], []
     for track, row in ((single, one), (shared, two)):
-        probes.append({record["step"]: record["probe"] for record in log(track, row, "pretrain") if "probe" in record})
+        records = [record for record in log(track, row, "pretrain") if "probe" in record]
+        probes.append({record["step"]: record["probe"] for record in records})
+        coverages.append({record["step"]: record["probe_coverage"] for record in records})
     assert list(probes[0]) == [4]
     assert probes[1] == pytest.approx(probes[0], abs=0.01) and 0 < probes[0][4] < 1
+    assert coverages[1] == pytest.approx(coverages[0], abs=1e-3) and coverages[0][4] != 0
 
 
 def test_rows_of_one_and_of_two_processes_share_a_line(single: tiny.Tiny, shared: tiny.Tiny) -> None:
