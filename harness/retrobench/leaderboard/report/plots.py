@@ -287,14 +287,15 @@ def checkpoints(probed: Sequence[Probed]) -> Spec | None:
         "y": {**axis, "field": "score", "title": f"{probed[0].measure} of a probe"},
         "color": {"field": "line", "type": "nominal", "title": None},
     }
+    size = {"field": "step", "type": "quantitative", "legend": None, "scale": {"range": [15, 150]}}
     layers: list[Spec] = [
         {"mark": {"type": "line"}, "encoding": {"order": {"field": "step", "type": "quantitative"}}},
         {
-            "mark": {"type": "point", "filled": True, "size": 40},
-            "encoding": {"tooltip": _tooltip("line", "step", "coverage", "score")},
+            "mark": {"type": "point", "filled": True},
+            "encoding": {"size": size, "tooltip": _tooltip("line", "step", "coverage", "score")},
         },
     ]
-    return _spec("term coverage and retrieval: from the first checkpoint to the last", values, encoding, layers, 320)
+    return _spec("term coverage and retrieval: larger points are later checkpoints", values, encoding, layers, 320)
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
