@@ -86,6 +86,8 @@ def test_healthy_seeds_stay_within_the_corridor_of_the_others() -> None:
             bounds = Corridor(tuple(other for _, other in others)).bounds(losses)
             compared += 1
             for record in records:
+                if losses[0] not in record:
+                    continue  # a probe after the last step
                 low, high = bounds[record["step"]]
                 if not low <= sum(record[name] for name in losses) <= high:
                     left += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -125,8 +126,16 @@ def test_eight_steps(run: str) -> None:
     assert set(norms) == set(expected_norms)
     for name, norm in norms.items():  # the keys' biases have a gradient of zero up to rounding
         assert norm == pytest.approx(expected_norms[name], rel=1e-5, abs=1e-6), name
-    assert official_norms(model.backbone) == pytest.approx(RECORD[run]["query_norms"], rel=1e-5)
-    assert official_norms(model.key_encoder) == pytest.approx(RECORD[run]["key_norms"], rel=1e-5)
+    check_norms(official_norms(model.backbone), RECORD[run]["query_norms"])
+    check_norms(official_norms(model.key_encoder), RECORD[run]["key_norms"])
+
+
+def check_norms(ours: Mapping[str, float], official: Mapping[str, float]) -> None:
+    """Compare the norms of trained weights. Adam makes steps of the keys' biases' gradients, which are rounding."""
+    assert set(ours) == set(official)
+    for name, norm in ours.items():
+        tolerance = 1e-4 if name.endswith("key.bias") else 1e-5
+        assert norm == pytest.approx(official[name], rel=tolerance), name
 
 
 def test_the_queue_after_eight_steps() -> None:

@@ -17,6 +17,7 @@ import tiny
 
 from retrobench import cli
 from retrobench.data import catalogue, groups
+from retrobench.leaderboard import folders
 from retrobench.leaderboard.rows import Row, read
 from retrobench.runs import verification
 from retrobench.runs.sweep import Request, sweep
@@ -61,6 +62,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 @pytest.fixture
 def call(measured: Measured, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Run the command line in this process; return its exit code, its output and its errors."""
+    # Reading the shipped rows takes seconds.
+    monkeypatch.setattr(folders, "track_folders", lambda leaderboard=None: [leaderboard] if leaderboard else [])
 
     def run(*words: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["retrobench", *words, "--leaderboard", str(measured.tiny.boards)])
