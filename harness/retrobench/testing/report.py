@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from retrobench.config import InstalledObjective, configure_objective, discover, find_objective, names_a_path
-from retrobench.core import quiet_transformers
+from retrobench.core import quiet_transformers, width_for
 from retrobench.errors import RetrobenchError
 from retrobench.model import Backbone
 from retrobench.objective import Objective
@@ -17,6 +18,8 @@ from retrobench.testing.steps import check_processes
 from retrobench.training import deterministic
 
 __all__ = ["Checked", "check_target"]
+
+UNFOLDED = 10_000  # letters in a line, where there is no terminal
 
 
 class Checked(NamedTuple):
@@ -39,10 +42,17 @@ def check_target(target: str, plugins: Sequence[Path] = ()) -> Checked:
         faults = 0
         files = plugins if row.file is None else [*plugins, row.file]
         for family, report in _check(row, files):
-            lines.append(f"  {family:<12}{report.text}")
+            lines.append(_folded(f"  {family:<12}{report.text}"))
             faults += report.exit_code
         exit_code = max(exit_code, min(faults, 1))
     return Checked("\n".join(lines), exit_code)
+
+
+def _folded(line: str) -> str:
+    """Return a line folded to a terminal, below its text; as it is in a pipe."""
+    indent = " " * len("  modernbert  ok     ")
+    width = width_for(UNFOLDED)
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _find(target: str, plugins: Sequence[Path]) -> list[InstalledObjective]:
