@@ -64,12 +64,11 @@ def render_paragraph(text: str) -> Markup:
     return Markup("<p>{}</p>").format(Markup("").join(parts))
 
 
-def render_block(block: Block) -> Markup:
-    """Return a table, a paragraph, or commands, as HTML."""
+def render_block(block: Block, label: str) -> Markup:
+    """Return a table, a paragraph, or commands, as HTML. Each table of a page needs another label."""
     if isinstance(block, Table):
         region = '<div class="scroll" tabindex="0" role="region" aria-label="{}">{}</div>'
-        label = ", ".join(column.name for column in block.columns if column.name)
-        return Markup(region).format(f"Table of {label}"[:120], render_table(block))
+        return Markup(region).format(label, render_table(block))
     if isinstance(block, Commands):
         return Markup("<pre>{}</pre>").format(printable("\n".join(block.lines)))
     return render_paragraph(block)

@@ -165,7 +165,7 @@ def _track(figures: Figures, document: dict[str, Any], specs: dict[str, plots.Sp
         "curves": draw(curves) if curves is not None else None,
         "pairs": bool(main.pairs),
         "lacking": ", ".join(document["differing"].get("lacking", [])),
-        "sections": [_section(section) for section in extra],
+        "sections": [_section(section, figures.track) for section in extra],
         "rows": render_table(_rows(figures)),
     }
 
@@ -182,8 +182,12 @@ def _plots(figures: Figures, specs: dict[str, plots.Spec]) -> list[_Plot]:
     return drawn
 
 
-def _section(section: Section) -> dict[str, Any]:
-    return {"heading": section.heading, "blocks": [render_block(block) for block in section.blocks]}
+def _section(section: Section, owner: str) -> dict[str, Any]:
+    """Return a section. Its tables are named after it and its owner, such as a track: names of regions are unique."""
+    blocks = []
+    for number, block in enumerate(section.blocks, 1):
+        blocks.append(render_block(block, f"{owner}, {section.heading}, {number}"))
+    return {"heading": section.heading, "blocks": blocks}
 
 
 def _rows(figures: Figures) -> Table:
@@ -216,13 +220,13 @@ def _published(leaderboard: Path | None) -> dict[str, Any]:
         "id": "published",
         "title": "Published and measured",
         "text": "The numbers that papers print, beside rows of the same recipe and data, with verdicts and intervals.",
-        "sections": [_section(section) for section in tables],
+        "sections": [_section(section, f"published {number}") for number, section in enumerate(tables, 1)],
     }
     differing = {
         "id": "conflicts",
         "title": "Where papers differ",
         "text": "One system on one dataset, with numbers that differ between papers.",
-        "sections": [_section(section) for section in conflicts],
+        "sections": [_section(section, f"conflict {number}") for number, section in enumerate(conflicts, 1)],
     }
     return {"published": published if tables else None, "conflicts": differing if conflicts else None}
 
