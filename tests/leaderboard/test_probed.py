@@ -53,6 +53,14 @@ def test_a_row_has_the_probes_of_its_pretraining_that_are_whole(board: Board) ->
     assert second.line == "mlm (cls)"
 
 
+def test_rows_that_share_a_pretraining_count_once(board: Board, tmp_path: Path) -> None:
+    shared = row("bow", 1, representation="cls+terms", artifacts={"score": "terms", "pretrain": "key-bow-0"})
+    append(tmp_path / "toy", shared, {})
+    again = Board.read(tmp_path / "toy")
+    assert len(again.rows) == len(board.rows) + 1
+    assert [probed.line for probed in read_probed(again)] == ["bow (cls)", "mlm (cls)"]
+
+
 def test_correlations_are_within_runs_and_over_all(board: Board) -> None:
     (section,) = probed_sections(board)
     about, table, pooled = section.blocks

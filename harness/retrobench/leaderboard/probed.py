@@ -39,13 +39,18 @@ class Probed:
 
 
 def read_probed(board: Board) -> list[Probed]:
-    """Return the probes of each row of a board that has them at several checkpoints, in the order of the rows."""
+    """Return the probes of each row of a board that has them at several checkpoints, in the order of the rows.
+
+    Rows that share a pre-training, as two representations do, count once.
+    """
     probed = []
+    read_keys: set[str] = set()
     for row in board.rows:
         folder = board.folders.get(row.id)
         keys = [key for role, key in curve_roles(row) if role == "pretrain"]
-        if folder is None or not keys:
+        if folder is None or not keys or keys[0] in read_keys:
             continue
+        read_keys.add(keys[0])
         records = [record for record in read_curve(folder, keys[0]) if _is_whole(record)]
         if len(records) < FEWEST:
             continue
