@@ -84,8 +84,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 LISTINGS = [
     ("objectives", "retrobench.config.discovery", {"rich", "numpy"}),
-    ("show mini:bm25:-", "retrobench.leaderboard.showing", {"rich", "numpy"}),
-    ("leaderboard", "retrobench.leaderboard.tables", {"rich", "numpy", "scipy"}),  # for tests of significance
+    ("show mini:bm25:-", "retrobench.leaderboard.tables.showing", {"rich", "numpy"}),
+    ("leaderboard", "retrobench.leaderboard.tables.rendering", {"rich", "numpy", "scipy"}),  # for tests of significance
 ]
 
 

@@ -19,9 +19,8 @@ from retrobench import pipeline
 from retrobench.config import Experiment, Reading, read_entrant, read_track
 from retrobench.config.discovery import discover
 from retrobench.data import TokenisedTexts, load
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.evidence import load_per_query
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.comparison import compare
+from retrobench.leaderboard.rows import Row, load_per_query, read
 from retrobench.objective import Vocabulary
 from retrobench.runs.rows import artifacts
 from retrobench.runs.sweep import Request, Swept, sweep

@@ -16,9 +16,9 @@ from stored_runs import write_search
 
 from retrobench.data import load
 from retrobench.leaderboard import Judged, side_by_side
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.probed import read_probed
+from retrobench.leaderboard.comparison import Board
 from retrobench.leaderboard.report import NamedPair, write_report
+from retrobench.leaderboard.tables import read_probed
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 SCREENSHOTS = os.environ.get("SCREENSHOTS")  # a folder that keeps them, to be looked at

@@ -18,13 +18,12 @@ from mutations import change_value, damage
 from retrobench.config import discover, read_entrant, read_track, resolve
 from retrobench.data import LARGEST_GRADE, Collection, Corpus, fits_trec, load
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.board import Board
 from retrobench.leaderboard.claims import read_excerpts
-from retrobench.leaderboard.coverage_tables import coverage_text
-from retrobench.leaderboard.evidence import keep_per_query, load_per_query
-from retrobench.leaderboard.rows import FIELDS, Row, inspect
-from retrobench.leaderboard.tables import render
-from retrobench.leaderboard.term_coverage import CoverageRecord, Interval, read_coverage
+from retrobench.leaderboard.comparison import Board
+from retrobench.leaderboard.rows import CoverageRecord, Row, inspect, keep_per_query, load_per_query, read_coverage
+from retrobench.leaderboard.rows.row import FIELDS
+from retrobench.leaderboard.rows.term_coverage import Interval
+from retrobench.leaderboard.tables import coverage_text, render
 from retrobench.scoring.measures import parse
 from retrobench.scoring.trec import read_qrels, read_run
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench.config import read_track, resolve
-from retrobench.leaderboard.evidence import keep_track
-from retrobench.leaderboard.rows import Row, append
+from retrobench.leaderboard.rows import Row, append, keep_track
 
 DATASET = "retrobench/squad/test"
 

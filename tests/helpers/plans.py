@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrobench import config
 from retrobench.config import Experiment, discover
-from retrobench.leaderboard import folders
+from retrobench.leaderboard.rows import folders
 from retrobench.plan import machines
 from retrobench.plan.arithmetic import Shape
 from retrobench.plan.estimate import estimate_needs

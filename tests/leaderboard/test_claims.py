@@ -13,8 +13,8 @@ from retrobench.config import Experiment, read_entrant, read_track, resolve
 from retrobench.config.discovery import discover
 from retrobench.data.groups import GROUPS
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System, read_tables
-from retrobench.leaderboard.folders import locate
 from retrobench.leaderboard.reproduce.recipes import claimed_recipe
+from retrobench.leaderboard.rows import locate
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "reference" / "published.csv"

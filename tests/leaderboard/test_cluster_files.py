@@ -12,11 +12,17 @@ from leaderboard_rows import BERT, DATASET, MLM, facts, mean, row
 
 from retrobench.data import open_collections, query_clusters, register
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.clusters import Clusters, read_clusters, write_clusters, write_missing
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.evidence import per_query_loader
+from retrobench.leaderboard.comparison import compare
 from retrobench.leaderboard.pages import main
-from retrobench.leaderboard.rows import append, read
+from retrobench.leaderboard.rows import (
+    Clusters,
+    append,
+    per_query_loader,
+    read,
+    read_clusters,
+    write_clusters,
+    write_missing,
+)
 from retrobench.leaderboard.tables import show_track
 
 MINI = Path(__file__).parents[2] / "leaderboards" / "mini"

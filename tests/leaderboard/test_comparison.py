@@ -30,13 +30,9 @@ from leaderboard_rows import (
 from scipy.stats import ttest_rel
 
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import notes
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.evidence import PerQuery, load_per_query, per_query_loader
-from retrobench.leaderboard.rows import Row, UnlikeError, append, read
-from retrobench.leaderboard.tables import compare_board, render, show_track
+from retrobench.leaderboard.comparison import Board, Comparison, compare
+from retrobench.leaderboard.rows import PerQuery, Row, UnlikeError, append, load_per_query, per_query_loader, read
+from retrobench.leaderboard.tables import compare_board, notes, render, show_track
 
 
 @pytest.fixture

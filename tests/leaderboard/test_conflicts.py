@@ -12,8 +12,8 @@ import pytest
 from leaderboard_rows import CLAIMS, board, facts, measured
 
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import folders
 from retrobench.leaderboard.reproduce import reproduce
+from retrobench.leaderboard.rows import folders
 
 LATER = """
 [[table]]

@@ -14,10 +14,16 @@ from leaderboard_rows import row
 from scipy.stats import t
 
 from retrobench.config import Experiment, discover, read_entrant, read_track
-from retrobench.leaderboard.corridors import Corridor, read_corridors
-from retrobench.leaderboard.curves import curve_roles, keep_curve, read_curve
-from retrobench.leaderboard.folders import locate
-from retrobench.leaderboard.rows import append, read
+from retrobench.leaderboard.rows import (
+    Corridor,
+    append,
+    curve_roles,
+    keep_curve,
+    locate,
+    read,
+    read_corridors,
+    read_curve,
+)
 
 SMALL = Path(__file__).parents[2] / "leaderboards" / "small"
 LOSSES = {"mlm": ("mlm",), "dupmae": ("mlm", "decoder", "bow"), "finetune": ("contrastive",)}

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import pytest
 from leaderboard_rows import DATASET, row
 
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
-from retrobench.leaderboard.evidence import PerQuery
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.comparison import Comparison, compare
+from retrobench.leaderboard.rows import PerQuery, Row
+from retrobench.leaderboard.tables import about_differences, difference_table, format_ranks
 
 
 def table_of(means: Mapping[str, list[float]], queries: int) -> Comparison:

@@ -15,7 +15,8 @@ from leaderboard_rows import BERT, DATASET, MLM, filled, row
 from retrobench.config.fingerprint import fingerprint
 from retrobench.core import processes
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.evidence import (
+from retrobench.leaderboard.rows import (
+    append,
     keep_per_query,
     keep_plugin,
     keep_track,
@@ -23,8 +24,8 @@ from retrobench.leaderboard.evidence import (
     load_per_query,
     load_track,
     missing_files,
+    read,
 )
-from retrobench.leaderboard.rows import append, read
 
 VALUES = {DATASET: {"MRR@10": {"q1": 1.0, "q2": 1 / 3}, "nDCG@10": {"q2": 0.25, "q1": 0.5}}}
 TRACK = {"model": {"base": "tiny"}, "pretrain": {"steps": 3, "corpus": ["a", "b"]}}

@@ -14,10 +14,17 @@ import pytest
 from leaderboard_rows import DATASET, row
 
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import folders
-from retrobench.leaderboard.evidence import load_per_query
-from retrobench.leaderboard.folders import locate, rows_folder, track_folders, track_name
-from retrobench.leaderboard.rows import append, find_duplicate, read
+from retrobench.leaderboard.rows import (
+    append,
+    find_duplicate,
+    folders,
+    load_per_query,
+    locate,
+    read,
+    rows_folder,
+    track_folders,
+    track_name,
+)
 
 
 def test_a_row_is_one_sorted_line_that_comes_back_equal(tmp_path: Path) -> None:

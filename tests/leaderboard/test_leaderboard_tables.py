@@ -14,14 +14,10 @@ from leaderboard_rows import BERT, DATASET, RETROMAE, entrants, mean, row, shift
 
 from retrobench.core import fold_text, set_width
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import folders
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.formatting import clock
+from retrobench.leaderboard.comparison import Board
 from retrobench.leaderboard.pages import find_stale, main, render_readme, write_readme
-from retrobench.leaderboard.rows import Row, append, read
-from retrobench.leaderboard.showing import show_row
-from retrobench.leaderboard.tables import FORMATS, render, show_track, summarise_run
-from retrobench.leaderboard.view import View
+from retrobench.leaderboard.rows import Row, append, folders, read
+from retrobench.leaderboard.tables import FORMATS, View, clock, render, show_row, show_track, summarise_run
 
 
 @pytest.fixture

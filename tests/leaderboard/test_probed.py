@@ -13,10 +13,10 @@ from leaderboard_rows import row
 from scipy.stats import spearmanr
 
 from retrobench.core import Table
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.probed import probed_sections, read_probed
+from retrobench.leaderboard.comparison import Board
 from retrobench.leaderboard.report.plots import checkpoints
 from retrobench.leaderboard.rows import append
+from retrobench.leaderboard.tables import probed_sections, read_probed
 
 RISING = ([0.10, 0.20, 0.15], [0.01, 0.03, 0.02])  # coverages, and scores in the same order
 FALLING = ([0.4, 0.3, 0.2], [0.05, 0.06, 0.07])

@@ -17,13 +17,12 @@ from leaderboard_rows import DATASET, MLM, RETROMAE, entrants, mean, row
 
 from retrobench.core import Column, Table
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.curves import read_curve, write_missing_curves
 from retrobench.leaderboard.pages import write_readme
 from retrobench.leaderboard.report import drawing, write_report
 from retrobench.leaderboard.report.figures import mean_records
 from retrobench.leaderboard.report.markup import render_table
 from retrobench.leaderboard.report.plots import curves
-from retrobench.leaderboard.rows import append
+from retrobench.leaderboard.rows import append, read_curve, write_missing_curves
 from retrobench.leaderboard.tables import show_track
 
 

@@ -11,11 +11,10 @@ import pytest
 from leaderboard_rows import SETTINGS, board, cells, facts, measured, row
 
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import folders
-from retrobench.leaderboard.lines import group_lines
+from retrobench.leaderboard.comparison import group_lines
 from retrobench.leaderboard.reproduce import reproduce
 from retrobench.leaderboard.reproduce.verdicts import VERDICTS, describe_kind
-from retrobench.leaderboard.rows import Row, UnlikeError, append
+from retrobench.leaderboard.rows import Row, UnlikeError, append, folders
 
 
 @pytest.fixture(autouse=True)

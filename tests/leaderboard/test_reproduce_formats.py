@@ -14,10 +14,9 @@ from leaderboard_rows import CLAIMS, TRACK, board, cells, measured, write_track
 
 from retrobench.data.groups import GROUPS
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import folders
 from retrobench.leaderboard.pages import find_stale, render_readme, write_readme
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.rows import append
+from retrobench.leaderboard.rows import append, folders
 
 UNUSED = ("TOO UNCERTAIN", "WITHIN (one seed)", "OUTSIDE (one seed)")  # verdicts that none of these rows gets
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from leaderboard_rows import SETTINGS, TRACK, board, cells, facts, measured, tracked, write_track
 
-from retrobench.leaderboard import folders
 from retrobench.leaderboard.reproduce import reproduce
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.rows import Row, folders, read
 
 CLAIMED = "adapt.corpus=[]"  # the override that the table's `set` names
 

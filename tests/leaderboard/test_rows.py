@@ -15,8 +15,8 @@ import pytest
 from leaderboard_rows import DATASET, entrants, row
 
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.evidence import keep_track
-from retrobench.leaderboard.rows import FIELDS, Row, append, find_duplicate, inspect, read, read_file
+from retrobench.leaderboard.rows import Row, append, find_duplicate, inspect, keep_track, read, read_file
+from retrobench.leaderboard.rows.row import FIELDS
 
 TRACK = {"model": {"base": "tiny"}}
 

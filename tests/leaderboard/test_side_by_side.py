@@ -10,9 +10,8 @@ from leaderboard_rows import DATASET, around, entrants, filled
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Judged, side_by_side
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.evidence import per_query_loader
-from retrobench.leaderboard.rows import UnlikeError, read
+from retrobench.leaderboard.comparison import compare
+from retrobench.leaderboard.rows import UnlikeError, per_query_loader, read
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "scorer-check"
 NO_FILE = Judged()

@@ -12,12 +12,10 @@ from leaderboard_rows import BERT, DATASET, MLM, RETROMAE, around, mean, row
 from retrobench.config import read_track, resolve
 from retrobench.core import Table
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import sections
-from retrobench.leaderboard.evidence import keep_track
+from retrobench.leaderboard.comparison import Board
 from retrobench.leaderboard.pages import render_readme
-from retrobench.leaderboard.rows import append
-from retrobench.leaderboard.tables import compare_board, render
+from retrobench.leaderboard.rows import append, keep_track
+from retrobench.leaderboard.tables import compare_board, render, sections
 
 HERE = "cranfield"
 ABSENT = "beir/scifact/test"

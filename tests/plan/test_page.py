@@ -11,7 +11,7 @@ from plans import BOX, find_stage, plan_needs, write_small_board
 
 from retrobench.config import reading
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import folders
+from retrobench.leaderboard.rows import folders
 from retrobench.plan import advice, costs, formatting, machines, plan
 from retrobench.plan.arithmetic import BERT_BASE
 

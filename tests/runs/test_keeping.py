@@ -17,7 +17,8 @@ from leaderboard_rows import BERT, DATASET, facts, mean, row
 from store_stages import Maker
 
 from retrobench import cli
-from retrobench.leaderboard import append, folders, read
+from retrobench.leaderboard import append, read
+from retrobench.leaderboard.rows import folders
 from retrobench.store import Store
 
 RUNS = 10

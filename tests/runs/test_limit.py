@@ -15,9 +15,8 @@ import tiny
 
 from retrobench import cli
 from retrobench.config import Experiment, discover, read_entrant, read_track
-from retrobench.leaderboard.clusters import write_missing
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.comparison import compare
+from retrobench.leaderboard.rows import Row, read, write_missing
 from retrobench.plan.estimate import estimate_needs
 from retrobench.runs.sweep import Request, Swept, sweep
 from retrobench.runs.verification import verify

@@ -17,7 +17,7 @@ from retrobench.data import open_collections
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Row, find_row
 from retrobench.leaderboard.pages import render_readme
-from retrobench.leaderboard.term_coverage import COVERAGE_FILE, read_coverage
+from retrobench.leaderboard.rows import COVERAGE_FILE, read_coverage
 from retrobench.model import load_tokenizer, load_with_head
 from retrobench.retrieval import Texts, draw_texts, measure_encoder, word_groups
 from retrobench.runs import CoverageChoices, Request, coverage, sweep

@@ -13,9 +13,8 @@ import pytest
 import tiny
 
 from retrobench.config.discovery import discover, find_objective
-from retrobench.leaderboard.compare import compare
-from retrobench.leaderboard.evidence import load_track
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.comparison import compare
+from retrobench.leaderboard.rows import Row, load_track, read
 from retrobench.runs.sweep import Request, sweep
 
 PLUGIN = """

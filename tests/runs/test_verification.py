@@ -17,8 +17,7 @@ import tiny
 
 from retrobench import cli
 from retrobench.data import catalogue, groups
-from retrobench.leaderboard import folders
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.rows import Row, folders, read
 from retrobench.runs import verification
 from retrobench.runs.sweep import Request, sweep
 from retrobench.runs.verification import Verification, verify

@@ -22,7 +22,7 @@ from retrobench.data.rules import rule
 from retrobench.data.tokens import TokenisedTexts
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard.claims import read_tables
-from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.comparison import compare
 from retrobench.leaderboard.rows import UnlikeError
 from retrobench.scoring import trec
 from retrobench.scoring.score import score_file

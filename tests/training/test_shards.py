@@ -18,7 +18,7 @@ from processes import launch, start
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import read
-from retrobench.leaderboard.compare import compare
+from retrobench.leaderboard.comparison import compare
 from retrobench.training import Batches
 
 OBJECTIVES = ("bert", "mlm", "retromae", "bow-mae", "dupmae")

@@ -36,7 +36,7 @@ from typing import Any
 
 from retrobench.core import build_record, read_toml, take_table, take_tables
 from retrobench.errors import RetrobenchError, clip, quote, unknown
-from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.rows import nearest_files
 
 __all__ = [
     "Cell",

@@ -17,18 +17,25 @@ from typing import Any
 from retrobench.core import Column, Markdown, Table, atomic_write, escape_markdown, read_toml
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.clusters import write_missing
-from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
-from retrobench.leaderboard.curves import write_missing_curves
-from retrobench.leaderboard.formatting import clock, format_number, list_facts, one_line, shell_block
+from retrobench.leaderboard.comparison import Board, Comparison
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
-from retrobench.leaderboard.probed import probed_sections, read_probed
 from retrobench.leaderboard.report import Plot, can_draw, draw, plots_of
 from retrobench.leaderboard.reproduce import render_claims
-from retrobench.leaderboard.rows import Row
-from retrobench.leaderboard.tables import compare_board, lay_out, page_sections
+from retrobench.leaderboard.rows import Row, write_missing, write_missing_curves
+from retrobench.leaderboard.tables import (
+    clock,
+    compare_board,
+    coverage_records,
+    coverage_sections,
+    format_number,
+    lay_out,
+    list_facts,
+    one_line,
+    page_sections,
+    probed_sections,
+    read_probed,
+    shell_block,
+)
 from retrobench.store import default_root
 
 __all__ = ["find_stale", "main", "render_readme", "write_readme"]

@@ -20,7 +20,7 @@ from typing import Any
 
 from retrobench.core import Column, Table, atomic_write, build_record, read_toml
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.formatting import list_facts, shell_block
+from retrobench.leaderboard.tables import list_facts, shell_block
 
 __all__ = [
     "AIMS",

@@ -18,11 +18,8 @@ import numpy as np
 
 from retrobench.core import read_toml
 from retrobench.data import catalogue, local_questions
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.compare import tested_on
-from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
-from retrobench.leaderboard.curves import curve_roles, read_curve
-from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.comparison import Board, Comparison, DatasetMeasure, tested_on
+from retrobench.leaderboard.rows import curve_roles, nearest_files, read_curve
 from retrobench.leaderboard.tables import compare_board
 from retrobench.scoring import Pair
 

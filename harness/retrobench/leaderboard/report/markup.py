@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from retrobench.core import Column, Table
 from retrobench.errors import printable
-from retrobench.leaderboard.cells import Block, Commands
+from retrobench.leaderboard.tables import Block, Commands
 
 __all__ = ["render_block", "render_paragraph", "render_table"]
 

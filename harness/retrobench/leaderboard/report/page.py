@@ -20,19 +20,26 @@ from markupsafe import Markup
 from retrobench.core import Column, Table, atomic_write, retrobench_version
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard import performance
-from retrobench.leaderboard.cells import Section, entrant_table, notes
-from retrobench.leaderboard.compare import BASELINES
-from retrobench.leaderboard.coverage_tables import coverage_records, coverage_sections
-from retrobench.leaderboard.folders import folders_with_rows, nearest_files
-from retrobench.leaderboard.probed import probed_sections, read_probed
+from retrobench.leaderboard.comparison import BASELINES
 from retrobench.leaderboard.report import plots
 from retrobench.leaderboard.report.differing import NamedPair, check_pairs, differing, licences
 from retrobench.leaderboard.report.drawing import draw
 from retrobench.leaderboard.report.figures import Figures, question_texts, read_figures
 from retrobench.leaderboard.report.markup import render_block, render_paragraph, render_table
 from retrobench.leaderboard.reproduce import published_sections
-from retrobench.leaderboard.transfer import transfer_blocks
-from retrobench.leaderboard.variants import expectation_sections, read_variants
+from retrobench.leaderboard.rows import folders_with_rows, nearest_files
+from retrobench.leaderboard.tables import (
+    Section,
+    coverage_records,
+    coverage_sections,
+    entrant_table,
+    expectation_sections,
+    notes,
+    probed_sections,
+    read_probed,
+    read_variants,
+    transfer_blocks,
+)
 
 __all__ = ["Report", "write_report"]
 

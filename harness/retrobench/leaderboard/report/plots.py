@@ -17,8 +17,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
-from retrobench.leaderboard.probed import COVERAGE, SCORE, Probed
-from retrobench.leaderboard.term_coverage import ABOVE, STATES, CoverageRecord
+from retrobench.leaderboard.rows import ABOVE, STATES, CoverageRecord
+from retrobench.leaderboard.tables import PROBE_VALUES, Probed
 
 __all__ = [
     "Plot",
@@ -37,7 +37,7 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HOUR = 3600
 DIGITS = 6  # of numbers in a specification; the last bits of a float differ between machines
-NO_LOSSES = ("step", "rate", "gradient_norm", SCORE, COVERAGE)
+NO_LOSSES = ("step", "rate", "gradient_norm", *PROBE_VALUES)
 # The places of a label beside its point.
 LABELS: dict[str, Spec] = {
     "right, above": {"align": "left", "dx": 8, "dy": -6},

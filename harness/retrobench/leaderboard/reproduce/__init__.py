@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.cells import Section
 from retrobench.leaderboard.claims import ClaimedTable, read_excerpts, read_tables
 from retrobench.leaderboard.reproduce import records, report
 from retrobench.leaderboard.reproduce.conflicts import (
@@ -29,7 +28,7 @@ from retrobench.leaderboard.reproduce.matching import RowFile, check_rows, find_
 from retrobench.leaderboard.reproduce.replicas import RunFiles, compare_runs
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, Tally, count_verdicts, judge
 from retrobench.leaderboard.rows import UnlikeError
-from retrobench.leaderboard.tables import FORMATS, lay_out
+from retrobench.leaderboard.tables import FORMATS, Section, lay_out
 
 __all__ = ["Reproduction", "RunFiles", "published_sections", "render_claims", "reproduce"]
 

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 from retrobench.core import Column, Table
 from retrobench.errors import unknown
-from retrobench.leaderboard.cells import Block, Section
-from retrobench.leaderboard.formatting import format_number, spread
 from retrobench.leaderboard.reproduce.recipes import fixed_texts
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome
+from retrobench.leaderboard.tables import Block, Section, format_number, spread
 
 __all__ = ["Conflict", "conflicts_as_csv", "conflicts_as_json", "find_conflicts", "lay_out_conflicts"]
 

@@ -21,9 +21,7 @@ from typing import Any
 
 from retrobench.config import Baseline, discover, parse_objective, read_entrant
 from retrobench.leaderboard.claims import Excerpt, System
-from retrobench.leaderboard.compare import check_same_data
-from retrobench.leaderboard.evidence import Load, per_query_loader
-from retrobench.leaderboard.folders import nearest_files
+from retrobench.leaderboard.comparison import check_same_data
 from retrobench.leaderboard.reproduce.recipes import (
     ALIKE,
     UNCOUNTED,
@@ -37,7 +35,7 @@ from retrobench.leaderboard.reproduce.recipes import (
     table_recipe,
     varied_keys,
 )
-from retrobench.leaderboard.rows import Row, UnlikeError, read_file
+from retrobench.leaderboard.rows import Load, Row, UnlikeError, nearest_files, per_query_loader, read_file
 
 __all__ = ["RowFile", "check_rows", "difference", "distribution_key", "find_unused", "nearest_miss", "rows_of"]
 

@@ -22,9 +22,8 @@ from typing import Any
 
 from retrobench.config import INTERVALS, KNOBS, read_track, resolve
 from retrobench.leaderboard.claims import Excerpt, System
-from retrobench.leaderboard.evidence import load_track
-from retrobench.leaderboard.lines import format_override
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.comparison import format_override
+from retrobench.leaderboard.rows import Row, load_track
 
 __all__ = [
     "ALIKE",

@@ -22,9 +22,7 @@ from typing import Any
 from retrobench.core import Column, Table
 from retrobench.data import Exclusions
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard.cells import Block, Section
-from retrobench.leaderboard.formatting import format_number
-from retrobench.leaderboard.tables import lay_out
+from retrobench.leaderboard.tables import Block, Section, format_number, lay_out
 from retrobench.scoring import Scored, replicability, score_file
 
 __all__ = ["RunFiles", "compare_runs"]

@@ -15,9 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from retrobench.core import Column, Table, width_for
-from retrobench.leaderboard.cells import Block, Commands, Section
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
-from retrobench.leaderboard.formatting import format_number, spread
 from retrobench.leaderboard.reproduce.derived import PUBLIC_SETS, DerivedMean, derive_means, measuring_commands
 from retrobench.leaderboard.reproduce.sentences import (
     column_headers,
@@ -27,6 +25,7 @@ from retrobench.leaderboard.reproduce.sentences import (
     explain_outcomes,
 )
 from retrobench.leaderboard.reproduce.verdicts import VERDICTS, JudgedExcerpt, Outcome, Tally, count_verdicts
+from retrobench.leaderboard.tables import Block, Commands, Section, format_number, spread
 
 __all__ = ["fold_sentences", "lay_out_excerpt", "lay_out_tallies", "summarise"]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from retrobench.data import rules
 from retrobench.leaderboard.claims import ClaimedColumn, Excerpt
-from retrobench.leaderboard.formatting import format_number, list_facts
-from retrobench.leaderboard.lines import Line
+from retrobench.leaderboard.comparison import Line
 from retrobench.leaderboard.reproduce.equivalence import CONFIDENCE
 from retrobench.leaderboard.reproduce.recipes import fixed_texts
 from retrobench.leaderboard.reproduce.verdicts import JudgedExcerpt, Outcome, describe_kind
+from retrobench.leaderboard.tables import format_number, list_facts
 from retrobench.scoring import ALPHA, FEWEST_SEEDS
 
 __all__ = ["column_headers", "describe_corrections", "describe_datasets", "describe_source", "explain_outcomes"]

@@ -22,13 +22,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from retrobench.leaderboard.claims import Cell, ClaimedTable, Excerpt, System
-from retrobench.leaderboard.compare import compare_pairs
-from retrobench.leaderboard.comparison import opponent
-from retrobench.leaderboard.evidence import Load
-from retrobench.leaderboard.lines import Line, group_lines
+from retrobench.leaderboard.comparison import Line, compare_pairs, group_lines, opponent
 from retrobench.leaderboard.reproduce.equivalence import Equivalence, Interval, compare, compare_fixed
 from retrobench.leaderboard.reproduce.matching import RowFile, difference, distribution_key, nearest_miss, rows_of
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.rows import Load, Row
 
 __all__ = ["VERDICTS", "JudgedExcerpt", "Outcome", "Tally", "Tolerance", "count_verdicts", "describe_kind", "judge"]
 

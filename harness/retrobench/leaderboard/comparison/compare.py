@@ -18,11 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from retrobench.errors import unknown
-from retrobench.leaderboard.clusters import Clusters, LoadClusters
-from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
-from retrobench.leaderboard.evidence import Load
-from retrobench.leaderboard.lines import Line, group_lines
-from retrobench.leaderboard.rows import Row, UnlikeError
+from retrobench.leaderboard.comparison.comparison import Comparison, DatasetMeasure
+from retrobench.leaderboard.comparison.lines import Line, group_lines
+from retrobench.leaderboard.rows import Clusters, Load, LoadClusters, Row, UnlikeError
 from retrobench.scoring import PairwiseTest, System, compare_systems
 
 __all__ = [

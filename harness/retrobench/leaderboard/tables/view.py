@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from retrobench.core import Table
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.cells import Section
+from retrobench.leaderboard.tables.cells import Section
 
 __all__ = ["View", "select_columns"]
 

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import Block, Section
-from retrobench.leaderboard.declared import Expectation
-from retrobench.leaderboard.formatting import format_interval, format_number, signed
-from retrobench.leaderboard.tables import lay_out
-from retrobench.leaderboard.term_coverage import ABOVE, LESS, PRIOR, STATES, CoverageRecord, read_coverage
+from retrobench.leaderboard.comparison import Board, Expectation
+from retrobench.leaderboard.rows import ABOVE, LESS, PRIOR, STATES, CoverageRecord, read_coverage
+from retrobench.leaderboard.tables.cells import Block, Section
+from retrobench.leaderboard.tables.formatting import format_interval, format_number, signed
+from retrobench.leaderboard.tables.rendering import lay_out
 from retrobench.scoring import CUTOFFS
 
 __all__ = ["FAIR", "coverage_records", "coverage_sections", "coverage_text"]

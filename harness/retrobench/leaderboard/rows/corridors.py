@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrobench.config import Experiment
-from retrobench.leaderboard.curves import curve_roles, read_curve
-from retrobench.leaderboard.folders import folders_with_rows
-from retrobench.leaderboard.rows import read
+from retrobench.leaderboard.rows.curves import curve_roles, read_curve
+from retrobench.leaderboard.rows.file import read
+from retrobench.leaderboard.rows.folders import folders_with_rows
 
 __all__ = ["FEWEST", "Bounds", "Corridor", "read_corridors"]
 

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.evidence import missing_files
-from retrobench.leaderboard.naming import find_row, row_name
-from retrobench.leaderboard.rows import Inspected, Row
+from retrobench.leaderboard.rows import Inspected, Row, find_row, missing_files, row_name
 
 __all__ = ["show_row"]
 

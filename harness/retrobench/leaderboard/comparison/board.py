@@ -16,13 +16,23 @@ from typing import Any
 from retrobench.config import read_track, resolve, with_added
 from retrobench.data import groups
 from retrobench.errors import RetrobenchError
-from retrobench.leaderboard import declared
-from retrobench.leaderboard.clusters import Clusters, read_clusters
-from retrobench.leaderboard.declared import Declared
-from retrobench.leaderboard.evidence import PerQuery, has_values, load_per_query, load_track
-from retrobench.leaderboard.folders import folders_with_rows, locate, nearest_files, track_name
-from retrobench.leaderboard.lines import format_override
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.comparison import declared
+from retrobench.leaderboard.comparison.declared import Declared
+from retrobench.leaderboard.comparison.lines import format_override
+from retrobench.leaderboard.rows import (
+    Clusters,
+    PerQuery,
+    Row,
+    folders_with_rows,
+    has_values,
+    load_per_query,
+    load_track,
+    locate,
+    nearest_files,
+    read,
+    read_clusters,
+    track_name,
+)
 
 __all__ = ["Board"]
 

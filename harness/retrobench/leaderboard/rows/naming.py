@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.folders import folders_with_rows, track_name
-from retrobench.leaderboard.rows import Inspected, Row, inspect
+from retrobench.leaderboard.rows.file import Inspected, inspect
+from retrobench.leaderboard.rows.folders import folders_with_rows, track_name
+from retrobench.leaderboard.rows.row import Row
 
 __all__ = ["find_row", "inspect_tracks", "row_name"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.formatting import format_interval, signed
+from retrobench.leaderboard.tables.formatting import format_interval, signed
 from retrobench.scoring import ALPHA, FEW_CLUSTERS, FEWEST_SEEDS, MANY_CLUSTERS, POWER, Pair
 
 __all__ = ["about_differences", "about_verdicts", "difference_table", "format_ranks", "format_result"]

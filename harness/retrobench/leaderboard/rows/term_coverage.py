@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 from retrobench.core import atomic_write, parse_json
 from retrobench.errors import RetrobenchError, clip
-from retrobench.leaderboard.row_values import check_typed, find_unfit
+from retrobench.leaderboard.rows.values import check_typed, find_unfit
 
 __all__ = [
     "ABOVE",

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import Block, Section
-from retrobench.leaderboard.curves import curve_roles, read_curve
-from retrobench.leaderboard.formatting import format_number
-from retrobench.leaderboard.lines import format_override
+from retrobench.leaderboard.comparison import Board, format_override
+from retrobench.leaderboard.rows import curve_roles, read_curve
+from retrobench.leaderboard.tables.cells import Block, Section
+from retrobench.leaderboard.tables.formatting import format_number
 
-__all__ = ["Probed", "probed_sections", "read_probed"]
+__all__ = ["PROBE_VALUES", "Probed", "probed_sections", "read_probed"]
 
 FEWEST = 3  # checkpoints of a correlation
-SCORE, COVERAGE = "probe", "probe_coverage"  # as the log names them
+SCORE, COVERAGE = PROBE_VALUES = ("probe", "probe_coverage")  # as the log names them
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from retrobench.config import BASELINES
 from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.formatting import list_facts
 from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.tables.formatting import list_facts
 
 __all__ = ["data_notes", "machine_notes"]
 

@@ -12,7 +12,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retrobench.leaderboard.lines import Line, format_override
+from retrobench.leaderboard.comparison.lines import Line, format_override
 from retrobench.leaderboard.rows import Row
 from retrobench.scoring import Pair, PairwiseTest
 

@@ -17,15 +17,17 @@ from typing import Any, NamedTuple
 from retrobench.core import Column, Table
 from retrobench.data import is_local, load, local_questions, query_clusters
 from retrobench.errors import RetrobenchError, unknown
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.clusters import read_clusters
-from retrobench.leaderboard.compare import check_same_queries, compare
-from retrobench.leaderboard.evidence import PerQuery, load_per_query
-from retrobench.leaderboard.folders import folders_with_rows
-from retrobench.leaderboard.formatting import format_interval, format_number, signed
-from retrobench.leaderboard.lines import Line
-from retrobench.leaderboard.naming import find_row, row_name
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.comparison import Board, Line, check_same_queries, compare
+from retrobench.leaderboard.rows import (
+    PerQuery,
+    Row,
+    find_row,
+    folders_with_rows,
+    load_per_query,
+    read_clusters,
+    row_name,
+)
+from retrobench.leaderboard.tables.formatting import format_interval, format_number, signed
 from retrobench.scoring import POWER, Pair, System, canonical, compare_systems, score_file
 
 __all__ = ["Judged", "SideBySide", "side_by_side"]

@@ -20,14 +20,12 @@ from typing import Any
 
 from retrobench.core import Table, escape_latex, escape_markdown
 from retrobench.errors import printable, unknown
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import Commands, Section, notes, sections
-from retrobench.leaderboard.compare import BASELINES, compare
-from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.formatting import one_line, shell_block
+from retrobench.leaderboard.comparison import BASELINES, Board, Comparison, compare
 from retrobench.leaderboard.rows import Row
-from retrobench.leaderboard.variants import expectation_sections, read_variants
-from retrobench.leaderboard.view import View, select_columns
+from retrobench.leaderboard.tables.cells import Commands, Section, notes, sections
+from retrobench.leaderboard.tables.formatting import one_line, shell_block
+from retrobench.leaderboard.tables.variants import expectation_sections, read_variants
+from retrobench.leaderboard.tables.view import View, select_columns
 from retrobench.scoring import Pair
 
 FORMATS = ("text", "md", "csv", "json", "latex")

@@ -20,14 +20,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrobench.config import source_files
 from retrobench.core import atomic_write, parse_json, processes, read_toml
 from retrobench.errors import RetrobenchError, clip, quote
-
-if TYPE_CHECKING:
-    from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.rows.row import Row
 
 __all__ = [
     "Load",
@@ -77,7 +75,7 @@ def _keep(folder: Path, kind: str, document: Any) -> str:
     return name
 
 
-Load = Callable[["Row"], PerQuery]
+Load = Callable[[Row], PerQuery]
 
 
 def per_query_loader(folder: Path, rows: Iterable[Row]) -> Load | None:

@@ -13,16 +13,24 @@ from typing import Any, NamedTuple
 
 from retrobench.config import as_in_toml
 from retrobench.core import Column, Table
-from retrobench.leaderboard.board import Board
-from retrobench.leaderboard.cells import Block, Section, entrant_table
-from retrobench.leaderboard.compare import add_tests, compare_lines
-from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
-from retrobench.leaderboard.declared import Across, Expectation, Grid
-from retrobench.leaderboard.differences import about_verdicts, difference_table, format_result
-from retrobench.leaderboard.footnotes import machine_notes
-from retrobench.leaderboard.formatting import format_number, one_line
-from retrobench.leaderboard.lines import Line, format_override, group_lines
+from retrobench.leaderboard.comparison import (
+    Across,
+    Board,
+    Comparison,
+    DatasetMeasure,
+    Expectation,
+    Grid,
+    Line,
+    add_tests,
+    compare_lines,
+    format_override,
+    group_lines,
+)
 from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.tables.cells import Block, Section, entrant_table
+from retrobench.leaderboard.tables.differences import about_verdicts, difference_table, format_result
+from retrobench.leaderboard.tables.footnotes import machine_notes
+from retrobench.leaderboard.tables.formatting import format_number, one_line
 
 __all__ = ["Variants", "expectation_sections", "read_variants"]
 

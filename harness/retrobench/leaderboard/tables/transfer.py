@@ -10,10 +10,8 @@ import statistics
 from collections.abc import Sequence
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.compare import transfer_columns
-from retrobench.leaderboard.comparison import Comparison
-from retrobench.leaderboard.formatting import format_interval, signed, spread
-from retrobench.leaderboard.lines import Line
+from retrobench.leaderboard.comparison import Comparison, Line, transfer_columns
+from retrobench.leaderboard.tables.formatting import format_interval, signed, spread
 from retrobench.scoring import Pair
 
 __all__ = ["transfer_blocks"]

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrobench.core import Column, Table
-from retrobench.leaderboard.comparison import Comparison, DatasetMeasure
-from retrobench.leaderboard.differences import about_differences, difference_table, format_ranks
-from retrobench.leaderboard.footnotes import data_notes, machine_notes
-from retrobench.leaderboard.formatting import clock, format_number, spread
-from retrobench.leaderboard.lines import OWN, Line, find_namesakes
-from retrobench.leaderboard.transfer import transfer_blocks
+from retrobench.leaderboard.comparison import OWN, Comparison, DatasetMeasure, Line, find_namesakes
+from retrobench.leaderboard.tables.differences import about_differences, difference_table, format_ranks
+from retrobench.leaderboard.tables.footnotes import data_notes, machine_notes
+from retrobench.leaderboard.tables.formatting import clock, format_number, spread
+from retrobench.leaderboard.tables.transfer import transfer_blocks
 
 __all__ = [
     "Block",
     "Commands",
     "Section",
+    "entrant_table",
     "notes",
     "sections",
 ]

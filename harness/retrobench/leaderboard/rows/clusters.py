@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from retrobench.core import atomic_write, parse_json, processes
 from retrobench.errors import RetrobenchError, clip
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.rows.file import read
+from retrobench.leaderboard.rows.row import Row
 
 if TYPE_CHECKING:
     from retrobench.data import Collection

@@ -23,7 +23,8 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from retrobench.core import atomic_write, parse_json, processes
 from retrobench.errors import RetrobenchError, clip
-from retrobench.leaderboard.rows import Row, read
+from retrobench.leaderboard.rows.file import read
+from retrobench.leaderboard.rows.row import Row
 
 __all__ = ["curve_roles", "keep_curve", "read_curve", "write_missing_curves"]
 
