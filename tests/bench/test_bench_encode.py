@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrobench.bench import encode, memory, scale
+from retrobench.bench import memory
+from retrobench.bench.benchmarks import encode, scale
 from retrobench.bench.frame import Case, Timed, UnequalError
 from retrobench.bench.models import Scale
 from retrobench.bench.setting import Setting

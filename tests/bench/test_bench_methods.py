@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrobench.bench import BENCHMARKS, collation
+from retrobench.bench import BENCHMARKS
+from retrobench.bench.benchmarks import collation
 from retrobench.bench.feeds import convert_batch
 from retrobench.bench.frame import UnequalError
 from retrobench.bench.methods import METHODS, Method

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from beir.retrieval.search.dense import DenseRetrievalExactSearch
 
-from retrobench.bench import BENCHMARKS, bench, scale_search
-from retrobench.bench import merge as merging
-from retrobench.bench import search as searching
+from retrobench.bench import BENCHMARKS, bench
+from retrobench.bench.benchmarks import merge as merging
+from retrobench.bench.benchmarks import scale_search
+from retrobench.bench.benchmarks import search as searching
 from retrobench.bench.frame import UnequalError
 from retrobench.bench.peers.heap import heap_merge
 from retrobench.bench.setting import Setting

@@ -2,8 +2,7 @@
 Speed and memory beside peers: both sides run in one process, and are compared before they are timed.
 
 * bench        run benchmarks, each in a process of its own, and append the results to a leaderboard
-* BENCHMARKS   name -> `module:function` of this folder; the function yields `Case`s for a `Setting`
-
+* BENCHMARKS   name -> `module:function` of `benchmarks`; the function yields `Case`s for a `Setting`
 * accept       check that a device computes as a processor does, then run benchmarks until the time is up
 
 Read `frame` first: it defines a case. Peers are installed libraries where possible; `peers` holds released algorithms

@@ -20,7 +20,7 @@ from retrobench.leaderboard import BenchmarkResult, performance, track_folders
 
 __all__ = ["BENCHMARKS", "Benched", "BenchmarkRun", "bench", "choose_device", "read_aims", "run_benchmark"]
 
-# Name -> module of this package, and the function in it that yields the cases.
+# Name -> module of `benchmarks`, and the function in it that yields the cases.
 BENCHMARKS: dict[str, str] = {
     "collation": "collation:cases",
     "objectives": "objectives:cases",

@@ -1,6 +1,6 @@
 """One benchmark in a process of its own: `python -m retrobench.bench.worker LOCATION NAME SETTING`.
 
-LOCATION is `module:function` within this package, and SETTING is JSON. Every case is a line of JSON on standard output.
+LOCATION is `module:function` of `benchmarks`, and SETTING is JSON. Every case is a line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRAIN = ("bow-mae", "contrastive", "objectives", "retromae")
 def load(location: str) -> Callable[[Setting], Iterator[Case]]:
     """Import the function that yields a benchmark's cases."""
     name, _, function = location.partition(":")
-    module = importlib.import_module(f"retrobench.bench.{name}")
+    module = importlib.import_module(f"retrobench.bench.benchmarks.{name}")
     cases: Callable[[Setting], Iterator[Case]] = getattr(module, function)
     return cases
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from retrobench.bench.acceptance.check import Check
-from retrobench.bench.contrastive import compare_steps
+from retrobench.bench.benchmarks.contrastive import compare_steps
 from retrobench.bench.frame import (
     StepResult,
     Tolerances,

@@ -10,7 +10,7 @@ import torch
 
 from retrobench.bench.acceptance.check import Check, SkippedError
 from retrobench.bench.acceptance.steps import trained_objectives
-from retrobench.bench.contrastive import our_steps
+from retrobench.bench.benchmarks.contrastive import our_steps
 from retrobench.bench.loops import Steps, pretraining_steps
 from retrobench.bench.models import Scale, Workload, installed_objective
 from retrobench.bench.setting import Setting

@@ -18,13 +18,13 @@ from itertools import count
 import numpy as np
 import torch
 
-from retrobench.bench.collation import collator_case, require_equal_batches
+from retrobench.bench.benchmarks.collation import collator_case, require_equal_batches
+from retrobench.bench.benchmarks.pretraining import compare_steps
 from retrobench.bench.feeds import WORKERS, convert_batch
 from retrobench.bench.frame import Case, Timed
 from retrobench.bench.loops import FedSteps, Feeding
 from retrobench.bench.methods import BOW, ENHANCED, METHODS, MLM, Method
 from retrobench.bench.models import Scale, Workload, default_scale
-from retrobench.bench.pretraining import compare_steps
 from retrobench.bench.setting import Setting
 from retrobench.bench.texts import VOCABULARY
 from retrobench.bench.verdict import Degenerations, by_arithmetic, published, verdict

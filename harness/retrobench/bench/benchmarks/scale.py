@@ -1,7 +1,8 @@
 """
 Memory that does not grow with the corpus: a tiny model encodes a million passages in a process of its own.
 
-`python -m retrobench.bench.scale TOKENS OUT` is that process; it prints the most anonymous memory it held, in bytes.
+`python -m retrobench.bench.benchmarks.scale TOKENS OUT` is that process. It prints the most anonymous memory that it
+held, in bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrobench.bench import scale_search
+from retrobench.bench.benchmarks import scale_search
 from retrobench.bench.frame import Case, UnequalError
 from retrobench.bench.memory import Watch
 from retrobench.bench.models import Scale, make_bert, make_encoder
@@ -85,7 +86,7 @@ def _encode_apart(count: int) -> float:
         out = Path(name) / "out"
         out.mkdir()
         write_random(tokens, count)
-        command = [sys.executable, "-m", "retrobench.bench.scale", str(tokens), str(out)]
+        command = [sys.executable, "-m", "retrobench.bench.benchmarks.scale", str(tokens), str(out)]
         # The model is too small to be worth a second thread.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
