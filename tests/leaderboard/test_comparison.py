@@ -145,6 +145,20 @@ def test_the_baseline_is_the_one_named_or_mlm_or_bert(
     assert baseline == expected
 
 
+def test_the_baseline_is_read_as_most_lines_are() -> None:
+    rows = [
+        row("mlm", values=[0.34], representation="terms"),
+        row("mlm", values=[0.31]),
+        row("retromae", values=[0.33]),
+        row("lexmae", values=[0.35], representation="terms"),
+        row("bow-mae", values=[0.32]),
+    ]
+    table = only(compare(rows))
+    assert table.baseline is not None
+    assert table.name(table.baseline) == "mlm (cls)"
+    assert {table.rival(index) for index in range(len(rows))} == {table.baseline}
+
+
 def test_without_a_baseline_nothing_is_said_about_one(tmp_path: Path) -> None:
     filled(tmp_path, {"retromae": RETROMAE, "bow-mae": BERT})
     text = render(Board.read(tmp_path), "text")

@@ -13,6 +13,7 @@ Lines that may share a table, and the tests of their differences.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -241,11 +242,12 @@ def transfer_columns(comparison: Comparison) -> list[DatasetMeasure]:
 
 
 def _baseline(lines: Sequence[Line], entrants: Sequence[str]) -> int | None:
-    """Return the first line of the first of these entrants that has one."""
+    """Return a line of the first of these entrants that has one: the line that is read as most lines are."""
+    readers = Counter(line.representation for line in lines)
     for entrant in entrants:
-        for index, line in enumerate(lines):
-            if line.rows[0].entrant == entrant:
-                return index
+        namesakes = [index for index, line in enumerate(lines) if line.rows[0].entrant == entrant]
+        if namesakes:
+            return max(namesakes, key=lambda index: readers[lines[index].representation])
     return None
 
 

@@ -28,7 +28,8 @@ class Comparison:
     rows: tuple[Row, ...]  # as appended
     columns: tuple[DatasetMeasure, ...]
     lines: tuple[Line, ...]
-    baseline: int | None  # the best line of the entrant named, or else of BASELINES
+    # A line of the entrant named, or else of BASELINES: read as most lines are, and the best of such lines.
+    baseline: int | None
     test: PairwiseTest = field(default_factory=PairwiseTest)
     tested: DatasetMeasure | None = None  # the first column with values by query; a mean of datasets has none
     clustered_by: str | None = None  # what queries of a cluster share; None where each is a cluster of its own
@@ -101,10 +102,11 @@ class Comparison:
         """Return the baseline of a line: the baseline's entrant after the same round, where that was measured."""
         if self.baseline is None:
             return None
-        entrant = self.lines[self.baseline].rows[0].entrant
+        baseline = self.lines[self.baseline].rows[0]
+        likeness = baseline.entrant, baseline.representation, self.lines[index].rows[0].round
         for position, line in enumerate(self.lines):
             row = line.rows[0]
-            if row.entrant == entrant and row.round == self.lines[index].rows[0].round:
+            if (row.entrant, row.representation, row.round) == likeness:
                 return position
         return self.baseline
 
