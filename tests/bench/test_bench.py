@@ -89,7 +89,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{name}.py").write_text(f"{MADE_UP}\ncases = {name}\n")
         monkeypatch.setitem(BENCHMARKS, name, f"{name}:cases")
     (folder / "sitecustomize.py").write_text(
-        f"import retrobench.bench\nretrobench.bench.__path__.append({str(folder)!r})\n"
+        f"import retrobench.bench.benchmarks\nretrobench.bench.benchmarks.__path__.append({str(folder)!r})\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     return tmp_path

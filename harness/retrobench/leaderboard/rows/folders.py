@@ -20,7 +20,7 @@ __all__ = [
 
 def track_folders(leaderboard: Path | None = None) -> list[Path]:
     """Return the existing folders of tracks: `leaderboard`, ./leaderboards, the package's, the checkout's."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     folders = [Path("leaderboards"), package / "leaderboards"]
     if leaderboard is not None:
         folders.insert(0, leaderboard)
