@@ -67,7 +67,7 @@ worse = "retromae"
 [[expectation]]
 claim = "MLM beats BERT"
 paper = "c paper"
-better = "mlm"
+better = "mlm (cls)"
 worse = "bert"
 
 [[expectation]]
@@ -189,7 +189,7 @@ def test_expectations_have_verdicts(folder: Path) -> None:
     page = render_readme(folder)
     assert "RetroMAE beats BERT (a paper). Here retromae - bert: shown, +0.2000, [" in page
     assert "BERT beats RetroMAE (b paper). Here bert - retromae: the reverse, -0.2000, [" in page
-    assert "MLM beats BERT (c paper). Here mlm - bert: not shown, +0.0010, [" in page
+    assert "MLM beats BERT (c paper). Here mlm (cls) - bert: not shown, +0.0010, [" in page
     assert "Condenser beats BERT (d paper). Here condenser - bert: not measured." in page
 
 

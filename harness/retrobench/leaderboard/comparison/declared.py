@@ -66,7 +66,10 @@ class Across:
 
 @dataclass(frozen=True)
 class Expectation:
-    """A paper's claim that one line is better than another. Lines are named as in the table of differences."""
+    """A paper's claim that one line is better than another.
+
+    A line is named ENTRANT (REPRESENTATION), or as in the table of differences.
+    """
 
     paper: str
     claim: str

@@ -7,7 +7,7 @@ Tables of rows whose tracks differ in one setting, as a folder's `tables.toml` d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -164,7 +164,10 @@ def expectation_sections(main: Comparison | None, expectations: Sequence[Expecta
     """
     if main is None or not expectations:
         return []
-    indices: Mapping[str, int] = {main.name(index): index for index in range(len(main.lines))}
+    indices: dict[str, int] = {}
+    for index, line in enumerate(main.lines):
+        indices[f"{line.entrant} ({line.representation})"] = index
+        indices[main.name(index)] = index
     sentences: list[Block] = []
     for expected in expectations:
         verdict = "not measured"
