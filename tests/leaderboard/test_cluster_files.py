@@ -21,7 +21,7 @@ from retrobench.leaderboard.rows import (
     read,
     read_clusters,
     write_clusters,
-    write_missing,
+    write_missing_clusters,
 )
 from retrobench.leaderboard.tables import show_track
 
@@ -70,6 +70,6 @@ def test_the_clusters_of_a_folder_are_used_and_named(tmp_path: Path) -> None:
 def test_other_judgements_than_those_measured_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     append(tmp_path, row(facts={DATASET: facts()}), {})
     with pytest.raises(RetrobenchError, match=r"other judgements than the rows in .*: 9cde5bb815ee921b, .* d{16}\."):
-        write_missing(tmp_path)
+        write_missing_clusters(tmp_path)
     assert main(["--clusters", str(tmp_path)]) == 2
     assert not (tmp_path / "clusters").exists()

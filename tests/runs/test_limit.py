@@ -16,7 +16,7 @@ import tiny
 from retrobench import cli
 from retrobench.config import Experiment, discover, read_entrant, read_track
 from retrobench.leaderboard.comparison import compare
-from retrobench.leaderboard.rows import Row, read, write_missing
+from retrobench.leaderboard.rows import Row, read, write_missing_clusters
 from retrobench.plan.estimate import estimate_needs
 from retrobench.runs.sweep import Request, Swept, sweep
 from retrobench.runs.verification import verify
@@ -135,7 +135,7 @@ def test_verify_reads_the_part_of_a_row(trial: Trial) -> None:
 
 
 def test_clusters_of_parts_are_written_apart(trial: Trial) -> None:
-    names = {file.name for file in write_missing(trial.folder)}
+    names = {file.name for file in write_missing_clusters(trial.folder)}
     for row in (trial.whole, trial.rows["mlm"]):
         assert f"{row.facts[trial.test]['qrels'][:16]}.json.gz" in names
 

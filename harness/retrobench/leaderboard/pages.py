@@ -21,7 +21,7 @@ from retrobench.leaderboard.comparison import Board, Comparison
 from retrobench.leaderboard.guide import find_guide, is_current, write_generated
 from retrobench.leaderboard.report import Plot, can_draw, draw, plots_of
 from retrobench.leaderboard.reproduce import render_claims
-from retrobench.leaderboard.rows import Row, write_missing, write_missing_curves
+from retrobench.leaderboard.rows import Row, write_missing_clusters, write_missing_curves
 from retrobench.leaderboard.tables import (
     clock,
     compare_board,
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
             return _check(folders)
         if "--clusters" in arguments:
             for folder in folders:
-                print(*write_missing(folder), sep="\n")
+                print(*write_missing_clusters(folder), sep="\n")
             return 0
         if "--curves" in arguments:
             for folder in folders:

@@ -13,7 +13,13 @@ Rows, and the files beside them: everything that a track's folder holds.
 * naming         rows by name
 """
 
-from retrobench.leaderboard.rows.clusters import Clusters, LoadClusters, read_clusters, write_clusters, write_missing
+from retrobench.leaderboard.rows.clusters import (
+    Clusters,
+    LoadClusters,
+    read_clusters,
+    write_clusters,
+    write_missing_clusters,
+)
 from retrobench.leaderboard.rows.corridors import Bounds, Corridor, read_corridors
 from retrobench.leaderboard.rows.curves import curve_roles, keep_curve, read_curve, write_missing_curves
 from retrobench.leaderboard.rows.evidence import (
@@ -104,6 +110,6 @@ __all__ = [
     "track_folders",
     "track_name",
     "write_clusters",
-    "write_missing",
+    "write_missing_clusters",
     "write_missing_curves",
 ]

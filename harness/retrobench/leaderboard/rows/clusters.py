@@ -5,10 +5,10 @@ Files of the clusters of queries, beside the rows of a track.
 for each dataset of its rows, where HASH begins the hash of the judgements. Pages are rendered from these files, without
 the datasets.
 
-* write_clusters   the file of one dataset
-* read_clusters    the clusters of a dataset of some rows
-* write_missing    the files of all datasets of a track's rows
-* Clusters         cluster numbers by query, and what the queries of a cluster share
+* write_clusters          the file of one dataset
+* read_clusters           the clusters of a dataset of some rows
+* write_missing_clusters  the files of all datasets of a track's rows
+* Clusters                cluster numbers by query, and what the queries of a cluster share
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from retrobench.leaderboard.rows.row import Row
 if TYPE_CHECKING:
     from retrobench.data import Collection
 
-__all__ = ["Clusters", "LoadClusters", "read_clusters", "write_clusters", "write_missing"]
+__all__ = ["Clusters", "LoadClusters", "read_clusters", "write_clusters", "write_missing_clusters"]
 
 HASH_LENGTH = 16
 
@@ -92,7 +92,7 @@ def _qrels_hash(rows: Iterable[Row], dataset: str) -> str | None:
     return None
 
 
-def write_missing(folder: Path) -> list[Path]:
+def write_missing_clusters(folder: Path) -> list[Path]:
     """Write the clusters of each dataset in the rows of a track's folder, and return the files."""
     from retrobench import data
 
