@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from leaderboard_rows import DATASET, around, entrants, filled
+from leaderboard_rows import DATASET, MLM, around, entrants, filled, mean, row
 
 from retrobench.errors import RetrobenchError
 from retrobench.leaderboard import Judged, side_by_side
 from retrobench.leaderboard.comparison import compare
-from retrobench.leaderboard.rows import UnlikeError, per_query_loader, read
+from retrobench.leaderboard.rows import UnlikeError, append, find_row, per_query_loader, read
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "scorer-check"
 NO_FILE = Judged()
@@ -69,6 +69,21 @@ def test_a_single_row_is_taken_as_it_is(tmp_path: Path) -> None:
     compared = side_by_side("mini:retromae", "mini:bert:1", NO_FILE, leaderboard=tmp_path)
     assert compared.fixed == ("mini:bert:1",)
     assert "Of mini:bert:1 there is one run" in compared.text()
+
+
+def test_an_entrant_of_two_lines_is_named_with_its_representation(tmp_path: Path) -> None:
+    folder = entrants(tmp_path / "mini")
+    read_by_terms = row("bert", 1, [mean(MLM)], representation="terms", artifacts={"score": "terms"})
+    append(folder, read_by_terms, {DATASET: {"MRR@10": MLM}})
+    with pytest.raises(RetrobenchError, match=r"2 lines .*'mini:bert'.*'mini:bert \(terms\)', 'mini:bert \(cls\)'"):
+        side_by_side("mini:retromae", "mini:bert", NO_FILE, leaderboard=tmp_path)
+    compared = side_by_side("mini:retromae (cls)", "mini:bert (cls)", NO_FILE, leaderboard=tmp_path)
+    assert compared.pair.difference == pytest.approx(0.2)
+    with pytest.raises(RetrobenchError, match=r"2 rows .*'mini:bert:1'.*mini:bert \(cls\):1.*mini:bert \(terms\):1"):
+        find_row("mini:bert:1", tmp_path)
+    _, line = find_row("mini:bert (terms):1", tmp_path)
+    assert line.row is not None
+    assert line.row.representation == "terms"
 
 
 def test_unlike_systems_are_refused(tmp_path: Path) -> None:

@@ -98,6 +98,13 @@ class Comparison:
             differing.append(f"{self.varied}={line.value}")
         return f"{line.entrant} ({', '.join(differing)})" if differing else line.entrant
 
+    def find(self, name: str) -> int | None:
+        """Return the line with a name. ENTRANT (REPRESENTATION) serves as well where the entrant alone is its name."""
+        for index, line in enumerate(self.lines):
+            if name in (self.name(index), f"{line.entrant} ({line.representation})"):
+                return index
+        return None
+
     def rival(self, index: int) -> int | None:
         """Return the baseline of a line: the baseline's entrant after the same round, where that was measured."""
         if self.baseline is None:

@@ -63,14 +63,12 @@ def _names(figures: Figures) -> list[str]:
 
 def _positions(pair: NamedPair, figures: Figures) -> tuple[int, int] | None:
     """Return the positions of both lines; None where the track lacks one."""
-    names = _names(figures)
-    positions = []
-    for name in pair:
-        line = name.removeprefix(f"{figures.track}:")
-        if line not in names:
-            return None
-        positions.append(names.index(line))
-    first, second = positions
+    tested = figures.tested[figures.columns[0]]
+    if not tested.pairs:
+        return None
+    first, second = [tested.find(name.removeprefix(f"{figures.track}:")) for name in pair]
+    if first is None or second is None:
+        return None
     return first, second
 
 

@@ -1,5 +1,5 @@
 """
-Rows by their names: the start of an id, or TRACK:ENTRANT:SEED.
+Rows by their names: the start of an id, TRACK:ENTRANT:SEED, or TRACK:ENTRANT (REPRESENTATION):SEED.
 
 * inspect_tracks   every line of the rows of a track, or of all tracks
 * row_name         the name of a row for a reader
@@ -9,6 +9,7 @@ Rows by their names: the start of an id, or TRACK:ENTRANT:SEED.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from retrobench.errors import RetrobenchError, unknown
@@ -40,12 +41,16 @@ def row_name(row: Row) -> str:
     return f"{row.track}:{row.entrant}:{seed}"
 
 
+def _name_with_representation(row: Row) -> str:
+    return row_name(replace(row, entrant=f"{row.entrant} ({row.representation})"))
+
+
 def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspected]:
     """Return the folder and the line of a row. RetrobenchError for an unknown name, and for one of several rows.
 
     The start of an id is searched in every folder. TRACK:ENTRANT:SEED names a row of the nearest folder: the user's
     own row comes before a shipped one, and a row of the track as it is before those of changed ones. The others are
-    reached by their ids.
+    reached by their ids. Of an entrant that is read in several ways, TRACK:ENTRANT (REPRESENTATION):SEED names a row.
     """
     names: set[str] = set()
     matches: dict[str, tuple[Path, Inspected]] = {}
@@ -56,9 +61,10 @@ def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspecte
                 continue
             full_name = row_name(line.row)
             names.add(full_name)
-            if full_name == name and nearest is None:
+            is_named = name in (full_name, _name_with_representation(line.row))
+            if is_named and nearest is None:
                 nearest = folder
-            has_name = full_name == name and folder == nearest
+            has_name = is_named and folder == nearest
             has_id = name != "" and line.row.id.startswith(name)
             if has_name or has_id:
                 matches.setdefault(line.row.id, (folder, line))
@@ -83,5 +89,7 @@ def _ambiguous(name: str, rows: Iterable[Row | None]) -> RetrobenchError:
     choices = []
     for row in rows:
         if row is not None:
-            choices.append(f"{row.id} ({row_name(row)}, {row.representation}, {row.date})")
-    return RetrobenchError(f"{len(choices)} rows are called {name!r}: {', '.join(choices)}. Give an id.")
+            choices.append(f"{row.id} ({_name_with_representation(row)}, {row.date})")
+    return RetrobenchError(
+        f"{len(choices)} rows are called {name!r}: {', '.join(choices)}. Give an id, or a name with the representation."
+    )

@@ -207,7 +207,7 @@ def _read_rows(name: str, leaderboard: Path | None) -> _Side:
     track, _, entrant = name.partition(":")
     for folder in folders_with_rows(leaderboard).get(track, []):
         board = Board.read(folder)
-        line = _entrant_line(board, entrant)
+        line = _entrant_line(board, track, entrant)
         if line is not None:
             is_random = len(line.seeds) > 1
             label = f"{name}, {len(line.seeds)} seeds" if is_random else name
@@ -217,14 +217,21 @@ def _read_rows(name: str, leaderboard: Path | None) -> _Side:
     return _Side(row_name(inspected.row), (load_per_query(folder, inspected.row),), False, (inspected.row,), folder)
 
 
-def _entrant_line(board: Board, entrant: str) -> Line | None:
-    """Return the line of an entrant under the unchanged track, by its name in the table of differences."""
+def _entrant_line(board: Board, track: str, entrant: str) -> Line | None:
+    """Return the line of an entrant under the unchanged track, by its name in the table of differences.
+
+    Raises RetrobenchError for an entrant that is read in several ways.
+    """
     for table in compare(board.rows, changes=board.changes):
         if table.is_changed:
             continue
-        for index, line in enumerate(table.lines):
-            if table.name(index) == entrant:
-                return line
+        index = table.find(entrant)
+        if index is not None:
+            return table.lines[index]
+        namesakes = [table.name(index) for index, line in enumerate(table.lines) if line.entrant == entrant]
+        if namesakes:
+            names = ", ".join(repr(f"{track}:{name}") for name in namesakes)
+            raise RetrobenchError(f"{len(namesakes)} lines are called '{track}:{entrant}'. Name one: {names}.")
     return None
 
 

@@ -164,15 +164,13 @@ def expectation_sections(main: Comparison | None, expectations: Sequence[Expecta
     """
     if main is None or not expectations:
         return []
-    indices: dict[str, int] = {}
-    for index, line in enumerate(main.lines):
-        indices[f"{line.entrant} ({line.representation})"] = index
-        indices[main.name(index)] = index
     sentences: list[Block] = []
     for expected in expectations:
         verdict = "not measured"
-        if expected.better in indices and expected.worse in indices:
-            verdict = _verdict(main, indices[expected.better], indices[expected.worse])
+        better = main.find(expected.better)
+        worse = main.find(expected.worse)
+        if better is not None and worse is not None:
+            verdict = _verdict(main, better, worse)
         sentences.append(f"{expected.claim} ({expected.paper}). Here {expected.better} - {expected.worse}: {verdict}.")
     return [Section("The papers' claims at this size", tuple(sentences))]
 
