@@ -35,7 +35,7 @@ rows = [
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide all tracks and claims but the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
 
 
 def listed(system: str = "", folder: Path | None = None) -> list[dict[str, Any]]:

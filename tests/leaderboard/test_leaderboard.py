@@ -145,7 +145,7 @@ def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_ch
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "repo" / "harness" / "retrobench"
-    monkeypatch.setattr(folders, "__file__", str(package / "leaderboard" / "folders.py"))
+    monkeypatch.setattr(folders, "PACKAGE", package)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     named = tmp_path / "named"
@@ -158,7 +158,7 @@ def test_tracks_are_looked_up_in_the_folder_given_then_here_then_package_then_ch
 
 
 def test_an_unknown_track_names_the_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
     monkeypatch.chdir(tmp_path)
     for name in ("mini", "msmarco"):
         write_empty_track(tmp_path / "leaderboards" / name)

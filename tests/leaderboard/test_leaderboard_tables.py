@@ -213,7 +213,7 @@ def test_the_summary_of_a_run_fits_a_terminal_and_names_the_files(mini: Path, re
 def test_a_users_rows_stand_beside_the_shipped_rows(
     mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders, "__file__", str(mini.parents[1] / "leaderboard" / "folders.py"))
+    monkeypatch.setattr(folders, "PACKAGE", mini.parents[1])
     monkeypatch.chdir(mini.parent)  # no ./leaderboards there
     shipped = show_track("toy")
     assert shipped.endswith(f"Rows: {mini / 'rows.jsonl'}")

@@ -21,7 +21,7 @@ from retrobench.leaderboard.rows import Row, UnlikeError, append, folders
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide all tracks and claims but the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
 
 
 def judged(folder: Path, model: str = "BERT") -> tuple[str, int]:

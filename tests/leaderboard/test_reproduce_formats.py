@@ -26,7 +26,7 @@ def alone(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     """Hide all tracks and claims but the test's own, except from a test that uses `shipped`."""
     monkeypatch.chdir(tmp_path)
     if "shipped" not in request.fixturenames:
-        monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+        monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
 
 
 @pytest.fixture

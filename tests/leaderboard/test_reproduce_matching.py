@@ -19,7 +19,7 @@ CLAIMED = "adapt.corpus=[]"  # the override that the table's `set` names
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide all tracks and claims but the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "package" / "leaderboard" / "folders.py"))
+    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "package")
 
 
 def judged_cell(folder: Path, model: str = "BERT") -> dict[str, Any]:

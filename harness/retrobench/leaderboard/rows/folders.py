@@ -17,15 +17,16 @@ __all__ = [
     "track_name",
 ]
 
+PACKAGE = Path(__file__).resolve().parents[2]  # harness/retrobench, or retrobench where it is installed
+
 
 def track_folders(leaderboard: Path | None = None) -> list[Path]:
     """Return the existing folders of tracks: `leaderboard`, ./leaderboards, the package's, the checkout's."""
-    package = Path(__file__).resolve().parents[2]
-    folders = [Path("leaderboards"), package / "leaderboards"]
+    folders = [Path("leaderboards"), PACKAGE / "leaderboards"]
     if leaderboard is not None:
         folders.insert(0, leaderboard)
-    if package.parent.name == "harness":
-        folders.append(package.parent.parent / "leaderboards")
+    if PACKAGE.parent.name == "harness":
+        folders.append(PACKAGE.parent.parent / "leaderboards")
     return [folder for folder in folders if folder.is_dir()]
 
 
