@@ -128,7 +128,7 @@ def test_another_measure_seed_and_representation_can_be_chosen(opened: Opened, t
     (expected,) = [
         row["measures"]["retrobench/squad/test"]["Recall@100"]
         for row in rows(track)
-        if row["entrant"] == "mlm" and row["seed"] == 3
+        if (row["entrant"], row["representation"], row["seed"]) == ("mlm", "cls", 3)
     ]
     shown = dict(zip(column(page, 2), column(page, 5), strict=True))
     assert shown["mlm"] == f"{expected:.4f} ± -"
@@ -153,10 +153,10 @@ def test_it_sorts_and_filters_and_the_url_holds_the_state(opened: Opened) -> Non
 
 def test_two_lines_side_by_side_have_the_numbers_of_compare(opened: Opened, track: str) -> None:
     page = opened.page
-    page.locator("select[name=a]").select_option("retromae")
+    page.locator("select[name=a]").select_option("bow-mae")
     page.locator("select[name=b]").select_option("bert")
     text = page.locator("[data-role=pair]").inner_text()
-    compared = side_by_side(f"{track}:retromae", f"{track}:bert", Judged(), leaderboard=LEADERBOARDS)
+    compared = side_by_side(f"{track}:bow-mae", f"{track}:bert", Judged(), leaderboard=LEADERBOARDS)
     assert compared.pair.interval is not None
     low, high = compared.pair.interval
     assert f"95 % interval [{low:+.4f}, {high:+.4f}]" in text
@@ -173,7 +173,7 @@ def test_a_question_opens_its_passages_and_the_first_documents(
     dataset = load("retrobench/squad/test")
     relevant = {query: next(iter(grades)) for query, grades in dataset.qrels().items()}
     passages = list(dict.fromkeys(relevant.values()))[:11]
-    for entrant in ("bert", "retromae"):
+    for entrant in ("bert", "bow-mae"):
         (row, *_) = [row for row in rows("small") if row["entrant"] == entrant]
         run = {
             query: ([relevant[query]] + [name for name in passages if name != relevant[query]])[:11]
@@ -181,18 +181,18 @@ def test_a_question_opens_its_passages_and_the_first_documents(
         }
         write_search(tmp_path, row["artifacts"][f"search {dataset.id}"], run)
     monkeypatch.setenv("RETROBENCH_HOME", str(tmp_path))
-    report = write_report(["small"], tmp_path, pairs=[NamedPair("bert", "small:retromae")])
+    report = write_report(["small"], tmp_path, pairs=[NamedPair("bert", "small:bow-mae")])
     opened = Opened(browser, report.file.as_uri(), bypass_csp=True)  # the policy would stop axe's script
     page = opened.page
     page.wait_for_selector("[data-plot=forest] svg")
-    assert [page.locator(f"select[name={name}]").input_value() for name in "ab"] == ["bert", "retromae"]
+    assert [page.locator(f"select[name={name}]").input_value() for name in "ab"] == ["bert", "bow-mae"]
     details = page.locator("[data-role=questions] details")
     assert details.count() == 50
     details.first.locator("summary").focus()
     page.keyboard.press("Enter")
     details.first.locator(".tops ol").nth(1).wait_for()
     headings = details.first.locator("h4").all_inner_texts()
-    assert headings == ["Relevant passages", "First 10 of bert, seed 1", "First 10 of retromae, seed 1"]
+    assert headings == ["Relevant passages", "First 10 of bert, seed 1", "First 10 of bow-mae, seed 1"]
     question = page.locator("[data-role=questions] tbody tr").first.locator("td").first.inner_text()
     first = details.first.locator(".tops li").first.inner_text()
     assert first.startswith(f"{relevant[question]} relevant (1) ")
