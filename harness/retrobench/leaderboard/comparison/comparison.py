@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrobench.leaderboard.comparison.lines import Line, format_override
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.rows import Row, full_entrant
 from retrobench.scoring import Pair, PairwiseTest
 
 __all__ = ["Comparison", "DatasetMeasure", "opponent"]
@@ -101,7 +101,7 @@ class Comparison:
     def find(self, name: str) -> int | None:
         """Return the line with a name. ENTRANT (REPRESENTATION) serves as well where the entrant alone is its name."""
         for index, line in enumerate(self.lines):
-            if name in (self.name(index), f"{line.entrant} ({line.representation})"):
+            if name in (self.name(index), full_entrant(line.entrant, line.representation)):
                 return index
         return None
 

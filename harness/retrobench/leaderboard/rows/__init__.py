@@ -47,7 +47,7 @@ from retrobench.leaderboard.rows.folders import (
     track_name,
 )
 from retrobench.leaderboard.rows.naming import find_row, inspect_tracks, row_name
-from retrobench.leaderboard.rows.row import Row, UnlikeError
+from retrobench.leaderboard.rows.row import Row, UnlikeError, full_entrant
 from retrobench.leaderboard.rows.term_coverage import (
     ABOVE,
     CONTROL,
@@ -84,6 +84,7 @@ __all__ = [
     "find_duplicate",
     "find_row",
     "folders_with_rows",
+    "full_entrant",
     "has_values",
     "inspect",
     "inspect_tracks",

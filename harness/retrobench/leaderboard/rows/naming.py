@@ -15,7 +15,7 @@ from pathlib import Path
 from retrobench.errors import RetrobenchError, unknown
 from retrobench.leaderboard.rows.file import Inspected, inspect
 from retrobench.leaderboard.rows.folders import folders_with_rows, track_name
-from retrobench.leaderboard.rows.row import Row
+from retrobench.leaderboard.rows.row import Row, full_entrant
 
 __all__ = ["find_row", "inspect_tracks", "row_name"]
 
@@ -42,7 +42,7 @@ def row_name(row: Row) -> str:
 
 
 def _name_with_representation(row: Row) -> str:
-    return row_name(replace(row, entrant=f"{row.entrant} ({row.representation})"))
+    return row_name(replace(row, entrant=full_entrant(row.entrant, row.representation)))
 
 
 def find_row(name: str, leaderboard: Path | None = None) -> tuple[Path, Inspected]:

@@ -10,13 +10,18 @@ from typing import Any
 
 from retrobench.errors import RetrobenchError
 
-__all__ = ["Row", "UnlikeError"]
+__all__ = ["Row", "UnlikeError", "full_entrant"]
 
 
 class UnlikeError(RetrobenchError):
     """Raised where rows were measured on different data, or on other data than a table needs."""
 
     exit_code = 3
+
+
+def full_entrant(entrant: str, representation: str) -> str:
+    """Return ENTRANT (REPRESENTATION), which names a line in any table."""
+    return f"{entrant} ({representation})"
 
 
 SCHEMA = 1  # of rows; a reader refuses rows of another

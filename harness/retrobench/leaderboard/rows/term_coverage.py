@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 from retrobench.core import atomic_write, parse_json
 from retrobench.errors import RetrobenchError, clip
+from retrobench.leaderboard.rows.row import full_entrant
 from retrobench.leaderboard.rows.values import check_typed, find_unfit
 
 __all__ = [
@@ -76,7 +77,7 @@ class CoverageRecord:
         """Return the entrant with its representation."""
         if not self.representation:
             return self.entrant
-        return f"{self.entrant} ({self.representation})"
+        return full_entrant(self.entrant, self.representation)
 
     def mean(self, state: str, projection: str, measure: str) -> float | None:
         """Return a mean, None where it was not measured."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from retrobench.core import Column, Table
 from retrobench.leaderboard.comparison import Board, format_override
-from retrobench.leaderboard.rows import curve_roles, read_curve
+from retrobench.leaderboard.rows import curve_roles, full_entrant, read_curve
 from retrobench.leaderboard.tables.cells import Block, Section
 from retrobench.leaderboard.tables.formatting import format_number
 
@@ -55,7 +55,7 @@ def read_probed(board: Board) -> list[Probed]:
             continue
         probed.append(
             Probed(
-                f"{row.entrant} ({row.representation})",
+                full_entrant(row.entrant, row.representation),
                 row.seed,
                 ", ".join(format_override(key, value) for key, value in row.overrides.items()),
                 next(iter(next(iter(row.measures.values())))),

@@ -26,7 +26,7 @@ from retrobench.leaderboard.comparison import (
     format_override,
     group_lines,
 )
-from retrobench.leaderboard.rows import Row
+from retrobench.leaderboard.rows import Row, full_entrant
 from retrobench.leaderboard.tables.cells import Block, Section, entrant_table
 from retrobench.leaderboard.tables.differences import about_verdicts, difference_table, format_result
 from retrobench.leaderboard.tables.footnotes import machine_notes
@@ -112,7 +112,7 @@ def _across_lines(board: Board, across: Across) -> list[Line]:
         differences = board.differences(row)
         if differences is None or not differences.keys() <= {across.key}:
             continue
-        if across.entrants and not {row.entrant, f"{row.entrant} ({row.representation})"} & set(across.entrants):
+        if across.entrants and not {row.entrant, full_entrant(row.entrant, row.representation)} & set(across.entrants):
             continue
         groups = changed if differences else unchanged
         groups.setdefault((row.entrant, row.representation), []).append(row)
